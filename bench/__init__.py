@@ -1,0 +1,1 @@
+"""Measuring: accuracy and inference time."""

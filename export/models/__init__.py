@@ -1,0 +1,1 @@
+"""The reference networks, one page each, in plain PyTorch."""

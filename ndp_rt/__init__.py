@@ -1,0 +1,1 @@
+"""ndp-rt: surface-defect inspection with NDP-Net."""
