@@ -1,0 +1,67 @@
+"""Fixtures that every test may use, and the skips for what this machine lacks."""
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pytest
+
+TORCH_REMEDY = (
+    "needs PyTorch: pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu, "
+    "then pip install -e '.[train]'"
+)
+GPU_REMEDY = "needs an NVIDIA GPU and CuPy: pip install 'ndp-rt[gpu]' on a machine with a driver"
+TENSORRT_REMEDY = "needs TensorRT and an NVIDIA GPU: pip install 'ndp-rt[gpu]' on a machine with a driver"
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether `module` could be imported, without importing it."""
+    return importlib.util.find_spec(module) is not None
+
+
+def find_remedies() -> dict[str, str]:
+    """Return, for each marker whose tests cannot run here, the reason that the skip names."""
+    remedies = {}
+    if not (is_installed("torch") and is_installed("onnxscript")):
+        remedies["torch"] = TORCH_REMEDY
+    if not is_installed("cupy"):
+        remedies["gpu"] = GPU_REMEDY
+    if not (is_installed("tensorrt") and is_installed("cupy")):
+        remedies["tensorrt"] = TENSORRT_REMEDY
+    return remedies
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    """Skip the marked tests whose packages are missing, each with the command that gets them."""
+    remedies = find_remedies()
+    for item in items:
+        for marker, remedy in remedies.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=remedy))
+
+
+class TorchAwareModule(pytest.Module):
+    """A test module that is skipped, not broken, when an import at its top fails for want of PyTorch."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            if any(f"No module named '{name}'" in str(error) for name in ("torch", "onnxscript")):
+                pytest.skip(TORCH_REMEDY, allow_module_level=True)
+            raise
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Collect through TorchAwareModule where PyTorch is missing; leave the rest to pytest."""
+    if "torch" not in find_remedies():
+        return None
+    return TorchAwareModule.from_parent(parent, path=module_path)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A generator seeded by the test's own name: the same numbers at every run, others in every test."""
+    return np.random.default_rng(crc32(request.node.nodeid.encode()))

@@ -1,0 +1,85 @@
+"""The one table of test tolerances, keyed (operation, dtype); every entry says why it is as wide as it is.
+
+What the package itself checks when it builds an engine lives in `ndp_rt.tolerances`; this table is for tests alone.
+Widening an entry is a commit of its own that explains the new error. A key that is missing is an error.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """Allowed |actual - expected| <= absolute + relative * |expected|, and the reason for the width."""
+
+    absolute: float
+    relative: float = 0.0
+    reason: str
+
+
+TOLERANCES: dict[tuple[str, str], Tolerance] = {
+    # measuring (bench/)
+    ("metric", "float64"): Tolerance(absolute=1e-12, reason="sums of at most 1e6 float64 terms, all of one sign"),
+    # preprocessing (ndp_rt/imaging.py)
+    ("preprocess", "float32"): Tolerance(absolute=1e-6, reason="a few float32 roundings of values in [0, 1]"),
+    # kernels: host form against the NumPy definition
+    ("smooth", "float32"): Tolerance(absolute=1e-6, reason="25 float32 additions of values in [0, 1], 2^-24 each"),
+    ("rbfrm", "float32"): Tolerance(
+        absolute=1e-4, relative=1e-5, reason="float32 dot products of up to 8192 terms, then a softmax over up to 1024"
+    ),
+    ("fuse_maps", "float32"): Tolerance(
+        absolute=1e-6, reason="bilinear weights and three products of values in [0, 1]"
+    ),
+    # models, rewrites, engines: maps in [0, 1]
+    ("rewrite", "float32"): Tolerance(
+        absolute=1e-5, relative=1e-5, reason="the same sums in another order: float32 roundings of the summed taps"
+    ),
+    ("map", "float32"): Tolerance(absolute=1e-4, reason="the issue's bound: an f32 engine's map against PyTorch's"),
+    ("map", "bfloat16"): Tolerance(
+        absolute=5e-2, reason="8 significant bits through some 30 layers; sigmoids bound it"
+    ),
+}
+
+
+def find_tolerance(operation: str, dtype: str) -> Tolerance:
+    """Return the entry of (operation, dtype).
+
+    Raises:
+        KeyError: there is none; add one with its reason rather than borrow another's.
+    """
+    if (operation, dtype) not in TOLERANCES:
+        known = ", ".join(f"{name} {kind}" for name, kind in sorted(TOLERANCES))
+        raise KeyError(
+            f"no tolerance for ({operation!r}, {dtype!r}); tests/tolerances.py has: {known}. Add one, with a reason"
+        )
+    return TOLERANCES[operation, dtype]
+
+
+def assert_close(actual: ArrayLike, expected: ArrayLike, operation: str, dtype: str) -> None:
+    """Fail unless actual is as close to expected as (operation, dtype) asks; print the share of the tolerance used.
+
+    Args:
+        actual: real numbers, any shape.
+        expected: real numbers of the same shape.
+        operation: the table's first key.
+        dtype: the table's second key: the type that the arithmetic ran in, not that of the arrays.
+    """
+    tolerance = find_tolerance(operation, dtype)
+    got, wanted = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    if got.shape != wanted.shape:
+        raise AssertionError(f"{operation}: shape {list(got.shape)}, expected {list(wanted.shape)}")
+    if got.size == 0:
+        raise AssertionError(f"{operation}: nothing to compare, both arrays are empty")
+    if not np.isfinite(wanted).all():
+        raise AssertionError(f"{operation}: the expected values are not all finite")
+    share = np.abs(got - wanted) / (tolerance.absolute + tolerance.relative * np.abs(wanted))
+    worst = float(np.max(np.where(np.isnan(share), np.inf, share)))
+    print(f"{operation} {dtype}: {worst:.1%} of the tolerance used")
+    if not worst <= 1.0:
+        where = np.unravel_index(int(np.argmax(np.where(np.isnan(share), np.inf, share))), share.shape)
+        raise AssertionError(
+            f"{operation} {dtype}: {got[where]!r} at {[int(i) for i in where]}, expected {wanted[where]!r}: "
+            f"{worst:.3g} times the tolerance ({tolerance.absolute:g} + {tolerance.relative:g} |expected|)"
+        )
