@@ -1,1 +1,56 @@
-"""ndp-rt: surface-defect inspection with NDP-Net."""
+"""ndp-rt: surface-defect inspection with NDP-Net.
+
+    from ndp_rt import Inspector
+
+The names below are loaded when they are first used, so that importing the package stays cheap.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ndp_rt import errors
+    from ndp_rt.bundle.open import Bundle, open_bundle
+    from ndp_rt.defects import Defect
+    from ndp_rt.errors import NdpRtError
+    from ndp_rt.imaging import read_image
+    from ndp_rt.inspector import Inspector
+    from ndp_rt.result import Result
+
+__version__ = "0.1.0"  # pyproject.toml says the same; tests/test_public_names.py compares them
+
+_HOMES = {
+    "Bundle": "ndp_rt.bundle.open",
+    "Defect": "ndp_rt.defects",
+    "Inspector": "ndp_rt.inspector",
+    "NdpRtError": "ndp_rt.errors",
+    "Result": "ndp_rt.result",
+    "open_bundle": "ndp_rt.bundle.open",
+    "read_image": "ndp_rt.imaging",
+}
+
+__all__ = [
+    "Bundle",
+    "Defect",
+    "Inspector",
+    "NdpRtError",
+    "Result",
+    "__version__",
+    "errors",
+    "open_bundle",
+    "read_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("ndp_rt.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ndp_rt' has no attribute '{name}'; it has {', '.join(__all__)}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,86 @@
+"""The command line: `ndp-rt COMMAND`. Each command is a module of this package, imported only when it is called.
+
+Exit codes: 0 done; 1 an error of ours, one line on stderr; 2 wrong usage; 130 Ctrl-C. `inspect` adds 3 (defects found)
+and 4 (some images could not be read; the others were inspected).
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol, cast
+
+from ndp_rt import __version__
+from ndp_rt.errors import NdpRtError
+
+EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_DEFECTS, EXIT_UNREADABLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+COMMANDS = {
+    "demo": "see it work: inspect photographs with the bundle that ships in the package",
+    "train": "train the PyTorch model on photographs of a good surface",
+    "export": "turn a training run into a bundle",
+    "build-engine": "compile a bundle for this machine",
+    "inspect": "inspect images: scores, decisions, defect lists, overlays",
+    "evaluate": "measure a bundle on labelled images",
+    "set-threshold": "change a bundle's decision threshold",
+    "set-reference": "change a bundle's reference image",
+    "doctor": "list what this machine has, and the remedy for what it lacks",
+}
+
+EPILOG = "ndp-rt COMMAND --help says what a command takes. A first look: ndp-rt demo"
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments; must not import anything heavy."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do the work and return the exit code; may raise NdpRtError."""
+
+
+def load_command(name: str) -> Command:
+    """Import the module of the command `name`."""
+    return cast(Command, import_module(f"ndp_rt.cli.{name.replace('-', '_')}"))
+
+
+def make_parser(chosen: str | None) -> argparse.ArgumentParser:
+    """Return the parser of all commands, with the arguments of `chosen` alone (the others are not imported)."""
+    parser = argparse.ArgumentParser(
+        prog="ndp-rt",
+        description="Surface-defect inspection with NDP-Net: from photographs of a good surface to an inspector.",
+        epilog=EPILOG,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ndp-rt {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        one = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+        )
+        if name == chosen:
+            load_command(name).add_arguments(one)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; usage errors leave through SystemExit(2), as argparse does."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    args = make_parser(chosen).parse_args(arguments)
+    try:
+        code = load_command(args.command).run(args)
+        sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's shutdown
+        return code
+    except NdpRtError as error:
+        print(f"ndp-rt: error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("ndp-rt: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has left. stdout goes to the null device so that the shutdown's flush stays quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
