@@ -1,0 +1,176 @@
+"""Accuracy of scores and maps: ROC areas, AUPRO, and what happens at the threshold.
+
+Images are ranked by scikit-learn. Pixels are not: its curve keeps some 40 bytes a pixel, which is gigabytes for a
+hundred photographs of a megapixel, where a sort of the good pixels alone gives the same curve. AUPRO has no home in
+scikit-learn, and the libraries that carry it (anomalib, torchmetrics) bring PyTorch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.errors import InputError, MissingExtraError
+
+FPR_LIMIT = 0.3
+REMEDY = "The command needs scikit-learn, SciPy and matplotlib: pip install 'ndp-rt[evaluate]'."
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """How many images lie on either side of the threshold; a defect is a positive."""
+
+    found_count: int
+    missed_count: int
+    false_alarm_count: int
+    passed_count: int
+
+    def to_json(self) -> dict[str, int]:
+        return dict(vars(self))
+
+
+def check_scores(scores: NDArray[Any], positives: BoolArray, what: str) -> None:
+    """Raise InputError unless scores [k] are finite and positives [k] hold both classes."""
+    if scores.shape != positives.shape:
+        raise InputError(f"{what}: {scores.size} scores came for {positives.size} labels; one label a score is taken.")
+    if not np.isfinite(scores).all():
+        raise InputError(f"{what}: a score is NaN or infinite; finite numbers are taken. Look at the model's maps.")
+    if positives.all() or not positives.any():
+        kind = "defective" if positives.any() else "good"
+        raise InputError(f"{what}: all {positives.size} samples are {kind}; a curve needs good and defective ones.")
+
+
+def integrate_curve(fpr: NDArray[Any], rate: NDArray[Any], limit: float) -> float:
+    """Return the area under rate over fpr from 0 to limit, divided by limit: 0 to 1.
+
+    Args:
+        fpr: float64 [k], never falling, from 0 to 1.
+        rate: float64 [k], 0 to 1; straight lines join the points.
+        limit: in (0, 1]; the curve is cut there, between two points where need be.
+    """
+    end = int(np.searchsorted(fpr, limit, side="right"))
+    x = np.append(fpr[:end], limit)
+    y = np.append(rate[:end], np.interp(limit, fpr[max(end - 1, 0) : end + 1], rate[max(end - 1, 0) : end + 1]))
+    area = np.sum((x[1:] - x[:-1]) * (y[1:] + y[:-1])) / 2
+    return float(min(max(area / limit, 0.0), 1.0))  # rounding alone could leave [0, 1]
+
+
+def measure_rocauc(scores: NDArray[Any], positives: BoolArray) -> float:
+    """Return the area under the ROC curve of scores [k] against positives [k], ties counted as half; 0 to 1.
+
+    Raises:
+        InputError: a score is not finite, or one class is missing.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    check_scores(scores, positives, "ROCAUC")
+    try:
+        from sklearn.metrics import roc_auc_score
+    except ImportError as error:
+        raise MissingExtraError(f"{error}. {REMEDY}") from error
+    return float(roc_auc_score(positives, scores))
+
+
+def trace_curve(
+    good: FloatArray, bad: FloatArray, weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the corners of the weighted ROC curve: false positive rates and weighted true positive rates, rising.
+
+    A score that only good pixels have moves the curve to the right and is no corner; so the curve needs two points for
+    each distinct score in `bad`, before and after it, and is exact: between them its good and bad pixels tie.
+
+    Args:
+        good: float32 [g], g > 0; sorted in place.
+        bad: float32 [b], b > 0.
+        weights: float64 [b], above 0.
+    """
+    good.sort()
+    values, groups = np.unique(bad, return_inverse=True)
+    gains = np.bincount(groups.ravel(), weights)[::-1] / np.sum(weights)
+    values = values[::-1]
+    before = 1 - np.searchsorted(good, values, side="right") / good.size
+    after = 1 - np.searchsorted(good, values, side="left") / good.size
+    reached = np.minimum(np.cumsum(gains), 1.0)
+    fpr = np.concatenate([[0.0], np.stack([before, after], axis=1).ravel(), [1.0]])
+    rate = np.concatenate([[0.0], np.stack([np.append(0.0, reached[:-1]), reached], axis=1).ravel(), [1.0]])
+    return fpr, rate
+
+
+def gather(maps: Sequence[FloatArray], masks: Sequence[BoolArray], what: str) -> tuple[FloatArray, FloatArray]:
+    """Return the good and the defective pixels of all images, new float32 arrays [g] and [b], in the images' order.
+
+    Raises:
+        InputError: there is no map, sizes differ, a value is not finite, or one class has no pixel.
+    """
+    if len(maps) != len(masks) or not maps:
+        raise InputError(f"{len(maps)} maps came with {len(masks)} masks; one mask a map is taken, and at least one.")
+    for pixels, mask in zip(maps, masks, strict=True):
+        if pixels.shape != mask.shape:
+            raise InputError(f"a map is {list(pixels.shape)} and its mask {list(mask.shape)}; they are of one size.")
+        if not np.isfinite(pixels).all():
+            raise InputError(f"{what}: a map holds NaN or infinite values; finite numbers are taken.")
+    good = np.concatenate([pixels[~mask] for pixels, mask in zip(maps, masks, strict=True)])
+    bad = np.concatenate([pixels[mask] for pixels, mask in zip(maps, masks, strict=True)])
+    if not good.size or not bad.size:
+        kind = "defective" if bad.size else "good"
+        raise InputError(
+            f"{what}: all {good.size + bad.size} pixels are {kind}; a curve needs good and defective ones."
+        )
+    return good, bad
+
+
+def measure_pixel_rocauc(maps: Sequence[FloatArray], masks: Sequence[BoolArray]) -> float:
+    """Return the ROC area over all pixels of all images together; arguments and errors as `measure_aupro`."""
+    good, bad = gather(maps, masks, "pixel ROCAUC")
+    return integrate_curve(*trace_curve(good, bad, np.ones(bad.size)), 1.0)
+
+
+def weigh_regions(mask: BoolArray) -> NDArray[np.float64]:
+    """Return 1 / area of its region for each True pixel of mask [h, w], in row order.
+
+    Pixels that touch at a side or a corner belong to one region, as in MVTec AD's own evaluation.
+    """
+    try:
+        from scipy.ndimage import label
+    except ImportError as error:
+        raise MissingExtraError(f"{error}. {REMEDY}") from error
+    regions = label(mask, structure=np.ones((3, 3), dtype=np.int8))[0][mask]
+    return np.asarray(1.0 / np.bincount(regions)[regions], dtype=np.float64)
+
+
+def measure_aupro(maps: Sequence[FloatArray], masks: Sequence[BoolArray], fpr_limit: float = FPR_LIMIT) -> float:
+    """Return the area under the per-region overlap up to `fpr_limit`, divided by it: 0 to 1.
+
+    The overlap at a threshold is the mean over all regions of the share of the region's pixels that reach it. With
+    every region's pixels weighing 1 / area, that is the true positive rate of a weighted ROC curve, so every distinct
+    value of the maps counts and nothing is sampled. A map that says nothing has `fpr_limit` / 2.
+
+    Args:
+        maps: float32 [h, w] each, sizes may differ; higher means more likely a defect.
+        masks: bool [h, w] each, the size of its map; True on a defect. Those of good images are all False.
+        fpr_limit: in (0, 1]; the false positive rate is over the good pixels of all images.
+
+    Raises:
+        InputError: sizes differ, a map is not finite, or the masks hold only good or only defective pixels.
+        MissingExtraError: SciPy is not installed.
+    """
+    if not 0 < fpr_limit <= 1:
+        raise InputError(f"fpr_limit is {fpr_limit}; a number above 0 and at most 1 is taken.")
+    good, bad = gather(maps, masks, "AUPRO")
+    weights = np.concatenate([weigh_regions(mask) for mask in masks])
+    return integrate_curve(*trace_curve(good, bad, weights), fpr_limit)
+
+
+def count_confusion(scores: NDArray[Any], positives: BoolArray, threshold: float) -> Confusion:
+    """Count decisions (`score >= threshold` is a defect) of scores [k] against positives [k]."""
+    flagged = scores >= threshold
+    return Confusion(
+        found_count=int(np.sum(flagged & positives)),
+        missed_count=int(np.sum(~flagged & positives)),
+        false_alarm_count=int(np.sum(flagged & ~positives)),
+        passed_count=int(np.sum(~flagged & ~positives)),
+    )
