@@ -1,0 +1,177 @@
+"""From a smoothed anomaly map to a decision and a list of defects."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+STRIP_PX = 2**22  # pixels labelled at once: bounds the labels to 16 MiB whatever the map's size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defect:
+    """One connected region (8 neighbours) whose anomaly reaches the threshold, in pixels of the caller's image.
+
+    The box holds the region whole: x_px, y_px is its first pixel, width_px and height_px its size. The *_mm fields
+    are None where mm_per_pixel was not given.
+    """
+
+    x_px: int
+    y_px: int
+    width_px: int
+    height_px: int
+    area_px: int
+    peak: float  # highest value of the smoothed map inside
+    x_mm: float | None = None
+    y_mm: float | None = None
+    width_mm: float | None = None
+    height_mm: float | None = None
+    area_mm2: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions:
+    """Connected regions of a map, one row each: boxes int64 [k, 4] (x0, y0, x1, y1; ends excluded), areas, peaks."""
+
+    boxes: NDArray[np.int64]
+    areas: NDArray[np.int64]
+    peaks: FloatArray
+
+
+def is_defective(score: float, threshold: float) -> bool:
+    """Decide: this comparison is the only one; the contract of every backend, plan and language is made here."""
+    return score >= threshold
+
+
+def lowest_reaching(threshold: float) -> np.float32:
+    """Return the smallest float32 that reaches the threshold, so that maps compare exactly as their maximum does."""
+    with np.errstate(over="ignore"):
+        limit = np.float32(threshold)
+    return np.float32(np.nextafter(limit, np.float32(np.inf))) if float(limit) < threshold else limit
+
+
+def _label(strip: FloatArray, limit: np.float32, row: int) -> tuple[NDArray[np.int32], Regions]:
+    """Label one strip whose first row is `row` of the map; region i has label i + 1."""
+    mask = np.greater_equal(strip, limit).view(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    table = stats[1:].astype(np.int64)
+    boxes = np.empty((count - 1, 4), np.int64)
+    boxes[:, :2] = table[:, :2] + (0, row)
+    boxes[:, 2:] = boxes[:, :2] + table[:, 2:4]
+    peaks = np.full(count, -np.inf, np.float32)
+    inside = np.flatnonzero(mask)
+    np.maximum.at(peaks, labels.ravel()[inside], strip.ravel()[inside])
+    return labels, Regions(boxes=boxes, areas=table[:, 4], peaks=peaks[1:])
+
+
+def _merge(regions: Regions, parents: list[int]) -> Regions:
+    """Unite the regions that `parents` (a forest over them) joins; the first of each tree keeps its place."""
+    roots = np.array([_root(parents, i) for i in range(len(parents))], np.int64)
+    kept, position = np.unique(roots, return_inverse=True)
+    boxes = regions.boxes[kept]
+    np.minimum.at(boxes[:, :2], position, regions.boxes[:, :2])
+    np.maximum.at(boxes[:, 2:], position, regions.boxes[:, 2:])
+    areas = np.zeros(len(kept), np.int64)
+    np.add.at(areas, position, regions.areas)
+    peaks = regions.peaks[kept]
+    np.maximum.at(peaks, position, regions.peaks)
+    return Regions(boxes=boxes, areas=areas, peaks=peaks)
+
+
+def _root(parents: list[int], index: int) -> int:
+    while parents[index] != index:
+        parents[index] = parents[parents[index]]
+        index = parents[index]
+    return index
+
+
+def _join_rows(above: NDArray[np.int64], below: NDArray[np.int64], parents: list[int]) -> None:
+    """Unite the regions that touch across two neighbouring rows of region numbers (-1: none)."""
+    width = len(above)
+    for shift in (-1, 0, 1):  # straight, and both diagonals
+        a = above[max(0, shift) : width + min(0, shift)]
+        b = below[max(0, -shift) : width + min(0, -shift)]
+        touching = (a >= 0) & (b >= 0)
+        for first, second in np.unique(np.stack([a[touching], b[touching]]), axis=1).T:
+            roots = sorted((_root(parents, int(first)), _root(parents, int(second))))
+            parents[roots[1]] = roots[0]
+
+
+def find_regions(smoothed: FloatArray, threshold: float, *, strip_px: int = STRIP_PX) -> Regions:
+    """Find the connected regions of a map that reach the threshold, in strips so that memory stays bounded.
+
+    Args:
+        smoothed: float32 [h, w], dense.
+        threshold: of the decision; compared exactly as `is_defective` does.
+        strip_px: pixels labelled at once.
+    """
+    height, width = smoothed.shape
+    rows = max(1, strip_px // width)
+    limit = lowest_reaching(threshold)
+    parts: list[Regions] = []
+    parents: list[int] = []
+    last: NDArray[np.int64] | None = None
+    for row in range(0, height, rows):
+        labels, regions = _label(smoothed[row : row + rows], limit, row)
+        first, offset = labels[0].astype(np.int64), len(parents) - 1
+        parents.extend(range(len(parents), len(parents) + len(regions.areas)))
+        if last is not None:
+            _join_rows(last, np.where(first > 0, first + offset, -1), parents)
+        end = labels[-1].astype(np.int64)
+        last = np.where(end > 0, end + offset, -1)
+        parts.append(regions)
+    if len(parts) == 1:
+        return parts[0]
+    together = Regions(
+        boxes=np.concatenate([part.boxes for part in parts]),
+        areas=np.concatenate([part.areas for part in parts]),
+        peaks=np.concatenate([part.peaks for part in parts]),
+    )
+    return _merge(together, parents)
+
+
+def list_defects(
+    smoothed: FloatArray, threshold: float, height_px: int, width_px: int, mm_per_pixel: float | None = None
+) -> tuple[Defect, ...]:
+    """List the regions of a map that reach the threshold, highest peak first, in pixels of the caller's image.
+
+    The regions are found at the map's own scale and then scaled, so there is one exactly when the map's maximum
+    reaches the threshold, however small the image.
+
+    Args:
+        smoothed: float32 [h, w], dense; covers the whole image.
+        threshold: of the decision.
+        height_px: rows of the caller's image.
+        width_px: columns of the caller's image.
+        mm_per_pixel: of the caller's image; fills the *_mm fields.
+    """
+    regions = find_regions(smoothed, threshold)
+    rows, columns = smoothed.shape
+    order = np.argsort(-regions.peaks, kind="stable")
+    defects = []
+    for index in order:
+        x0, y0, x1, y1 = (int(v) for v in regions.boxes[index])
+        left, top = x0 * width_px // columns, y0 * height_px // rows  # outwards, in whole pixels
+        width = -(-x1 * width_px // columns) - left
+        height = -(-y1 * height_px // rows) - top
+        area = max(1, round(int(regions.areas[index]) * width_px * height_px / (rows * columns)))
+        mm = mm_per_pixel
+        defects.append(
+            Defect(
+                x_px=left,
+                y_px=top,
+                width_px=width,
+                height_px=height,
+                area_px=area,
+                peak=float(regions.peaks[index]),
+                x_mm=None if mm is None else left * mm,
+                y_mm=None if mm is None else top * mm,
+                width_mm=None if mm is None else width * mm,
+                height_mm=None if mm is None else height * mm,
+                area_mm2=None if mm is None else area * mm * mm,
+            )
+        )
+    return tuple(defects)
