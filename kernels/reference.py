@@ -1,0 +1,87 @@
+"""What correct means for every kernel: NumPy, float64 inside, no cleverness. Results are float64."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Float64Array = NDArray[np.float64]
+
+MAP_WEIGHTS = (0.2, 0.2, 0.6)  # eq. 11
+NORM_EPS = 1e-6  # smallest |p_i|: a patch of zeros has cosine 0 with everything
+SMOOTH_SIZE_PX = 5
+
+
+def split_patches(features: Array, size: int) -> Float64Array:
+    """Cut features [n, c, h, w] into non-overlapping patches: [n, (h/K)(w/K), c K K], K = size."""
+    n, c, h, w = features.shape
+    x: Float64Array = features.astype(np.float64).reshape(n, c, h // size, size, w // size, size)
+    return x.transpose(0, 2, 4, 1, 3, 5).reshape(n, (h // size) * (w // size), c * size * size)
+
+
+def join_patches(patches: Array, size: int, h: int, w: int) -> Float64Array:
+    """Put patches [n, (h/K)(w/K), c K K] back in place: [n, c, h, w]."""
+    n, _, length = patches.shape
+    c = length // size**2
+    x: Float64Array = patches.astype(np.float64).reshape(n, h // size, w // size, c, size, size)
+    return x.transpose(0, 3, 1, 4, 2, 5).reshape(n, c, h, w)
+
+
+def rbfrm(features: Array, reference: Array, size: int) -> Float64Array:
+    """Rebuild features [n, c, h, w] from the patches of reference [1, c, h', w'] (eq. 3-5); returns [n, c, h, w]."""
+    b = split_patches(reference, size)[0]  # [M, L]
+    p = split_patches(features, size)  # [n, N, L]
+    b_unit = b / np.maximum(np.linalg.norm(b, axis=-1, keepdims=True), NORM_EPS)
+    p_unit = p / np.maximum(np.linalg.norm(p, axis=-1, keepdims=True), NORM_EPS)
+    weights = np.exp(p_unit @ b_unit.T)  # [n, N, M]; cosines are bounded, so exp needs no maximum
+    repaired = (weights / weights.sum(axis=-1, keepdims=True)) @ b  # [n, N, L]
+    return join_patches(repaired, size, features.shape[2], features.shape[3])
+
+
+def upsample_bilinear(level_map: Array, h: int, w: int) -> Float64Array:
+    """Resize [n, c, h', w'] to [n, c, h, w], half-pixel centres, borders held."""
+
+    def weigh(source: int, target: int) -> Float64Array:
+        """Return the [target, source] matrix of one axis."""
+        position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+        low = np.floor(position).astype(int)
+        high = np.minimum(low + 1, source - 1)
+        matrix = np.zeros((target, source))
+        np.add.at(matrix, (np.arange(target), low), 1 - (position - low))
+        np.add.at(matrix, (np.arange(target), high), position - low)
+        return matrix
+
+    rows, columns = weigh(level_map.shape[2], h), weigh(level_map.shape[3], w)
+    resized: Float64Array = rows @ level_map.astype(np.float64) @ columns.T
+    return resized
+
+
+def fuse_maps(maps: Sequence[Array]) -> Float64Array:
+    """Return AM_final [n, 1, h, w], not yet smoothed, from AM_1 to AM_3, the first at full size (eq. 11)."""
+    h, w = maps[0].shape[2:]
+    total = np.zeros(maps[0].shape, np.float64)
+    for weight, level_map in zip(MAP_WEIGHTS, maps, strict=True):
+        total += weight * upsample_bilinear(level_map, h, w)
+    return total
+
+
+def _windows(maps: Array) -> Float64Array:
+    """Return every 5 x 5 window of maps [..., h, w], borders replicated: [..., h, w, 25]."""
+    margin = SMOOTH_SIZE_PX // 2
+    pad = [(0, 0)] * (maps.ndim - 2) + [(margin, margin)] * 2
+    padded = np.pad(maps.astype(np.float64), pad, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (SMOOTH_SIZE_PX, SMOOTH_SIZE_PX), axis=(-2, -1))
+    return windows.reshape(*maps.shape, SMOOTH_SIZE_PX**2)
+
+
+def smooth(maps: Array) -> Float64Array:
+    """Return maps [..., h, w] after a 5 x 5 mean and then a 5 x 5 median, both with replicated borders."""
+    return np.asarray(np.median(_windows(_windows(maps).mean(axis=-1)), axis=-1), np.float64)
+
+
+def score(smoothed: Array) -> Float64Array:
+    """Return the image score [n]: the largest value of each smoothed map [n, ..., h, w]."""
+    largest: Float64Array = smoothed.reshape(smoothed.shape[0], -1).max(axis=1).astype(np.float64)
+    return largest

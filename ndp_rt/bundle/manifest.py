@@ -1,0 +1,39 @@
+"""Reads and writes manifest.json."""
+
+import json
+from pathlib import Path
+
+from ndp_rt.errors import BundleError
+from ndp_rt.specs import BundleManifest
+
+MANIFEST_FILE = "manifest.json"
+# Names with this prefix are what a killed writer left; they are never read, and the next writer removes them.
+TEMPORARY_PREFIX = ".ndp-rt-tmp-"
+
+
+def read_manifest(folder: Path) -> BundleManifest:
+    """Read the manifest of the bundle at `folder`.
+
+    Raises:
+        BundleError: it is missing, no JSON, of another format or of a newer version.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{folder}: has no {MANIFEST_FILE}; a bundle's folder (NAME.ndp) is taken. Export the bundle again."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}). Check its permissions, or export the bundle.") from error
+    try:
+        return BundleManifest.from_json(json.loads(text))
+    except ValueError as error:
+        if isinstance(error, BundleError):
+            raise BundleError(f"{path}: {error}") from error
+        raise BundleError(f"{path}: is no JSON ({error}). Export the bundle again.") from error
+
+
+def encode_manifest(manifest: BundleManifest) -> bytes:
+    """Return the manifest as the bytes of manifest.json."""
+    return (json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,227 @@
+"""Opens a bundle and makes sure that it is whole and reads nothing outside itself."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ndp_rt.bundle.external_data import list_external_locations
+from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, read_manifest
+from ndp_rt.errors import BundleError, InputError
+from ndp_rt.specs import BundleManifest, StageSpec, ThresholdSpec
+
+FloatArray = NDArray[np.float32]
+
+REFERENCE_FILE = "reference.safetensors"
+GOLDEN_FILE = "golden.safetensors"
+# These change neither what an engine computes nor what it is checked against.
+NOT_IN_FINGERPRINT = frozenset({"reference.png"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """Inputs with the outputs that every engine has to reproduce."""
+
+    image: FloatArray  # [k, 3, h, w], preprocessed
+    map: FloatArray  # [k, 1, h, w], before smoothing
+    score: FloatArray  # [k]: the largest value of each smoothed map
+    raw: tuple[NDArray[Any], ...]  # images before preprocessing, uint8 or uint16
+    raw_expected: tuple[FloatArray, ...]  # the same, preprocessed: [3, h, w] each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """An opened bundle; its files are read when asked for."""
+
+    path: Path  # absolute
+    manifest: BundleManifest
+    fingerprint: str  # SHA-256 of all that an engine depends on; thresholds and provenance are not in it
+
+    def stage(self, name: str) -> StageSpec:
+        """Return the stage `name`.
+
+        Raises:
+            BundleError: the bundle has no such stage.
+        """
+        if name not in self.manifest.stages:
+            have = ", ".join(self.manifest.stages) or "none"
+            raise BundleError(f"{self.path}: has no stage '{name}'; it has {have}. Export the bundle again.")
+        return self.manifest.stages[name]
+
+    def stage_path(self, name: str) -> Path:
+        """Return the path of a stage's ONNX file."""
+        return self.path / self.stage(name).file
+
+    def threshold(self, precision: str) -> ThresholdSpec:
+        """Return the threshold calibrated for `precision`; one with source "none" if there is none."""
+        return self.manifest.thresholds.get(precision, ThresholdSpec())
+
+    def reference(self) -> dict[str, FloatArray]:
+        """Return the reference's features f3, f4, f5: float32 [1, c, h, w]."""
+        tensors = _load_tensors(self.path / REFERENCE_FILE)
+        names = ("f3", "f4", "f5")
+        _need(tensors, names, self.path / REFERENCE_FILE)
+        return {name: np.asarray(tensors[name], np.float32) for name in names}
+
+    def golden(self) -> Golden:
+        """Return the golden vectors."""
+        path = self.path / GOLDEN_FILE
+        tensors = _load_tensors(path)
+        _need(tensors, ("image", "map", "score"), path)
+        count = 0
+        while f"raw_{count}" in tensors:
+            count += 1
+        _need(tensors, [f"raw_{index}_expected" for index in range(count)], path)
+        return Golden(
+            image=np.asarray(tensors["image"], np.float32),
+            map=np.asarray(tensors["map"], np.float32),
+            score=np.asarray(tensors["score"], np.float32),
+            raw=tuple(tensors[f"raw_{index}"] for index in range(count)),
+            raw_expected=tuple(np.asarray(tensors[f"raw_{index}_expected"], np.float32) for index in range(count)),
+        )
+
+
+def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
+    """Open the bundle at `path` (a folder NAME.ndp).
+
+    Args:
+        verify: also hash every file; without it only names, kinds and sizes are compared.
+
+    Raises:
+        BundleError: no bundle, a newer format, a missing, changed or extra file, or one that points outside.
+    """
+    folder = Path(path).absolute()
+    if not folder.is_dir():
+        raise BundleError(_explain_missing(folder))
+    manifest = read_manifest(folder)
+    _check_names(folder, manifest)
+    for name, entry in manifest.files.items():
+        _check_file(folder / name, entry.sha256, entry.size_bytes, verify)
+    for stage in manifest.stages.values():
+        _check_external_data(folder, stage.file, manifest)
+    return Bundle(path=folder, manifest=manifest, fingerprint=_find_fingerprint(manifest))
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def is_plain_name(name: str) -> bool:
+    """Tell whether `name` is a file name of a flat folder: no path, no parent, not hidden."""
+    return bool(name) and not name.startswith(".") and not any(sign in name for sign in ("/", "\\", "\0", ":"))
+
+
+def _explain_missing(folder: Path) -> str:
+    if folder.exists():
+        return f"{folder}: is a file; a bundle is a folder NAME.ndp. Give the folder that 'ndp-rt export' wrote."
+    replaced = sorted(folder.parent.glob(f".{folder.name}.old-*")) if folder.parent.is_dir() else []
+    if replaced:
+        return (
+            f"{folder}: is missing, because replacing it was interrupted; the bundle as it was lies in {replaced[0]}. "
+            f"Bring it back with: mv '{replaced[0]}' '{folder}'"
+        )
+    return f"{folder}: does not exist; the folder NAME.ndp that 'ndp-rt export' wrote is taken."
+
+
+def _check_names(folder: Path, manifest: BundleManifest) -> None:
+    """Compare the folder's entries with the manifest's: same names, plain files, nothing that leads outside."""
+    named = [*manifest.files, *(stage.file for stage in manifest.stages.values())]
+    for name in named:
+        if not is_plain_name(name):
+            raise BundleError(
+                f"{folder}: the manifest names the file {name!r}, which points outside the bundle or is no plain name; "
+                "files directly in the bundle are taken. Do not use this bundle unless you know who made it."
+            )
+    for name, stage in manifest.stages.items():
+        if stage.file not in manifest.files:
+            raise BundleError(f"{folder}: stage '{name}' names {stage.file}, which 'files' lacks. Export it again.")
+    found = {entry.name for entry in folder.iterdir() if not entry.name.startswith(TEMPORARY_PREFIX)}
+    missing = sorted(set(manifest.files) - found)
+    if missing:
+        raise BundleError(
+            f"{folder}: lacks {', '.join(missing)}, which its manifest names. Copy the whole folder, or export again."
+        )
+    extra = sorted(found - set(manifest.files) - {MANIFEST_FILE})
+    if extra:
+        raise BundleError(
+            f"{folder}: holds {', '.join(extra)}, which its manifest does not name; a bundle holds nothing else. "
+            "Move it elsewhere."
+        )
+    for name in (*manifest.files, MANIFEST_FILE):
+        entry = folder / name
+        if entry.is_symlink() and not entry.resolve().is_relative_to(folder.resolve()):
+            raise BundleError(
+                f"{entry}: is a link to {entry.resolve()}, outside the bundle; files in the bundle are taken. "
+                "Put a copy in its place, if you trust it."
+            )
+        if not entry.is_file():
+            raise BundleError(f"{entry}: is no file; a bundle is a flat folder of files. Export the bundle again.")
+
+
+def _check_file(path: Path, sha256: str, size_bytes: int, verify: bool) -> None:
+    try:
+        size_found = path.stat().st_size
+        hash_found = hash_file(path) if verify and size_found == size_bytes else sha256
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+    if size_found != size_bytes:
+        raise BundleError(
+            f"{path}: has {size_found} bytes, the manifest says {size_bytes}; it was cut short or changed. "
+            "Copy the bundle again, or export it again."
+        )
+    if hash_found != sha256:
+        raise BundleError(
+            f"{path}: was changed: its SHA-256 is {hash_found[:12]}..., the manifest says {sha256[:12]}.... "
+            "Copy the bundle again, or export it again."
+        )
+
+
+def _check_external_data(folder: Path, file: str, manifest: BundleManifest) -> None:
+    """Check that the tensors which an ONNX file keeps elsewhere are in files of the bundle."""
+    try:
+        locations = list_external_locations((folder / file).read_bytes())
+    except InputError as error:
+        raise BundleError(f"{folder / file}: is no ONNX file ({error}). Export the bundle again.") from error
+    for location in locations:
+        if not is_plain_name(location) or location not in manifest.files:
+            raise BundleError(
+                f"{folder / file}: keeps weights in {location!r}, which is no file of the bundle; weights in the "
+                "bundle are taken. Do not use this bundle unless you know who made it."
+            )
+
+
+def _find_fingerprint(manifest: BundleManifest) -> str:
+    document = {
+        "input": manifest.input.to_json(),
+        "stages": {name: stage.to_json() for name, stage in sorted(manifest.stages.items())},
+        "files": {
+            name: entry.sha256 for name, entry in sorted(manifest.files.items()) if name not in NOT_IN_FINGERPRINT
+        },
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _load_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        tensors: dict[str, NDArray[Any]] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{path}: cannot be read as safetensors ({error}). Export the bundle again.") from error
+    return tensors
+
+
+def _need(tensors: Mapping[str, object], names: tuple[str, ...] | list[str], path: Path) -> None:
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise BundleError(f"{path}: lacks the tensors {', '.join(missing)}. Export the bundle again.")

@@ -1,0 +1,189 @@
+"""Writes bundles so that a kill, a full disk or a lost power supply leaves the old one or the new one."""
+
+import contextlib
+import ctypes
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, encode_manifest
+from ndp_rt.bundle.open import Bundle, is_plain_name, open_bundle
+from ndp_rt.errors import InputError, StorageError
+from ndp_rt.specs import BundleManifest, FileSpec
+
+BUNDLE_SUFFIX = ".ndp"
+# Changing these needs no other file of the bundle to change.
+CHANGEABLE = frozenset({"name", "thresholds", "provenance", "parity"})
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def write_bundle(
+    path: str | Path,
+    *,
+    manifest_without_files: BundleManifest,
+    files: Mapping[str, bytes | Path],
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a new bundle and return it, opened and verified.
+
+    Args:
+        path: the folder to make, NAME.ndp.
+        manifest_without_files: everything but `files`, which is made from what is written.
+        files: content, or a file to copy, by name; manifest.json is not among them.
+        overwrite: replace a bundle that is there; until the swap, which is one step, it stays as it was.
+
+    Raises:
+        InputError: a name that is no plain file name, or a path without .ndp.
+        StorageError: something is there already, no space, no permission; nothing half-written is left.
+        BundleError: what was written is no valid bundle.
+    """
+    target = Path(path).absolute()
+    if target.suffix != BUNDLE_SUFFIX:
+        raise InputError(f"bundle path is {target}; a name that ends in {BUNDLE_SUFFIX} is taken.")
+    for name in files:
+        if not is_plain_name(name) or name == MANIFEST_FILE:
+            raise InputError(f"a bundle's file is named {name!r}; plain names, not {MANIFEST_FILE}, are taken.")
+    if target.exists():
+        _check_replaceable(target, overwrite)
+    folder: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-{os.getpid()}-", dir=target.parent))
+        folder.chmod(0o755)  # mkdtemp makes it private; a bundle is for all who may read its parent
+        written = {name: _write_file(folder / name, content) for name, content in files.items()}
+        manifest = dataclasses.replace(manifest_without_files, files=written)
+        _write_file(folder / MANIFEST_FILE, encode_manifest(manifest))
+        sync_folder(folder)
+        open_bundle(folder)
+        _move_into_place(folder, target)
+    except OSError as error:
+        raise _storage_error(target, error) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+    return open_bundle(target, verify=False)
+
+
+def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
+    """Replace fields of the manifest, in one step, and return the bundle with its new manifest.
+
+    Args:
+        changes: of name, thresholds, provenance and parity; the rest belongs to the files.
+
+    Raises:
+        InputError: another field.
+        StorageError: no space, no permission; the manifest stays as it was.
+    """
+    refused = sorted(set(changes) - CHANGEABLE)
+    if refused:
+        raise InputError(
+            f"manifest fields {', '.join(refused)} cannot be changed alone; {', '.join(sorted(CHANGEABLE))} can. "
+            "Write the bundle anew."
+        )
+    manifest = dataclasses.replace(bundle.manifest, **changes)
+    content = encode_manifest(manifest)
+    temporary = bundle.path / f"{TEMPORARY_PREFIX}{os.getpid()}"
+    try:
+        for leftover in bundle.path.glob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink(missing_ok=True)
+        _write_file(temporary, content)
+        temporary.replace(bundle.path / MANIFEST_FILE)
+        sync_folder(bundle.path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _storage_error(bundle.path / MANIFEST_FILE, error) from error
+    return dataclasses.replace(bundle, manifest=manifest)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power loss, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Swap two paths in one step; return False where the system cannot (then nothing has changed)."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0)
+
+
+def _check_replaceable(target: Path, overwrite: bool) -> None:
+    """Refuse to replace what is no bundle, and a bundle unless asked to."""
+    if not overwrite:
+        raise StorageError(f"{target}: exists already. Choose another name, or ask to overwrite it.")
+    if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST_FILE).is_file()):
+        raise StorageError(f"{target}: is no bundle, so it is not overwritten. Remove it, or choose another name.")
+
+
+def _move_into_place(folder: Path, target: Path) -> None:
+    """Give `folder` the name `target`; an older bundle there is left under the name `folder`, or removed."""
+    if not target.exists():
+        folder.rename(target)
+    elif not exchange(folder, target):
+        # Between the two renames no bundle is there; opening then says where the old one lies.
+        old = target.with_name(f".{target.name}.old-{os.getpid()}")
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    sync_folder(target.parent)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed writers of this bundle left, unless the bundle itself is missing and lies among it."""
+    for leftover in target.parent.glob(f".{target.name}.tmp-*"):
+        match = re.search(r"\.tmp-(\d+)-", leftover.name)
+        if match is None or not _is_running(int(match.group(1))):
+            shutil.rmtree(leftover, ignore_errors=True)
+    if target.exists():
+        for leftover in target.parent.glob(f".{target.name}.old-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _write_file(path: Path, content: bytes | Path) -> FileSpec:
+    """Write or copy a file, make it durable, and return its size and hash."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("wb") as stream:
+        if isinstance(content, Path):
+            with content.open("rb") as source:
+                while chunk := source.read(1 << 20):
+                    size += stream.write(chunk)
+                    digest.update(chunk)
+        else:
+            size = stream.write(content)
+            digest.update(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return FileSpec(sha256=digest.hexdigest(), size_bytes=size)
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path}: cannot be written ({error.strerror or error}); nothing was changed. "
+        "Free some space or choose a folder that you may write to."
+    )

@@ -1,0 +1,180 @@
+"""The one preprocessing: image files and arrays to the network's input, the same for training and every backend.
+
+The rule `area-or-linear-v1`: to float32 in [0, 1] (uint8 / 255; uint16 / white level, clipped to 1); then, in float32,
+first every axis that shrinks with INTER_AREA (each target pixel is the mean of what it covers), then every axis that
+grows with INTER_LINEAR (half-pixel centres, borders held). Grey is resized as one channel, then replicated. The
+aspect ratio is not kept.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.config import ImageLimits
+from ndp_rt.errors import ImageFileError, InputError
+from ndp_rt.image_headers import check_complete, read_size
+from ndp_rt.specs import InputContract
+
+Image = NDArray[Any]  # uint8 or uint16, [h, w], [h, w, 1], [h, w, 3] or, with "drop-alpha", [h, w, 4]
+FloatArray = NDArray[np.float32]
+
+CHANNELS = ("rgb", "bgr", "drop-alpha")
+TAKEN = "uint8 or uint16, [h, w], [h, w, 1] or [h, w, 3], is taken"
+# Scratch for larger images is not kept between calls: 16 million float32 RGB pixels are 192 MiB.
+KEPT_SCRATCH_PX = 2**24
+
+
+def read_image(path: str | Path, *, limits: ImageLimits | None = None) -> Image:
+    """Read an image file: uint8 or uint16, [h, w] or RGB [h, w, 3]; alpha and EXIF rotation are ignored.
+
+    PNG, JPEG, BMP, TIFF, WebP and PGM/PPM are taken.
+
+    Raises:
+        ImageFileError: missing, empty, cut short, of another type, or larger than `limits` (default: ImageLimits()).
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageFileError(f"{path}: {error.strerror or error}. Give the path of a readable image file.") from error
+    return decode_image(data, name=str(path), limits=limits)
+
+
+def decode_image(data: bytes, *, name: str, limits: ImageLimits | None = None) -> Image:
+    """Decode an image file's bytes as `read_image` does; `name` appears in the errors."""
+    limits = limits or ImageLimits()
+    size = read_size(data, name)
+    if max(size) > limits.max_side_px or size[0] * size[1] > limits.max_image_px:
+        raise ImageFileError(
+            f"{name}: is {size[0]} x {size[1]} pixels; up to {limits.max_side_px} a side and {limits.max_image_px} in "
+            "all are taken. Cut it into smaller images, or raise the limits."
+        )
+    check_complete(data, name)
+    try:
+        image: Image | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ImageFileError(f"{name}: cannot be decoded ({error.err}). Save the image again.") from error
+    if image is None or image.size == 0:
+        raise ImageFileError(f"{name}: cannot be decoded; its header is fine, its content is damaged. Save it again.")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ImageFileError(f"{name}: holds {image.dtype} values; 8 or 16 bits a channel are taken. Convert it.")
+    if image.ndim == 2:
+        return image
+    channel_count = image.shape[2]
+    if channel_count not in (3, 4):
+        raise ImageFileError(f"{name}: has {channel_count} channels; grey, RGB and RGBA are taken. Convert it.")
+    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if channel_count == 3 else cv2.COLOR_BGRA2RGB)
+    return rgb
+
+
+def check_image(image: object, channels: str = "rgb") -> Image:
+    """Return `image` if it is one that the preprocessing takes.
+
+    Raises:
+        InputError: another type, shape, channel count or dtype; the message says which.
+    """
+    if channels not in CHANNELS:
+        raise InputError(f"channels is '{channels}'; one of {', '.join(CHANNELS)} is taken.")
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"image is {type(image).__name__}; a NumPy array, {TAKEN}. Read files with read_image().")
+    came = f"image is {image.dtype} {list(image.shape)}"
+    if image.dtype.kind != "u" or image.dtype.itemsize > 2:
+        hint = (
+            "Floats carry no range (and may hold NaN): scale to 0..255 or 0..65535 and convert with astype()."
+            if image.dtype.kind == "f"
+            else "Convert it with astype()."
+        )
+        raise InputError(f"{came}; {TAKEN}. {hint}")
+    if image.ndim not in (2, 3):
+        raise InputError(f"{came}; {TAKEN}. Pass one image at a time (inspect_batch takes a list).")
+    if image.size == 0:
+        raise InputError(f"{came}, which has no pixels; {TAKEN}. Check the crop that made it.")
+    if image.ndim == 3:
+        count = image.shape[2]
+        if count == 4 and channels != "drop-alpha":
+            raise InputError(f'{came}; {TAKEN}. Drop the alpha channel, or open with channels="drop-alpha".')
+        if count not in (1, 3, 4):
+            raise InputError(f"{came}; {TAKEN}. Channels go last: transpose [c, h, w] arrays.")
+    return image
+
+
+class Preprocessor:
+    """Preprocesses images for one contract, keeping its scratch memory between calls; one call at a time."""
+
+    def __init__(self, contract: InputContract, *, channels: str = "rgb") -> None:
+        if channels not in CHANNELS:
+            raise InputError(f"channels is '{channels}'; one of {', '.join(CHANNELS)} is taken.")
+        self.contract = contract
+        self.channels = channels
+        self._scratch: dict[str, FloatArray] = {}
+
+    def __call__(self, image: Image, out: FloatArray) -> None:
+        """Write `image` to out, float32 [3, h, w] of the contract's size, dense or not, 0 to 1; overwritten.
+
+        Raises:
+            InputError: an image that `check_image` refuses, or an `out` of another shape or type.
+        """
+        height, width = self.contract.height_px, self.contract.width_px
+        image = check_image(image, self.channels)
+        if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != (3, height, width):
+            came = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise InputError(f"out is {came}; float32 [3, {height}, {width}] is taken.")
+        planes = image[..., None] if image.ndim == 2 else image[..., :3]  # [h', w', 1 or 3]
+        if self.channels == "bgr":
+            planes = planes[..., ::-1]
+        used = out[: planes.shape[2]]  # grey fills one plane first
+        if planes.shape[:2] == (height, width):
+            self._scale(planes.transpose(2, 0, 1), used)
+        else:
+            resized = self._resize(planes)
+            used[...] = resized.transpose(2, 0, 1)
+        if len(used) == 1:
+            out[1:] = out[0]
+
+    def _scale(self, values: Image, out: FloatArray) -> None:
+        """Write values, uint8 or uint16 of any layout and byte order, to out in [0, 1]."""
+        is_narrow = values.dtype.itemsize == 1
+        white = 255 if is_narrow else self.contract.white_level_16bit
+        np.divide(values, np.float32(white), out=out, dtype=np.float32)
+        if not is_narrow and white < 65535:
+            np.minimum(out, np.float32(1), out=out)
+
+    def _resize(self, planes: Image) -> FloatArray:
+        """Return planes [h', w', c] as float32 [h, w, c] in scratch memory."""
+        height, width = self.contract.height_px, self.contract.width_px
+        source = self._take_scratch("source", planes.shape)
+        self._scale(planes, source)
+        low, count = (min(height, planes.shape[0]), min(width, planes.shape[1])), planes.shape[2]
+        if low != planes.shape[:2]:
+            smaller = self._take_scratch("smaller", (*low, count))
+            cv2.resize(source, low[::-1], dst=_drop_single(smaller), interpolation=cv2.INTER_AREA)
+            source = smaller
+        if low != (height, width):
+            larger = self._take_scratch("larger", (height, width, count))
+            cv2.resize(source, (width, height), dst=_drop_single(larger), interpolation=cv2.INTER_LINEAR)
+            source = larger
+        return source
+
+    def _take_scratch(self, name: str, shape: tuple[int, ...]) -> FloatArray:
+        """Return uninitialised float32 memory of `shape`, the same as last time when the shape is."""
+        kept = self._scratch.get(name)
+        if kept is not None and kept.shape == shape:
+            return kept
+        self._scratch.pop(name, None)
+        made = np.empty(shape, np.float32)
+        if shape[0] * shape[1] <= KEPT_SCRATCH_PX:
+            self._scratch[name] = made
+        return made
+
+
+def _drop_single(image: FloatArray) -> FloatArray:
+    """Return [h, w, 1] as [h, w], the form in which OpenCV writes one channel; others as they are."""
+    return image[..., 0] if image.shape[2] == 1 else image
+
+
+def preprocess(image: Image, contract: InputContract, out: FloatArray, *, channels: str = "rgb") -> None:
+    """Write `image` to `out` as `Preprocessor` does, for callers with few images."""
+    Preprocessor(contract, channels=channels)(image, out)
