@@ -49,8 +49,10 @@ def is_defective(score: float, threshold: float) -> bool:
 def lowest_reaching(threshold: float) -> np.float32:
     """Return the smallest float32 that reaches the threshold, so that maps compare exactly as their maximum does."""
     with np.errstate(over="ignore"):
-        limit = np.float32(threshold)
-    return np.float32(np.nextafter(limit, np.float32(np.inf))) if float(limit) < threshold else limit
+        limit: np.float32 = np.float32(threshold)
+    if float(limit) < threshold:
+        limit = np.float32(np.nextafter(limit, np.float32(np.inf)))
+    return limit
 
 
 def _label(strip: FloatArray, limit: np.float32, row: int) -> tuple[NDArray[np.int32], Regions]:
