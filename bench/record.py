@@ -1,0 +1,66 @@
+"""Records of measurements: what every one of them says, and how they are written."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ndp_rt.bench.machine import describe_machine, list_versions
+from ndp_rt.errors import StorageError
+
+Record = dict[str, Any]
+
+
+def start_record(kind: str, format_version: int, command: str) -> Record:
+    """Return the head of a record: its format, when and with which command it was made, machine and versions."""
+    return {
+        "format": kind,
+        "format_version": format_version,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "machine": describe_machine(),
+        "versions": list_versions(),
+    }
+
+
+def write_record(record: Mapping[str, Any], path: Path) -> None:
+    """Write a record as JSON; the file is there whole or, after a failure, as it was before.
+
+    Raises:
+        StorageError: the folder or the file could not be written.
+    """
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as stream:
+            temporary = stream.name
+            stream.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise StorageError(
+            f"{path} could not be written ({error}). Free some space, or choose another place."
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def append_record(record: Mapping[str, Any], path: Path) -> None:
+    """Append a record to a file of one JSON object a line; earlier lines stay as they are.
+
+    Raises:
+        StorageError: the folder or the file could not be written.
+    """
+    line = json.dumps(record, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line)
+    except OSError as error:
+        raise StorageError(f"{path} could not be appended to ({error}). Free some space, or choose another.") from error

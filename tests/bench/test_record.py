@@ -1,0 +1,53 @@
+"""Records: their head, and that writing one never leaves half a file."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ndp_rt.bench.machine import describe_machine, list_versions
+from ndp_rt.bench.record import append_record, start_record, write_record
+from ndp_rt.errors import StorageError
+
+
+def test_a_record_says_when_where_and_how_it_was_made() -> None:
+    record = start_record("ndp-rt evaluation", 1, "ndp-rt evaluate a b")
+    assert record["format"] == "ndp-rt evaluation"
+    assert record["command"] == "ndp-rt evaluate a b"
+    assert record["created"].endswith("+00:00")
+    assert record["machine"]["core_count"] >= 1
+    assert record["versions"]["numpy"]
+
+
+def test_a_missing_package_has_no_version() -> None:
+    assert list_versions(("no-such-package",))["no-such-package"] is None
+
+
+def test_the_machine_has_a_processor_and_memory() -> None:
+    machine = describe_machine()
+    assert machine["cpu"]
+    assert machine["memory_bytes"] is None or int(str(machine["memory_bytes"])) > 2**20
+
+
+def test_a_failed_write_leaves_the_earlier_record(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "record.json"
+    write_record({"figure": 1}, path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_record({"figure": float("nan")}, path)
+    assert json.loads(path.read_text()) == {"figure": 1}
+    assert [entry.name for entry in path.parent.iterdir()] == ["record.json"]
+
+
+def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(StorageError, match="could not be written"):
+        write_record({}, tmp_path / "taken" / "record.json")
+    with pytest.raises(StorageError, match="could not be appended"):
+        append_record({}, tmp_path / "taken" / "record.jsonl")
+
+
+def test_appending_keeps_the_earlier_lines(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    for figure in (1, 2):
+        append_record({"figure": figure}, path)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"figure": 1}, {"figure": 2}]
