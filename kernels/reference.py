@@ -17,16 +17,18 @@ SMOOTH_SIZE_PX = 5
 def split_patches(features: Array, size: int) -> Float64Array:
     """Cut features [n, c, h, w] into non-overlapping patches: [n, (h/K)(w/K), c K K], K = size."""
     n, c, h, w = features.shape
-    x: Float64Array = features.astype(np.float64).reshape(n, c, h // size, size, w // size, size)
-    return x.transpose(0, 2, 4, 1, 3, 5).reshape(n, (h // size) * (w // size), c * size * size)
+    x = features.astype(np.float64).reshape(n, c, h // size, size, w // size, size)
+    patches: Float64Array = x.transpose(0, 2, 4, 1, 3, 5).reshape(n, (h // size) * (w // size), c * size * size)
+    return patches
 
 
 def join_patches(patches: Array, size: int, h: int, w: int) -> Float64Array:
     """Put patches [n, (h/K)(w/K), c K K] back in place: [n, c, h, w]."""
     n, _, length = patches.shape
     c = length // size**2
-    x: Float64Array = patches.astype(np.float64).reshape(n, h // size, w // size, c, size, size)
-    return x.transpose(0, 3, 1, 4, 2, 5).reshape(n, c, h, w)
+    x = patches.astype(np.float64).reshape(n, h // size, w // size, c, size, size)
+    features: Float64Array = x.transpose(0, 3, 1, 4, 2, 5).reshape(n, c, h, w)
+    return features
 
 
 def rbfrm(features: Array, reference: Array, size: int) -> Float64Array:

@@ -18,6 +18,8 @@ SIZE_STEP_PX = 64  # level 5 is 1/16 of the input and is cut into patches of up 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 THRESHOLD_SOURCES = ("calibrated", "manual", "none")
 STAGES = ("encoder", "decoder", "head", "segmentation", "fused")
+# The stages whose engines each plan runs.
+PLAN_STAGES = {"fused": ("fused",), "staged": ("encoder", "decoder", "head", "segmentation")}
 
 Json = dict[str, Any]
 _Value = TypeVar("_Value")

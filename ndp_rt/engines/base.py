@@ -1,4 +1,4 @@
-"""What an engine is, whichever backend runs it."""
+"""What an engine and a backend are, whichever library runs them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class BackendStatus:
 
     version: str | None
     devices: tuple[str, ...] = ()
-    remedy: str | None = None
+    remedy: str | None = None  # an install command; None where nothing is missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Engine(Protocol):
     def run(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
         """Compute `outputs` from `inputs`: float32, C-contiguous, of the shapes above, owned by the caller.
 
-        Arrays seen before are bound already: passing the same ones again costs no copy and no allocation.
+        The arrays of the last call stay bound: passing the same objects again costs no copy and no allocation.
 
         Raises:
             InputError: a tensor is missing, or its shape, type or layout differs.
@@ -81,19 +81,79 @@ class Backend(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that it offers on this kind of device."""
+        ...
+
     def find(self) -> BackendStatus:
-        """Look for the backend without loading a model; never raises."""
+        """Look for the backend without importing it; never raises."""
         ...
 
     def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
-        """Compile onnx_path into the folder `artifact` (exists, empty); return notes worth storing (JSON values).
+        """Compile onnx_path into files in the folder `artifact`, which is there and empty; return notes to store.
 
         Raises:
             MissingExtraError: the backend is not installed.
-            EngineError: it does not offer the precision, or refuses the model.
+            EngineError: the backend refuses the model.
+            InputError: a precision that it does not offer.
         """
         ...
 
     def load(self, artifact: Path, options: EngineOptions) -> Engine:
-        """Load what `compile` wrote."""
+        """Load what `compile` wrote; raises the same."""
         ...
+
+    def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
+        """Check what an engine says of its layers.
+
+        Raises:
+            EngineError: the arithmetic is not done in `precision`.
+        """
+        ...
+
+
+class BoundArrays:
+    """The arrays that a backend holds pointers into, kept alive, and compared by identity at every call."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(
+        self,
+        inputs: Mapping[str, FloatArray],
+        outputs: Mapping[str, FloatArray],
+        input_specs: Mapping[str, TensorSpec],
+        output_specs: Mapping[str, TensorSpec],
+    ) -> None:
+        self._pairs = (
+            tuple((name, inputs[name]) for name in input_specs),
+            tuple((name, outputs[name]) for name in output_specs),
+        )
+
+    def holds(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> bool:
+        """Tell whether these are the very same array objects."""
+        for pairs, arrays in zip(self._pairs, (inputs, outputs), strict=True):
+            for name, array in pairs:
+                if arrays.get(name) is not array:
+                    return False
+        return True
+
+
+def check_arrays(what: str, arrays: Mapping[str, FloatArray], specs: Mapping[str, TensorSpec]) -> None:
+    """Check arrays by name against an engine's tensors.
+
+    Raises:
+        InputError: one is missing, or its shape, type or layout differs.
+    """
+    for name, spec in specs.items():
+        if name not in arrays:
+            raise InputError(f"{what} are {', '.join(arrays) or 'none'}; the engine also takes '{name}'. Pass it.")
+        array = arrays[name]
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"'{name}' in {what} is {type(array).__name__}; a float32 NumPy array is taken.")
+        if array.dtype != np.float32 or array.shape != spec.shape or not array.flags.c_contiguous:
+            layout = "dense" if array.flags.c_contiguous else "not dense"
+            raise InputError(
+                f"'{name}' in {what} is {array.dtype} {list(array.shape)}, {layout}; float32 {list(spec.shape)}, "
+                "dense, is taken."
+            )

@@ -1,0 +1,165 @@
+"""Engines by OpenVINO on the CPU. Its precision is always set: left alone it picks bf16 where the CPU has it."""
+
+import importlib.metadata
+import io
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ndp_rt.device import BF16_FLAGS, find_cpu
+from ndp_rt.engines.base import BackendStatus, BoundArrays, EngineOptions, FloatArray, check_arrays
+from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
+from ndp_rt.specs import TensorSpec
+
+NAME = "openvino"
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+BLOB_FILE = "model.blob"
+# Layer types that do the arithmetic; the others move, reshape or convert.
+COMPUTE_LAYERS = frozenset({"Convolution", "Deconvolution", "MatMul", "FullyConnected", "GroupConvolution"})
+REMEDY = "pip install openvino"
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError(f"OpenVINO cannot be imported ({error}). Install it with: {REMEDY}") from error
+    return openvino.Core()
+
+
+class OpenVinoEngine:
+    """One compiled model with one infer request; see `ndp_rt.engines.base.Engine`."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._bound: BoundArrays | None = None
+        self._inputs = {port.any_name: _spec_of(port) for port in compiled.inputs}
+        self._outputs = {port.any_name: _spec_of(port) for port in compiled.outputs}
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        return self._outputs
+
+    def run(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
+        request = self._request
+        if request is None:
+            raise ClosedError("the engine is closed. Load it again.")
+        if self._bound is None or not self._bound.holds(inputs, outputs):
+            self._bind(inputs, outputs)
+        try:
+            request.start_async()  # with wait(): half the overhead of infer() (gpu.md); both release the GIL
+            request.wait()
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed while it ran: {error}. Rebuild the engine with --rebuild.") from error
+
+    def _bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
+        """Let the request read and write the caller's own memory."""
+        import openvino
+
+        check_arrays("inputs", inputs, self._inputs)
+        check_arrays("outputs", outputs, self._outputs)
+        self._bound = None
+        for name in self._inputs:
+            self._request.set_tensor(name, openvino.Tensor(inputs[name], shared_memory=True))
+        for name in self._outputs:
+            self._request.set_tensor(name, openvino.Tensor(outputs[name], shared_memory=True))
+        self._bound = BoundArrays(inputs, outputs, self._inputs, self._outputs)
+
+    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
+        if self._compiled is None:
+            raise ClosedError("the engine is closed. Load it again.")
+        counts: dict[str, Counter[str]] = {}
+        for layer in self._compiled.get_runtime_model().get_ops():
+            info = layer.get_rt_info()
+            kind, precision = (str(info[key].astype(str)) for key in ("layerType", "runtimePrecision"))
+            counts.setdefault(kind, Counter())[precision] += 1
+        return {kind: dict(sorted(counts[kind].items())) for kind in sorted(counts)}
+
+    def close(self) -> None:
+        self._request = self._compiled = self._bound = None
+
+
+class OpenVinoBackend:
+    """Compiles and loads engines of OpenVINO; see `ndp_rt.engines.base.Backend`."""
+
+    name = NAME
+    precisions = tuple(PRECISIONS)
+
+    def find(self) -> BackendStatus:
+        try:
+            version = importlib.metadata.version("openvino")
+        except importlib.metadata.PackageNotFoundError:
+            return BackendStatus(version=None, remedy=REMEDY)
+        return BackendStatus(version=version, devices=("CPU",))
+
+    def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
+        config = _config(options)
+        core = _core()
+        try:
+            model = core.read_model(onnx_path)
+            shapes = {port.any_name: [options.batch, *_fixed_tail(port)] for port in model.inputs}
+            model.reshape(shapes)
+            blob = core.compile_model(model, "CPU", config).export_model()
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO refuses {onnx_path}: {error}. Export the bundle again.") from error
+        content = blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob)
+        (artifact / BLOB_FILE).write_bytes(content)
+        return {"blob_bytes": len(content)}
+
+    def load(self, artifact: Path, options: EngineOptions) -> OpenVinoEngine:
+        config, core = _config(options), _core()
+        try:
+            return OpenVinoEngine(core.import_model((artifact / BLOB_FILE).read_bytes(), "CPU", config))
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO refuses {artifact / BLOB_FILE}: {error}.") from error
+
+    def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
+        wanted = PRECISIONS[precision]
+        compute = {kind: found for kind, found in counts.items() if kind in COMPUTE_LAYERS}
+        if precision == "fp32":
+            other = {kind: found for kind, found in compute.items() if set(found) != {wanted}}
+            if other:
+                raise EngineError(f"asked for fp32, OpenVINO computes {describe_counts(other)}. Report this machine.")
+        elif not compute.get("Convolution", {}).get(wanted):
+            cpu = find_cpu()
+            hint = "its flags name bf16, so report this" if cpu.has_bf16 else f"it has none of {', '.join(BF16_FLAGS)}"
+            raise EngineError(
+                f"asked for {precision}, OpenVINO computes {describe_counts(compute)} on {cpu.model_name}: {hint}. "
+                "Build with --precision fp32."
+            )
+
+
+def describe_counts(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return counts of layers by type and precision as words."""
+    words = [f"{kind} {count} x {name}" for kind, found in counts.items() for name, count in found.items()]
+    return ", ".join(words) or "no layers that multiply"
+
+
+def _config(options: EngineOptions) -> dict[str, Any]:
+    if options.precision not in PRECISIONS:
+        raise InputError(f"precision is '{options.precision}'; OpenVINO takes {' or '.join(PRECISIONS)} here.")
+    config: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[options.precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+    }
+    if options.threads is not None:
+        config["INFERENCE_NUM_THREADS"] = options.threads
+    return config
+
+
+def _fixed_tail(port: Any) -> list[int]:
+    """Return a model input's dimensions after the batch axis, which the bundle's format fixes."""
+    return [dimension.get_length() for dimension in list(port.partial_shape)[1:]]
+
+
+def _spec_of(port: Any) -> TensorSpec:
+    return TensorSpec(name=port.any_name, shape=tuple(int(size) for size in port.shape))

@@ -1,0 +1,43 @@
+"""How far an engine may be from its bundle's golden vectors; every entry says why it is as wide as it is.
+
+These are checked when an engine is built and when it is loaded. Tests have their own table (`tests/tolerances.py`).
+"""
+
+from dataclasses import dataclass
+
+from ndp_rt.errors import EngineError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """The largest absolute difference that is accepted, and the reason for it."""
+
+    absolute: float
+    reason: str
+
+
+TOLERANCES: dict[tuple[str, str], Tolerance] = {
+    ("engine.map", "fp32"): Tolerance(absolute=1e-4, reason="the project's bound for an f32 engine against PyTorch"),
+    ("engine.score", "fp32"): Tolerance(absolute=1e-4, reason="a smoothed map's maximum moves no more than the map"),
+    ("engine.map", "bf16"): Tolerance(
+        absolute=1e-1, reason="8 significant bits through some 30 layers, worst single pixel before smoothing"
+    ),
+    ("engine.score", "bf16"): Tolerance(absolute=5e-2, reason="smoothing averages 25 pixels' rounding errors"),
+    ("preprocess", "fp32"): Tolerance(absolute=2e-6, reason="OpenCV versions order float32 sums differently"),
+}
+
+
+def find_tolerance(operation: str, precision: str) -> Tolerance:
+    """Return the entry of (operation, precision).
+
+    Raises:
+        EngineError: there is none; a new precision needs one, measured and with its reason.
+    """
+    try:
+        return TOLERANCES[operation, precision]
+    except KeyError:
+        known = ", ".join(f"{name} {kind}" for name, kind in sorted(TOLERANCES))
+        raise EngineError(
+            f"no tolerance for {operation} in {precision}; there are: {known}. "
+            f"Choose one of those precisions, or measure one and add it to {__name__}."
+        ) from None
