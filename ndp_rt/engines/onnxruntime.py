@@ -119,8 +119,7 @@ class OnnxRuntimeBackend:
 def _settings(runtime: Any, options: EngineOptions) -> Any:
     if options.precision != "fp32":
         raise InputError(
-            f"precision is '{options.precision}'; ONNX Runtime on the CPU takes fp32. "
-            "Use --backend openvino for bf16."
+            f"precision is '{options.precision}'; ONNX Runtime on the CPU takes fp32. Use --backend openvino for bf16."
         )
     settings = runtime.SessionOptions()
     settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL

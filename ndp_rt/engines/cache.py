@@ -1,0 +1,222 @@
+"""The engine cache: one folder per engine, named by all that made it, whole or not there."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ndp_rt.bundle.open import hash_file
+from ndp_rt.bundle.write import exchange, sync_folder
+from ndp_rt.config import find_cache_dir
+from ndp_rt.errors import EngineError, StorageError
+
+ENGINE_FORMAT = "ndp-rt engine"
+ENGINE_FORMAT_VERSION = 1
+ENGINE_FILE = "engine.json"
+LOCK_POLL_S = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineKey:
+    """Everything that an engine depends on; the number of threads is set when it is loaded."""
+
+    bundle_fingerprint: str
+    stage: str
+    backend: str
+    backend_version: str
+    device: str
+    device_model: str
+    isa_flags: tuple[str, ...]
+    precision: str
+    batch: int
+    engine_format_version: int = ENGINE_FORMAT_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "isa_flags": list(self.isa_flags)}
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the key as hex."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def family(self) -> str:
+        """What engines for the same purpose share, made by whichever version for whichever machine."""
+        return f"{self.bundle_fingerprint[:12]}-{self.stage}-{self.backend}-{self.precision}-b{self.batch}"
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.family}-{self.sha256[:16]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineEntry:
+    """An engine in the cache whose files are those that were written."""
+
+    key: EngineKey
+    path: Path
+    document: Mapping[str, Any]  # engine.json
+
+    @property
+    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
+        return {kind: dict(counts) for kind, counts in self.document["precision_by_layer_type"].items()}
+
+    @property
+    def golden(self) -> Mapping[str, float]:
+        """The golden check's differences and tolerances, as measured when it was built."""
+        golden: Mapping[str, float] = self.document["golden"]
+        return golden
+
+
+def find_engines_dir(cache_dir: Path | None) -> Path:
+    """Return the folder of the engines; None takes the cache that `ndp_rt.config` finds."""
+    return (cache_dir or find_cache_dir()) / "engines"
+
+
+def find_entry(key: EngineKey, engines_dir: Path, rebuild_command: str) -> EngineEntry | None:
+    """Return the engine of `key`, or None if there is none.
+
+    Raises:
+        EngineError: it is there but was cut short or changed; the message names `rebuild_command`.
+    """
+    folder = engines_dir / key.folder_name
+    if not folder.is_dir():
+        return None
+    try:
+        document = json.loads((folder / ENGINE_FILE).read_text(encoding="utf-8"))
+        problem = _find_problem(folder, document, key)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"{ENGINE_FILE} cannot be read ({error})"
+    if problem:
+        raise EngineError(f"{folder}: {problem}; it is not used. Build it again with: {rebuild_command}")
+    return EngineEntry(key=key, path=folder, document=document)
+
+
+def _find_problem(folder: Path, document: Mapping[str, Any], key: EngineKey) -> str | None:
+    """Say what is wrong with an engine's folder, or return None."""
+    version = document["format_version"]
+    if document["format"] != ENGINE_FORMAT or version != ENGINE_FORMAT_VERSION:
+        return f"its format version is {version}, this ndp-rt takes {ENGINE_FORMAT_VERSION}"
+    if document["key"] != key.to_json():
+        different = [name for name, value in key.to_json().items() if document["key"].get(name) != value]
+        return f"it was made for another {', '.join(different) or 'key'}"
+    if not all(name in document for name in ("precision_by_layer_type", "golden")):
+        return f"{ENGINE_FILE} is incomplete"
+    files: Mapping[str, Mapping[str, Any]] = document["files"]
+    found = {path.name for path in folder.iterdir()} - {ENGINE_FILE}
+    if found != set(files):
+        return f"it holds {', '.join(sorted(found)) or 'nothing'} where {', '.join(sorted(files))} were written"
+    for name, entry in files.items():
+        size = (folder / name).stat().st_size
+        if size != entry["bytes"]:
+            return f"{name} has {size} bytes, {entry['bytes']} were written"
+        if hash_file(folder / name) != entry["sha256"]:
+            return f"{name} was changed since it was written"
+    return None
+
+
+def explain_absence(key: EngineKey, engines_dir: Path) -> str:
+    """Say how the engines that are there for the same purpose differ from `key`; empty if there are none."""
+    for folder in sorted(engines_dir.glob(f"{key.family}-*")):
+        with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+            made = json.loads((folder / ENGINE_FILE).read_text(encoding="utf-8"))["key"]
+            different = {name: (made.get(name), value) for name, value in key.to_json().items()}
+            words = [f"{name} {_word(a)} (now {_word(b)})" for name, (a, b) in different.items() if a != b]
+            if words:
+                return f" One is there for {', '.join(words)}."
+    return ""
+
+
+def _word(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@contextlib.contextmanager
+def lock_builds(engines_dir: Path, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Let one process at a time build engines called `name`; the lock goes with the process, however it ends.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    try:
+        engines_dir.mkdir(parents=True, exist_ok=True)
+        stream = (engines_dir / f".lock-{name}").open("w")
+    except OSError as error:
+        raise cache_error(engines_dir, error) from error
+    with stream:
+        waited = False
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not waited:
+                    on_wait()
+                waited = True
+                time.sleep(LOCK_POLL_S)
+        yield
+
+
+def make_build_folder(engines_dir: Path, name: str) -> Path:
+    """Return a new empty folder to build in, after removing what killed builders of `name` left.
+
+    The caller holds the lock of `name`, so whatever lies there has no owner.
+    """
+    prefix = f".tmp-{name}-"
+    try:
+        for leftover in engines_dir.glob(f"{prefix}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=engines_dir))
+    except OSError as error:
+        raise cache_error(engines_dir, error) from error
+
+
+def write_engine_file(folder: Path, key: EngineKey, facts: Mapping[str, Any]) -> None:
+    """Make a built engine's files durable and describe them in engine.json, the last file written."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        files[path.name] = {"sha256": hash_file(path), "bytes": path.stat().st_size}
+    document = {
+        "format": ENGINE_FORMAT,
+        "format_version": ENGINE_FORMAT_VERSION,
+        "key": key.to_json(),
+        "files": files,
+        **facts,
+    }
+    with (folder / ENGINE_FILE).open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    sync_folder(folder)
+
+
+def publish(folder: Path, key: EngineKey, engines_dir: Path) -> None:
+    """Give a finished engine its name, in one step; a former engine of that name is removed."""
+    target = engines_dir / key.folder_name
+    if not target.exists():
+        folder.rename(target)
+    elif exchange(folder, target):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        shutil.rmtree(target)  # a kill here leaves no engine, or one that lacks files: neither is ever used
+        folder.rename(target)
+    sync_folder(engines_dir)
+
+
+def cache_error(engines_dir: Path, error: OSError) -> StorageError:
+    """Return what to raise when the cache cannot be written."""
+    return StorageError(
+        f"{engines_dir}: the engine cache cannot be written ({error.strerror or error}). Free some space there, or set "
+        "NDP_RT_CACHE to a folder that you may write to."
+    )

@@ -1,0 +1,121 @@
+"""Runs a bundle's golden vectors through engines and compares what comes out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ndp_rt.bundle import Bundle, Golden
+from ndp_rt.engines.base import Engine, FloatArray
+from ndp_rt.errors import EngineError
+from ndp_rt.imaging import Preprocessor
+from ndp_rt.kernels.host import PreparedReference, Rbfrm, smooth
+from ndp_rt.tolerances import find_tolerance
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenReport:
+    """The largest differences from the golden vectors, and what is allowed."""
+
+    vector_count: int
+    map_max_abs_difference: float
+    map_tolerance: float
+    score_max_abs_difference: float
+    score_tolerance: float
+
+
+def run_stages(
+    engines: Mapping[str, Engine], reference: Mapping[str, FloatArray], image: FloatArray
+) -> dict[str, FloatArray]:
+    """Run stages in order, each fed with the tensors before it by name, and return every tensor.
+
+    A tensor named r<level>k<K> that no stage makes is RBFRM's: f<level> rebuilt from the reference's patches of size K.
+    """
+    tensors: dict[str, FloatArray] = {"image": image}
+    for engine in engines.values():
+        for name in engine.inputs:
+            if name not in tensors:
+                level, size = name[1:].split("k")
+                features = tensors[f"f{level}"]
+                tensors[name] = np.empty_like(features)
+                prepared = PreparedReference(reference[f"f{level}"], int(size))
+                Rbfrm(prepared, *features.shape[2:])(features, tensors[name])
+        outputs = {name: np.empty(spec.with_batch(len(image)), np.float32) for name, spec in engine.outputs.items()}
+        engine.run({name: tensors[name] for name in engine.inputs}, outputs)
+        tensors.update(outputs)
+    return tensors
+
+
+def check_engines(
+    bundle: Bundle,
+    golden: Golden,
+    engines: Mapping[str, Engine],
+    *,
+    precision: str,
+    batch: int,
+    vector_count: int | None = None,
+) -> GoldenReport:
+    """Compare the plan made of `engines` with the golden vectors.
+
+    Args:
+        engines: every stage of one plan, in order, all of one batch size.
+        vector_count: how many vectors to run, from the first; None: all.
+
+    Raises:
+        EngineError: a map or score differs by more than `ndp_rt.tolerances` allows; the message says by how much.
+    """
+    count = len(golden.image) if vector_count is None else min(vector_count, len(golden.image))
+    reference = {} if "fused" in engines else bundle.reference()
+    map_difference = score_difference = 0.0
+    for start in range(0, count, batch):
+        rows = [(start + index) % count for index in range(batch)]  # a batch longer than the rest starts over
+        maps = run_stages(engines, reference, np.ascontiguousarray(golden.image[rows]))["map"]
+        map_difference = _largest(map_difference, maps, golden.map[rows])
+        score_difference = _largest(score_difference, _score(maps), golden.score[rows])
+    report = GoldenReport(
+        vector_count=count,
+        map_max_abs_difference=map_difference,
+        map_tolerance=find_tolerance("engine.map", precision).absolute,
+        score_max_abs_difference=score_difference,
+        score_tolerance=find_tolerance("engine.score", precision).absolute,
+    )
+    # Written so that NaN fails.
+    if not (map_difference <= report.map_tolerance and score_difference <= report.score_tolerance):
+        raise EngineError(
+            f"{bundle.path}: the engine (batch {batch}, {precision}) disagrees with the bundle's golden vectors: maps "
+            f"differ by {map_difference:.2e} ({report.map_tolerance:.0e} is allowed), scores by {score_difference:.2e} "
+            f"({report.score_tolerance:.0e}). It is not used. Build with --precision fp32 or another --backend."
+        )
+    return report
+
+
+def check_preprocessing(bundle: Bundle, golden: Golden) -> float:
+    """Compare this machine's preprocessing with the golden images; return the largest difference.
+
+    Raises:
+        EngineError: it differs by more than `ndp_rt.tolerances` allows.
+    """
+    preprocessor, difference = Preprocessor(bundle.manifest.input), 0.0
+    for raw, expected in zip(golden.raw, golden.raw_expected, strict=True):
+        out = np.empty(expected.shape, np.float32)
+        preprocessor(raw, out)
+        difference = _largest(difference, out, expected)
+    tolerance = find_tolerance("preprocess", "fp32").absolute
+    if not difference <= tolerance:
+        raise EngineError(
+            f"{bundle.path}: preprocessing differs from the bundle's golden images by {difference:.2e} "
+            f"({tolerance:.0e} is allowed). Install another version of opencv-python-headless, and report this."
+        )
+    return difference
+
+
+def _score(maps: FloatArray) -> FloatArray:
+    smoothed = np.empty_like(maps)
+    smooth(maps, smoothed, np.empty(maps.shape[-2:], np.float32))
+    scores: FloatArray = smoothed.reshape(len(maps), -1).max(axis=1)
+    return scores
+
+
+def _largest(so_far: float, actual: FloatArray, expected: FloatArray | Sequence[float]) -> float:
+    """Return the larger of `so_far` and the largest difference; NaN once anything is NaN."""
+    return float(np.maximum(so_far, np.abs(actual - expected).max()))
