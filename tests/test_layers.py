@@ -14,7 +14,7 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"config", "specs", "errors", "tolerances"}),
     frozenset({"device", "bundle", "imaging", "image_headers", "calibration", "defects", "result"}),
     frozenset({"engines", "kernels"}),
-    frozenset({"plan"}),
+    frozenset({"plan", "postprocess", "streaming", "tiling", "inspector_options"}),
     frozenset({"inspector", "capi"}),
     frozenset({"overlays", "results", "demo", "doctor"}),
     frozenset({"export"}),

@@ -1,0 +1,40 @@
+# make demo: see it work. make test: run the tests. Both make their own environment, .venv, and do that once.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test
+
+demo: .venv/.base
+	@$(BIN)/python -m ndp_rt.cli demo
+
+# PyTorch may be installed by hand after the first run: look for what then is still missing each time.
+test: .venv/.test
+	@$(BIN)/python -c 'import torch, onnxscript' 2>/dev/null || ! $(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python tests/install_torch.py
+	$(BIN)/python -m ruff check .
+	@if $(BIN)/python -c 'import torch' 2>/dev/null; then \
+		echo mypy; $(BIN)/python -m mypy; \
+	else \
+		echo 'mypy (without export/, which needs PyTorch)'; \
+		$(BIN)/python -m mypy --follow-imports=silent --exclude '/export/' -p ndp_rt; \
+	fi
+	$(BIN)/python -m pytest
+
+.venv/.python:
+	@command -v '$(PYTHON)' >/dev/null || { echo '$(PYTHON) was not found; Python 3.10 or newer is needed: make demo PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "$(PYTHON) is Python " + sys.version.split()[0] + "; 3.10 or newer is needed: make demo PYTHON=/path/to/python3")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot make environments. On Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
+	@echo 'Making the environment .venv'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@touch $@
+
+.venv/.base: .venv/.python pyproject.toml setup.py
+	@echo 'Installing ndp-rt and what it needs into .venv (about 200 MB, a minute or two)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.test: .venv/.base tests/install_torch.py
+	@echo 'Installing what the tests need into .venv'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@$(BIN)/python tests/install_torch.py
+	@touch $@
