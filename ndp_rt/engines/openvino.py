@@ -112,7 +112,7 @@ class OpenVinoBackend:
             raise EngineError(f"OpenVINO refuses {onnx_path}: {error}. Export the bundle again.") from error
         content = blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob)
         (artifact / BLOB_FILE).write_bytes(content)
-        return {"blob_bytes": len(content)}
+        return {"artifact_bytes": len(content)}
 
     def load(self, artifact: Path, options: EngineOptions) -> OpenVinoEngine:
         config, core = _config(options), _core()
