@@ -1,6 +1,8 @@
 # make demo: see it work. make test: run the tests. Both make their own environment, .venv, and do that once.
 PYTHON ?= python3
 BIN := .venv/bin
+# setuptools warns of editable installations in general; nothing in that is for the reader.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test
 
@@ -25,16 +27,16 @@ test: .venv/.test
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot make environments. On Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
 	@echo 'Making the environment .venv'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(PIP) --upgrade pip
 	@touch $@
 
 .venv/.base: .venv/.python pyproject.toml setup.py
 	@echo 'Installing ndp-rt and what it needs into .venv (about 200 MB, a minute or two)'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@$(PIP) -e .
 	@touch $@
 
 .venv/.test: .venv/.base tests/install_torch.py
 	@echo 'Installing what the tests need into .venv'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@$(PIP) -e '.[test]'
 	@$(BIN)/python tests/install_torch.py
 	@touch $@

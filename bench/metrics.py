@@ -7,6 +7,7 @@ scikit-learn, and the libraries that carry it (anomalib, torchmetrics) bring PyT
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """How many images lie on either side of the threshold; a defect is a positive."""
+    """How the images were decided: defects found and missed, good images called defective and passed."""
 
     found_count: int
     missed_count: int
@@ -32,6 +33,17 @@ class Confusion:
 
     def to_json(self) -> dict[str, int]:
         return dict(vars(self))
+
+
+def require_extras() -> None:
+    """Check that the packages of the extra [evaluate] are there, before hours of inspection depend on them.
+
+    Raises:
+        MissingExtraError: one is not installed.
+    """
+    missing = [name for name in ("sklearn", "scipy", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"not installed: {', '.join(missing)}. {REMEDY}")
 
 
 def check_scores(scores: NDArray[Any], positives: BoolArray, what: str) -> None:
@@ -165,9 +177,8 @@ def measure_aupro(maps: Sequence[FloatArray], masks: Sequence[BoolArray], fpr_li
     return integrate_curve(*trace_curve(good, bad, weights), fpr_limit)
 
 
-def count_confusion(scores: NDArray[Any], positives: BoolArray, threshold: float) -> Confusion:
-    """Count decisions (`score >= threshold` is a defect) of scores [k] against positives [k]."""
-    flagged = scores >= threshold
+def count_confusion(flagged: BoolArray, positives: BoolArray) -> Confusion:
+    """Count the decisions flagged [k] (True: called a defect) against positives [k] (True: is one)."""
     return Confusion(
         found_count=int(np.sum(flagged & positives)),
         missed_count=int(np.sum(~flagged & positives)),

@@ -181,10 +181,10 @@ def test_rocauc_of_known_cases() -> None:
     assert measure_rocauc(np.array([0.1, 0.4, 0.35, 0.8]), labels) == 0.75
 
 
-def test_a_score_on_the_threshold_is_a_defect() -> None:
-    scores, labels = np.array([0.5, 0.4, 0.5, 0.6]), np.array([False, False, True, True])
-    expected = Confusion(found_count=2, missed_count=0, false_alarm_count=1, passed_count=1)
-    assert count_confusion(scores, labels, 0.5) == expected
+def test_counts_each_of_the_four_outcomes() -> None:
+    flagged, labels = np.array([1, 0, 1, 0, 1, 1, 0], dtype=bool), np.array([0, 0, 1, 1, 1, 1, 1], dtype=bool)
+    expected = Confusion(found_count=3, missed_count=2, false_alarm_count=1, passed_count=1)
+    assert count_confusion(flagged, labels) == expected
 
 
 @pytest.mark.parametrize("limit", [0.0, -0.1, 1.5, float("nan")])
