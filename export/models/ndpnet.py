@@ -131,7 +131,9 @@ class DSM(nn.Module):
         self.last = nn.Conv2d(channels // 2, 1, 1)
 
     def forward(self, features: Tensor, rebuilt: Tensor) -> Tensor:
-        return self.last(self.narrow(self.compare(torch.cat([features, rebuilt], dim=1))))  # logits [n, 1, h, w]
+        x = self.compare(torch.cat([features, rebuilt], dim=1))  # [n, c, h, w]
+        logits: Tensor = self.last(self.narrow(x))  # [n, c / 2, h, w] -> [n, 1, h, w]
+        return logits
 
 
 class MSDSM(nn.Module):

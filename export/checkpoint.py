@@ -1,0 +1,91 @@
+"""Training state on disk: safetensors with the counters in its header, written atomically."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ndp_rt.errors import RunError, StorageError
+
+FORMAT = "ndp-rt checkpoint 1"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a kill, sees the old content or the new, nothing between.
+
+    Raises:
+        StorageError: no space, no permission, a read-only folder.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path} could not be written: {error.strerror or error}. Free some space or give another folder."
+        ) from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and a header of JSON values as one safetensors file, atomically."""
+    dense = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {"format": FORMAT, "header": json.dumps(header)}
+    write_atomically(path, save(dense, metadata=metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what save_tensors wrote.
+
+    Raises:
+        RunError: the file is missing, damaged, or something else.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RunError(f"{path} cannot be read as a checkpoint: {error}. Train again without --resume.") from error
+    if metadata.get("format") != FORMAT:
+        raise RunError(f"{path} is no checkpoint of this version ({FORMAT}). Train again without --resume.")
+    return tensors, json.loads(metadata["header"])
+
+
+def pack_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the model's and the optimizer's tensors under `model.` and `optimizer.<parameter number>.`."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for number, entries in optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{number}.{name}": value for name, value in entries.items()})
+    return tensors
+
+
+def unpack_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load what pack_state stored of a model.
+
+    Raises:
+        RunError: the tensors are another network's.
+    """
+    state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise RunError(f"the checkpoint is of another network: {error}. Train again without --resume.") from error
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Load what pack_state stored of an optimizer over the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".")
+            state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,140 @@
+"""A training run's folder: its files, and `run.json`, which holds what export and a later reader need.
+
+run.json                settings, data, versions, commands, what was reached
+data.json               every image and texture file with its SHA-256 and role
+calibration.json        paths of the held-out good images, absolute
+reference.png           the reference image at the network's size
+checkpoint.safetensors  the state to resume from
+losses.csv, curve.png   the losses over the steps
+model.safetensors       the final weights, reference features included; there when the run has finished
+"""
+
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ndp_rt.errors import RunError, StorageError
+from ndp_rt.export.checkpoint import write_atomically
+from ndp_rt.export.settings import TrainSettings
+
+FORMAT = "ndp-rt run"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDir:
+    """Paths of a run's files, and its JSON files' reading and writing."""
+
+    path: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{self.path} cannot be made: {error.strerror or error}. Give another folder."
+            ) from error
+
+    def write_json(self, name: str, document: Any) -> None:
+        """Write one of the JSON files, atomically."""
+        write_atomically(self.path / name, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        """Read one of the JSON files.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{self.path / name} cannot be read: {error}. Give the folder that ndp-rt train wrote."
+            ) from error
+
+
+def open_run(path: Path) -> tuple[RunDir, dict[str, Any]]:
+    """Return a run's folder and its run.json.
+
+    Raises:
+        RunError: no run, a damaged one, or one of a newer format.
+    """
+    run_dir = RunDir(path=path)
+    document = run_dir.read_json("run.json")
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise RunError(f"{path / 'run.json'} is no run's description. Give the folder that ndp-rt train wrote.")
+    if document["format_version"] > FORMAT_VERSION:
+        raise RunError(
+            f"{path} is a run of format {document['format_version']}; this version of ndp-rt reads up to "
+            f"{FORMAT_VERSION}. Update ndp-rt."
+        )
+    return run_dir, document
+
+
+def describe_run(settings: TrainSettings, name: str, command: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Return a new run.json."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "preset": settings.preset,
+        "width": settings.width,
+        "input": settings.contract.to_json(),
+        "seed": settings.seed,
+        "settings": settings.to_json(),
+        **data,
+        "commands": [command],
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("ndp-rt", "torch", "numpy", "opencv-python-headless")},
+        },
+        "machine": {"system": platform.platform(), "processor": processor_name()},
+        "finished": False,
+    }
+
+
+def processor_name() -> str:
+    """Return the processor's name as Linux tells it, or what Python knows."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def command_line() -> str:
+    """Return this process's command, with the program's bare name."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def write_reference(run_dir: RunDir, image: npt.NDArray[np.float32]) -> None:
+    """Write the reference image [h, w, 1 or 3], float32, 0 to 1, as reference.png, 8 bits RGB."""
+    pixels = np.rint(np.broadcast_to(image, (*image.shape[:2], 3)) * 255.0).astype(np.uint8)
+    _, content = cv2.imencode(".png", pixels[:, :, ::-1])
+    write_atomically(run_dir / "reference.png", content.tobytes())
+
+
+def seed_torch(settings: TrainSettings) -> None:
+    """Fix the initial weights and the number of threads, on which the last bits of every sum depend."""
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(settings.thread_count)
+    cv2.setNumThreads(1)

@@ -1,0 +1,133 @@
+"""Settings of a training run, and what the two presets set them to."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ndp_rt.errors import InputError
+from ndp_rt.export.defects import DefectSettings
+from ndp_rt.export.models.ndpnet import PRESET_WIDTH
+from ndp_rt.specs import InputContract
+
+CROP_STEP_PX = 64  # level 5 is 1/16 of the input and is cut into patches of up to 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the losses, the paper's unless said otherwise; `per` counts only with a VGG-16 file."""
+
+    rec: float = 100.0
+    per: float = 1.0
+    def_per: float = 1.0
+    fea_rep: float = 1.0
+    seg: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSettings:
+    """How far good images are changed before a defect is painted: the paper names none, the defaults are **choice**."""
+
+    warp_share: float = 0.4  # of the images that are turned and zoomed a little
+    turn_degrees: float = 12.0
+    zoom: float = 0.2  # logarithm of the largest zoom
+    is_mirrored: bool = True  # mirrored and turned by quarters
+    contrast: float = 0.2
+    brightness: float = 0.05  # standard deviation
+    blur_share: float = 0.15
+    noise_share: float = 0.3
+    noise: float = 0.02  # largest standard deviation
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Everything that decides the weights, besides the data and the machine; the defaults are preset `edge`.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    preset: str = "edge"
+    width: int = PRESET_WIDTH["edge"]
+    height_px: int = 256
+    width_px: int = 256
+    crop_px: int = 128  # side of the random crops that training sees
+    batch_size: int = 8
+    phase_steps: tuple[int, int] = (800, 6000)
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    schedule: Literal["constant", "cosine"] = "cosine"  # cosine: a short rise, then down to 1 % within each phase
+    freezes_encoder: bool = True  # in phase 2
+    weights: LossWeights = field(default_factory=LossWeights)
+    focal_gamma: float = 2.0
+    focal_balance: float = 0.75
+    precision: Literal["bf16", "fp32"] = "bf16"
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    defects: DefectSettings = field(default_factory=DefectSettings)
+    seed: int = 0
+    holdout: float = 0.1  # share of the good images kept for calibration
+    thread_count: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        InputContract(height_px=self.height_px, width_px=self.width_px)
+        rules = {
+            "crop_px": (self.crop_px >= CROP_STEP_PX and self.crop_px % CROP_STEP_PX == 0, "multiples of 64, from 64,"),
+            "width": (self.width >= 2 and self.width % 2 == 0, "even numbers from 2"),
+            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "phase_steps": (min(self.phase_steps) >= 1, "two numbers from 1"),
+            "learning_rate": (0.0 < self.learning_rate < 1.0, "a number between 0 and 1"),
+            "holdout": (0.0 <= self.holdout < 1.0, "a share from 0 to below 1"),
+            "seed": (self.seed >= 0, "0 or more"),
+            "thread_count": (self.thread_count >= 1, "1 or more"),
+        }
+        for name, (is_met, taken) in rules.items():
+            if not is_met:
+                raise InputError(f"{name} is {getattr(self, name)}; {taken} are taken. Change that option.")
+
+    @property
+    def contract(self) -> InputContract:
+        """The input contract of the network that this trains."""
+        return InputContract(height_px=self.height_px, width_px=self.width_px)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all settings as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "TrainSettings":
+        """Return the settings that to_json wrote."""
+        values = dict(document)
+        values["phase_steps"] = tuple(values["phase_steps"])
+        values["weights"] = LossWeights(**values["weights"])
+        values["augment"] = AugmentSettings(**values["augment"])
+        values["defects"] = DefectSettings(**values["defects"])
+        return cls(**values)
+
+
+def preset_settings(preset: str, **changes: Any) -> TrainSettings:
+    """Return a preset's settings with some of them changed.
+
+    `paper` follows the spec: Adam at a constant 1e-4, whole images, a frozen encoder in phase 2; its steps follow from
+    the number of images (400 and 200 epochs) and are the caller's to give. `edge` is what worked within the hour on
+    two CPU cores: crops, a cosine schedule from 1e-3 and few steps.
+
+    Raises:
+        InputError: a preset that isn't there, or a value out of its range.
+    """
+    if preset not in PRESET_WIDTH:
+        raise InputError(f"preset is '{preset}'; one of {', '.join(sorted(PRESET_WIDTH))} is taken.")
+    values: dict[str, Any] = {"preset": preset, "width": PRESET_WIDTH[preset]}
+    if preset == "paper":
+        side = max(changes.get("height_px", 256), changes.get("width_px", 256))
+        values |= {"crop_px": side, "learning_rate": 1e-4, "schedule": "constant"}
+    return TrainSettings(**{**values, **changes})
+
+
+PAPER_EPOCHS = (400, 200)
+
+
+def steps_of_epochs(epochs: tuple[int, int], image_count: int, batch_size: int) -> tuple[int, int]:
+    """Return the steps of each phase that see every image so many times."""
+    batch_count = max(1, -(-image_count // batch_size))
+    return epochs[0] * batch_count, epochs[1] * batch_count

@@ -1,0 +1,185 @@
+"""Starts or resumes a training run from what the command line gives: folders in, a run folder out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ndp_rt.errors import DataError, RunError
+from ndp_rt.export.data import DataSplit, fingerprint_files, split_data
+from ndp_rt.export.images import GoodImages
+from ndp_rt.export.progress import Reporter
+from ndp_rt.export.run_dir import RunDir, describe_run, open_run, seed_torch
+from ndp_rt.export.settings import PAPER_EPOCHS, TrainSettings, preset_settings, steps_of_epochs
+from ndp_rt.export.textures import TextureImages, list_textures, load_textures, textures_from_data
+from ndp_rt.export.train import Trainer, TrainInputs
+from ndp_rt.export.vgg import VGGFeatures, load_vgg
+from ndp_rt.specs import InputContract
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What `ndp-rt train` was asked for.
+
+    `changes` are settings that differ from the preset's. `epochs` sets the steps from the number of images; None with
+    no steps among the changes: preset paper's 400 and 200 epochs, preset edge's own steps.
+    """
+
+    data: Path
+    run: Path
+    preset: str
+    changes: dict[str, Any]
+    textures: Path | None = None
+    vgg: Path | None = None
+    reference: Path | None = None
+    epochs: tuple[int, int] | None = None
+    minutes: float | None = None
+    resumes: bool = False
+    command: str = "ndp-rt train"
+
+
+def train_run(request: TrainRequest, reporter: Reporter) -> RunDir:
+    """Train as asked, and return the finished run's folder.
+
+    Raises:
+        DataError, ImageFileError: the images don't do.
+        InputError: a setting or the VGG file doesn't.
+        RunError: the folder holds another run, or none to resume, or the loss is no longer a number.
+        StorageError: a file could not be written.
+        KeyboardInterrupt: Ctrl-C; the run can be resumed.
+    """
+    run_dir = RunDir(path=request.run)
+    has_run = (run_dir / "run.json").is_file()
+    if has_run and not request.resumes:
+        raise RunError(f"{request.run} holds a run already. Give --resume to go on with it, or another folder.")
+    settings = preset_settings(request.preset, **request.changes)
+    split = split_data(request.data, holdout=settings.holdout, seed=settings.seed)
+    settings = _with_steps(settings, request, len(split.training))
+    reporter.say(
+        f"{len(split.training)} good images to train on, {len(split.calibration)} held out for calibration; preset "
+        f"{settings.preset}, width {settings.width}, {settings.phase_steps[0]} + {settings.phase_steps[1]} steps"
+    )
+    seed_torch(settings)
+    document = _describe(request, settings, split)
+    if has_run:
+        document = _check_same(run_dir, document, request.command)
+        if document["finished"]:
+            reporter.say(f"{request.run} has finished already")
+            return run_dir
+    inputs = _load_inputs(request, settings, split, reporter)
+    trainer = Trainer(run_dir, settings, inputs, reporter, minutes=request.minutes)
+    if has_run and (run_dir / "checkpoint.safetensors").is_file():
+        trainer.resume()
+        reporter.say(f"resuming at step {trainer.state.step} of phase {trainer.state.phase}")
+    run_dir.create()
+    data_files = document.pop("data_files", None)
+    if data_files is not None:
+        run_dir.write_json("data.json", data_files)
+        run_dir.write_json("calibration.json", [str(path.absolute()) for path in split.calibration])
+    run_dir.write_json("run.json", document)
+    run_dir.write_json("run.json", document | trainer.train())
+    return run_dir
+
+
+def _with_steps(settings: TrainSettings, request: TrainRequest, image_count: int) -> TrainSettings:
+    """Return the settings with the steps that epochs mean, where epochs decide."""
+    epochs = request.epochs
+    if epochs is None and request.preset == "paper" and "phase_steps" not in request.changes:
+        epochs = PAPER_EPOCHS
+    if epochs is None:
+        return settings
+    steps = steps_of_epochs(epochs, image_count, settings.batch_size)
+    return preset_settings(request.preset, **{**request.changes, "phase_steps": steps})
+
+
+def _describe(request: TrainRequest, settings: TrainSettings, split: DataSplit) -> dict[str, Any]:
+    """Return run.json for a new run, with the file lists for data.json under data_files."""
+    training, training_sha256 = fingerprint_files(split.root, split.training)
+    calibration, calibration_sha256 = fingerprint_files(split.root, split.calibration)
+    texture_paths = list_textures(request.textures) if request.textures is not None else []
+    textures, textures_sha256 = fingerprint_files(request.textures or split.root, texture_paths)
+    others = [path for path in (request.vgg, request.reference) if path is not None]
+    given = {Path(str(row["path"])).name: row["sha256"] for row in fingerprint_files(Path("/"), others)[0]}
+    facts: dict[str, Any] = {
+        "data": {
+            "root": str(split.root.absolute()),
+            "layout": split.layout,
+            "training_image_count": len(training),
+            "training_sha256": training_sha256,
+            "calibration_image_count": len(calibration),
+            "calibration_sha256": calibration_sha256,
+        },
+        "textures": {
+            "root": str(request.textures.absolute()) if request.textures is not None else None,
+            "image_count": len(textures),
+            "sha256": textures_sha256 if textures else None,
+        },
+        "vgg": {"name": request.vgg.name, "sha256": given[request.vgg.name]} if request.vgg is not None else None,
+        "data_files": {"training": training, "calibration": calibration, "textures": textures},
+    }
+    return describe_run(settings, request.data.absolute().name, request.command, facts)
+
+
+def _check_same(run_dir: RunDir, wanted: dict[str, Any], command: str) -> dict[str, Any]:
+    """Return the run.json of the run to resume, after checking that it is the one asked for.
+
+    Raises:
+        RunError: other settings, or other data than then.
+    """
+    _, found = open_run(run_dir.path)
+    changed = [key for key, value in wanted["settings"].items() if found["settings"].get(key) != _as_json(value)]
+    for key in ("data", "textures"):
+        hashes = [name for name in wanted[key] if name.endswith("sha256")]
+        changed += [f"{key} files" for name in hashes if wanted[key][name] != found[key][name]]
+    if changed:
+        raise RunError(
+            f"{run_dir.path} was trained with other {', '.join(sorted(set(changed)))}. Resume with the same options "
+            "and files, or train into another folder."
+        )
+    found["commands"] = [*found["commands"], command]
+    return found
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _load_inputs(request: TrainRequest, settings: TrainSettings, split: DataSplit, reporter: Reporter) -> TrainInputs:
+    """Read all images, and say what is left out."""
+    contract = settings.contract
+    images = GoodImages(split.training, contract)
+    if split.calibration:
+        GoodImages(split.calibration, contract, memory_bytes=0)  # a damaged one is better found now than at export
+    vgg: VGGFeatures | None = None
+    if request.vgg is not None:
+        vgg = load_vgg(request.vgg).to(settings.device)
+    else:
+        reporter.say("no --vgg file: the perceptual loss (L_per) is left out")
+    return TrainInputs(
+        images=images,
+        image_names=_names(split.root, split.training),
+        textures=_load_textures(request, images, reporter),
+        vgg=vgg,
+        reference=_load_reference(request.reference, contract),
+        reference_name=str(request.reference) if request.reference is not None else None,
+    )
+
+
+def _load_textures(request: TrainRequest, images: GoodImages, reporter: Reporter) -> TextureImages:
+    if request.textures is not None:
+        return load_textures(list_textures(request.textures))
+    reporter.say("no --textures folder: defects are drawn from other crops of the data itself, strongly altered")
+    return textures_from_data(images)
+
+
+def _load_reference(path: Path | None, contract: InputContract) -> GoodImages | None:
+    if path is None:
+        return None
+    try:
+        return GoodImages([path], contract)
+    except DataError as error:
+        raise DataError(f"--reference: {error}") from error
+
+
+def _names(root: Path, paths: Sequence[Path]) -> tuple[str, ...]:
+    return tuple(path.relative_to(root).as_posix() for path in paths)

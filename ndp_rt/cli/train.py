@@ -1,0 +1,95 @@
+"""`ndp-rt train`: photographs of a good surface in, a trained run folder out."""
+
+import argparse
+from pathlib import Path
+
+DESCRIPTION = """\
+Train NDP-Net on photographs of a good surface, without a single photograph of a defect.
+DATA is a folder of good images, or a category in MVTec AD's layout (DATA/train/good; DATA/validation/good, where it is
+there, becomes the calibration slice). Ctrl-C leaves a checkpoint; --resume goes on from it to the same weights.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `ndp-rt train` takes."""
+    parser.description = DESCRIPTION
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder of good images, or MVTec AD's layout")
+    parser.add_argument("-o", "--output", type=Path, metavar="RUN", required=True, help="folder to write the run to")
+    parser.add_argument("--preset", choices=("edge", "paper"), default="edge", help="w = 16 (default) or 64")
+    parser.add_argument("--textures", type=Path, metavar="DIR", help="photographs of other surfaces, for defects")
+    parser.add_argument(
+        "--vgg", type=Path, metavar="FILE", help="VGG-16 weights (safetensors) for L_per"
+    )
+    parser.add_argument("--reference", type=Path, metavar="IMAGE", help="the reference; default: chosen from the data")
+    parser.add_argument("--size", type=_size, metavar="N|HxW", help="input size in px, multiples of 64 (default 256)")
+    parser.add_argument("--crop", type=int, metavar="N", help="side of the crops that training sees")
+    parser.add_argument("--seed", type=int, default=0, help="decides weights, split and defects (default 0)")
+    parser.add_argument("--holdout", type=float, metavar="SHARE", help="of good images for calibration (default 0.1)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=_pair, metavar="A,B", help="steps of phases 1 and 2")
+    length.add_argument("--epochs", type=_pair, metavar="A,B", help="epochs of phases 1 and 2")
+    parser.add_argument("--minutes", type=float, metavar="M", help="cut training short after M minutes")
+    parser.add_argument("--batch", type=int, metavar="N", help="images a step")
+    parser.add_argument("--learning-rate", type=float, metavar="R")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; they decide the weights' last bits")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), help="bf16: mixed precision (default)")
+    parser.add_argument("--device", metavar="NAME", help="cpu (default) or a CUDA device of PyTorch's")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
+
+
+def _pair(text: str) -> tuple[int, int]:
+    first, second = (int(part) for part in text.split(","))
+    return first, second
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; return the exit code."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        from ndp_rt.errors import MissingExtraError
+
+        raise MissingExtraError("training needs PyTorch: pip install 'ndp-rt[train]'") from error
+    from ndp_rt.export.progress import make_reporter
+    from ndp_rt.export.run_dir import command_line
+    from ndp_rt.export.training_run import TrainRequest, train_run
+
+    options = {
+        "seed": args.seed,
+        "holdout": args.holdout,
+        "crop_px": args.crop,
+        "phase_steps": args.steps,
+        "batch_size": args.batch,
+        "learning_rate": args.learning_rate,
+        "thread_count": args.threads,
+        "precision": args.precision,
+        "device": args.device,
+        "height_px": args.size and args.size[0],
+        "width_px": args.size and args.size[1],
+    }
+    request = TrainRequest(
+        data=args.data,
+        run=args.output,
+        preset=args.preset,
+        changes={name: value for name, value in options.items() if value is not None},
+        textures=args.textures,
+        vgg=args.vgg,
+        reference=args.reference,
+        epochs=args.epochs,
+        minutes=args.minutes,
+        resumes=args.resume,
+        command=command_line(),
+    )
+    reporter = make_reporter()
+    try:
+        train_run(request, reporter)
+    except KeyboardInterrupt:
+        reporter.say(f"stopped; {args.output} keeps the checkpoint. Go on with the same command and --resume")
+        return 130
+    print(f"trained: {args.output}")
+    return 0
