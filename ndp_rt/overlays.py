@@ -161,3 +161,9 @@ def write_text(
 def _to_ascii(text: str) -> str:
     """Replace what OpenCV's fonts do not have."""
     return text.encode("ascii", "replace").decode("ascii")
+
+
+def encode_png(picture: Picture) -> bytes:
+    """Return a picture as the content of a PNG file."""
+    _, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return content.tobytes()

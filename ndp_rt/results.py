@@ -63,31 +63,46 @@ def make_error_row(path: str, error: Exception) -> Row:
     return {"path": path, "status": "error", "error": str(error)}
 
 
-def prepare_folder(folder: Path, *, overwrite: bool) -> None:
-    """Make the folder of a run's results, or make sure that it holds none.
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Make sure that results may be written to `folder`, without changing anything.
 
     Raises:
-        StorageError: it is a file, cannot be made, or holds results and `overwrite` is False.
+        InputError: it is named like a file of results.
+        StorageError: it is a file, or holds results and `overwrite` is False.
     """
-    if folder.suffix.lstrip(".") in FORMATS:
+    if folder.suffix.lstrip(".") in FORMATS and not folder.is_dir():
         raise InputError(
-            f"-o {folder}: looks like a file; a folder is taken, and results.{folder.suffix[1:]} goes into it. "
+            f"-o {folder}: looks like a file; a folder is taken, and results{folder.suffix} goes into it. "
             f"Use -o {folder.with_suffix('')} --format {folder.suffix[1:]}."
         )
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"{folder}: is a file; a folder is taken. Choose another name.")
-    old = [path for path in folder.glob(f"{STEM}.*") if path.is_file()] if folder.is_dir() else []
+    old = list_old_files(folder)
     if old and not overwrite:
         raise StorageError(
             f"{folder}: holds {old[0].name} of an earlier run, which is not overwritten unasked. "
             "Choose another folder, or pass --overwrite."
         )
-    for name, suffix in PICTURE_FOLDERS.items():
-        old += (folder / name).glob(f"*{suffix}")
+
+
+def clear_folder(folder: Path) -> None:
+    """Make the folder and remove the results, overlays and maps of an earlier run from it.
+
+    Raises:
+        StorageError: no permission.
+    """
     with storing(folder):
-        for path in old:
+        for path in list_old_files(folder):
             path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def list_old_files(folder: Path) -> list[Path]:
+    """Return what an earlier run left in `folder`: tables first, then pictures and maps."""
+    tables = [folder / f"{STEM}.{kind}" for kind in FORMATS]
+    tables.append(folder / f"{STEM}.parquet{JOURNAL_SUFFIX}")
+    pictures = [path for name, suffix in PICTURE_FOLDERS.items() for path in sorted((folder / name).glob(f"*{suffix}"))]
+    return [path for path in (*tables, *pictures) if path.is_file()]
 
 
 @contextlib.contextmanager
@@ -247,9 +262,7 @@ def _write_parquet(journal: Path, target: Path, columns: Sequence[str]) -> None:
 
 def _make_schema(pa: Any, columns: Sequence[str]) -> Any:
     """Return the Parquet schema: numbers as numbers, defects as a list of structs."""
-    defect = pa.struct(
-        [(field.name, pa.int64() if field.type is int else pa.float64()) for field in fields(Defect)]
-    )
+    defect = pa.struct([(field.name, pa.int64() if field.type is int else pa.float64()) for field in fields(Defect)])
     counts = {name: pa.int64() for name in ("height_px", "width_px", "defect_count")}
     numbers = {name: pa.float64() for name in ("score", "threshold")}
     timings = {name: pa.float64() for name in columns if name.endswith("_ms")}

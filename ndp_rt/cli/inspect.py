@@ -1,0 +1,237 @@
+"""`ndp-rt inspect`: images in, a table of results out."""
+
+import argparse
+import io
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
+
+if TYPE_CHECKING:
+    from ndp_rt.inspector import Inspector
+    from ndp_rt.result import Result
+    from ndp_rt.results import ResultTable
+
+EXIT_OK, EXIT_DEFECTS, EXIT_UNREADABLE = 0, 3, 4
+SHOWN_ERRORS = 5
+DETAILS = """\
+PATH is an image, a folder (searched with its subfolders, bundles left out) or a quoted pattern such as 'day/**/*.png'.
+Each file is inspected once. OUT is a folder; it is made, and refused if it holds results of an earlier run, unless
+--overwrite is given.
+
+OUT/results.parquet (or .csv, .jsonl) has one row per image in the order of PATH: path, status (ok, error), decision
+(good, defect), score, threshold, size, milliseconds per stage, engine_hash, defects (box, area and peak, in pixels of
+the image, and in mm with --mm-per-pixel; a list of structs in Parquet, JSON in CSV), the names of overlay and map, and
+the error of an image that could not be read. Rows are kept whatever ends the run; a run that was killed leaves those
+of a Parquet file in OUT/results.parquet.part.jsonl.
+
+Exit code: 0 no defects; 3 defects found; 4 some images could not be read (the others were inspected); 1 an error;
+2 wrong usage; 130 Ctrl-C.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = DETAILS
+    parser.add_argument("bundle", metavar="NAME.ndp", type=Path, help="the bundle")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, patterns")
+    parser.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--format", choices=("parquet", "csv", "jsonl"), default="parquet", help="default: %(default)s")
+    parser.add_argument("--overlays", action="store_true", help="also a picture per image in OUT/overlays")
+    parser.add_argument("--maps", action="store_true", help="also the float32 map per image in OUT/maps (.npy)")
+    parser.add_argument("--mm-per-pixel", metavar="X", type=float, help="also state defects in millimetres")
+    parser.add_argument("--threshold", metavar="T", type=float, help="instead of the bundle's threshold")
+    parser.add_argument("--batch", metavar="N", type=int, default=1, help="images per run of the engine (default: 1)")
+    parser.add_argument("--tiles", action="store_true", help="inspect in tiles of the network's size, without resizing")
+    parser.add_argument("--overwrite", action="store_true", help="replace results of an earlier run in OUT")
+    add_engine_arguments(parser)
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What came out of a run."""
+
+    good_count: int = 0
+    defect_count: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    def find_exit_code(self) -> int:
+        if self.errors:
+            return EXIT_UNREADABLE
+        return EXIT_DEFECTS if self.defect_count else EXIT_OK
+
+    def describe(self) -> str:
+        count = self.good_count + self.defect_count
+        text = f"{count} image{'' if count == 1 else 's'} inspected: {self.good_count} good, {self.defect_count} with "
+        text += "defects"
+        return f"{text}; {len(self.errors)} could not be read" if self.errors else text
+
+
+class Recorder:
+    """Turns results into rows and pictures."""
+
+    def __init__(self, out: Path, table: "ResultTable", inspector: "Inspector", args: argparse.Namespace) -> None:
+        self._out = out
+        self._table = table
+        self._engine_hash = inspector.engine_hash
+        self._white_level = inspector.bundle.manifest.input.white_level_16bit
+        self._with_overlays: bool = args.overlays
+        self._with_maps: bool = args.maps
+        self.tally = Tally()
+
+    def add_result(self, path: Path, image: Any, result: "Result") -> None:
+        """Write the pictures, then the row that names them."""
+        from ndp_rt.results import make_row
+
+        # The row's number keeps pictures of files with the same name in different folders apart.
+        name = f"{self._table.row_count:05d}-{path.stem}"
+        overlay = self._write(f"overlays/{name}.png", self._draw(path, image, result)) if self._with_overlays else None
+        map_file = self._write(f"maps/{name}.npy", _encode_map(result)) if self._with_maps else None
+        row = make_row(str(path), result, self._engine_hash, overlay=overlay, map_file=map_file)
+        self._table.add(row)
+        if result.is_defect:
+            self.tally.defect_count += 1
+        else:
+            self.tally.good_count += 1
+
+    def add_error(self, path: Path, error: Exception) -> None:
+        """Write the row of a file that could not be read."""
+        from ndp_rt.results import make_error_row
+
+        self._table.add(make_error_row(str(path), error))
+        self.tally.errors.append(str(error))
+
+    def _draw(self, path: Path, image: Any, result: "Result") -> bytes:
+        from ndp_rt.overlays import draw_overlay, encode_png
+
+        return encode_png(draw_overlay(image, result, path.name, white_level_16bit=self._white_level))
+
+    def _write(self, name: str, content: bytes) -> str:
+        from ndp_rt.results import write_atomically
+
+        write_atomically(self._out / name, content)
+        return name
+
+
+def _encode_map(result: "Result") -> bytes:
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, result.anomaly_map)
+    return content.getvalue()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect everything and return the exit code of the outcome."""
+    from ndp_rt.image_paths import list_images
+    from ndp_rt.inspector import Inspector
+    from ndp_rt.results import ResultTable, check_folder, clear_folder
+
+    log_to_stderr()
+    files = list_images(args.paths, excluded=args.out)
+    check_folder(args.out, overwrite=args.overwrite)
+    batches = tuple(sorted({1, args.batch}))
+    with Inspector.open(
+        args.bundle,
+        batches=batches,
+        threshold=args.threshold,
+        mm_per_pixel=args.mm_per_pixel,
+        **engine_options(args),
+    ) as inspector:
+        clear_folder(args.out)
+        with ResultTable(args.out, args.format, inspector.stage_names) as table:
+            recorder = Recorder(args.out, table, inspector, args)
+            try:
+                inspect_files(inspector, files, recorder, args)
+            except KeyboardInterrupt:
+                print(f"ndp-rt: stopped after {table.row_count} of {len(files)} images", file=sys.stderr)
+                raise
+    tally = recorder.tally
+    for text in tally.errors[:SHOWN_ERRORS]:
+        print(f"ndp-rt: not read: {text}", file=sys.stderr)
+    if len(tally.errors) > SHOWN_ERRORS:
+        print(f"ndp-rt: and {len(tally.errors) - SHOWN_ERRORS} more; all are in {table.path}", file=sys.stderr)
+    print(f"{tally.describe()}. Results: {table.path}")
+    return tally.find_exit_code()
+
+
+def inspect_files(inspector: "Inspector", files: list[Path], recorder: Recorder, args: argparse.Namespace) -> None:
+    """Read and inspect the files, recording each in their order."""
+    from ndp_rt.cli.progress import ProgressLine
+
+    way: Callable[..., Iterator[tuple[Path, Any, Any]]]
+    way = inspect_tiled if args.tiles else inspect_batches if args.batch > 1 else inspect_stream
+    with ProgressLine("inspecting", len(files)) as progress:
+        for path, image, outcome in way(inspector, files, args):
+            if isinstance(outcome, Exception):
+                recorder.add_error(path, outcome)
+            else:
+                recorder.add_result(path, image, outcome)
+            progress.advance()
+
+
+def inspect_stream(
+    inspector: "Inspector", files: list[Path], args: argparse.Namespace
+) -> Iterator[tuple[Path, Any, Any]]:
+    """Yield file, image and result (or the error), the next file being read while one is in the engine."""
+    from ndp_rt.errors import ImageFileError
+    from ndp_rt.imaging import read_image
+
+    read: deque[tuple[Path, Any, ImageFileError | None]] = deque()  # filled by the stream's thread, in order
+
+    def read_frames() -> Iterator[Any]:
+        for path in files:
+            try:
+                image = read_image(path)
+            except ImageFileError as error:
+                read.append((path, None, error))
+                continue
+            read.append((path, image if args.overlays else None, None))
+            yield image
+
+    results = inspector.stream(read_frames(), keep_reconstruction=args.overlays)
+    for result in results:
+        path, image, error = read.popleft()
+        while error is not None:
+            yield path, None, error
+            path, image, error = read.popleft()
+        yield path, image, result
+    for path, image, error in read:
+        yield path, image, error
+
+
+def inspect_batches(
+    inspector: "Inspector", files: list[Path], args: argparse.Namespace
+) -> Iterator[tuple[Path, Any, Any]]:
+    """Yield file, image and result (or the error), in batches of args.batch files."""
+    for start in range(0, len(files), args.batch):
+        images = [_try_read(path) for path in files[start : start + args.batch]]
+        readable = [image for image in images if not isinstance(image, Exception)]
+        results = iter(inspector.inspect_batch(readable, keep_reconstruction=args.overlays))
+        for path, image in zip(files[start:], images, strict=False):
+            yield path, image, image if isinstance(image, Exception) else next(results)
+
+
+def inspect_tiled(
+    inspector: "Inspector", files: list[Path], args: argparse.Namespace
+) -> Iterator[tuple[Path, Any, Any]]:
+    """Yield file, image and result (or the error), each image cut into tiles."""
+    for path in files:
+        image = _try_read(path)
+        yield path, image, image if isinstance(image, Exception) else inspector.inspect_large(image)
+
+
+def _try_read(path: Path) -> Any:
+    """Return the image, or the error of one that cannot be read."""
+    from ndp_rt.errors import ImageFileError
+    from ndp_rt.imaging import read_image
+
+    try:
+        return read_image(path)
+    except ImageFileError as error:
+        return error

@@ -1,0 +1,45 @@
+"""`ndp-rt set-reference`: another reference image, without training."""
+
+import argparse
+from pathlib import Path
+
+DETAILS = """\
+The image must show the surface without a defect. Its features replace the former ones in the bundle, golden maps are
+computed anew by the staged plan, and the fused graph has to agree with them before anything is written. Engines are
+built again at the next use. Thresholds keep their values but lose their promise, unless --calibrate names good images
+to find that of --precision from.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = DETAILS
+    parser.add_argument("bundle", metavar="NAME.ndp", type=Path, help="the bundle; it is replaced in one step")
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="photograph of the good surface")
+    parser.add_argument("--calibrate", metavar="DIR", nargs="+", help="folder (or files) of good images")
+    parser.add_argument("--false-alarm-rate", metavar="R", type=float, help="for --calibrate, 0.01 for 1 %%")
+    parser.add_argument("--precision", default="fp32", help="for --calibrate: fp32 or bf16 (default: %(default)s)")
+    parser.add_argument("--backend", default="openvino", help="openvino or onnxruntime (default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the engines (default: the backend's choice)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Change the reference and, where asked, calibrate."""
+    from ndp_rt.bundle.open import open_bundle
+    from ndp_rt.changes import set_reference, set_threshold
+    from ndp_rt.cli.engine_arguments import log_to_stderr
+    from ndp_rt.cli.set_threshold import calibrate_from, describe
+    from ndp_rt.image_paths import list_images
+
+    log_to_stderr()
+    if args.calibrate is not None:
+        list_images(args.calibrate)  # complains before anything is changed
+    set_reference(args.bundle, args.image, backend=args.backend, threads=args.threads)
+    print(f"{args.bundle}: the reference is now {args.image}")
+    if args.calibrate is not None:
+        threshold = calibrate_from(args.bundle, args)
+        set_threshold(open_bundle(args.bundle), args.precision, threshold)
+    for precision, threshold in open_bundle(args.bundle).manifest.thresholds.items():
+        print(f"{precision}: threshold {describe(threshold)}")
+    return 0

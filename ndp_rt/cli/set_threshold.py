@@ -1,0 +1,82 @@
+"""`ndp-rt set-threshold`: another decision threshold, by hand or from good images."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ndp_rt.specs import ThresholdSpec
+
+DETAILS = """\
+With --calibrate the threshold is set just above the scores of the good images in DIR, which the model must not have
+been trained on. Their number decides what can be promised: 29, 59, 149, 299 or 598 independent images for at most
+10, 5, 2, 1 or 0.5 % of false alarms, at 95 % confidence. With --false-alarm-rate R the threshold is as low as that
+rate allows. Each precision has its own threshold. Engines need no rebuild.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = DETAILS
+    parser.add_argument("bundle", metavar="NAME.ndp", type=Path, help="the bundle; its manifest is changed")
+    parser.add_argument("value", metavar="VALUE", type=float, nargs="?", help="a defect scores at least this")
+    parser.add_argument("--calibrate", metavar="DIR", nargs="+", help="folder (or files) of good images")
+    parser.add_argument("--false-alarm-rate", metavar="R", type=float, help="wanted highest rate, 0.01 for 1 %%")
+    parser.add_argument("--precision", default="fp32", help="whose threshold: fp32 or bf16 (default: %(default)s)")
+    parser.add_argument("--backend", default="openvino", help="for --calibrate (default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="for --calibrate (default: the backend's choice)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Change the threshold and say what it was and is."""
+    from ndp_rt.bundle.open import open_bundle
+    from ndp_rt.changes import set_threshold
+    from ndp_rt.errors import InputError
+    from ndp_rt.specs import PRECISIONS, ThresholdSpec
+
+    if (args.value is None) == (args.calibrate is None):
+        came = "neither VALUE nor --calibrate" if args.value is None else "both VALUE and --calibrate"
+        raise InputError(f"{came} was given; one of them is taken.")
+    if args.value is not None and args.false_alarm_rate is not None:
+        raise InputError("--false-alarm-rate goes with --calibrate, not with a VALUE.")
+    if args.precision not in PRECISIONS:
+        raise InputError(f"precision is '{args.precision}'; one of {', '.join(PRECISIONS)} is taken.")
+    bundle = open_bundle(args.bundle)
+    former = bundle.threshold(args.precision)
+    if args.value is not None:
+        threshold = ThresholdSpec(value=args.value, source="manual", note="set by hand")
+    else:
+        threshold = calibrate_from(args.bundle, args)
+    set_threshold(bundle, args.precision, threshold)
+    print(f"{args.bundle}, {args.precision}: threshold {describe(former)} -> {describe(threshold)}")
+    return 0
+
+
+def calibrate_from(path: Path, args: argparse.Namespace) -> "ThresholdSpec":
+    """Score the images of --calibrate, with progress, and return the threshold they support."""
+    from ndp_rt.bundle.open import open_bundle
+    from ndp_rt.changes import calibrate
+    from ndp_rt.cli.engine_arguments import log_to_stderr
+    from ndp_rt.cli.progress import ProgressLine
+    from ndp_rt.image_paths import list_images
+
+    log_to_stderr()
+    images = list_images(args.calibrate)
+    with ProgressLine("scoring good images", len(images)) as progress:
+        return calibrate(
+            open_bundle(path),
+            images,
+            rate=args.false_alarm_rate,
+            precision=args.precision,
+            backend=args.backend,
+            threads=args.threads,
+            on_image=progress.advance,
+        )
+
+
+def describe(threshold: "ThresholdSpec") -> str:
+    """Return a threshold in words."""
+    if threshold.value is None:
+        return "none"
+    return f"{threshold.value:.6g} ({threshold.source}{': ' if threshold.note else ''}{threshold.note})"

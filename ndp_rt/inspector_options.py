@@ -1,0 +1,55 @@
+"""How an inspector is opened."""
+
+import math
+from dataclasses import dataclass
+
+from ndp_rt.bundle.open import Bundle
+from ndp_rt.errors import DeviceError, InputError
+
+DEVICES = ("cpu",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How an inspector was opened; checked on creation, picklable."""
+
+    bundle: str
+    device: str = "cpu"
+    backend: str = "openvino"
+    precision: str = "fp32"
+    plan: str | None = None
+    batches: tuple[int, ...] | None = None
+    threads: int | None = None
+    threshold: float | None = None
+    channels: str = "rgb"
+    mm_per_pixel: float | None = None
+    build: bool = True
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise DeviceError(
+                f"device is '{self.device}'; this version runs on {', '.join(DEVICES)}. Open with device='cpu'."
+            )
+        if self.threshold is not None and math.isnan(self.threshold):
+            raise InputError("threshold is nan; a number is taken, or None for the bundle's own.")
+        if self.mm_per_pixel is not None and not 0.0 < self.mm_per_pixel < math.inf:
+            raise InputError(f"mm_per_pixel is {self.mm_per_pixel}; a number above 0 is taken, or None.")
+
+
+def find_threshold(bundle: Bundle, options: Options) -> float:
+    """Return the threshold to decide by: the one given, else the bundle's for the precision.
+
+    Raises:
+        InputError: there is none.
+    """
+    if options.threshold is not None:
+        return options.threshold
+    spec = bundle.threshold(options.precision)
+    if spec.value is None:
+        have = ", ".join(name for name, one in bundle.manifest.thresholds.items() if one.value is not None)
+        raise InputError(
+            f"{bundle.path.name} has no threshold for {options.precision} (it has: {have or 'none'}). Give one with "
+            f"threshold=, or store one: ndp-rt set-threshold {bundle.path} --precision {options.precision} "
+            "--calibrate DIR, where DIR holds good images."
+        )
+    return spec.value

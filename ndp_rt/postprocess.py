@@ -1,0 +1,71 @@
+"""From the network's map to score, decision, defects and the map that the caller gets."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.defects import Defect, is_defective, list_defects
+from ndp_rt.errors import EngineError
+from ndp_rt.kernels import host
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judgement:
+    """What the postprocessing finds in one map."""
+
+    score: float
+    is_defect: bool
+    anomaly_map: FloatArray
+    defects: tuple[Defect, ...]
+
+
+class Postprocessor:
+    """Postprocesses maps [h, w] of one size with memory of its own; one call at a time."""
+
+    def __init__(self, height_px: int, width_px: int, threshold: float, mm_per_pixel: float | None) -> None:
+        self.threshold = threshold
+        self.mm_per_pixel = mm_per_pixel
+        self._smoothed = np.empty((height_px, width_px), np.float32)
+        self._scratch = np.empty((height_px, width_px), np.float32)
+
+    def smooth(self, raw_map: FloatArray) -> FloatArray:
+        """Return the smoothed map in memory that the next call overwrites.
+
+        Raises:
+            EngineError: the map holds NaN or infinity.
+        """
+        if not np.isfinite(np.sum(raw_map)):  # one NaN or infinity makes the sum one
+            raise EngineError(
+                "the engine returned an anomaly map with values that are not finite, so there is no score. "
+                "Build it again with 'ndp-rt build-engine --rebuild', in fp32 if this was a lower precision."
+            )
+        host.smooth(raw_map, self._smoothed, self._scratch)
+        return self._smoothed
+
+    def judge(self, raw_map: FloatArray, height_px: int, width_px: int) -> Judgement:
+        """Smooth, score, decide and list defects.
+
+        Args:
+            raw_map: float32 [h, w], dense: the network's map of one image.
+            height_px: rows of the caller's image.
+            width_px: columns of the caller's image.
+        """
+        smoothed = self.smooth(raw_map)
+        if smoothed.shape == (height_px, width_px):
+            anomaly_map = smoothed.copy()
+        else:
+            anomaly_map = np.empty((height_px, width_px), np.float32)
+            cv2.resize(smoothed, (width_px, height_px), dst=anomaly_map, interpolation=cv2.INTER_LINEAR)
+        return self.decide(smoothed, anomaly_map)
+
+    def decide(self, smoothed: FloatArray, anomaly_map: FloatArray) -> Judgement:
+        """Score and decide on a smoothed map [h, w]; anomaly_map is the same at the size of the caller's image."""
+        score = float(smoothed.max())
+        decided = is_defective(score, self.threshold)
+        height_px, width_px = anomaly_map.shape
+        defects = list_defects(smoothed, self.threshold, height_px, width_px, self.mm_per_pixel) if decided else ()
+        return Judgement(score=score, is_defect=decided, anomaly_map=anomaly_map, defects=defects)
