@@ -1,0 +1,105 @@
+"""`ndp-rt evaluate`: accuracy of a bundle on labelled images."""
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ndp_rt.bench.evaluate import Evaluation
+
+EXIT_LEFT_OUT = 4
+DETAILS = """\
+DATA has MVTec's layout: test/good, test/KIND, and ground_truth/KIND/NAME_mask.png (0: good, one other value: defect).
+An image that cannot be read is left out; one whose mask is missing or does not fit is left out of the pixel figures
+only. Both are listed. Maps are compared with the masks at each image's own size.
+
+Image ROCAUC ranks images by score; pixel ROCAUC ranks all pixels together; AUPRO is the area under the per-region
+overlap up to a false positive rate of 0.3, divided by 0.3. Each row compares one kind of defect with all good images.
+
+Exit code: 0 done; 4 done, but something was left out; 1 an error; 130 Ctrl-C.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = DETAILS
+    parser.add_argument("bundle", metavar="NAME.ndp", type=Path, help="the bundle")
+    parser.add_argument("data", metavar="DATA", type=Path, help="folder with test/ and ground_truth/")
+    parser.add_argument("-o", "--out", metavar="OUT", type=Path, help="folder to write to (default: NAME-evaluation)")
+    add_engine_arguments(parser)
+
+
+def show(count: int | None) -> str:
+    """Return a count for the table, a dash where there is none."""
+    return "-" if count is None else str(count)
+
+
+def make_table(evaluation: "Evaluation", title: str) -> "Table":
+    """Return the figures as a table: a row a kind, the good images, and all defects together."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ndp_rt.bench.plots import format_figure
+
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("kind")
+    for heading in ("images", "called defective", "image ROCAUC", "pixel ROCAUC", "AUPRO"):
+        table.add_column(heading, justify="right")
+    alarms = None if evaluation.confusion is None else evaluation.confusion.false_alarm_count
+    table.add_row("good", str(evaluation.scores_of("good").size), show(alarms), "", "", "", end_section=True)
+    for row in (*evaluation.kinds, evaluation.overall):
+        table.add_row(
+            escape(row.kind),
+            str(row.image_count),
+            show(row.flagged_count),
+            format_figure(row.image_rocauc),
+            format_figure(row.pixel_rocauc),
+            format_figure(row.aupro),
+            end_section=row in evaluation.kinds[-1:],
+        )
+    return table
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print the table, write evaluation.json and scores.png."""
+    from rich.console import Console
+
+    from ndp_rt.bench.evaluate import evaluate_bundle
+    from ndp_rt.bench.plots import draw_scores
+    from ndp_rt.bench.record import write_record
+    from ndp_rt.cli.progress import ProgressLine
+
+    out = args.out or Path(f"{args.bundle.resolve().stem}-evaluation")
+    console = Console()
+    options = engine_options(args)
+    command = ["ndp-rt", "evaluate", str(args.bundle), str(args.data)]
+    command += [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+    log_to_stderr()
+    evaluation, record = evaluate_bundle(
+        args.bundle,
+        args.data,
+        **options,
+        start_progress=lambda count: ProgressLine("inspecting", count),
+        command=shlex.join(command),
+    )
+    title = f"{args.bundle.resolve().name} on {args.data.resolve().name}: {args.backend}, {args.precision}"
+    console.print(make_table(evaluation, title))  # first, so that a full disk loses no figures
+    if evaluation.threshold is None:
+        console.print(f"The bundle has no threshold for {args.precision}, so nothing was decided: ndp-rt set-threshold")
+    if evaluation.exclusions:
+        console.print(f"{len(evaluation.exclusions)} files were left out:")
+        for one in evaluation.exclusions:
+            figures = "all figures" if one.what == "image" else "the pixel figures"
+            console.print(f"  {one.path} (from {figures}): {one.reason}", soft_wrap=True, highlight=False, markup=False)
+    write_record(record, out / "evaluation.json")
+    draw_scores(evaluation, title, out / "scores.png")
+    console.print(
+        f"Wrote {out / 'evaluation.json'} and {out / 'scores.png'}", soft_wrap=True, highlight=False, markup=False
+    )
+    return EXIT_LEFT_OUT if evaluation.exclusions else 0
