@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.config import ImageLimits
+from ndp_rt.config import MAX_IMAGE_PX, ImageLimits
 from ndp_rt.errors import ImageFileError, InputError
 from ndp_rt.image_headers import check_complete, read_size
 from ndp_rt.specs import InputContract
@@ -23,6 +23,7 @@ FloatArray = NDArray[np.float32]
 
 CHANNELS = ("rgb", "bgr", "drop-alpha")
 TAKEN = "uint8 or uint16, [h, w], [h, w, 1] or [h, w, 3], is taken"
+RESIZE_MAX_SIDE_PX = 2**15 - 1  # OpenCV's resize counts in 16 bits
 # Scratch for larger images is not kept between calls: 16 million float32 RGB pixels are 192 MiB.
 KEPT_SCRATCH_PX = 2**24
 
@@ -115,10 +116,15 @@ class Preprocessor:
         """Write `image` to out, float32 [3, h, w] of the contract's size, dense or not, 0 to 1; overwritten.
 
         Raises:
-            InputError: an image that `check_image` refuses, or an `out` of another shape or type.
+            InputError: an image that `check_image` refuses, one too large to resize, or an `out` of another shape or type.
         """
         height, width = self.contract.height_px, self.contract.width_px
         image = check_image(image, self.channels)
+        if max(image.shape[:2]) > RESIZE_MAX_SIDE_PX or image.shape[0] * image.shape[1] > MAX_IMAGE_PX:
+            raise InputError(
+                f"image is {image.dtype} {list(image.shape)}; up to {RESIZE_MAX_SIDE_PX} pixels a side and "
+                f"{MAX_IMAGE_PX} in all are resized at once. Cut it into tiles (inspect_large does)."
+            )
         if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != (3, height, width):
             came = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
             raise InputError(f"out is {came}; float32 [3, {height}, {width}] is taken.")
