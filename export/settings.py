@@ -53,7 +53,7 @@ class TrainSettings:
     width_px: int = 256
     crop_px: int = 128  # side of the random crops that training sees
     batch_size: int = 8
-    phase_steps: tuple[int, int] = (800, 6000)
+    phase_steps: tuple[int, int] = (600, 5000)
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
     schedule: Literal["constant", "cosine"] = "cosine"  # cosine: a short rise, then down to 1 % within each phase

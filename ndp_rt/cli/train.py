@@ -1,7 +1,11 @@
 """`ndp-rt train`: photographs of a good surface in, a trained run folder out."""
 
 import argparse
+import importlib.util
+import os
 from pathlib import Path
+
+from ndp_rt.errors import MissingExtraError
 
 DESCRIPTION = """\
 Train NDP-Net on photographs of a good surface, without a single photograph of a defect.
@@ -17,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="RUN", required=True, help="folder to write the run to")
     parser.add_argument("--preset", choices=("edge", "paper"), default="edge", help="w = 16 (default) or 64")
     parser.add_argument("--textures", type=Path, metavar="DIR", help="photographs of other surfaces, for defects")
-    parser.add_argument(
-        "--vgg", type=Path, metavar="FILE", help="VGG-16 weights (safetensors) for L_per"
-    )
+    parser.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-16 weights (safetensors) for L_per")
     parser.add_argument("--reference", type=Path, metavar="IMAGE", help="the reference; default: chosen from the data")
     parser.add_argument("--size", type=_size, metavar="N|HxW", help="input size in px, multiples of 64 (default 256)")
     parser.add_argument("--crop", type=int, metavar="N", help="side of the crops that training sees")
@@ -31,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, metavar="M", help="cut training short after M minutes")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step")
     parser.add_argument("--learning-rate", type=float, metavar="R")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; they decide the weights' last bits")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads (default: all); part of what decides the weights"
+    )
     parser.add_argument("--precision", choices=("bf16", "fp32"), help="bf16: mixed precision (default)")
     parser.add_argument("--device", metavar="NAME", help="cpu (default) or a CUDA device of PyTorch's")
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
@@ -49,12 +53,8 @@ def _size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Train; return the exit code."""
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        from ndp_rt.errors import MissingExtraError
-
-        raise MissingExtraError("training needs PyTorch: pip install 'ndp-rt[train]'") from error
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("training needs PyTorch, which is not installed: pip install 'ndp-rt[train]'")
     from ndp_rt.export.progress import make_reporter
     from ndp_rt.export.run_dir import command_line
     from ndp_rt.export.training_run import TrainRequest, train_run
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         "phase_steps": args.steps,
         "batch_size": args.batch,
         "learning_rate": args.learning_rate,
-        "thread_count": args.threads,
+        "thread_count": args.threads or len(os.sched_getaffinity(0)),
         "precision": args.precision,
         "device": args.device,
         "height_px": args.size and args.size[0],
