@@ -12,11 +12,11 @@ ROOT = Path(__file__).parent.parent
 # Lowest first. A module may import its own level and those below it. A file of ndp_rt itself is listed by its name.
 LADDER: tuple[frozenset[str], ...] = (
     frozenset({"config", "specs", "errors", "tolerances"}),
-    frozenset({"device", "bundle", "imaging", "image_headers", "calibration", "defects", "result"}),
+    frozenset({"device", "bundle", "imaging", "image_headers", "image_paths", "calibration", "defects", "result"}),
     frozenset({"engines", "kernels"}),
     frozenset({"plan", "postprocess", "streaming", "tiling", "inspector_options"}),
     frozenset({"inspector", "capi"}),
-    frozenset({"overlays", "results", "demo", "doctor"}),
+    frozenset({"overlays", "results", "changes", "demo", "doctor"}),
     frozenset({"export"}),
     frozenset({"cli", "bench"}),
 )
