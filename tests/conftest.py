@@ -1,7 +1,7 @@
 """Fixtures that every test may use, and the skips for what this machine lacks."""
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -65,3 +65,14 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator seeded by the test's own name: the same numbers at every run, others in every test."""
     return np.random.default_rng(crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The path of a very small bundle; not to be changed. Engines go to a cache of the session's own."""
+    from tests.tiny_bundle import make_tiny_bundle
+
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NDP_RT_CACHE", str(folder / "cache"))
+        yield make_tiny_bundle(folder / "tiny.ndp").path
