@@ -57,9 +57,12 @@ class GraphWriter:
         f, tag = f"f{level}", f"r{level}k{size}"
         c = features.shape[1]
         patches = kernels.split_patches(features, size)[0].reshape(-1, c, size, size)
-        unit = patches / np.maximum(np.linalg.norm(patches.reshape(len(patches), -1), axis=1), kernels.NORM_EPS)[
-            :, None, None, None
-        ]
+        unit = (
+            patches
+            / np.maximum(np.linalg.norm(patches.reshape(len(patches), -1), axis=1), kernels.NORM_EPS)[
+                :, None, None, None
+            ]
+        )
         ones = self.constant(f"{tag}_ones", np.ones((1, c, size, size), np.float32))
         stride = [size, size]
         square = self.add("Mul", [f, f], f"{tag}_square")
@@ -78,8 +81,14 @@ class GraphWriter:
         for level in LEVELS:
             x = self.add("Sum", [f"f{level}", *(f"r{level}k{size}" for size in SIZES)], f"sum{level}")
             scales = self.constant(f"scales{level}", np.float32([1, 1, 2 ** (level - 1), 2 ** (level - 1)]))
-            x = self.add("Resize", [x, "", scales], f"up{level}", mode="nearest", nearest_mode="floor",
-                         coordinate_transformation_mode="asymmetric")
+            x = self.add(
+                "Resize",
+                [x, "", scales],
+                f"up{level}",
+                mode="nearest",
+                nearest_mode="floor",
+                coordinate_transformation_mode="asymmetric",
+            )
             total = x if not total else self.add("Add", [total, x], f"total{level}")
         x = self.add("Conv", [total, self.weight("last")], "last_conv", pads=[1] * 4)
         self.add("Sigmoid", [x], "reconstruction")
@@ -91,8 +100,9 @@ class GraphWriter:
             x = self.add("Conv", [x, self.weight(f"dsm_{level}")], f"logits{level}", pads=[1] * 4)
             x = self.add("Sigmoid", [x], f"am{level}")
             scales = self.constant(f"map_scales{level}", np.float32([1, 1, 2 ** (level - 1), 2 ** (level - 1)]))
-            x = self.add("Resize", [x, "", scales], f"am_up{level}", mode="linear",
-                         coordinate_transformation_mode="half_pixel")
+            x = self.add(
+                "Resize", [x, "", scales], f"am_up{level}", mode="linear", coordinate_transformation_mode="half_pixel"
+            )
             share = self.constant(f"share{level}", np.float32([weight]))
             x = self.add("Mul", [x, share], f"am_part{level}")
             name = "map" if level == 3 else f"am_total{level}"

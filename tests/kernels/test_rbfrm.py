@@ -22,9 +22,7 @@ def test_joining_undoes_splitting(rng: np.random.Generator, shape: tuple[int, ..
 def test_the_definition_follows_equations_3_to_5(rng: np.random.Generator, size: int) -> None:
     features, reference = rng.normal(size=(2, 3, 8, 12)), rng.normal(size=(1, 3, 16, 4))
     out = rbfrm(features, reference, size)
-    patches = [
-        reference[0, :, y : y + size, x : x + size] for y in range(0, 16, size) for x in range(0, 4, size)
-    ]
+    patches = [reference[0, :, y : y + size, x : x + size] for y in range(0, 16, size) for x in range(0, 4, size)]
     for image in range(2):
         for y in range(0, 8, size):
             for x in range(0, 12, size):

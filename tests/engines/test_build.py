@@ -1,0 +1,222 @@
+"""Building, finding and loading engines: what is stored, what is refused, and what is said."""
+
+import errno
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ndp_rt.bundle import Bundle
+from ndp_rt.engines import build, worker
+from ndp_rt.engines.build import EngineRequest, build_engine, close_engines, find_engine, load_engine
+from ndp_rt.engines.golden import run_stages
+from ndp_rt.engines.registry import BACKENDS
+from ndp_rt.errors import BundleError, EngineError, InputError, MissingExtraError, StorageError
+from tests.tiny_bundle import make_tiny_bundle
+from tests.tolerances import assert_close
+
+COMMAND = r"ndp-rt build-engine \S*tiny\.ndp --backend openvino --precision fp32 --batch 1,3 --plan fused"
+
+
+def make_job(bundle: Bundle, cache_dir: Path, **settings: Any) -> dict[str, Any]:
+    return {
+        "bundle": str(bundle.path),
+        "fingerprint": bundle.fingerprint,
+        "request": asdict(EngineRequest(**settings)),
+        "threads": None,
+        "rebuild": False,
+        "engines_dir": str(cache_dir / "engines"),
+    }
+
+
+def forbid_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("a child process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("plan", ["fused", "staged"])
+def test_engines_of_every_backend_and_plan_agree_with_the_golden_maps(
+    bundle: Bundle, tmp_path: Path, backend: str, plan: str
+) -> None:
+    lines: list[str] = []
+    options: dict[str, Any] = {"backend": backend, "plan": plan, "batches": (1, 3), "cache_dir": tmp_path}
+    record = build_engine(bundle, **options, threads=1, progress=lines.append)
+    assert not record.was_cached and any("golden" in line for line in lines)
+    assert set(record.precision_by_layer_type()) >= {"Convolution" if backend == "openvino" else "Conv"}
+    engines, golden = load_engine(bundle, **options, threads=1), bundle.golden()
+    rows = [0, 1, 0]
+    for batch in (1, 3):
+        image = np.ascontiguousarray(golden.image[rows[:batch]])
+        maps = run_stages(engines[batch], bundle.reference(), image)["map"]
+        assert_close(maps, golden.map[rows[:batch]], "map", "float32")
+    close_engines(engines)
+
+
+def test_a_second_build_is_a_hit_without_a_child(
+    bundle: Bundle, built_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_children(monkeypatch)
+    record = build_engine(bundle, batches=(1, 3), cache_dir=built_cache)
+    assert record.was_cached and len(record.entries) == 2
+    one = build_engine(bundle, batches=(3,), cache_dir=built_cache)
+    assert one.entries == record.entries[1:]
+    assert one.engine_hash != record.engine_hash
+
+
+def test_a_hit_imports_no_backend(bundle: Bundle, built_cache: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from ndp_rt.bundle import open_bundle;"
+        "from ndp_rt.engines.build import find_engine;"
+        "assert find_engine(open_bundle(sys.argv[1]), cache_dir=Path(sys.argv[2])).was_cached;"
+        "assert not {'openvino', 'onnxruntime', 'onnx', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(bundle.path), str(built_cache)], check=True)
+
+
+def test_changed_thresholds_need_no_new_engine(own_bundle: Bundle, built_cache: Path) -> None:
+    from ndp_rt.bundle import update_manifest
+
+    changed = update_manifest(own_bundle, thresholds={}, name="renamed")
+    assert find_engine(changed, cache_dir=built_cache) is not None
+
+
+def test_absent_engines_are_errors_with_the_command_that_builds_them(bundle: Bundle, tmp_path: Path) -> None:
+    assert find_engine(bundle, cache_dir=tmp_path) is None
+    with pytest.raises(EngineError, match=f"holds no engine of tiny.ndp for stage fused.*batch 1. .*{COMMAND}"):
+        load_engine(bundle, batches=(1, 3), cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_of_another_version_is_named_and_not_used(
+    bundle: Bundle, built_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "find_version", lambda backend: "2099.1")
+    assert find_engine(bundle, cache_dir=built_cache) is None
+    with pytest.raises(EngineError, match=r"One is there for backend_version \S+ \(now 2099\.1\)\. Build it with"):
+        load_engine(bundle, cache_dir=built_cache)
+
+
+def test_an_engine_for_another_cpu_is_named_and_not_used(
+    bundle: Bundle, built_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    cpu = replace(build.find_cpu(), model_name="Another CPU")
+    monkeypatch.setattr(build, "find_cpu", lambda: cpu)
+    with pytest.raises(EngineError, match=r"device_model .* \(now Another CPU\)"):
+        load_engine(bundle, cache_dir=built_cache)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_build_that_disagrees_with_the_golden_vectors_fails_and_says_by_how_much(tmp_path: Path, batch: int) -> None:
+    wrong = make_tiny_bundle(tmp_path / "wrong.ndp", map_shift=0.01)
+    words = r"maps differ by 1\.00e-02 \(1e-04 is allowed\), scores by .*It is not used"
+    with pytest.raises(EngineError, match=words):
+        build_engine(wrong, batches=(batch,), cache_dir=tmp_path)
+    assert find_engine(wrong, batches=(batch,), cache_dir=tmp_path) is None
+    assert not [path for path in (tmp_path / "engines").iterdir() if path.is_dir()]
+
+
+def test_loading_checks_a_golden_vector(bundle: Bundle, built_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shift(*arguments: Any) -> dict[str, Any]:
+        return {"map": run_stages(*arguments)["map"] + np.float32(0.01)}
+
+    monkeypatch.setattr("ndp_rt.engines.golden.run_stages", shift)
+    with pytest.raises(EngineError, match=r"maps differ by 1\.0"):
+        load_engine(bundle, cache_dir=built_cache)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"backend": "tflite"}, InputError, "backend is 'tflite'; one of openvino, onnxruntime, tensorrt"),
+        ({"precision": "int3"}, InputError, "precision is 'int3'; backend openvino takes fp32 or bf16"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, InputError, "onnxruntime takes fp32.*openvino takes"),
+        ({"plan": "both"}, InputError, "plan is 'both'; one of fused, staged"),
+        ({"batches": ()}, InputError, "batches are"),
+        ({"batches": (0,)}, InputError, "batches are"),
+        ({"batches": (2, 2)}, InputError, "batches are"),
+        ({"threads": 0}, InputError, "threads is 0"),
+    ],
+)
+def test_requests_that_are_not_taken_are_refused(
+    bundle: Bundle, tmp_path: Path, settings: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        build_engine(bundle, **settings, cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("onnxruntime", r"pip install 'ndp-rt\[onnxruntime\]'"), ("tensorrt", r"pip install 'ndp-rt\[gpu\]'")],
+)
+def test_a_missing_backend_names_its_install_command(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, command: str
+) -> None:
+    monkeypatch.setattr(f"ndp_rt.engines.{name}.DISTRIBUTIONS", ("not-there-at-all",))
+    assert BACKENDS[name].find().version is None
+    with pytest.raises(MissingExtraError, match=command):
+        build_engine(bundle, backend=name, cache_dir=tmp_path)
+
+
+def test_tensorrt_that_is_installed_is_refused_with_what_to_use() -> None:
+    backend = BACKENDS["tensorrt"]
+    with pytest.raises((MissingExtraError, EngineError), match="TensorRT"):
+        backend.load(Path(), build.EngineOptions())
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_a_full_disk_is_a_storage_error_that_leaves_nothing(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match=f"{os.strerror(code)}.*NDP_RT_CACHE"):
+        worker.build(make_job(bundle, tmp_path), lambda line: None)
+    assert not [path for path in (tmp_path / "engines").iterdir() if path.is_dir()]
+
+
+def test_a_cache_that_cannot_be_made_is_a_storage_error(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="NDP_RT_CACHE"):
+        build_engine(bundle, cache_dir=tmp_path / "file")
+
+
+def test_a_bundle_changed_since_it_was_opened_is_not_built(own_bundle: Bundle, tmp_path: Path) -> None:
+    (own_bundle.path / "weights.bin").write_bytes(b"x" * (own_bundle.path / "weights.bin").stat().st_size)
+    with pytest.raises(BundleError, match="was changed"):
+        build_engine(own_bundle, cache_dir=tmp_path)
+    (own_bundle.path / "weights.bin").unlink()
+    with pytest.raises(BundleError, match="lacks"):
+        build_engine(own_bundle, cache_dir=tmp_path)
+
+
+def test_a_model_that_the_backend_refuses_is_an_engine_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"\x08\x09")
+    for name in ("openvino", "onnxruntime"):
+        with pytest.raises(EngineError, match="refuses"):
+            BACKENDS[name].compile(tmp_path / "bad.onnx", tmp_path, build.EngineOptions())
+
+
+def test_a_builder_that_dies_is_an_engine_error(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen
+
+    def die(arguments: list[str], **options: Any) -> Any:
+        return start(["sh", "-c", "echo out of luck >&2; kill -9 $$"], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", die)
+    with pytest.raises(EngineError, match=r"ended by signal 9 \(out of luck\). Nothing was stored"):
+        build_engine(bundle, cache_dir=tmp_path)
