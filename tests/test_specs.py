@@ -39,7 +39,7 @@ def test_json_brings_back_the_same_manifest() -> None:
 
 def test_a_newer_format_is_refused() -> None:
     document = {**make_manifest().to_json(), "format_version": FORMAT_VERSION + 1}
-    with pytest.raises(BundleError, match="format_version is 2; this ndp-rt reads up to 1. Update ndp-rt"):
+    with pytest.raises(BundleError, match=r"format_version is 2; this ndp-rt reads up to 1\. Update ndp-rt"):
         BundleManifest.from_json(document)
 
 
@@ -75,7 +75,7 @@ def test_values_out_of_range_in_a_manifest_are_bundle_errors() -> None:
         BundleManifest.from_json(document)
     document = make_manifest().to_json()
     document["input"]["resize"] = "cubic-v9"
-    with pytest.raises(BundleError, match="cubic-v9.*Update ndp-rt"):
+    with pytest.raises(BundleError, match=r"cubic-v9.*Update ndp-rt"):
         BundleManifest.from_json(document)
 
 

@@ -103,7 +103,7 @@ def test_a_bf16_engine_computes_in_bf16(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_cpu_without_bf16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EngineError, match="asked for bf16, OpenVINO computes Convolution 3 x f32 on .*Build with"):
+    with pytest.raises(EngineError, match=r"asked for bf16, OpenVINO computes Convolution 3 x f32 on .*Build with"):
         OpenVinoBackend().check_precision({"Convolution": {"f32": 3}}, "bf16")
 
 
