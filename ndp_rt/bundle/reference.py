@@ -16,8 +16,8 @@ from ndp_rt.errors import BundleError, InputError
 FloatArray = NDArray[np.float32]
 
 LEVELS = (3, 4, 5)
-_ONNX_TYPES = {1: np.dtype(np.float32), 10: np.dtype(np.float16)}
-_SAFETENSORS_TYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
+_ONNX_TYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.float32), 10: np.dtype(np.float16)}
+_SAFETENSORS_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
 _LENGTH_BYTES = 8
 
 
