@@ -10,10 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
+from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import GOLDEN_FILE, REFERENCE_FILE, Bundle, Golden, open_bundle
-from ndp_rt.bundle.reference import replace_reference
+from ndp_rt.bundle.reference import replace_reference, replace_reference_file
 from ndp_rt.bundle.write import update_manifest, write_bundle
 from ndp_rt.calibration import threshold_from_good_scores
 from ndp_rt.engines.base import EngineOptions
@@ -98,19 +99,15 @@ def set_reference(path: Path, image_path: Path, *, backend: str = "openvino", th
     prepared[0] = picture.transpose(2, 0, 1) / np.float32(255)
     plan = open_plan(bundle, plan="staged", backend=backend, batches=(1,), threads=threads)
     try:
-        features = plan.compute_features(prepared)
-        plan.use_reference(plan.make_reference(features))
+        changed = _replace_files(bundle, plan.compute_features(prepared))
+        plan.use_reference(plan.make_reference(_read_features(changed[REFERENCE_FILE])))
         golden = recompute_golden(bundle.golden(), plan)
     finally:
         plan.close()
-    fused = replace_reference(bundle.stage_path("fused").read_bytes(), features)
-    _check_fused(bundle, fused, golden, backend, threads)
+    _check_fused(bundle, changed, golden, backend, threads)
     _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     files: dict[str, bytes | Path] = {name: bundle.path / name for name in bundle.manifest.files}
-    files[bundle.stage("fused").file] = fused
-    files[REFERENCE_FILE] = save({name: np.ascontiguousarray(value) for name, value in features.items()})
-    files[REFERENCE_PICTURE] = encoded.tobytes()
-    files[GOLDEN_FILE] = save(to_tensors(golden))
+    files |= {**changed, REFERENCE_PICTURE: encoded.tobytes(), GOLDEN_FILE: save(to_tensors(golden))}
     manifest = dataclasses.replace(
         bundle.manifest,
         thresholds={name: _carry_over(one) for name, one in bundle.manifest.thresholds.items()},
@@ -144,11 +141,25 @@ def to_tensors(golden: Golden) -> dict[str, NDArray[Any]]:
     return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
 
 
-def _check_fused(bundle: Bundle, fused: bytes, golden: Golden, backend: str, threads: int | None) -> None:
+def _replace_files(bundle: Bundle, features: dict[str, FloatArray]) -> dict[str, bytes]:
+    """Return reference.safetensors and fused.onnx with other features."""
+    file, graph = bundle.stage("fused").file, bundle.stage_path("fused").read_bytes()
+    reference = replace_reference_file((bundle.path / REFERENCE_FILE).read_bytes(), features)
+    if REFERENCE_FILE not in list_external_locations(graph):  # the graph holds the features itself
+        graph = replace_reference(graph, features)
+    return {REFERENCE_FILE: reference, file: graph}
+
+
+def _read_features(reference: bytes) -> dict[str, FloatArray]:
+    """Return f3, f4, f5 as every plan will read them: rounded to the type that the file has."""
+    return {name: np.asarray(value, np.float32) for name, value in load(reference).items()}
+
+
+def _check_fused(bundle: Bundle, changed: dict[str, bytes], golden: Golden, backend: str, threads: int | None) -> None:
     """Compare the changed fused graph with golden vectors that it had no part in."""
     with tempfile.TemporaryDirectory(prefix="ndp-rt-reference-") as name:
         folder = Path(name)
-        graph = put_beside_weights(fused, bundle, folder)
+        graph = put_beside_weights(changed, bundle, folder)
         engine = compile_engine(backend, graph, folder / "engine", EngineOptions(threads=threads))
         try:
             check_engines(bundle, golden, {"fused": engine}, precision="fp32", batch=1)

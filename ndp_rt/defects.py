@@ -160,7 +160,6 @@ def list_defects(
         width = -(-x1 * width_px // columns) - left
         height = -(-y1 * height_px // rows) - top
         area = max(1, round(int(regions.areas[index]) * width_px * height_px / (rows * columns)))
-        mm = mm_per_pixel
         defects.append(
             Defect(
                 x_px=left,
@@ -169,11 +168,16 @@ def list_defects(
                 height_px=height,
                 area_px=area,
                 peak=float(regions.peaks[index]),
-                x_mm=None if mm is None else left * mm,
-                y_mm=None if mm is None else top * mm,
-                width_mm=None if mm is None else width * mm,
-                height_mm=None if mm is None else height * mm,
-                area_mm2=None if mm is None else area * mm * mm,
+                x_mm=_to_mm(left, mm_per_pixel),
+                y_mm=_to_mm(top, mm_per_pixel),
+                width_mm=_to_mm(width, mm_per_pixel),
+                height_mm=_to_mm(height, mm_per_pixel),
+                area_mm2=_to_mm(area, None if mm_per_pixel is None else mm_per_pixel**2),
             )
         )
     return tuple(defects)
+
+
+def _to_mm(value_px: int, mm: float | None) -> float | None:
+    """Return pixels in millimetres (or their squares) to nine digits, without the noise of binary fractions."""
+    return None if mm is None else float(f"{value_px * mm:.9g}")

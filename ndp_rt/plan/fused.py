@@ -79,12 +79,7 @@ class FusedPlan:
         engines = {}
         with tempfile.TemporaryDirectory(prefix="ndp-rt-reference-") as name:
             folder = Path(name)
-            try:
-                graph = put_beside_weights(changed, self._bundle, folder)
-            except OSError as error:
-                raise StorageError(
-                    f"{folder}: no room for the changed graph ({error.strerror}). Free some space, or set TMPDIR."
-                ) from error
+            graph = put_beside_weights({self._bundle.stage("fused").file: changed}, self._bundle, folder)
             for size in self.batch_sizes:
                 options = dataclasses.replace(self._options, batch=size)
                 engines[size] = compile_engine(self._backend, graph, folder / f"engine-{size}", options)
@@ -119,13 +114,34 @@ def compile_engine(backend: str, onnx_path: Path, artifact: Path, options: Engin
     return one.load(artifact, options)
 
 
-def put_beside_weights(graph: bytes, bundle: Bundle, folder: Path) -> Path:
-    """Write a changed graph into `folder`, with the bundle's weights beside it; return the graph's path."""
-    path = folder / bundle.stage("fused").file
-    path.write_bytes(graph)
-    for name in list_external_locations(graph):
-        try:
-            os.link(bundle.path / name, folder / name)
-        except OSError:  # another file system, or links are not allowed
-            shutil.copyfile(bundle.path / name, folder / name)
-    return path
+def put_beside_weights(changed: Mapping[str, bytes], bundle: Bundle, folder: Path) -> Path:
+    """Put the fused graph into `folder` with the files that it keeps weights in; return the graph's path.
+
+    Args:
+        changed: the graph, and other files that differ from the bundle's, by name.
+        bundle: has the files that do not.
+        folder: exists.
+
+    Raises:
+        StorageError: no space.
+    """
+    file = bundle.stage("fused").file
+    others = set(list_external_locations(changed[file])) - set(changed)
+    try:
+        for name, content in changed.items():
+            (folder / name).write_bytes(content)
+        for name in others:
+            link_or_copy(bundle.path / name, folder / name)
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: the changed graph cannot be written ({error.strerror}). Free some space, or set TMPDIR."
+        ) from error
+    return folder / file
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or links are not allowed
+        shutil.copyfile(source, target)
