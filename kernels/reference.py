@@ -74,7 +74,8 @@ def _windows(maps: Array) -> Float64Array:
     margin = SMOOTH_SIZE_PX // 2
     pad = [(0, 0)] * (maps.ndim - 2) + [(margin, margin)] * 2
     padded = np.pad(maps.astype(np.float64), pad, mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (SMOOTH_SIZE_PX, SMOOTH_SIZE_PX), axis=(-2, -1))
+    window = (1,) * (maps.ndim - 2) + (SMOOTH_SIZE_PX, SMOOTH_SIZE_PX)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, window)  # [..., h, w, 1, ..., 5, 5]
     return windows.reshape(*maps.shape, SMOOTH_SIZE_PX**2)
 
 
