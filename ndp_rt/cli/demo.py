@@ -1,0 +1,78 @@
+"""`ndp-rt demo`: the whole way from bundle to decisions, with what ships in the package."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ndp_rt.demo import Inspected
+
+DETAILS = """\
+Builds the CPU engine of the bundle in the package (once; it is cached), inspects the package's photographs, prints a
+table and writes OUT/index.html, which needs no other file, and OUT/overlays/*.png. Files of an earlier demo in OUT are
+replaced. Exit code: 0, whatever the decisions are.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = DETAILS
+    parser.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path("demo-out"), help="default: %(default)s")
+    parser.add_argument("--bundle", metavar="NAME.ndp", type=Path, help="another bundle (default: the package's)")
+    parser.add_argument("--images", metavar="DIR", type=Path, help="another folder of good_*.png and defect_*.png")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the engine (default: the backend's choice)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo and say where its pages are."""
+    from rich.console import Console
+
+    from ndp_rt.cli.engine_arguments import log_to_stderr
+    from ndp_rt.demo import BUNDLE, IMAGES, PAINTED, inspect_images, list_demo_images, write_overlays, write_page
+    from ndp_rt.device import find_cpu
+    from ndp_rt.inspector import Inspector
+
+    start = time.perf_counter()
+    log_to_stderr()
+    console = Console(highlight=False, soft_wrap=True)
+    images = list_demo_images(args.images or IMAGES)
+    with Inspector.open(args.bundle or BUNDLE, batches=(1,), threads=args.threads) as inspector:
+        inspected = inspect_images(inspector, images, lambda one: None)
+        engine = f"OpenVINO, fp32, fused plan, on {find_cpu().model_name}"
+        write_overlays(inspected, args.out)
+        page = write_page(inspected, inspector.bundle, engine, args.out)
+        print_table(console, inspected)
+    right = sum(one.is_right for one in inspected)
+    console.print(f"{right} of {len(inspected)} decisions as they should be. {PAINTED}")
+    console.print(f"Overlays: {args.out / 'overlays'}", markup=False)
+    console.print(f"Summary:  {page}   ({time.perf_counter() - start:.1f} s in all)", markup=False)
+    return 0
+
+
+def print_table(console: "Console", inspected: "list[Inspected]") -> None:
+    """Print image, kind, score, decision and milliseconds."""
+    from rich.box import SIMPLE
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("image", "kind", box=SIMPLE, pad_edge=False)
+    for heading in ("score", "threshold"):
+        table.add_column(heading, justify="right")
+    table.add_column("decision")
+    table.add_column("ms", justify="right")
+    for one in inspected:
+        result = one.result
+        decision = "[red]defect[/red]" if result.is_defect else "[green]good[/green]"
+        table.add_row(
+            escape(one.path.name),
+            "good" if one.kind == "good" else f"painted {escape(one.kind)}",
+            f"{result.score:.4f}",
+            f"{result.threshold:.4f}",
+            decision if one.is_right else f"{decision} [bold](wrong)[/bold]",
+            f"{result.timings_ms['total']:.1f}",
+        )
+    console.print(table)
