@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ndp_rt.errors import InputError
+from ndp_rt.errors import InputError, StorageError
 
 MAX_SIDE_PX = 16384
 MAX_IMAGE_PX = 2**28
@@ -23,14 +23,21 @@ class ImageLimits:
 
 
 def find_cache_dir() -> Path:
-    """Return where engines are cached: NDP_RT_CACHE, else XDG_CACHE_HOME/ndp-rt, else ~/.cache/ndp-rt."""
+    """Return where engines are cached: NDP_RT_CACHE, else XDG_CACHE_HOME/ndp-rt, else ~/.cache/ndp-rt.
+
+    Raises:
+        StorageError: none of them is set, and there is no home folder.
+    """
     own = os.environ.get("NDP_RT_CACHE")
     if own:
         return Path(own).expanduser().absolute()
     shared = os.environ.get("XDG_CACHE_HOME")
-    # The XDG rules say that a relative path here is to be ignored.
-    base = Path(shared) if shared and os.path.isabs(shared) else Path.home() / ".cache"
-    return base / "ndp-rt"
+    if shared and os.path.isabs(shared):  # the XDG rules say that a relative path is to be ignored
+        return Path(shared) / "ndp-rt"
+    try:
+        return Path.home() / ".cache" / "ndp-rt"
+    except RuntimeError as error:  # a container's user without a home
+        raise StorageError(f"no home folder for the engine cache ({error}). Set NDP_RT_CACHE to a folder.") from error
 
 
 def child_environment() -> dict[str, str]:

@@ -55,12 +55,12 @@ class Engine(Protocol):
         ...
 
     def run(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
-        """Compute `outputs` from `inputs`: float32, C-contiguous, of the shapes above, owned by the caller.
+        """Compute `outputs` from `inputs`: float32, C-contiguous, writeable, owned by the caller.
 
         The arrays of the last call stay bound: passing the same objects again costs no copy and no allocation.
 
         Raises:
-            InputError: a tensor is missing, or its shape, type or layout differs.
+            InputError: a tensor is missing or read-only, or its shape, type or layout differs.
             EngineError: the backend failed.
             ClosedError: after close().
         """
@@ -143,7 +143,7 @@ def check_arrays(what: str, arrays: Mapping[str, FloatArray], specs: Mapping[str
     """Check arrays by name against an engine's tensors.
 
     Raises:
-        InputError: one is missing, or its shape, type or layout differs.
+        InputError: one is missing or read-only, or its shape, type or layout differs.
     """
     for name, spec in specs.items():
         if name not in arrays:
@@ -157,3 +157,5 @@ def check_arrays(what: str, arrays: Mapping[str, FloatArray], specs: Mapping[str
                 f"'{name}' in {what} is {array.dtype} {list(array.shape)}, {layout}; float32 {list(spec.shape)}, "
                 "dense, is taken."
             )
+        if not array.flags.writeable:  # OpenVINO wraps no read-only memory, not even as an input
+            raise InputError(f"'{name}' in {what} is read-only; an array that can be written is taken. Copy it.")

@@ -70,6 +70,11 @@ def test_arrays_of_another_kind_are_refused(engine: Engine, bundle: Bundle) -> N
             engine.run(bad, outputs)
     with pytest.raises(InputError, match="also takes 'reconstruction'"):
         engine.run(inputs, {"map": outputs["map"]})
+    for array in (inputs["image"], outputs["map"]):
+        array.flags.writeable = False
+        with pytest.raises(InputError, match="read-only"):
+            engine.run(inputs, outputs)
+        array.flags.writeable = True
     engine.run(inputs, outputs)
 
 
