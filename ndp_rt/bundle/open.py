@@ -80,8 +80,8 @@ class Bundle:
             count += 1
         _need(tensors, [f"raw_{index}_expected" for index in range(count)], path)
         return Golden(
-            image=np.asarray(tensors["image"], np.float32),
-            map=np.asarray(tensors["map"], np.float32),
+            image=_to_floats(tensors["image"]),
+            map=_to_floats(tensors["map"]),
             score=np.asarray(tensors["score"], np.float32),
             raw=tuple(tensors[f"raw_{index}"] for index in range(count)),
             raw_expected=tuple(np.asarray(tensors[f"raw_{index}_expected"], np.float32) for index in range(count)),
@@ -219,6 +219,13 @@ def _load_tensors(path: Path) -> dict[str, NDArray[Any]]:
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{path}: cannot be read as safetensors ({error}). Export the bundle again.") from error
     return tensors
+
+
+def _to_floats(values: NDArray[Any]) -> FloatArray:
+    """Return values as float32; unsigned integers stand for 0 to 1, as in images."""
+    if values.dtype.kind != "u":
+        return np.asarray(values, np.float32)
+    return np.divide(values, np.float32(np.iinfo(values.dtype).max), dtype=np.float32)
 
 
 def _need(tensors: Mapping[str, object], names: tuple[str, ...] | list[str], path: Path) -> None:
