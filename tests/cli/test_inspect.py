@@ -1,0 +1,252 @@
+"""`ndp-rt inspect`: rows, exit codes, and what is left when a run ends early."""
+
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from ndp_rt.cli import main
+
+COMMAND = [sys.executable, "-m", "ndp_rt.cli"]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A folder with two subfolders that hold files of the same names."""
+    for folder in ("a", "b"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        for name in ("0.png", "1.png"):
+            write_noise(tmp_path / "in" / folder / name, rng)
+    return tmp_path / "in"
+
+
+def write_noise(path: Path, rng: np.random.Generator, side: int = 70) -> None:
+    assert cv2.imwrite(str(path), rng.integers(0, 256, (side, side + 10, 3), dtype=np.uint8))
+
+
+def add_bad_files(folder: Path) -> None:
+    content = (folder / "a" / "0.png").read_bytes()
+    (folder / "a" / "00-cut.png").write_bytes(content[: len(content) // 2])
+    (folder / "a" / "empty.jpg").write_bytes(b"")
+    (folder / "b" / "text.png").write_text("no image")
+    (folder / "b" / "notes.txt").write_text("not looked at")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def read_table(folder: Path, kind: str) -> list[dict[str, Any]]:
+    path = folder / f"results.{kind}"
+    if kind == "parquet":
+        from pyarrow import parquet
+
+        return parquet.read_table(path).to_pylist()
+    if kind == "jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    rows: list[dict[str, Any]] = []
+    for row in read_csv(path):
+        row["defects"] = json.loads(row["defects"]) if row["defects"] else None
+        rows.append({name: value or None for name, value in row.items()} | {"defects": row["defects"]})
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("extra", [(), ("--batch", "3"), ("--plan", "staged"), ("--tiles",)])
+def test_goes_on_past_unreadable_files_and_reports_them(
+    tiny_bundle: Path, photographs: Path, tmp_path: Path, kind: str, extra: tuple[str, ...]
+) -> None:
+    add_bad_files(photographs)
+    missing = str(tmp_path / "missing.png")
+    out = tmp_path / "out"
+    code = main(["inspect", str(tiny_bundle), str(photographs), missing, "-o", str(out), "--format", kind, *extra])
+    assert code == 4
+    rows = read_table(out, kind)
+    names = ["a/0.png", "a/00-cut.png", "a/1.png", "a/empty.jpg", "b/0.png", "b/1.png", "b/text.png"]
+    assert [row["path"] for row in rows] == [str(photographs / name) for name in names] + [missing]
+    errors = {Path(row["path"]).name: row["error"] for row in rows if row["status"] == "error"}
+    assert set(errors) == {"00-cut.png", "empty.jpg", "text.png", "missing.png"}
+    assert "cut short" in errors["00-cut.png"] and "empty" in errors["empty.jpg"]
+    for row in rows:
+        assert (row["status"] == "ok") == (row["score"] is not None) == (row["decision"] in ("good", "defect"))
+    assert os.listdir(out) == [f"results.{kind}"]
+    columns = ["score", "threshold", "preprocess_ms", "engine_ms", "postprocess_ms", "total_ms", "engine_hash"]
+    assert all(rows[0][name] is not None for name in columns)
+    assert ("encoder_ms" in rows[0]) == ("staged" in extra)
+
+
+def test_all_ways_of_running_give_the_same_scores(tiny_bundle: Path, photographs: Path, tmp_path: Path) -> None:
+    tables = []
+    for index, extra in enumerate([(), ("--batch", "3"), ("--overlays", "--maps")]):
+        out = tmp_path / f"out{index}"
+        assert main(["inspect", str(tiny_bundle), str(photographs), "-o", str(out), "--format", "csv", *extra]) == 0
+        tables.append([row["score"] for row in read_csv(out / "results.csv")])
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_exits_with_3_and_lists_defects_in_millimetres(tiny_bundle: Path, photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["-o", str(out), "--threshold", "0", "--mm-per-pixel", "0.5", "--format", "jsonl"]
+    assert main(["inspect", str(tiny_bundle), str(photographs / "a" / "0.png"), *arguments]) == 3
+    (row,) = read_table(out, "jsonl")
+    assert row["decision"] == "defect" and row["defect_count"] == 1 and row["threshold"] == 0
+    (defect,) = row["defects"]
+    assert (defect["width_px"], defect["height_px"]) == (80, 70)
+    assert (defect["width_mm"], defect["area_mm2"]) == (40.0, 80 * 70 / 4)
+
+
+def test_files_of_the_same_name_get_pictures_of_their_own(tiny_bundle: Path, photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["inspect", str(tiny_bundle), str(photographs), "-o", str(out), "--overlays", "--maps"]) == 0
+    rows = read_table(out, "parquet")
+    assert len({row["overlay"] for row in rows}) == len({row["map"] for row in rows}) == 4
+    for row in rows:
+        picture = cv2.imread(str(out / row["overlay"]))
+        assert picture is not None and picture.shape[1] > 4 * 200
+        anomaly_map = np.load(out / row["map"])
+        assert anomaly_map.dtype == np.float32 and anomaly_map.shape == (row["height_px"], row["width_px"])
+
+
+def test_takes_patterns_and_each_file_once(tiny_bundle: Path, photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    paths = [str(photographs / "**" / "1.png"), str(photographs / "a"), str(photographs / "a" / "0.png")]
+    assert main(["inspect", str(tiny_bundle), *paths, "-o", str(out), "--format", "csv"]) == 0
+    names = [Path(row["path"]).relative_to(photographs).as_posix() for row in read_csv(out / "results.csv")]
+    assert names == ["a/1.png", "b/1.png", "a/0.png"]
+
+
+def test_does_not_inspect_its_own_pictures_or_a_bundles(tiny_bundle: Path, photographs: Path) -> None:
+    shutil.copytree(tiny_bundle, photographs / "old.ndp")
+    out = photographs / "out"
+    for arguments in ([], ["--overwrite"]):
+        code = main(["inspect", str(tiny_bundle), str(photographs), "-o", str(out), "--overlays", *arguments])
+        assert code == 0 and len(read_table(out, "parquet")) == 4
+
+
+def test_refuses_to_overwrite_unless_told(
+    tiny_bundle: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["inspect", str(tiny_bundle), str(photographs / "a"), "-o", str(out), "--format"]
+    assert main([*arguments, "csv", "--overlays"]) == 0
+    before = (out / "results.csv").read_bytes()
+    assert main([*arguments, "parquet"]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert (out / "results.csv").read_bytes() == before
+    assert main([*arguments, "parquet", "--overwrite"]) == 0
+    assert (out / "results.parquet").exists()
+    assert not (out / "results.csv").exists() and not list((out / "overlays").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("make_paths", "message"),
+    [
+        (lambda folder: [str(folder / "nothing*.png")], "no file matches"),
+        (lambda folder: [str(folder / "none")], "holds no image"),
+        (lambda folder: [str(folder / "gone.png")], "does not exist"),
+    ],
+)
+def test_says_so_when_there_is_nothing_to_inspect(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    make_paths: Callable[[Path], list[str]],
+    message: str,
+) -> None:
+    (tmp_path / "none").mkdir()
+    assert main(["inspect", str(tiny_bundle), *make_paths(tmp_path), "-o", str(tmp_path / "out")]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_says_that_out_is_a_folder(
+    tiny_bundle: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(tiny_bundle), str(photographs), "-o", str(tmp_path / "out.csv")]) == 1
+    assert "--format csv" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main(["inspect", str(tiny_bundle), str(photographs), "-o", str(tmp_path / "file")]) == 1
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_huge_images_become_a_row_with_the_reason(tiny_bundle: Path, tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "huge.png"), np.zeros((1, 30_000), np.uint8))
+    assert cv2.imwrite(str(tmp_path / "pixel.png"), np.zeros((1, 1), np.uint8))
+    out = tmp_path / "out"
+    paths = [str(tmp_path / "huge.png"), str(tmp_path / "pixel.png")]
+    assert main(["inspect", str(tiny_bundle), *paths, "-o", str(out), "--format", "csv"]) == 4
+    huge, pixel = read_csv(out / "results.csv")
+    assert "30000" in huge["error"] and pixel["status"] == "ok"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_ctrl_c_keeps_the_rows_that_are_done(
+    tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator, kind: str
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_noise(folder / "000.png", rng, side=1000)
+    for index in range(1, 400):
+        os.link(folder / "000.png", folder / f"{index:03d}.png")
+    assert main(["inspect", str(tiny_bundle), str(folder / "000.png"), "-o", str(tmp_path / "first")]) == 0
+    out = tmp_path / "out"
+    written = out / ("results.csv" if kind == "csv" else "results.parquet.part.jsonl")
+    run = subprocess.Popen(
+        [*COMMAND, "inspect", str(tiny_bundle), str(folder), "-o", str(out), "--format", kind],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (not written.exists() or written.read_bytes().count(b"\n") < 5):
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    _, complaints = run.communicate(timeout=60)
+    assert run.returncode == 130, complaints
+    rows = read_table(out, kind)
+    assert 4 <= len(rows) < 400
+    assert all(row["status"] == "ok" for row in rows)
+    assert "stopped after" in complaints and "Traceback" not in complaints
+    assert os.listdir(out) == [f"results.{kind}"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_a_full_disk_keeps_the_rows_that_are_done(
+    tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator, kind: str
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_noise(folder / "00.png", rng)
+    for index in range(1, 40):
+        os.link(folder / "00.png", folder / f"{index:02d}.png")
+    assert main(["inspect", str(tiny_bundle), str(folder / "00.png"), "-o", str(tmp_path / "first")]) == 0
+    out, limit = tmp_path / "out", 3000
+    run = subprocess.run(
+        [*COMMAND, "inspect", str(tiny_bundle), str(folder), "-o", str(out), "--format", kind],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert run.returncode == 1, run.stderr
+    assert "ndp-rt: error:" in run.stderr and "cannot be written" in run.stderr and "Traceback" not in run.stderr
+    left = out / (f"results.{kind}" if kind != "parquet" else "results.parquet.part.jsonl")
+    assert os.listdir(out) == [left.name]
+    content = left.read_bytes()
+    assert content.endswith(b"\n") and len(content) <= limit
+    rows = read_csv(left) if kind == "csv" else [json.loads(line) for line in content.splitlines()]
+    assert len(rows) >= 2 and all(row["score"] for row in rows)
