@@ -127,7 +127,9 @@ def _ragged_disc(rng: np.random.Generator, *, radius_px: float, edge_px: float) 
     """Return the cover of a disc with a wavy outline, somewhere inside the tile."""
     middle = rng.uniform(radius_px + 8, TILE_PX - radius_px - 8, 2)
     angle = np.linspace(0.0, 2.0 * np.pi, 60, endpoint=False)
-    waves = sum(rng.uniform(0.0, 0.12) * np.cos(k * angle + rng.uniform(0.0, 6.0)) for k in range(2, 6))
+    waves = np.zeros_like(angle)
+    for wave_count in range(2, 6):
+        waves += rng.uniform(0.0, 0.12) * np.cos(wave_count * angle + rng.uniform(0.0, 6.0))
     outline = middle + radius_px * (1.0 + waves)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     cover = np.zeros((TILE_PX, TILE_PX), np.float32)
     cv2.fillPoly(cover, [np.rint(outline * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4)

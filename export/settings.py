@@ -53,7 +53,7 @@ class TrainSettings:
     width_px: int = 256
     crop_px: int = 128  # side of the random crops that training sees
     batch_size: int = 8
-    phase_steps: tuple[int, int] = (600, 5000)
+    phase_steps: tuple[int, int] = (500, 3500)
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
     schedule: Literal["constant", "cosine"] = "cosine"  # cosine: a short rise, then down to 1 % within each phase
@@ -92,7 +92,7 @@ class TrainSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Return all settings as JSON values."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"phase_steps": list(self.phase_steps)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "TrainSettings":

@@ -33,7 +33,6 @@ from ndp_rt.export.textures import TextureImages
 from ndp_rt.export.vgg import VGGFeatures
 
 ROW_STEPS = 25  # steps whose mean losses make one row of losses.csv
-CHECKPOINT_INTERVAL_S = 30.0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -62,7 +61,7 @@ class TrainState:
     reference_name: str | None = None
     sums: dict[str, float] = field(default_factory=dict)  # of the losses since the last row
     phase_1_steps: int = 0  # done when phase 2 began
-    is_capped: bool = False  # a phase was cut short by the time limit
+    capped_phase: int = 0  # the last phase that the time limit cut short
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -78,7 +77,8 @@ class Trainer:
         reporter: shows the progress.
         minutes: time limit over the whole run, resumed parts included; each phase gets its steps' share of it. A
             phase that reaches its limit ends there, and the run's record says so: such a run repeats exactly only
-            with --steps set to what it reached. None: no limit.
+            from its checkpoints. None: no limit.
+        checkpoint_interval_s: time between two checkpoints.
     """
 
     def __init__(
@@ -89,9 +89,10 @@ class Trainer:
         reporter: Reporter,
         *,
         minutes: float | None = None,
+        checkpoint_interval_s: float = 30.0,
     ) -> None:
         self.run_dir, self.settings, self.inputs, self.reporter = run_dir, settings, inputs, reporter
-        self.minutes = minutes
+        self.minutes, self.checkpoint_interval_s = minutes, checkpoint_interval_s
         self.state = TrainState()
         self.rows: list[dict[str, float | int]] = []
         self.model = NDPNet(settings.width, settings.height_px, settings.width_px).to(settings.device)
@@ -133,7 +134,7 @@ class Trainer:
                 for phase in (1, 2):
                     if phase > self.state.phase:
                         self._enter_phase_2()
-                    if phase == self.state.phase and not self._is_over_time(phase):
+                    if phase == self.state.phase and phase != self.state.capped_phase:
                         self._run_phase(phase)
         finally:
             self.reporter.stop()
@@ -161,9 +162,9 @@ class Trainer:
                 self.save()
                 raise Interrupted(self._stop_signal)
             if self._is_over_time(phase):
-                state.is_capped = True
+                state.capped_phase = phase
                 break
-            if now - saved_at > CHECKPOINT_INTERVAL_S:
+            if now - saved_at >= self.checkpoint_interval_s:
                 self.save()
                 saved_at = time.monotonic()
         drawn.close()
@@ -218,7 +219,9 @@ class Trainer:
         """Choose the reference with phase 1's encoder, and set up phase 2."""
         inputs = self.inputs
         done = self.state
-        self.state = TrainState(phase=2, elapsed_s=done.elapsed_s, phase_1_steps=done.step, is_capped=done.is_capped)
+        self.state = TrainState(
+            phase=2, elapsed_s=done.elapsed_s, phase_1_steps=done.step, capped_phase=done.capped_phase
+        )
         self.optimizer = self._make_optimizer(2)
         if inputs.reference is not None:
             image, name = inputs.reference[0], inputs.reference_name
@@ -243,7 +246,7 @@ class Trainer:
         return {
             "finished": True,
             "steps_done": [self.state.phase_1_steps, self.state.step],
-            "is_cut_short_by_time_limit": self.state.is_capped,
+            "is_cut_short_by_time_limit": self.state.capped_phase > 0,
             "time_limit_minutes": self.minutes,
             "elapsed_s": round(self.state.elapsed_s, 1),
             "reference": {

@@ -35,6 +35,7 @@ class TrainRequest:
     epochs: tuple[int, int] | None = None
     minutes: float | None = None
     resumes: bool = False
+    checkpoint_interval_s: float = 30.0
     command: str = "ndp-rt train"
 
 
@@ -67,7 +68,14 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunDir:
             reporter.say(f"{request.run} has finished already")
             return run_dir
     inputs = _load_inputs(request, settings, split, reporter)
-    trainer = Trainer(run_dir, settings, inputs, reporter, minutes=request.minutes)
+    trainer = Trainer(
+        run_dir,
+        settings,
+        inputs,
+        reporter,
+        minutes=request.minutes,
+        checkpoint_interval_s=request.checkpoint_interval_s,
+    )
     if has_run and (run_dir / "checkpoint.safetensors").is_file():
         trainer.resume()
         reporter.say(f"resuming at step {trainer.state.step} of phase {trainer.state.phase}")
@@ -127,7 +135,7 @@ def _check_same(run_dir: RunDir, wanted: dict[str, Any], command: str) -> dict[s
         RunError: other settings, or other data than then.
     """
     _, found = open_run(run_dir.path)
-    changed = [key for key, value in wanted["settings"].items() if found["settings"].get(key) != _as_json(value)]
+    changed = [key for key, value in wanted["settings"].items() if found["settings"].get(key) != value]
     for key in ("data", "textures"):
         hashes = [name for name in wanted[key] if name.endswith("sha256")]
         changed += [f"{key} files" for name in hashes if wanted[key][name] != found[key][name]]
@@ -138,10 +146,6 @@ def _check_same(run_dir: RunDir, wanted: dict[str, Any], command: str) -> dict[s
         )
     found["commands"] = [*found["commands"], command]
     return found
-
-
-def _as_json(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _load_inputs(request: TrainRequest, settings: TrainSettings, split: DataSplit, reporter: Reporter) -> TrainInputs:

@@ -32,6 +32,8 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("fuse_maps", "float32"): Tolerance(
         absolute=1e-6, reason="bilinear weights and three products of values in [0, 1]"
     ),
+    # training
+    ("loss", "float32"): Tolerance(absolute=1e-6, relative=1e-6, reason="means of at most 1e3 float32 terms"),
     # models, rewrites, engines: maps in [0, 1]
     ("rewrite", "float32"): Tolerance(
         absolute=1e-5, relative=1e-5, reason="the same sums in another order: float32 roundings of the summed taps"
