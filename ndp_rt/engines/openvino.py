@@ -1,7 +1,9 @@
 """Engines by OpenVINO on the CPU. Its precision is always set: left alone it picks bf16 where the CPU has it."""
 
+import importlib
 import importlib.metadata
 import io
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,12 +21,28 @@ BLOB_FILE = "model.blob"
 # Layer types that do the arithmetic; the others move, reshape or convert.
 COMPUTE_LAYERS = frozenset({"Convolution", "Deconvolution", "MatMul", "FullyConnected", "GroupConvolution"})
 REMEDY = "pip install openvino"
+TELEMETRY = "openvino_telemetry"
+
+
+def _import_openvino() -> Any:
+    """Return the module openvino, imported without its telemetry.
+
+    openvino 2026.4 reports every import over the network, from a process that it forks while threads run, and keeps
+    an identifier in ~/intel. An inspector in a factory reports nothing; without the package openvino takes its stub.
+    """
+    if "openvino" in sys.modules or TELEMETRY in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # importing it then is an ImportError
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[TELEMETRY]
 
 
 @lru_cache(maxsize=1)
 def _core() -> Any:
     try:
-        import openvino
+        openvino = _import_openvino()
     except ImportError as error:
         raise MissingExtraError(f"OpenVINO cannot be imported ({error}). Install it with: {REMEDY}") from error
     return openvino.Core()

@@ -1,5 +1,8 @@
 """Engines themselves: whose memory they use, what they refuse, and how precisely they say they compute."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +141,11 @@ def test_precisions_of_an_onnx_graph_are_counted_by_its_tensor_types(tmp_path: P
         "Relu": {"f16": 1, "f32": 1},
         "Shape": {"f32": 1},
     }
+
+
+def test_openvino_reports_nothing_to_its_maker(tmp_path: Path) -> None:
+    code = "import sys; from ndp_rt.engines.openvino import _core; _core(); print('openvino_telemetry' in sys.modules)"
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+    assert done.stdout.strip() == "False", done.stderr
+    assert list(tmp_path.iterdir()) == []  # it would keep an identifier in ~/intel
