@@ -225,7 +225,8 @@ def _to_floats(values: NDArray[Any]) -> FloatArray:
     """Return values as float32; unsigned integers stand for 0 to 1, as in images."""
     if values.dtype.kind != "u":
         return np.asarray(values, np.float32)
-    return np.divide(values, np.float32(np.iinfo(values.dtype).max), dtype=np.float32)
+    scaled: FloatArray = np.divide(values, np.float32(np.iinfo(values.dtype).max), dtype=np.float32)
+    return scaled
 
 
 def _need(tensors: Mapping[str, object], names: tuple[str, ...] | list[str], path: Path) -> None:

@@ -90,7 +90,7 @@ def print_record(console: "Console", name: str, record: "EngineRecord") -> None:
         )
     for entry in record.entries:
         console.print(f"{entry.key.stage}, batch {entry.key.batch}: {entry.path}", markup=False)
-    console.print(f"engine hash: {record.engine_hash[:12]}")
+    console.print(f"engine hash: {record.engine_hash[:16]}")
 
 
 def _print_precisions(console: "Console", counts: Mapping[str, Mapping[str, int]]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -204,6 +205,8 @@ def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
             complaints.seek(0)
             last = " | ".join(complaints.read().strip().splitlines()[-3:]) or "it said nothing"
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+            if code == -signal.SIGKILL:
+                how += ", as when memory runs out"
             raise EngineError(f"the engine builder ended {how} ({last}). Nothing was stored; build again.")
 
 

@@ -218,5 +218,5 @@ def test_a_builder_that_dies_is_an_engine_error(
         return start(["sh", "-c", "echo out of luck >&2; kill -9 $$"], **options)
 
     monkeypatch.setattr(subprocess, "Popen", die)
-    with pytest.raises(EngineError, match=r"ended by signal 9 \(out of luck\). Nothing was stored"):
+    with pytest.raises(EngineError, match=r"ended by signal 9, as when memory runs out \(out of luck\)\. Nothing"):
         build_engine(bundle, cache_dir=tmp_path)
