@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from ndp_rt.bundle import open_bundle, update_manifest
 from ndp_rt.bundle.open import hash_file
@@ -193,7 +194,14 @@ def test_the_fingerprint_follows_what_engines_depend_on(folder: Path, tmp_path: 
     assert other.fingerprint != bundle.fingerprint
 
 
-def test_golden_vectors_keep_their_values(folder: Path) -> None:
+def test_golden_vectors_stored_as_integers_stand_for_0_to_1(folder: Path) -> None:
+    exact = open_bundle(folder).golden()
+    tensors = load_file(folder / "golden.safetensors")
+    tensors["image"] = np.rint(exact.image * 255).astype(np.uint8)
+    tensors["map"] = np.rint(exact.map * 65535).astype(np.uint16)
+    save_file(tensors, folder / "golden.safetensors")
+    register(folder, "golden.safetensors")
     golden = open_bundle(folder).golden()
     assert golden.image.dtype == golden.map.dtype == np.float32
-    assert golden.map.min() >= 0 and golden.map.max() <= 1
+    assert np.array_equal(golden.image, exact.image)
+    assert np.abs(golden.map - exact.map).max() <= 0.5 / 65535 + 1e-7
