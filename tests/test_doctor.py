@@ -1,0 +1,55 @@
+"""The doctor: everything is found or has a remedy."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ndp_rt import Inspector
+from ndp_rt.cli import main
+from ndp_rt.doctor import FOUND, MISSING, examine_bundle, examine_machine
+from ndp_rt.engines.registry import BACKENDS
+
+
+def test_every_missing_thing_has_its_remedy() -> None:
+    findings = examine_machine()
+    assert {finding.state for finding in findings} <= {FOUND, MISSING}
+    for finding in findings:
+        assert finding.detail
+        assert finding.remedy or finding.state == FOUND
+    assert set(BACKENDS) <= {finding.name for finding in findings}
+    assert {"CPU", "engine cache", "torch", "numpy"} <= {finding.name for finding in findings}
+
+
+def test_names_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ndp_rt.doctor._find_version", lambda name: None)
+    torch = next(finding for finding in examine_machine() if finding.name == "torch")
+    assert torch.state == MISSING and "pip install 'ndp-rt[train]'" in torch.remedy
+
+
+def test_lists_the_engines_that_are_built(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Inspector.open(tiny_bundle, threads=1):
+        findings = examine_bundle(tiny_bundle)
+    engine = next(finding for finding in findings if finding.name == "openvino fp32 fused")
+    assert "batch 1" in engine.detail
+    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
+    (engine,) = (finding for finding in examine_bundle(tiny_bundle) if finding.topic == "engine")
+    assert engine.state == MISSING and "build-engine" in engine.remedy
+
+
+def test_prints_the_machine_even_if_the_bundle_is_damaged(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path / "copy.ndp"))
+    with (copy / "weights.bin").open("r+b") as stream:
+        stream.write(b"other")
+    assert main(["doctor", str(copy)]) == 1
+    captured = capsys.readouterr()
+    assert "openvino" in captured.out and "weights.bin" in captured.err
+    assert main(["doctor", str(tiny_bundle)]) == 0
+
+
+def test_looking_makes_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path / "not" / "there"))
+    examine_machine()
+    assert not (tmp_path / "not").exists()
