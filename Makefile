@@ -3,17 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 # setuptools warns of editable installations in general; nothing in that is for the reader.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
+HAS_TORCH := $(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("torch") is None)'
 
 .PHONY: demo test
 
 demo: .venv/.base
 	@$(BIN)/python -m ndp_rt.cli demo
 
-# PyTorch may be installed by hand after the first run: look for what then is still missing each time.
+# PyTorch may have been installed by hand since the last time; then the rest of [train] is still missing.
 test: .venv/.test
-	@$(BIN)/python -c 'import torch, onnxscript' 2>/dev/null || ! $(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python tests/install_torch.py
+	@if $(HAS_TORCH) && ! $(BIN)/python -c 'import onnxscript' 2>/dev/null; then $(BIN)/python tests/install_torch.py; fi
 	$(BIN)/python -m ruff check .
-	@if $(BIN)/python -c 'import torch' 2>/dev/null; then \
+	@if $(HAS_TORCH); then \
 		echo mypy; $(BIN)/python -m mypy; \
 	else \
 		echo 'mypy (without export/, which needs PyTorch)'; \
@@ -22,11 +23,14 @@ test: .venv/.test
 	$(BIN)/python -m pytest
 
 .venv/.python:
-	@command -v '$(PYTHON)' >/dev/null || { echo '$(PYTHON) was not found; Python 3.10 or newer is needed: make demo PYTHON=/path/to/python3' >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "$(PYTHON) is Python " + sys.version.split()[0] + "; 3.10 or newer is needed: make demo PYTHON=/path/to/python3")'
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot make environments. On Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
+	@command -v '$(PYTHON)' >/dev/null || { \
+		echo '$(PYTHON) was not found; Python 3.10 or newer is needed: make demo PYTHON=/path/to/python3' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo '$(PYTHON) is older than Python 3.10, which is needed: make demo PYTHON=/path/to/python3' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo '$(PYTHON) cannot make environments. On Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
 	@echo 'Making the environment .venv'
-	@$(PYTHON) -m venv .venv
+	@'$(PYTHON)' -m venv .venv
 	@$(PIP) --upgrade pip
 	@touch $@
 

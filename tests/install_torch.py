@@ -6,6 +6,7 @@ command that gets the CPU build is printed. pip is asked first what it would ins
 
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 
@@ -25,7 +26,7 @@ def list_planned(requirement: str) -> list[str]:
 
 def install() -> str:
     """Install PyTorch and the rest of the extra [train] where that brings no CUDA; return what was done, in a line."""
-    by_hand = f"To run them: {sys.executable} -m pip install {TORCH} --index-url {CPU_INDEX}, then make test again."
+    by_hand = f"To run them: {shlex.quote(sys.executable)} -m pip install {TORCH} --index-url {CPU_INDEX}, then make test again."
     if importlib.util.find_spec("torch") is None:
         planned = list_planned(TORCH)
         if not planned:
