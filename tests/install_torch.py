@@ -26,7 +26,8 @@ def list_planned(requirement: str) -> list[str]:
 
 def install() -> str:
     """Install PyTorch and the rest of the extra [train] where that brings no CUDA; return what was done, in a line."""
-    by_hand = f"To run them: {shlex.quote(sys.executable)} -m pip install {TORCH} --index-url {CPU_INDEX}, then make test again."
+    python = shlex.quote(sys.executable)
+    by_hand = f"To run them: {python} -m pip install {TORCH} --index-url {CPU_INDEX}, then make test again."
     if importlib.util.find_spec("torch") is None:
         planned = list_planned(TORCH)
         if not planned:
