@@ -32,7 +32,7 @@ MAP_STEPS = 65535
 
 def paint_mark(image: ByteImage) -> ByteImage:
     """Return the image with an artificial defect that any model should see: an inverted disc and a bright scratch."""
-    painted = image.copy()
+    painted: ByteImage = image.copy()
     h, w = image.shape[:2]
     rows, columns = np.mgrid[0:h, 0:w]
     disc = (rows - 0.3 * h) ** 2 + (columns - 0.6 * w) ** 2 < (0.06 * min(h, w)) ** 2

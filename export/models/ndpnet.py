@@ -36,8 +36,7 @@ class Encoder(nn.Module):
         super().__init__()
         c_in = (3, *level_channels(width)[:-1])
         self.levels = nn.ModuleList(
-            nn.Sequential(conv_block(i, o), conv_block(o, o))
-            for i, o in zip(c_in, level_channels(width), strict=True)
+            nn.Sequential(conv_block(i, o), conv_block(o, o)) for i, o in zip(c_in, level_channels(width), strict=True)
         )
 
     def forward(self, image: Tensor, level_count: int = 5) -> list[Tensor]:
@@ -67,7 +66,7 @@ def rbfrm(features: Tensor, reference: Tensor, size: int) -> Tensor:
     """Rebuild features [n, c, h, w] from the patches of reference [1, c, h', w'] (eq. 3-5); returns [n, c, h, w]."""
     b = split_patches(reference, size)  # [1, M, L]
     p = split_patches(features, size)  # [n, N, L]
-    cosine = functional.normalize(p, dim=2, eps=NORM_EPS) @ functional.normalize(b, dim=2, eps=NORM_EPS).mT
+    cosine = functional.normalize(p, dim=2, eps=NORM_EPS) @ functional.normalize(b, dim=2, eps=NORM_EPS).transpose(1, 2)
     repaired = torch.softmax(cosine, dim=2) @ b  # [n, N, M] @ [1, M, L] -> [n, N, L]
     return join_patches(repaired, size, features.shape[2], features.shape[3])
 

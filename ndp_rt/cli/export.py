@@ -1,0 +1,74 @@
+"""`ndp-rt export`: a trained run in, a bundle out."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ndp_rt.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from ndp_rt.export.export import Export
+
+DESCRIPTION = """\
+Turn a finished training run into a bundle: graphs, golden vectors, and thresholds from the good images that the run
+held out. Every graph is compared with PyTorch first; nothing is written if one differs.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = DESCRIPTION
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder that 'ndp-rt train' wrote")
+    parser.add_argument("-o", "--output", type=Path, metavar="NAME.ndp", required=True, help="the bundle to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle of that name")
+    parser.add_argument(
+        "--weights", choices=("fp32", "fp16"), default="fp32", help="how weights are stored; fp16 halves the size"
+    )
+    parser.add_argument(
+        "--false-alarm-rate",
+        type=float,
+        metavar="R",
+        help="highest rate of false alarms wanted, 0.01 for 1 %% (default: the lowest that can be promised)",
+    )
+    parser.add_argument("--no-rewrite", action="store_true", help="export the plain graph, to compare speed with")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and print what came of it."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("exporting needs PyTorch, which is not installed: pip install 'ndp-rt[train]'")
+    from ndp_rt.export.export import ExportSettings, export_run
+    from ndp_rt.export.run_dir import command_line
+
+    settings = ExportSettings(
+        rewrite=not args.no_rewrite,
+        weights=args.weights,
+        false_alarm_rate=args.false_alarm_rate,
+        overwrite=args.overwrite,
+        command=command_line(),
+    )
+    print_export(export_run(args.run, args.output, settings, progress=print_progress))
+    return 0
+
+
+def print_progress(line: str) -> None:
+    """Print one step to stderr."""
+    print(f"ndp-rt: {line}", file=sys.stderr, flush=True)
+
+
+def print_export(export: "Export") -> None:
+    """Print the bundle's size, its difference from PyTorch and its thresholds."""
+    model, worst = export.bundle.manifest.model, export.parity.worst
+    rewrites = f"{len(model.rewrites)} rewrites" if model.rewrites else "plain graph"
+    print(f"exported {export.bundle.path}: {export.size_bytes / 1e6:.2f} MB, {rewrites}, {model.weights} weights")
+    print(
+        f"difference from PyTorch on {len(export.parity.image_names)} images, at most: "
+        f"map {worst.map_max_abs:.1e}, score {worst.score_max_abs:.1e} ({', '.join(export.parity.cases)})"
+    )
+    for case, why in export.parity.not_measured.items():
+        print(f"not compared: {case}: {why}")
+    for precision, threshold in export.thresholds.items():
+        value = "none" if threshold.value is None else f"{threshold.value:.5f}"
+        print(f"threshold {precision}: {value}; {threshold.note}")
