@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=_pair, metavar="A,B", help="steps of phases 1 and 2")
     length.add_argument("--epochs", type=_pair, metavar="A,B", help="epochs of phases 1 and 2")
-    parser.add_argument("--minutes", type=float, metavar="M", help="cut training short after M minutes")
+    parser.add_argument("--minutes", type=_minutes, metavar="M", help="cut training short after M minutes")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step")
     parser.add_argument("--learning-rate", type=float, metavar="R")
     parser.add_argument(
@@ -42,13 +42,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _pair(text: str) -> tuple[int, int]:
-    first, second = (int(part) for part in text.split(","))
-    return first, second
+    first, _, second = text.partition(",")
+    if not (first.isdecimal() and second.isdecimal()):
+        raise argparse.ArgumentTypeError(f"'{text}': two numbers such as 500,3500 are taken")
+    return int(first), int(second)
 
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
-    return int(height), int(width or height)
+    width = width or height
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"'{text}': a number such as 256, or 128x512 (height x width), is taken")
+    return int(height), int(width)
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not minutes > 0.0:
+        raise argparse.ArgumentTypeError(f"'{text}': a number above 0 is taken")
+    return minutes
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         "phase_steps": args.steps,
         "batch_size": args.batch,
         "learning_rate": args.learning_rate,
-        "thread_count": args.threads or len(os.sched_getaffinity(0)),
+        "thread_count": args.threads or os.cpu_count() or 1,
         "precision": args.precision,
         "device": args.device,
         "height_px": args.size and args.size[0],

@@ -1,0 +1,93 @@
+"""Batches are functions of seed, phase and step; good images stay good when they are jittered."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ndp_rt.export.batches import augment, batches, draw_batch
+from ndp_rt.export.data import list_images
+from ndp_rt.export.defects import DefectSettings
+from ndp_rt.export.images import GoodImages
+from ndp_rt.export.settings import AugmentSettings, TrainSettings
+from ndp_rt.export.textures import TextureImages, textures_from_data
+from tests.export.tiny_run import TINY, write_surface
+
+pytestmark = pytest.mark.torch
+NO_CHANGE = AugmentSettings(
+    warp_share=0.0, is_mirrored=False, contrast=0.0, brightness=0.0, blur_share=0.0, noise_share=0.0
+)
+
+
+@pytest.fixture(scope="module")
+def settings() -> TrainSettings:
+    return TrainSettings(**{**TINY, "crop_px": 64})
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, settings: TrainSettings) -> GoodImages:
+    return GoodImages(list_images(write_surface(tmp_path_factory.mktemp("data"))), settings.contract)
+
+
+@pytest.fixture(scope="module")
+def textures(images: GoodImages) -> TextureImages:
+    return textures_from_data(images)
+
+
+def test_a_batch_is_three_arrays_of_one_size(
+    images: GoodImages, textures: TextureImages, settings: TrainSettings
+) -> None:
+    batch = draw_batch(images, textures, settings, 1, 0)
+    assert batch.good.shape == batch.defective.shape == (2, 3, 64, 64)
+    assert batch.mask.shape == (2, 1, 64, 64)
+    assert set(np.unique(batch.mask)) <= {0.0, 1.0}
+    assert all(array.dtype == np.float32 for array in (batch.good, batch.defective, batch.mask))
+
+
+def test_steps_phases_and_seeds_each_give_another_batch(
+    images: GoodImages, textures: TextureImages, settings: TrainSettings
+) -> None:
+    first = draw_batch(images, textures, settings, 1, 3).good
+    assert np.array_equal(first, draw_batch(images, textures, settings, 1, 3).good)
+    assert not np.array_equal(first, draw_batch(images, textures, settings, 1, 4).good)
+    assert not np.array_equal(first, draw_batch(images, textures, settings, 2, 3).good)
+    assert not np.array_equal(first, draw_batch(images, textures, replace(settings, seed=1), 1, 3).good)
+
+
+def test_batches_begin_at_the_step_asked_for_and_end_with_the_phase(
+    images: GoodImages, textures: TextureImages, settings: TrainSettings
+) -> None:
+    drawn = list(batches(images, textures, settings, 2, 3))
+    assert len(drawn) == settings.phase_steps[1] - 3
+    np.testing.assert_array_equal(drawn[0].defective, draw_batch(images, textures, settings, 2, 3).defective)
+
+
+def test_defect_free_batches_equal_their_good_images(
+    images: GoodImages, textures: TextureImages, settings: TrainSettings
+) -> None:
+    whole = replace(settings, defects=DefectSettings(defect_free_share=1.0))
+    batch = draw_batch(images, textures, whole, 1, 0)
+    np.testing.assert_array_equal(batch.good, batch.defective)
+    assert batch.mask.sum() == 0
+
+
+def test_without_jitter_a_crop_is_a_part_of_the_image(rng: np.random.Generator) -> None:
+    image = np.arange(90 * 70, dtype=np.float32).reshape(90, 70, 1) / 6300.0
+    crop = augment(rng, image, 64, NO_CHANGE)
+    top, left = divmod(int(np.rint(crop[0, 0, 0] * 6300.0)), 70)
+    np.testing.assert_allclose(crop, image[top : top + 64, left : left + 64], atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "crop"), [((64, 128, 3), (64, 128, 3)), ((128, 128, 1), (128, 128, 1))])
+def test_a_crop_larger_than_the_image_is_the_whole_image(
+    rng: np.random.Generator, size: tuple[int, int, int], crop: tuple[int, int, int]
+) -> None:
+    assert augment(rng, np.full(size, 0.5, np.float32), 256, AugmentSettings()).shape == crop
+
+
+def test_jitter_stays_in_range(rng: np.random.Generator) -> None:
+    image = rng.random((80, 80, 3)).astype(np.float32)
+    for _ in range(20):
+        crop = augment(rng, image, 64, AugmentSettings())
+        assert crop.dtype == np.float32
+        assert 0.0 <= crop.min() <= crop.max() <= 1.0
