@@ -4,9 +4,12 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, TensorShapeProto, helper, numpy_helper
 
 from ndp_rt.export.stages import Stage
@@ -45,7 +48,7 @@ def clean_graph(model: ModelProto, stage: Stage) -> ModelProto:
     """Return the model without what a tracer leaves behind: aliases, unused tensors, notes, names of its own."""
     graph = model.graph
     remove_aliases(model)
-    cast_constants(model)
+    fold_constants(model)
     remove_unused(model)
     graph.name = stage.name
     graph.doc_string = ""
@@ -83,16 +86,23 @@ def remove_aliases(model: ModelProto) -> None:
     _set_nodes(model, kept)
 
 
-def cast_constants(model: ModelProto) -> None:
-    """Replace each Cast of a constant, which the tracer writes for a Python number, by a constant of that type."""
-    graph = model.graph
-    constants = {node.output[0]: node for node in graph.node if node.op_type == "Constant"}
+def fold_constants(model: ModelProto) -> None:
+    """Replace each Cast and Concat of constants, which the tracer writes for Python numbers, by its result."""
+    constants: dict[str, NDArray[Any]] = {}
     nodes = []
-    for node in graph.node:
-        source = constants.get(node.input[0]) if node.op_type == "Cast" else None
-        if source is not None and source.attribute[0].name == "value":
-            values = numpy_helper.to_array(source.attribute[0].t)
-            tensor = numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(node.attribute[0].i)))
+    for node in model.graph.node:
+        folds = node.op_type in ("Cast", "Concat") and all(name in constants for name in node.input)
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        elif folds:
+            values = [constants[name] for name in node.input]
+            result = (
+                values[0].astype(helper.tensor_dtype_to_np_dtype(node.attribute[0].i))
+                if node.op_type == "Cast"
+                else np.concatenate(values, axis=node.attribute[0].i)
+            )
+            constants[node.output[0]] = result
+            tensor = numpy_helper.from_array(result)
             node = helper.make_node("Constant", [], list(node.output), name=node.name, value=tensor)
         nodes.append(node)
     _set_nodes(model, nodes)

@@ -38,6 +38,9 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("rewrite", "float32"): Tolerance(
         absolute=1e-5, relative=1e-5, reason="the same sums in another order: float32 roundings of the summed taps"
     ),
+    ("ffm_large_logits", "float32"): Tolerance(
+        absolute=2e-3, reason="logits up to 1e3 are rounded to 6e-5, summed over 100 taps; exp turns that into a share"
+    ),
     ("map", "float32"): Tolerance(absolute=1e-4, reason="the issue's bound: an f32 engine's map against PyTorch's"),
     ("map", "bfloat16"): Tolerance(
         absolute=5e-2, reason="8 significant bits through some 30 layers; sigmoids bound it"
