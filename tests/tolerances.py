@@ -41,6 +41,9 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("ffm_large_logits", "float32"): Tolerance(
         absolute=2e-3, reason="logits up to 1e3 are rounded to 6e-5, summed over 100 taps; exp turns that into a share"
     ),
+    ("half_weights", "float32"): Tolerance(
+        absolute=5e-3, reason="weights rounded to 11 significant bits move a random network's map by some 1e-3"
+    ),
     ("map", "float32"): Tolerance(absolute=1e-4, reason="the issue's bound: an f32 engine's map against PyTorch's"),
     ("map", "bfloat16"): Tolerance(
         absolute=5e-2, reason="8 significant bits through some 30 layers; sigmoids bound it"

@@ -1,0 +1,207 @@
+"""From a run folder to a bundle: what is in it, what it promises, and what is refused."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ndp_rt.bundle import open_bundle
+from ndp_rt.bundle.reference import find_reference_data
+from ndp_rt.cli import main
+from ndp_rt.engines.golden import check_preprocessing
+from ndp_rt.errors import EngineError, InputError, RunError, StorageError
+from ndp_rt.export import golden, parity
+from ndp_rt.export.export import ExportSettings, choose_pictures, export_run
+from ndp_rt.export.rewrites import REWRITES
+from ndp_rt.export.trained_run import load_run
+from ndp_rt.tolerances import find_tolerance
+from tests.export.random_run import write_random_run
+from tests.tolerances import assert_close
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def run_path(tmp_path_factory):
+    torch.set_num_threads(1)
+    return write_random_run(tmp_path_factory.mktemp("surface"))
+
+
+@pytest.fixture(scope="module")
+def exported(run_path, tmp_path_factory):
+    """The bundle of the run, exported once, with the lines that its export said."""
+    lines = []
+    export = export_run(run_path, tmp_path_factory.mktemp("out") / "surface.ndp", progress=lines.append)
+    return export, lines
+
+
+@pytest.fixture
+def copied_run(run_path, tmp_path):
+    """A copy of the run that a test may damage."""
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for path in run_path.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    return copy
+
+
+def test_bundle_opens_and_says_what_it_is(exported, run_path):
+    bundle = open_bundle(exported[0].bundle.path)
+    manifest = bundle.manifest
+    assert manifest.name == "surface"
+    assert manifest.model.rewrites == REWRITES
+    assert (manifest.model.preset, manifest.model.width, manifest.model.weights) == ("edge", 4, "fp32")
+    assert manifest.provenance["commands"] == ["ndp-rt train surface -o run", "ndp-rt export"]
+    assert {"python", "torch", "onnx", "openvino"} <= set(manifest.provenance["versions"]["export"])
+    assert manifest.reference == {"source": "0.png", "rule": "by hand"}
+    assert (bundle.path / "reference.png").read_bytes() == (run_path / "reference.png").read_bytes()
+    assert exported[0].size_bytes == sum(path.stat().st_size for path in bundle.path.iterdir())
+
+
+def test_golden_maps_are_those_of_the_trained_network_in_pytorch(exported, run_path):
+    found, model = exported[0].bundle.golden(), load_run(run_path).model
+    with torch.no_grad():
+        expected = model(torch.from_numpy(found.image))[0].numpy()
+    assert_close(found.map, expected, "rewrite", "float32")
+    assert_close(found.score, golden.score_maps(found.map), "rewrite", "float32")
+    assert len(found.image) == 4
+    assert np.array_equal(found.image, np.rint(found.image * 255).astype(np.uint8) / np.float32(255))
+
+
+def test_golden_preprocessing_covers_grey_rgb_16_bits_shrinking_and_growing(exported):
+    found = exported[0].bundle.golden()
+    assert check_preprocessing(exported[0].bundle, found) == 0.0
+    shapes = [(raw.dtype.name, raw.ndim) for raw in found.raw]
+    assert shapes == [("uint8", 2), ("uint8", 3), ("uint16", 3)]
+    assert any(min(raw.shape[:2]) > 64 for raw in found.raw) and any(max(raw.shape[:2]) < 64 for raw in found.raw)
+
+
+def test_parity_is_measured_stored_and_within_the_table(exported):
+    stored = exported[0].bundle.manifest.parity
+    allowed = find_tolerance("engine.map", "fp32").absolute
+    assert 0 <= stored["map_max_abs_difference"] <= allowed == stored["tolerance"]
+    assert set(stored["cases"]) == {"openvino fused", "openvino staged", "onnxruntime fused"}
+    assert len(stored["images"]) == 5
+    assert any("parity, openvino fused" in line for line in exported[1])
+
+
+def test_reference_features_are_stored_once(exported):
+    bundle = exported[0].bundle
+    content = (bundle.path / "reference.safetensors").read_bytes()
+    data = {content[start : start + length] for start, length in find_reference_data(content).values()}
+    others = [path for path in bundle.path.iterdir() if path.name != "reference.safetensors"]
+    assert not any(one in path.read_bytes() for one in data for path in others)
+
+
+def test_thresholds_lie_just_above_every_held_out_score(exported, run_path):
+    run = load_run(run_path)
+    with torch.no_grad():
+        images = [golden.to_input(picture) for name, picture in choose_pictures(run).items() if "held-out" in name]
+        scores = golden.score_maps(np.concatenate([run.model(torch.from_numpy(image))[0].numpy() for image in images]))
+    threshold = exported[0].bundle.threshold("fp32")
+    assert threshold.source == "calibrated" and threshold.good_image_count == 3
+    assert (
+        threshold.value is not None and threshold.value > scores.max() - find_tolerance("engine.map", "fp32").absolute
+    )
+
+
+def test_half_precision_weights_make_a_smaller_bundle_and_say_what_rounding_did(run_path, exported, tmp_path):
+    export = export_run(run_path, tmp_path / "half.ndp", ExportSettings(weights="fp16"))
+    bundle = open_bundle(export.bundle.path)
+    assert export.size_bytes < 0.7 * exported[0].size_bytes
+    rounding = bundle.manifest.parity["weight_rounding"]["map_max_abs_difference"]
+    assert 0 < rounding < 1e-2
+    assert "float16" in bundle.manifest.golden["made_by"]
+    assert len(bundle.golden().image) == 2
+    assert_close(bundle.golden().map, exported[0].bundle.golden().map[:2], "half_weights", "float32")
+
+
+def test_plain_export_names_no_rewrites_and_gives_the_same_golden_vectors(run_path, exported, tmp_path):
+    export = export_run(run_path, tmp_path / "plain.ndp", ExportSettings(rewrite=False))
+    assert export.bundle.manifest.model.rewrites == ()
+    golden_file = "golden.safetensors"
+    assert (export.bundle.path / golden_file).read_bytes() == (exported[0].bundle.path / golden_file).read_bytes()
+
+
+def test_exporting_twice_gives_identical_files(run_path, exported, tmp_path):
+    export = export_run(run_path, tmp_path / "surface.ndp")
+    assert export.bundle.manifest.files == exported[0].bundle.manifest.files
+    assert export.bundle.fingerprint == exported[0].bundle.fingerprint
+
+
+def test_a_bundle_that_is_there_stays_unless_overwriting_is_asked_for(run_path, tmp_path):
+    path = tmp_path / "a.ndp"
+    path.mkdir()
+    with pytest.raises(StorageError, match="--overwrite"):
+        export_run(run_path, path)
+    assert not list(path.iterdir())
+
+
+def test_a_difference_from_pytorch_writes_nothing(run_path, tmp_path, monkeypatch):
+    narrow = dataclasses.replace(find_tolerance("engine.map", "fp32"), absolute=-1.0)
+    monkeypatch.setattr(parity, "find_tolerance", lambda operation, precision: narrow)
+    with pytest.raises(EngineError, match="No bundle was written"):
+        export_run(run_path, tmp_path / "a.ndp")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"run\.json"):
+        export_run(tmp_path / "nothing", tmp_path / "a.ndp")
+
+
+def test_an_unfinished_run_is_refused_with_the_command_that_finishes_it(copied_run, tmp_path):
+    document = json.loads((copied_run / "run.json").read_text())
+    (copied_run / "run.json").write_text(json.dumps({**document, "finished": False}))
+    with pytest.raises(RunError, match="ndp-rt train surface -o run --resume"):
+        export_run(copied_run, tmp_path / "a.ndp")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "reference.png", "calibration.json", "run.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_damaged_run_is_refused(copied_run, tmp_path, name, damage):
+    content = (copied_run / name).read_bytes()
+    (copied_run / name).unlink()
+    if damage == "cut":
+        (copied_run / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(RunError):
+        export_run(copied_run, tmp_path / "a.ndp")
+
+
+def test_weights_of_another_network_are_refused(copied_run, tmp_path):
+    document = json.loads((copied_run / "run.json").read_text())
+    (copied_run / "run.json").write_text(json.dumps({**document, "width": 6}))
+    with pytest.raises(RunError, match="does not hold this run's weights"):
+        export_run(copied_run, tmp_path / "a.ndp")
+
+
+def test_a_held_out_image_that_is_gone_is_named(copied_run, tmp_path):
+    (copied_run / "calibration.json").write_text(json.dumps(["/nowhere/good.png"]))
+    with pytest.raises(RunError, match=r"/nowhere/good\.png"):
+        export_run(copied_run, tmp_path / "a.ndp")
+
+
+def test_a_run_without_held_out_images_gets_no_threshold(copied_run, tmp_path):
+    (copied_run / "calibration.json").write_text("[]")
+    export = export_run(copied_run, tmp_path / "a.ndp")
+    threshold = open_bundle(export.bundle.path).threshold("fp32")
+    assert (threshold.value, threshold.source) == (None, "none")
+    assert "no good images" in threshold.note
+
+
+@pytest.mark.parametrize("settings", [{"weights": "int4"}, {"false_alarm_rate": 1.5}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(InputError):
+        ExportSettings(**settings)
+
+
+def test_command_prints_size_parity_and_thresholds(run_path, tmp_path, capsys):
+    path = tmp_path / "surface.ndp"
+    assert main(["export", str(run_path), "-o", str(path), "--weights", "fp16", "--false-alarm-rate", "0.01"]) == 0
+    printed = capsys.readouterr().out
+    assert "fp16 weights" in printed and "difference from PyTorch on 5 images" in printed
+    assert "threshold fp32" in printed and "it takes 299" in printed
+    assert main(["export", str(run_path), "-o", str(path)]) == 1
+    assert "exists already" in capsys.readouterr().err
