@@ -113,6 +113,11 @@ class Backend(Protocol):
         ...
 
 
+def one_line(error: Exception) -> str:
+    """Return a library's message, often several lines with its own source paths, as one line for ours."""
+    return " ".join(str(error).split())
+
+
 class BoundArrays:
     """The arrays that a backend holds pointers into, kept alive, and compared by identity at every call."""
 

@@ -1,18 +1,20 @@
 """Engines by ONNX Runtime on the CPU, fp32 only: a second opinion on every answer, and a rival in the benchmark."""
 
 import importlib.metadata
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.engines.base import BackendStatus, BoundArrays, EngineOptions, FloatArray, check_arrays
-from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
+from ndp_rt.engines.base import BackendStatus, BoundArrays, EngineOptions, FloatArray, check_arrays, one_line
+from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError, StorageError
 from ndp_rt.specs import TensorSpec
 
 NAME = "onnxruntime"
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.weights"
+FULL_DISK_BYTES = 2**20
 BATCH_AXIS = "n"  # the batch axis's name in every bundle
 REMEDY = "pip install 'ndp-rt[onnxruntime]'"
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
@@ -55,7 +57,9 @@ class OnnxRuntimeEngine:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
-            raise EngineError(f"ONNX Runtime failed while it ran: {error}. Rebuild with --rebuild.") from error
+            raise EngineError(
+                f"ONNX Runtime failed while it ran: {one_line(error)}. Rebuild with --rebuild."
+            ) from error
 
     def _bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
         """Let the session read and write the caller's own memory."""
@@ -104,7 +108,12 @@ class OnnxRuntimeBackend:
         # Otherwise weights that no optimisation touched would stay references into the bundle's own file.
         settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS_FILE)
         settings.log_severity_level = 3  # it warns that the file suits this CPU alone; the cache's key says so
-        _open_session(runtime, onnx_path, settings)
+        try:
+            _open_session(runtime, onnx_path, settings)
+        except EngineError as error:
+            if shutil.disk_usage(artifact).free < FULL_DISK_BYTES:  # which its own message does not say
+                raise StorageError(f"{artifact}: no space is left for the engine. Free some space there.") from error
+            raise
         return {"artifact_bytes": sum(path.stat().st_size for path in artifact.iterdir())}
 
     def load(self, artifact: Path, options: EngineOptions) -> OnnxRuntimeEngine:
@@ -135,7 +144,7 @@ def _open_session(runtime: Any, path: Path, settings: Any) -> Any:
     try:
         return runtime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
-        raise EngineError(f"ONNX Runtime refuses {path}: {error}") from error
+        raise EngineError(f"ONNX Runtime refuses {path}: {one_line(error)}") from error
 
 
 def count_precisions(model_path: Path) -> dict[str, dict[str, int]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.device import BF16_FLAGS, find_cpu
-from ndp_rt.engines.base import BackendStatus, BoundArrays, EngineOptions, FloatArray, check_arrays
+from ndp_rt.engines.base import BackendStatus, BoundArrays, EngineOptions, FloatArray, check_arrays, one_line
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
 from ndp_rt.specs import TensorSpec
 
@@ -76,7 +76,9 @@ class OpenVinoEngine:
             request.start_async()  # with wait(): half the overhead of infer() (gpu.md); both release the GIL
             request.wait()
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed while it ran: {error}. Rebuild the engine with --rebuild.") from error
+            raise EngineError(
+                f"OpenVINO failed while it ran: {one_line(error)}. Rebuild the engine with --rebuild."
+            ) from error
 
     def _bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
         """Let the request read and write the caller's own memory."""
@@ -127,7 +129,7 @@ class OpenVinoBackend:
             model.reshape(shapes)
             blob = core.compile_model(model, "CPU", config).export_model()
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO refuses {onnx_path}: {error}. Export the bundle again.") from error
+            raise EngineError(f"OpenVINO refuses {onnx_path}: {one_line(error)} Export the bundle again.") from error
         content = blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob)
         (artifact / BLOB_FILE).write_bytes(content)
         return {"artifact_bytes": len(content)}
@@ -137,7 +139,7 @@ class OpenVinoBackend:
         try:
             return OpenVinoEngine(core.import_model((artifact / BLOB_FILE).read_bytes(), "CPU", config))
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO refuses {artifact / BLOB_FILE}: {error}.") from error
+            raise EngineError(f"OpenVINO refuses {artifact / BLOB_FILE}: {one_line(error)}") from error
 
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
         wanted = PRECISIONS[precision]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -185,6 +186,14 @@ def test_a_full_disk_is_a_storage_error_that_leaves_nothing(
     with pytest.raises(StorageError, match=f"{os.strerror(code)}.*NDP_RT_CACHE"):
         worker.build(make_job(bundle, tmp_path), lambda line: None)
     assert not [path for path in (tmp_path / "engines").iterdir() if path.is_dir()]
+
+
+def test_a_disk_that_fills_under_onnxruntime_is_a_storage_error(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(StorageError, match="no space is left"):
+        BACKENDS["onnxruntime"].compile(bundle.stage_path("fused"), tmp_path / "not-there", build.EngineOptions())
 
 
 def test_a_cache_that_cannot_be_made_is_a_storage_error(bundle: Bundle, tmp_path: Path) -> None:
