@@ -77,7 +77,7 @@ class OpenVinoEngine:
             request.wait()
         except RuntimeError as error:
             raise EngineError(
-                f"OpenVINO failed while it ran: {one_line(error)}. Rebuild the engine with --rebuild."
+                f"OpenVINO failed to run: {one_line(error)} Build with --rebuild."
             ) from error
 
     def _bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
