@@ -1,6 +1,7 @@
 """What is packaged: the map of setup.py, the links in ndp_rt/, the wheel and the source archive hold the same."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -125,3 +126,12 @@ def test_the_installed_wheel_imports_from_an_empty_folder(checkout: Path, tmp_pa
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert all(path.startswith(str(tmp_path / "site")) for path in done.stdout.split())
+
+
+def test_what_ships_names_no_folder_of_the_machine_that_made_it() -> None:
+    for path in (ROOT / "ndp_rt" / "data").rglob("*"):
+        if path.suffix in {".json", ".txt", ".md"}:
+            found = re.findall(
+                r"(?<![\w.:/])/(?:home|root|work|tmp|Users|mnt)/[\w./-]*", path.read_text(encoding="utf-8")
+            )
+            assert found == [], path.name
