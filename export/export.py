@@ -255,10 +255,17 @@ def _trace_origin(document: Mapping[str, Any], settings: ExportSettings) -> dict
     return {
         "commands": [*document.get("commands", []), settings.command],
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **{key: document[key] for key in kept if key in document},
+        **{key: _name_folder(document[key]) for key in kept if key in document},
         "versions": {"training": document.get("versions", {}), "export": find_versions()},
         "machine": {"training": document.get("machine", {}), "export": {"processor": processor_name()}},
     }
+
+
+def _name_folder(fact: Any) -> Any:
+    """Return a fact with its folder by name alone: a bundle travels, and its maker's folders are nobody's business."""
+    if isinstance(fact, Mapping) and isinstance(fact.get("root"), str):
+        return {**fact, "root": Path(fact["root"]).name}
+    return fact
 
 
 def find_versions() -> dict[str, str]:
