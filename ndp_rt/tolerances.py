@@ -19,10 +19,10 @@ class Tolerance:
 TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("engine.map", "fp32"): Tolerance(absolute=1e-4, reason="the project's bound for an f32 engine against PyTorch"),
     ("engine.score", "fp32"): Tolerance(absolute=1e-4, reason="a smoothed map's maximum moves no more than the map"),
-    ("engine.map", "bf16"): Tolerance(
-        absolute=1e-1, reason="8 significant bits through some 30 layers, worst single pixel before smoothing"
-    ),
-    ("engine.score", "bf16"): Tolerance(absolute=5e-2, reason="smoothing averages 25 pixels' rounding errors"),
+    # bf16 has 8 significant bits. Measured over 60 asphalt images with a trained width-16 model: the worst pixel of the
+    # worst map 0.015, the worst score 0.006; three times that is allowed, a broken build is off by far more.
+    ("engine.map", "bf16"): Tolerance(absolute=5e-2, reason="8 significant bits through some 30 layers, worst pixel"),
+    ("engine.score", "bf16"): Tolerance(absolute=2e-2, reason="smoothing averages 25 pixels' rounding errors"),
     ("preprocess", "fp32"): Tolerance(absolute=2e-6, reason="OpenCV versions order float32 sums differently"),
 }
 
