@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ndp_rt.export.defects import TextureSource, clip_image, paint_defect
+from ndp_rt.export.defects import TextureSource, clip_image, paint_defect, paint_spots
 from ndp_rt.export.images import GoodImages, to_network
 from ndp_rt.export.settings import AugmentSettings, TrainSettings
 
@@ -67,6 +67,8 @@ def draw_batch(images: GoodImages, textures: TextureSource, settings: TrainSetti
         rng = np.random.default_rng([settings.seed, phase, step, index])
         image = images[int(rng.integers(len(images)))]
         crop = augment(rng, image, settings.crop_px, settings.augment)
+        if settings.augment.spot_share > 0.0 and rng.random() < settings.augment.spot_share:
+            crop = paint_spots(rng, crop, textures, settings.defects)
         painted, mask = paint_defect(rng, crop, textures, settings.defects)
         good.append(crop)
         defective.append(painted)

@@ -18,6 +18,7 @@ TextureSource = Callable[[np.random.Generator, int, int], FloatArray]
 
 LATTICE_CELLS = 64  # the gradient lattice repeats after so many cells, more than any mask spans
 SMALLEST_AREA_PX = 8
+SHORTEST_LINE_PX = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,9 @@ class DefectSettings:
     line_share: float = 0.4  # one thin line: crack, scratch, thread; the rest is noise over the whole image
     texture_share: float = 0.4  # filled from the texture images
     shade_share: float = 0.4  # darkened or brightened only; the rest is the image itself, altered
+    darker_share: float = 0.55  # of those
     largest_area: float = 0.08  # of a blot
+    shortest_line: float = 0.0  # of the image's longer side; never below SHORTEST_LINE_PX
     smallest_opacity: float = 0.3
     smallest_shade: float = 0.08  # change of brightness, in image units
     smallest_change: float = 0.03  # a pixel whose neighbourhood changed by less is not labelled
@@ -110,11 +113,11 @@ def blob_mask(rng: np.random.Generator, height: int, width: int, area_px: float)
     return mask
 
 
-def line_mask(rng: np.random.Generator, height: int, width: int) -> BoolArray:
-    """Return a mask [height, width] of a thin line, 1 to 7 px wide, some with a branch, straight or winding."""
+def line_mask(rng: np.random.Generator, height: int, width: int, shortest_px: float = SHORTEST_LINE_PX) -> BoolArray:
+    """Return a mask [height, width] of a thin line, 1 to 7 px wide, some with branches, straight or winding."""
     side = max(height, width)
     along, across, _ = axes(rng, height, width)
-    length_px = log_uniform(rng, 8.0, 2.0 * side)
+    length_px = log_uniform(rng, shortest_px, 2.0 * side)
     width_px = min(log_uniform(rng, 1.2, 7.0), length_px / 2.5)
     mask = _winding_line(rng, along, across, width_px) & (np.abs(along) < length_px / 2.0)
     while rng.random() < 0.3:
@@ -163,7 +166,8 @@ def draw_mask(rng: np.random.Generator, height: int, width: int, settings: Defec
             for _ in range(1 + int(rng.integers(3)) * (area_px < 0.004 * height * width)):
                 mask |= blob_mask(rng, height, width, area_px)
         elif kind < settings.blob_share + settings.line_share:
-            mask = line_mask(rng, height, width)
+            shortest_px = max(SHORTEST_LINE_PX, settings.shortest_line * max(height, width))
+            mask = line_mask(rng, height, width, shortest_px)
         else:
             mask = noise_mask(rng, height, width)
     return mask
@@ -187,7 +191,7 @@ def draw_fill(
             fill = fill + np.float32(rng.normal(0.0, 0.1))
         return clip_image(fill)
     if kind < settings.texture_share + settings.shade_share:
-        return _shade(rng, image, settings.smallest_shade)
+        return _shade(rng, image, settings)
     altered = np.rot90(image, int(rng.integers(4))) if height == width else image[::-1, ::-1]
     zoom = log_uniform(rng, 0.5, 3.0)
     middle = (width * rng.random(), height * rng.random())
@@ -197,17 +201,37 @@ def draw_fill(
     return clip_image(altered)
 
 
-def _shade(rng: np.random.Generator, image: FloatArray, smallest: float) -> FloatArray:
+def _shade(rng: np.random.Generator, image: FloatArray, settings: DefectSettings) -> FloatArray:
     """Return the image darker or brighter by a random amount, its contrast changed, some of it smeared or tinted."""
     fill = image
     if rng.random() < 0.4:
         sigma = log_uniform(rng, 0.7, 6.0)
         fill = cv2.GaussianBlur(fill, (0, 0), sigma).reshape(image.shape)
     mean = fill.mean(axis=(0, 1), keepdims=True)
-    shift = log_uniform(rng, smallest, 0.5) * (1.0 if rng.random() < 0.45 else -1.0)
+    shift = log_uniform(rng, settings.smallest_shade, 0.5)
+    shift *= 1.0 if rng.random() < 1.0 - settings.darker_share else -1.0
     tint = np.ones(image.shape[2]) if rng.random() < 0.7 else rng.uniform(0.4, 1.2, image.shape[2])
     fill = (fill - mean) * rng.uniform(0.3, 1.2) + mean + shift * tint
     return clip_image(fill)
+
+
+def paint_spots(
+    rng: np.random.Generator, image: FloatArray, textures: TextureSource, settings: DefectSettings
+) -> FloatArray:
+    """Return the image [h, w, c] with harmless blots: what a surface shows when it is good all the same."""
+    height, width = image.shape[:2]
+    for _ in range(1 + int(rng.integers(5))):
+        if rng.random() < 0.2:
+            mask = noise_mask(rng, height, width)
+        else:
+            mask = blob_mask(rng, height, width, log_uniform(rng, SMALLEST_AREA_PX, 0.1 * height * width))
+        alpha = mask.astype(np.float32)
+        if rng.random() < 0.6:
+            alpha = cv2.GaussianBlur(alpha, (0, 0), log_uniform(rng, 0.5, 8.0))
+        alpha *= np.float32(rng.uniform(0.3, 1.0))
+        fill = draw_fill(rng, image, textures, settings)
+        image = clip_image(image * (1.0 - alpha[:, :, None]) + fill * alpha[:, :, None])
+    return image
 
 
 def paint_defect(

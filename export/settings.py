@@ -37,6 +37,7 @@ class AugmentSettings:
     blur_share: float = 0.15
     noise_share: float = 0.3
     noise: float = 0.02  # largest standard deviation
+    spot_share: float = 0.0  # of the images that get harmless blots; for surfaces where only lines are defects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,22 @@ class TrainSettings:
         return cls(**values)
 
 
+def _change_fields(kind: type[Any], changes: Mapping[str, float], option: str) -> Any:
+    """Return a settings dataclass with some numbers changed.
+
+    Raises:
+        InputError: a field that isn't there, or a value out of its range.
+    """
+    known = {field.name for field in dataclasses.fields(kind)}
+    unknown = sorted(set(changes) - known)
+    if unknown:
+        raise InputError(f"--{option} names {', '.join(unknown)}; {', '.join(sorted(known))} are taken.")
+    try:
+        return kind(**changes)
+    except ValueError as error:
+        raise InputError(f"--{option}: {error}") from error
+
+
 def preset_settings(preset: str, **changes: Any) -> TrainSettings:
     """Return a preset's settings with some of them changed.
 
@@ -118,6 +135,9 @@ def preset_settings(preset: str, **changes: Any) -> TrainSettings:
     if preset not in PRESET_WIDTH:
         raise InputError(f"preset is '{preset}'; one of {', '.join(sorted(PRESET_WIDTH))} is taken.")
     values: dict[str, Any] = {"preset": preset, "width": PRESET_WIDTH[preset]}
+    for name, kind in (("defects", DefectSettings), ("augment", AugmentSettings)):
+        if isinstance(changes.get(name), dict):
+            changes[name] = _change_fields(kind, changes[name], name)
     if preset == "paper":
         side = max(changes.get("height_px", 256), changes.get("width_px", 256))
         values |= {"crop_px": side, "learning_rate": 1e-4, "schedule": "constant"}

@@ -38,7 +38,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--precision", choices=("bf16", "fp32"), help="bf16: mixed precision (default)")
     parser.add_argument("--device", metavar="NAME", help="cpu (default) or a CUDA device of PyTorch's")
+    parser.add_argument(
+        "--defects",
+        type=_changes,
+        metavar="NAME=NUMBER,...",
+        help="what is known of the defects to expect, such as line_share=0.9,blob_share=0.05 for cracks "
+        "(names: DefectSettings)",
+    )
+    parser.add_argument(
+        "--augment",
+        type=_changes,
+        metavar="NAME=NUMBER,...",
+        help="how good images vary, such as spot_share=0.5 where stains are harmless (names: AugmentSettings)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
+
+
+def _changes(text: str) -> dict[str, float]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    try:
+        return {name: float(value) for name, _, value in pairs}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}': NAME=NUMBER,NAME=NUMBER,... is taken") from error
 
 
 def _pair(text: str) -> tuple[int, int]:
@@ -83,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
         "device": args.device,
         "height_px": args.size and args.size[0],
         "width_px": args.size and args.size[1],
+        "defects": args.defects,
+        "augment": args.augment,
     }
     request = TrainRequest(
         data=args.data,
