@@ -15,7 +15,7 @@ from ndp_rt.bundle.open import Bundle
 from ndp_rt.errors import DataError
 from ndp_rt.imaging import read_image
 from ndp_rt.inspector import Inspector
-from ndp_rt.overlays import Picture, draw_overlay, encode_png
+from ndp_rt.overlays import HEADER_PX, Picture, draw_overlay, encode_png
 from ndp_rt.result import Result
 from ndp_rt.results import write_atomically
 
@@ -138,7 +138,7 @@ def make_row(one: Inspected) -> str:
     kind = "good" if one.kind == "good" else f"painted {one.kind}"
     verdict = "as it should be" if one.is_right else "WRONG"
     _, content = cv2.imencode(
-        ".jpg", cv2.cvtColor(one.picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        ".jpg", cv2.cvtColor(one.picture[HEADER_PX:], cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )
     picture = base64.b64encode(content.tobytes()).decode()
     return (
@@ -153,7 +153,7 @@ def draw_scores(inspected: Sequence[Inspected]) -> str:
     """Return the scores on one axis as SVG: good above, painted defects below, the threshold as a line."""
     scores = np.array([one.result.score for one in inspected])
     threshold = inspected[0].result.threshold
-    top = max(float(scores.max()), threshold) * 1.08
+    top = max(float(scores.max()), threshold, 1e-6) * 1.08
     left, width = 110, 800
 
     def place(value: float) -> float:
@@ -169,7 +169,7 @@ def draw_scores(inspected: Sequence[Inspected]) -> str:
     x = place(threshold)
     ticks = [
         f'<text x="{place(value):.1f}" y="124" text-anchor="middle">{value:.2g}</text>'
-        for value in np.linspace(0, top / 1.08, 5)
+        for value in choose_ticks(top)
     ]
     return (
         '<svg viewBox="0 0 960 140" role="img" aria-label="scores of all photographs">'
@@ -178,6 +178,14 @@ def draw_scores(inspected: Sequence[Inspected]) -> str:
         f'<line x1="{x:.1f}" y1="18" x2="{x:.1f}" y2="106" class="threshold"/>'
         f'<text x="{x:.1f}" y="12" text-anchor="middle">threshold</text>{"".join(marks)}</svg>'
     )
+
+
+def choose_ticks(top: float) -> list[float]:
+    """Return three to seven round values from 0 up to `top`."""
+    step = 10.0 ** np.floor(np.log10(top))
+    while top / step < 3:
+        step /= 2
+    return [float(value) for value in np.arange(0.0, top, step)]
 
 
 TEMPLATE = """\
@@ -214,7 +222,7 @@ pre { white-space: pre-wrap; word-break: break-word; font-size: 13px; }
 <div class="figures">
 <div><b>@good@</b>good photographs passed</div>
 <div><b>@found@</b>painted defects found</div>
-<div><b>@median@</b>an image, image in memory to decision (median)</div>
+<div><b>@median@</b>from image in memory to decision (median)</div>
 </div>
 <div class="plot">@plot@</div>
 <p class="note">Decision: a defect where score &ge; threshold = @threshold@. Engine: @engine@. Model: @model@.

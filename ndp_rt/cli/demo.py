@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
         page = write_page(inspected, inspector.bundle, engine, args.out)
         print_table(console, inspected)
     right = sum(one.is_right for one in inspected)
-    console.print(f"{right} of {len(inspected)} decisions as they should be. {PAINTED}")
+    threshold = inspected[0].result.threshold
+    console.print(f"Threshold {threshold:.4f}: {right} of {len(inspected)} decisions as they should be.")
+    console.print(PAINTED)
     console.print(f"Overlays: {args.out / 'overlays'}", markup=False)
     console.print(f"Summary:  {page}   ({time.perf_counter() - start:.1f} s in all)", markup=False)
     return 0
@@ -60,8 +62,7 @@ def print_table(console: "Console", inspected: "list[Inspected]") -> None:
     from rich.table import Table
 
     table = Table("image", "kind", box=SIMPLE, pad_edge=False)
-    for heading in ("score", "threshold"):
-        table.add_column(heading, justify="right")
+    table.add_column("score", justify="right")
     table.add_column("decision")
     table.add_column("ms", justify="right")
     for one in inspected:
@@ -71,7 +72,6 @@ def print_table(console: "Console", inspected: "list[Inspected]") -> None:
             escape(one.path.name),
             "good" if one.kind == "good" else f"painted {escape(one.kind)}",
             f"{result.score:.4f}",
-            f"{result.threshold:.4f}",
             decision if one.is_right else f"{decision} [bold](wrong)[/bold]",
             f"{result.timings_ms['total']:.1f}",
         )

@@ -75,6 +75,6 @@ def test_says_so_when_its_photographs_are_missing(
 def test_the_packages_own_demo_tells_good_from_painted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "-o", str(tmp_path)]) == 0
     count = len(list(IMAGES.glob("good_*.png"))) + len(list(IMAGES.glob("defect_*.png")))
-    right = int(capsys.readouterr().out.split(" decisions as they should be")[0].split()[-3])
+    right = int(capsys.readouterr().out.split(" decisions as they should be")[0].split()[-3])  # "... 8 of 9"
     assert right >= 0.8 * count
     assert len(list((tmp_path / "overlays").iterdir())) == count
