@@ -31,7 +31,14 @@ def test_a_folder_without_images_is_one_line_and_exit_1(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    "option", [["--steps", "5"], ["--size", "big"], ["--minutes", "-1"], ["--steps", "1,2", "--epochs", "1,2"]]
+    "option",
+    [
+        ["--steps", "5"],
+        ["--size", "big"],
+        ["--minutes", "-1"],
+        ["--defects", "line_share"],
+        ["--steps", "1,2", "--epochs", "1,2"],
+    ],
 )
 def test_wrong_usage_is_exit_2(option: list[str], tmp_path: Path) -> None:
     try:

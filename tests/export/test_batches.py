@@ -71,6 +71,17 @@ def test_defect_free_batches_equal_their_good_images(
     assert batch.mask.sum() == 0
 
 
+def test_harmless_spots_are_in_the_good_image_too(
+    images: GoodImages, textures: TextureImages, settings: TrainSettings
+) -> None:
+    quiet = replace(NO_CHANGE, spot_share=1.0)
+    spotted = replace(settings, defects=DefectSettings(defect_free_share=1.0), augment=quiet)
+    plain = replace(spotted, augment=NO_CHANGE)
+    batch = draw_batch(images, textures, spotted, 1, 0)
+    np.testing.assert_array_equal(batch.good, batch.defective)
+    assert not np.array_equal(batch.good, draw_batch(images, textures, plain, 1, 0).good)
+
+
 def test_without_jitter_a_crop_is_a_part_of_the_image(rng: np.random.Generator) -> None:
     image = np.arange(90 * 70, dtype=np.float32).reshape(90, 70, 1) / 6300.0
     crop = augment(rng, image, 64, NO_CHANGE)

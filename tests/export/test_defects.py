@@ -12,6 +12,7 @@ from ndp_rt.export.defects import (
     log_uniform,
     noise_mask,
     paint_defect,
+    paint_spots,
     perlin,
 )
 
@@ -114,6 +115,31 @@ def test_the_same_seed_paints_the_same_defect(rng: np.random.Generator) -> None:
     first, second = (paint_defect(np.random.default_rng(5), surface, checkered, ALWAYS) for _ in range(2))
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_lines_reach_the_length_asked_for(rng: np.random.Generator) -> None:
+    long = DefectSettings(defect_free_share=0.0, line_share=1.0, blob_share=0.0, shortest_line=1.0)
+    extents = []
+    for _ in range(30):
+        rows, columns = np.nonzero(draw_mask(rng, 128, 128, long))
+        extents.append(max(np.ptp(rows), np.ptp(columns)))
+    assert np.median(extents) > 60  # of 128; the border cuts many
+
+
+def test_darker_defects_are_darker(rng: np.random.Generator) -> None:
+    dark = DefectSettings(defect_free_share=0.0, texture_share=0.0, shade_share=1.0, darker_share=1.0)
+    surface = make_surface(rng, 64, 64, 1)
+    for _ in range(15):
+        painted, label = paint_defect(rng, surface, checkered, dark)
+        if label.any():
+            assert painted[label].mean() < surface[label].mean()
+
+
+def test_spots_change_a_good_image_within_its_range(rng: np.random.Generator) -> None:
+    surface = make_surface(rng, 64, 64, 3)
+    spotted = [paint_spots(rng, surface, checkered, ALWAYS) for _ in range(10)]
+    assert all(s.shape == surface.shape and 0.0 <= s.min() <= s.max() <= 1.0 for s in spotted)
+    assert sum(not np.array_equal(s, surface) for s in spotted) >= 8
 
 
 def test_rejects_a_share_above_one() -> None:

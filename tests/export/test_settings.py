@@ -55,6 +55,19 @@ def test_rejects_values_out_of_range_by_name(name: str, value: Any) -> None:
         preset_settings("edge", **{name: value})
 
 
+def test_single_fields_of_defects_and_augment_are_changed() -> None:
+    settings = preset_settings("edge", defects={"line_share": 1.0, "blob_share": 0.0}, augment={"spot_share": 0.5})
+    assert settings.defects.line_share == 1.0
+    assert settings.defects.texture_share == TrainSettings().defects.texture_share
+    assert settings.augment.spot_share == 0.5
+
+
+@pytest.mark.parametrize(("option", "value"), [("defects", {"lines": 1.0}), ("defects", {"line_share": 2.0})])
+def test_rejects_unknown_fields_and_shares_above_one(option: str, value: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=f"--{option}.*{next(iter(value))}"):
+        preset_settings("edge", **{option: value})
+
+
 def test_rejects_an_unknown_preset() -> None:
     with pytest.raises(InputError, match="edge, paper"):
         preset_settings("huge")
