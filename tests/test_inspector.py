@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -363,3 +364,24 @@ def test_does_not_call_a_map_that_is_not_finite_good(one: Inspector) -> None:
 def test_uses_the_bundles_threshold_unless_told_otherwise(tiny_bundle: Path) -> None:
     with Inspector.open(tiny_bundle, threads=1) as opened:
         assert opened.threshold == open_bundle(tiny_bundle).threshold("fp32").value
+
+
+def test_a_call_allocates_its_result_and_little_else(tiny_bundle: Path, rng: np.random.Generator) -> None:
+    image = draw_image(rng, SIDE, SIDE, 3)
+    with Inspector.open(tiny_bundle, plan="staged", threads=1, threshold=2.0) as opened:
+        tracemalloc.start()
+        try:
+            for _ in range(10):
+                result = opened.inspect(image)
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            for _ in range(100):
+                result = opened.inspect(image)
+            after, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    map_bytes = result.anomaly_map.nbytes
+    print(f"kept {after - before} bytes in 100 calls, {peak - before} more in one; a map has {map_bytes}")
+    small = 65536  # the interpreter's and the backend's own lists of freed objects, which do not grow
+    assert after - before < small  # one result has taken the place of another: 100 maps would be 1.6 MB
+    assert peak - before < map_bytes + small  # this result beside the last one
