@@ -69,7 +69,7 @@ def draw_contours(picture: Picture, anomaly_map: FloatArray, threshold: float) -
     outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     scale = np.array([picture.shape[1] / mask.shape[1], picture.shape[0] / mask.shape[0]])
     points = [np.round(((line + 0.5) * scale - 0.5) * (1 << SHIFT)).astype(np.int32) for line in outlines]
-    for colour, thickness in ((CONTOUR_EDGE, 3), (CONTOUR, 1)):
+    for colour, thickness in ((CONTOUR_EDGE, 4), (CONTOUR, 2)):
         cv2.polylines(picture, points, True, colour, thickness, cv2.LINE_AA, SHIFT)
 
 

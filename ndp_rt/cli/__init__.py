@@ -77,6 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NdpRtError as error:
         print(f"ndp-rt: error: {error}", file=sys.stderr)
         return EXIT_ERROR
+    except MemoryError as error:
+        print(
+            f"ndp-rt: error: not enough memory ({error or 'no details'}); use smaller images or batches, or a machine "
+            "with more.",
+            file=sys.stderr,
+        )
+        return EXIT_ERROR
     except KeyboardInterrupt:
         print("ndp-rt: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -75,6 +75,15 @@ def test_our_errors_are_one_line_and_end_with_1(
     assert capsys.readouterr().err == "ndp-rt: error: x.ndp: is damaged. Export it again.\n"
 
 
+def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(args: argparse.Namespace) -> int:
+        raise MemoryError("Unable to allocate 3.00 GiB")
+
+    monkeypatch.setattr(cli, "load_command", lambda name: make_command(fail))
+    assert cli.main(["doctor"]) == 1
+    assert "not enough memory (Unable to allocate 3.00 GiB)" in capsys.readouterr().err
+
+
 def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt
