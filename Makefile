@@ -10,9 +10,7 @@ HAS_TORCH := $(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.fi
 demo: .venv/.base
 	@$(BIN)/python -m ndp_rt.cli demo
 
-# PyTorch may have been installed by hand since the last time; then the rest of [train] is still missing.
 test: .venv/.test
-	@if $(HAS_TORCH) && ! $(BIN)/python -c 'import onnxscript' 2>/dev/null; then $(BIN)/python tests/install_torch.py; fi
 	$(BIN)/python -m ruff check .
 	@if $(HAS_TORCH); then \
 		echo mypy; $(BIN)/python -m mypy; \

@@ -21,7 +21,7 @@ from tests.tolerances import assert_close
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
     """A real network's bundle: random weights where PyTorch is there to export it, else the package's own."""
-    if is_installed("torch") and is_installed("onnxscript"):
+    if is_installed("torch"):
         from ndp_rt.export.export import export_run
         from tests.export.random_run import write_random_run
 

@@ -28,7 +28,6 @@ HOMES: dict[str, tuple[str, ...]] = {
     "cupy": ("ndp_rt/device.py", "kernels/"),
     "torch": ("export/", "bench/peers/"),
     "torchvision": (),
-    "onnxscript": ("export/",),
     "onnx": ("export/", "ndp_rt/bundle/", "ndp_rt/engines/"),
     "sklearn": ("bench/",),
     "scipy": ("bench/",),
