@@ -168,8 +168,7 @@ def draw_scores(inspected: Sequence[Inspected]) -> str:
         )
     x = place(threshold)
     ticks = [
-        f'<text x="{place(value):.1f}" y="124" text-anchor="middle">{value:.2g}</text>'
-        for value in choose_ticks(top)
+        f'<text x="{place(value):.1f}" y="124" text-anchor="middle">{value:.2g}</text>' for value in choose_ticks(top)
     ]
     return (
         '<svg viewBox="0 0 960 140" role="img" aria-label="scores of all photographs">'
