@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import GOLDEN_FILE, REFERENCE_FILE, Bundle, Golden, open_bundle
-from ndp_rt.bundle.reference import replace_reference, replace_reference_file
+from ndp_rt.bundle.reference import replace_reference
 from ndp_rt.bundle.write import update_manifest, write_bundle
 from ndp_rt.calibration import threshold_from_good_scores
 from ndp_rt.engines.base import EngineOptions
@@ -25,6 +25,7 @@ from ndp_rt.kernels import host
 from ndp_rt.plan import open_plan
 from ndp_rt.plan.base import Plan
 from ndp_rt.plan.fused import compile_engine, put_beside_weights
+from ndp_rt.plan.reference_image import make_reference_file, read_features, round_to_picture
 from ndp_rt.specs import ThresholdSpec
 
 FloatArray = NDArray[np.float32]
@@ -94,13 +95,11 @@ def set_reference(path: Path, image_path: Path, *, backend: str = "openvino", th
     contract = bundle.manifest.input
     prepared = np.empty((1, 3, contract.height_px, contract.width_px), np.float32)
     preprocess(read_image(image_path), contract, prepared[0])
-    picture = np.round(prepared[0].transpose(1, 2, 0) * 255).astype(np.uint8)
-    # What reference.png holds is what the features are made of, so that they can be made again from it.
-    prepared[0] = picture.transpose(2, 0, 1) / np.float32(255)
+    picture = round_to_picture(prepared)  # what reference.png holds is what the features are made of
     plan = open_plan(bundle, plan="staged", backend=backend, batches=(1,), threads=threads)
     try:
         changed = _replace_files(bundle, plan.compute_features(prepared))
-        plan.use_reference(plan.make_reference(_read_features(changed[REFERENCE_FILE])))
+        plan.use_reference(plan.make_reference(read_features(changed[REFERENCE_FILE])))
         golden = recompute_golden(bundle.golden(), plan)
     finally:
         plan.close()
@@ -144,15 +143,10 @@ def to_tensors(golden: Golden) -> dict[str, NDArray[Any]]:
 def _replace_files(bundle: Bundle, features: dict[str, FloatArray]) -> dict[str, bytes]:
     """Return reference.safetensors and fused.onnx with other features."""
     file, graph = bundle.stage("fused").file, bundle.stage_path("fused").read_bytes()
-    reference = replace_reference_file((bundle.path / REFERENCE_FILE).read_bytes(), features)
+    reference = make_reference_file(bundle, features)
     if REFERENCE_FILE not in list_external_locations(graph):  # the graph holds the features itself
         graph = replace_reference(graph, features)
     return {REFERENCE_FILE: reference, file: graph}
-
-
-def _read_features(reference: bytes) -> dict[str, FloatArray]:
-    """Return f3, f4, f5 as every plan will read them: rounded to the type that the file has."""
-    return {name: np.asarray(value, np.float32) for name, value in load(reference).items()}
 
 
 def _check_fused(bundle: Bundle, changed: dict[str, bytes], golden: Golden, backend: str, threads: int | None) -> None:

@@ -18,6 +18,7 @@ from ndp_rt.imaging import Image, Preprocessor, check_image
 from ndp_rt.inspector_options import Options, find_threshold
 from ndp_rt.plan import open_plan
 from ndp_rt.plan.base import Plan
+from ndp_rt.plan.reference_image import make_reference_file, read_features, round_to_picture
 from ndp_rt.postprocess import Judgement, Postprocessor
 from ndp_rt.result import Result, Times
 from ndp_rt.streaming import FrameReader
@@ -258,8 +259,9 @@ class Inspector:
                 plan = self._open_plan()
                 self._check_image(image)
                 self._preprocess(image, prepared[0])
+                round_to_picture(prepared)
                 features = plan.compute_features(prepared)
-            reference = plan.make_reference(features)
+            reference = plan.make_reference(read_features(make_reference_file(self.bundle, features)))
             with self._lock:
                 self._open_plan().use_reference(reference)
 

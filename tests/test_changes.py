@@ -73,7 +73,6 @@ def test_a_running_inspector_gives_what_the_changed_bundle_gives(bundle: Path, p
         assert inspector.engine_hash != hash_before
     assert np.abs(running - before.anomaly_map).max() > 1e-6
     set_reference(bundle, photograph, threads=1)
-    # reference.png holds 8 bits, the running inspector the resized photograph's own values
     assert_close(running, inspect_noise(bundle), "map", "float32")
     for result in pair:
         assert_close(result.anomaly_map, running, "map", "float32")
