@@ -64,7 +64,7 @@ class Postprocessor:
 
     def decide(self, smoothed: FloatArray, anomaly_map: FloatArray) -> Judgement:
         """Score and decide on a smoothed map [h, w]; anomaly_map is the same at the size of the caller's image."""
-        score = float(smoothed.max())
+        score = float(np.max(smoothed))
         decided = is_defective(score, self.threshold)
         height_px, width_px = anomaly_map.shape
         defects = list_defects(smoothed, self.threshold, height_px, width_px, self.mm_per_pixel) if decided else ()
