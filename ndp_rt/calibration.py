@@ -27,9 +27,7 @@ def binomial_tail(count: int, rate: float, exceeding_count: int) -> float:
     log_hit, log_miss = math.log(rate), math.log1p(-rate)
     log_factorial = math.lgamma(count + 1)
     return math.fsum(
-        math.exp(
-            log_factorial - math.lgamma(k + 1) - math.lgamma(count - k + 1) + k * log_hit + (count - k) * log_miss
-        )
+        math.exp(log_factorial - math.lgamma(k + 1) - math.lgamma(count - k + 1) + k * log_hit + (count - k) * log_miss)
         for k in range(exceeding_count + 1)
     )
 

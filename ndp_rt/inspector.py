@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle, open_bundle
-from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ClosedError, InputError
 from ndp_rt.imaging import Image, Preprocessor, check_image
 from ndp_rt.inspector_options import Options, find_threshold
-from ndp_rt.plan import open_plan
-from ndp_rt.plan.base import Plan
-from ndp_rt.plan.reference_image import make_reference_file, read_features, round_to_picture
-from ndp_rt.postprocess import Judgement, Postprocessor
+from ndp_rt.plan.open_runner import open_runner
+from ndp_rt.plan.runner import Runner, Slot
+from ndp_rt.postprocess import Judge, Judgement
 from ndp_rt.result import Result, Times
 from ndp_rt.streaming import FrameReader
 from ndp_rt.tiling import Tile, cut_tile, list_tiles
@@ -38,28 +36,20 @@ class Inspector:
     does not travel with it.
     """
 
-    def __init__(self, options: Options, bundle: Bundle, plan: Plan, threshold: float) -> None:
+    def __init__(self, options: Options, bundle: Bundle, runner: Runner, threshold: float) -> None:
         """Use `Inspector.open`."""
         contract = bundle.manifest.input
         self.bundle = bundle
         self._threshold = threshold
         self._options = options
-        self._plan: Plan | None = plan
+        self._runner: Runner | None = runner
         self._lock = threading.Lock()
         self._reference_lock = threading.Lock()
-        self._limits = ImageLimits()
         self._tile_size_px = contract.height_px, contract.width_px
-        self._preprocess = Preprocessor(contract, channels=options.channels)
-        self._postprocess = Postprocessor(*self._tile_size_px, threshold, options.mm_per_pixel)
-        shape = (plan.batch_sizes[-1], 3, *self._tile_size_px)
-        self._batch = np.zeros(shape, np.float32)  # zeros: the unused end of a batch is computed too
-        self._maps = np.empty((shape[0], 1, *shape[2:]), np.float32)
-        self._reconstructions = np.empty(shape, np.float32)
-        # Engines keep the arrays of the last call bound and know them by identity, so each size has its own views.
-        self._outputs = {n: (self._maps[:n], self._reconstructions[:n]) for n in plan.batch_sizes}
-        self._inputs = {n: self._batch[:n] for n in plan.batch_sizes}
-        self._batch_sizes = plan.batch_sizes
-        self._stage_names = plan.stage_names
+        self._judge = Judge(threshold, options.mm_per_pixel)
+        self._slot = runner.make_slot()
+        self._batch_sizes = runner.batch_sizes
+        self._stage_names = runner.stage_names
 
     @classmethod
     def open(
@@ -117,16 +107,7 @@ class Inspector:
         bundle = open_bundle(options.bundle)
         threshold = find_threshold(bundle, options)
         Preprocessor(bundle.manifest.input, channels=options.channels)  # refuses before engines are built
-        plan = open_plan(
-            bundle,
-            plan=options.plan or "fused",
-            backend=options.backend,
-            precision=options.precision,
-            batches=options.batches,
-            threads=options.threads,
-            build=options.build,
-        )
-        return cls(options, bundle, plan, threshold)
+        return cls(options, bundle, open_runner(bundle, options), threshold)
 
     def inspect(self, image: Image, *, keep_reconstruction: bool = False) -> Result:
         """Inspect one image.
@@ -140,14 +121,11 @@ class Inspector:
             ClosedError: after close().
         """
         with self._lock:
-            plan = self._open_plan()
-            start = time.perf_counter()
-            self._check_image(image)
-            self._preprocess(image, self._batch[0])
-            elapsed_ms = (time.perf_counter() - start) * 1e3
-            times = self._run(plan, self._inputs[self._batch_sizes[0]])
-            times.preprocess_ms = elapsed_ms
-            return self._judge(0, image.shape[0], image.shape[1], times, keep_reconstruction)
+            runner = self._open_runner()
+            height_px, width_px = runner.check_image(image)
+            runner.start(self._slot, (image,), self._batch_sizes[0], keep_reconstruction=keep_reconstruction)
+            runner.finish(self._slot)
+            return self._make_result(self._slot, 0, height_px, width_px, keep_reconstruction)
 
     def inspect_batch(self, images: Sequence[Image], *, keep_reconstruction: bool = False) -> list[Result]:
         """Inspect several images, in the largest batches that were built; all are checked before the first runs.
@@ -158,18 +136,18 @@ class Inspector:
             images: as for `inspect`; sizes may differ. None: an empty list comes back.
             keep_reconstruction: also return the network's reconstructions.
         """
-        for index, image in enumerate(images):
-            try:
-                self._check_image(image)
-            except InputError as error:
-                raise InputError(f"image {index} of the batch: {error}") from error
-        results: list[Result] = []
         with self._lock:
-            plan = self._open_plan()
+            runner = self._open_runner()
+            sizes_px = [_check_in_batch(runner, index, image) for index, image in enumerate(images)]
+            results: list[Result] = []
             while len(results) < len(images):
-                size = choose_batch_size(plan.batch_sizes, len(images) - len(results))
-                part = images[len(results) : len(results) + size]
-                results += self._inspect_part(plan, part, size, keep_reconstruction)
+                done = len(results)
+                size = choose_batch_size(self._batch_sizes, len(images) - done)
+                part = images[done : done + size]
+                runner.start(self._slot, part, size, keep_reconstruction=keep_reconstruction)
+                runner.finish(self._slot)
+                for index in range(len(part)):
+                    results.append(self._make_result(self._slot, index, *sizes_px[done + index], keep_reconstruction))
         return results
 
     def inspect_large(self, image: Image, *, overlap_px: int = 32) -> Result:
@@ -186,21 +164,21 @@ class Inspector:
             overlap_px: what neighbouring tiles share at least; 0 to half a tile.
         """
         start = time.perf_counter()
-        check_image(image, self._options.channels)
+        check_image(image, self._options.channels)  # not the runner's: only tiles are resized, so any size is taken
         height_px, width_px = image.shape[:2]
         tiles = list_tiles((height_px, width_px), self._tile_size_px, overlap_px)
         anomaly_map = np.full((height_px, width_px), -np.inf, np.float32)
         times = Times()
         with self._lock:
-            plan = self._open_plan()
-            while part := list(islice(tiles, plan.batch_sizes[-1])):
-                self._inspect_tiles(plan, image, part, anomaly_map, times)
+            runner = self._open_runner()
+            while part := list(islice(tiles, self._batch_sizes[-1])):
+                self._inspect_tiles(runner, image, part, anomaly_map, times)
             joined = time.perf_counter()
-            judgement = self._postprocess.decide(anomaly_map, anomaly_map)
+            judgement = self._judge.decide(anomaly_map, anomaly_map)
         end = time.perf_counter()
         times.postprocess_ms += (end - joined) * 1e3
         times.total_ms = (end - start) * 1e3
-        return self._make_result(judgement, times, None)
+        return self._pack_result(judgement, times, None)
 
     def stream(self, frames: Iterable[Image], *, keep_reconstruction: bool = False) -> Iterator[Result]:
         """Inspect frames as they come, the next being read and preprocessed while the current one is in the engine.
@@ -216,24 +194,21 @@ class Inspector:
             keep_reconstruction: also return the network's reconstructions.
         """
         with self._lock:
-            self._open_plan()
-        return self._stream(frames, keep_reconstruction)
+            runner = self._open_runner()
+        return self._stream(runner, frames, keep_reconstruction)
 
-    def _stream(self, frames: Iterable[Image], keep_reconstruction: bool) -> Iterator[Result]:
-        preprocess = Preprocessor(self.bundle.manifest.input, channels=self._options.channels)
+    def _stream(self, runner: Runner, frames: Iterable[Image], keep_reconstruction: bool) -> Iterator[Result]:
+        def start(slot: Slot, image: Image) -> tuple[int, int]:
+            height_px, width_px = runner.check_image(image)
+            runner.start(slot, (image,), self._batch_sizes[0], keep_reconstruction=keep_reconstruction)
+            return height_px, width_px
 
-        def check_and_preprocess(image: Image, out: FloatArray) -> None:
-            self._check_image(image)
-            preprocess(image, out)
-
-        reader = FrameReader(frames, check_and_preprocess, self._batch_sizes[0], *self._tile_size_px)
+        reader = FrameReader(frames, start, [runner.make_slot() for _ in range(runner.stream_slot_count)])
         try:
             for frame in reader:
                 with self._lock:
-                    plan = self._open_plan()
-                    times = self._run(plan, frame.batch)
-                    times.preprocess_ms = frame.preprocess_ms
-                    result = self._judge(0, frame.height_px, frame.width_px, times, keep_reconstruction)
+                    self._open_runner().finish(frame.slot)
+                    result = self._make_result(frame.slot, 0, frame.height_px, frame.width_px, keep_reconstruction)
                 reader.release(frame)
                 yield result
         finally:
@@ -253,26 +228,18 @@ class Inspector:
             InputError: an image of another form.
             EngineError: the changed model cannot be compiled; the old reference stays in use.
         """
-        prepared = np.empty((1, 3, *self._tile_size_px), np.float32)
         with self._reference_lock:
-            with self._lock:
-                plan = self._open_plan()
-                self._check_image(image)
-                self._preprocess(image, prepared[0])
-                round_to_picture(prepared)
-                features = plan.compute_features(prepared)
-            reference = plan.make_reference(read_features(make_reference_file(self.bundle, features)))
-            with self._lock:
-                self._open_plan().use_reference(reference)
+            runner = self._open_runner()
+            runner.check_image(image)
+            runner.set_reference(image)
 
     def close(self) -> None:
         """Free engines and buffers after the call in progress; twice is allowed, other calls raise ClosedError."""
         with self._lock:
-            plan, self._plan = self._plan, None
-            if plan is not None:
-                plan.close()
-                del self._batch, self._maps, self._reconstructions
-                del self._inputs, self._outputs, self._preprocess, self._postprocess
+            runner, self._runner = self._runner, None
+            if runner is not None:
+                runner.close()
+                del self._slot
 
     @property
     def threshold(self) -> float:
@@ -293,7 +260,7 @@ class Inspector:
     def engine_hash(self) -> str:
         """Names the engines, and the reference, that results come from."""
         with self._lock:
-            return self._open_plan().engine_hash
+            return self._open_runner().engine_hash
 
     def __enter__(self) -> "Inspector":
         return self
@@ -307,40 +274,25 @@ class Inspector:
         return Inspector._open, (self._options,)
 
     def __repr__(self) -> str:
-        state = "closed" if self._plan is None else f"threshold {self._threshold:.6g}"
+        state = "closed" if self._runner is None else f"threshold {self._threshold:.6g}"
         return f"<Inspector {self.bundle.path.name}: {self._options.backend} {self._options.precision}, {state}>"
 
-    def _open_plan(self) -> Plan:
-        if self._plan is None:
+    def _open_runner(self) -> Runner:
+        if self._runner is None:
             raise ClosedError("the inspector is closed; open another with Inspector.open().")
-        return self._plan
+        return self._runner
 
-    def _check_image(self, image: Image) -> None:
-        check_image(image, self._options.channels)
-        height_px, width_px = image.shape[:2]
-        limits = self._limits
-        if max(height_px, width_px) > limits.max_side_px or height_px * width_px > limits.max_image_px:
-            raise InputError(
-                f"image is {height_px} x {width_px} pixels; up to {limits.max_side_px} a side and "
-                f"{limits.max_image_px} in all are taken, for they are resized whole. Use inspect_large(), or cut it."
-            )
-
-    def _run(self, plan: Plan, batch: FloatArray) -> Times:
-        """Run the plan on a batch of a built size; the outputs are in the inspector's buffers."""
+    def _make_result(self, slot: Slot, index: int, height_px: int, width_px: int, keep_reconstruction: bool) -> Result:
+        """Make the result of one image of a finished batch."""
         start = time.perf_counter()
-        plan.run(batch, *self._outputs[len(batch)])
-        return Times(engine_ms=(time.perf_counter() - start) * 1e3, stages_ms=dict(plan.stage_timings_ms))
-
-    def _judge(self, index: int, height_px: int, width_px: int, times: Times, keep_reconstruction: bool) -> Result:
-        """Make the result of one image of the batch that ran last."""
-        start = time.perf_counter()
-        judgement = self._postprocess.judge(self._maps[index, 0], height_px, width_px)
-        kept = self._reconstructions[index].transpose(1, 2, 0).copy() if keep_reconstruction else None
+        judgement = self._judge.judge(slot.smooth(index), height_px, width_px)
+        kept = slot.copy_reconstruction(index) if keep_reconstruction else None
+        times = slot.times[index]
         times.postprocess_ms = (time.perf_counter() - start) * 1e3
         times.total_ms = times.preprocess_ms + times.engine_ms + times.postprocess_ms
-        return self._make_result(judgement, times, kept)
+        return self._pack_result(judgement, times, kept)
 
-    def _make_result(self, judgement: Judgement, times: Times, reconstruction: FloatArray | None) -> Result:
+    def _pack_result(self, judgement: Judgement, times: Times, reconstruction: FloatArray | None) -> Result:
         return Result(
             score=judgement.score,
             threshold=self._threshold,
@@ -351,42 +303,33 @@ class Inspector:
             reconstruction=reconstruction,
         )
 
-    def _inspect_part(self, plan: Plan, images: Sequence[Image], size: int, keep_reconstruction: bool) -> list[Result]:
-        """Inspect at most `size` images as one batch of that size."""
-        preprocess_ms = []
-        for image, out in zip(images, self._batch, strict=False):
-            start = time.perf_counter()
-            self._preprocess(image, out)
-            preprocess_ms.append((time.perf_counter() - start) * 1e3)
-        whole = self._run(plan, self._inputs[size])
-        results = []
-        for index, image in enumerate(images):
-            times = whole.share(len(images))
-            times.preprocess_ms = preprocess_ms[index]
-            height_px, width_px = image.shape[:2]
-            results.append(self._judge(index, height_px, width_px, times, keep_reconstruction))
-        return results
-
     def _inspect_tiles(
-        self, plan: Plan, image: Image, tiles: Sequence[Tile], anomaly_map: FloatArray, times: Times
+        self, runner: Runner, image: Image, tiles: Sequence[Tile], anomaly_map: FloatArray, times: Times
     ) -> None:
         """Inspect tiles of `image` as one batch and raise `anomaly_map` to what they show."""
-        size = choose_batch_size(plan.batch_sizes, len(tiles))
+        size = choose_batch_size(self._batch_sizes, len(tiles))
         if size < len(tiles):  # the last tiles fill no large batch
-            self._inspect_tiles(plan, image, tiles[:size], anomaly_map, times)
-            self._inspect_tiles(plan, image, tiles[size:], anomaly_map, times)
+            self._inspect_tiles(runner, image, tiles[:size], anomaly_map, times)
+            self._inspect_tiles(runner, image, tiles[size:], anomaly_map, times)
             return
+        slot = self._slot
+        runner.start(slot, [cut_tile(image, tile, self._tile_size_px) for tile in tiles], size)
+        runner.finish(slot)
         start = time.perf_counter()
-        for tile, out in zip(tiles, self._batch, strict=False):
-            self._preprocess(cut_tile(image, tile, self._tile_size_px), out)
-        times.preprocess_ms += (time.perf_counter() - start) * 1e3
-        times.add_run(self._run(plan, self._inputs[size]))
-        start = time.perf_counter()
-        for tile, raw_map in zip(tiles, self._maps[:, 0], strict=False):
-            smoothed = self._postprocess.smooth(raw_map)[: tile.height_px, : tile.width_px]
+        for index, tile in enumerate(tiles):
+            times.preprocess_ms += slot.times[index].preprocess_ms
+            times.add_run(slot.times[index])
+            smoothed = slot.smooth(index)[: tile.height_px, : tile.width_px]
             part = anomaly_map[tile.y_px : tile.y_px + tile.height_px, tile.x_px : tile.x_px + tile.width_px]
             np.maximum(part, smoothed, out=part)
         times.postprocess_ms += (time.perf_counter() - start) * 1e3
+
+
+def _check_in_batch(runner: Runner, index: int, image: Image) -> tuple[int, int]:
+    try:
+        return runner.check_image(image)
+    except InputError as error:
+        raise InputError(f"image {index} of the batch: {error}") from error
 
 
 def choose_batch_size(batch_sizes: Sequence[int], left_count: int) -> int:

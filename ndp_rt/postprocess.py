@@ -23,38 +23,48 @@ class Judgement:
     defects: tuple[Defect, ...]
 
 
-class Postprocessor:
-    """Postprocesses maps [h, w] of one size with memory of its own; one call at a time."""
+class Smoother:
+    """Smooths maps [h, w] of one size into memory of its own; one call at a time."""
 
-    def __init__(self, height_px: int, width_px: int, threshold: float, mm_per_pixel: float | None) -> None:
-        self.threshold = threshold
-        self.mm_per_pixel = mm_per_pixel
+    def __init__(self, height_px: int, width_px: int) -> None:
         self._smoothed = np.empty((height_px, width_px), np.float32)
         self._scratch = np.empty((height_px, width_px), np.float32)
 
-    def smooth(self, raw_map: FloatArray) -> FloatArray:
+    def __call__(self, raw_map: FloatArray) -> FloatArray:
         """Return the smoothed map in memory that the next call overwrites.
 
         Raises:
             EngineError: the map holds NaN or infinity.
         """
         if not np.isfinite(np.sum(raw_map)):  # one NaN or infinity makes the sum one
-            raise EngineError(
-                "the engine returned an anomaly map with values that are not finite, so there is no score. "
-                "Build it again with 'ndp-rt build-engine --rebuild', in fp32 if this was a lower precision."
-            )
+            raise not_finite()
         host.smooth(raw_map, self._smoothed, self._scratch)
         return self._smoothed
 
-    def judge(self, raw_map: FloatArray, height_px: int, width_px: int) -> Judgement:
-        """Smooth, score, decide and list defects.
+
+def not_finite() -> EngineError:
+    """Return the error of a map that holds NaN or infinity."""
+    return EngineError(
+        "the engine returned an anomaly map with values that are not finite, so there is no score. "
+        "Build it again with 'ndp-rt build-engine --rebuild', in fp32 if this was a lower precision."
+    )
+
+
+class Judge:
+    """Decides on smoothed maps by one threshold."""
+
+    def __init__(self, threshold: float, mm_per_pixel: float | None) -> None:
+        self.threshold = threshold
+        self.mm_per_pixel = mm_per_pixel
+
+    def judge(self, smoothed: FloatArray, height_px: int, width_px: int) -> Judgement:
+        """Score, decide and list defects.
 
         Args:
-            raw_map: float32 [h, w], dense: the network's map of one image.
+            smoothed: float32 [h, w], dense: the smoothed map at the network's size; not kept.
             height_px: rows of the caller's image.
             width_px: columns of the caller's image.
         """
-        smoothed = self.smooth(raw_map)
         if smoothed.shape == (height_px, width_px):
             anomaly_map = smoothed.copy()
         else:

@@ -356,9 +356,9 @@ def test_builds_nothing_when_told_so(tiny_bundle: Path, tmp_path: Path, monkeypa
 
 
 def test_does_not_call_a_map_that_is_not_finite_good(one: Inspector) -> None:
-    one._maps[:] = np.nan  # as an engine in a low precision might
+    one._slot.maps[:] = np.nan  # as an engine in a low precision might
     with pytest.raises(EngineError, match="not finite"):
-        one._postprocess.judge(one._maps[0, 0], SIDE, SIDE)
+        one._slot.smooth(0)
 
 
 def test_uses_the_bundles_threshold_unless_told_otherwise(tiny_bundle: Path) -> None:

@@ -57,9 +57,7 @@ class OnnxRuntimeEngine:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
-            raise EngineError(
-                f"ONNX Runtime failed to run: {one_line(error)} Build with --rebuild."
-            ) from error
+            raise EngineError(f"ONNX Runtime failed to run: {one_line(error)} Build with --rebuild.") from error
 
     def _bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
         """Let the session read and write the caller's own memory."""

@@ -76,9 +76,7 @@ class OpenVinoEngine:
             request.start_async()  # with wait(): half the overhead of infer() (gpu.md); both release the GIL
             request.wait()
         except RuntimeError as error:
-            raise EngineError(
-                f"OpenVINO failed to run: {one_line(error)} Build with --rebuild."
-            ) from error
+            raise EngineError(f"OpenVINO failed to run: {one_line(error)} Build with --rebuild.") from error
 
     def _bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
         """Let the request read and write the caller's own memory."""

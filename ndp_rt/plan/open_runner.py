@@ -1,0 +1,26 @@
+"""From how an inspector was opened to what it runs images through."""
+
+from ndp_rt.bundle.open import Bundle
+from ndp_rt.inspector_options import Options
+from ndp_rt.plan import open_plan
+from ndp_rt.plan.host_runner import HostRunner
+from ndp_rt.plan.runner import Runner
+
+
+def open_runner(bundle: Bundle, options: Options) -> Runner:
+    """Load a bundle's engines, building what is missing, and return what runs images through them.
+
+    Raises:
+        InputError: a name or number that is not taken.
+        EngineError: an engine cannot be built, is damaged, or is missing and `options.build` is False.
+    """
+    plan = open_plan(
+        bundle,
+        plan=options.plan or "fused",
+        backend=options.backend,
+        precision=options.precision,
+        batches=options.batches,
+        threads=options.threads,
+        build=options.build,
+    )
+    return HostRunner(bundle, plan, options.channels)
