@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 # Lowest first. A module may import its own level and those below it. A file of ndp_rt itself is listed by its name.
 LADDER: tuple[frozenset[str], ...] = (
     frozenset({"config", "specs", "errors", "tolerances"}),
-    frozenset({"device", "bundle", "imaging", "image_headers", "image_paths", "calibration", "defects", "result"}),
+    frozenset(
+        {"device", "cuda", "bundle", "imaging", "image_headers", "image_paths", "calibration", "defects", "result"}
+    ),
     frozenset({"engines", "kernels"}),
     frozenset({"plan", "postprocess", "streaming", "tiling", "inspector_options"}),
     frozenset({"inspector", "capi"}),
@@ -25,7 +27,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "tensorrt": ("ndp_rt/engines/tensorrt.py",),
     "openvino": ("ndp_rt/engines/openvino.py",),
     "onnxruntime": ("ndp_rt/engines/onnxruntime.py",),
-    "cupy": ("ndp_rt/device.py", "kernels/"),
+    "cupy": ("ndp_rt/cuda/", "kernels/"),
     "torch": ("export/", "bench/peers/"),
     "torchvision": (),
     "onnx": ("export/", "ndp_rt/bundle/", "ndp_rt/engines/"),
