@@ -203,7 +203,8 @@ class Inspector:
             runner.start(slot, (image,), self._batch_sizes[0], keep_reconstruction=keep_reconstruction)
             return height_px, width_px
 
-        reader = FrameReader(frames, start, [runner.make_slot() for _ in range(runner.stream_slot_count)])
+        slots = [runner.make_slot() for _ in range(runner.stream_slot_count)]
+        reader = FrameReader(frames, start, slots)
         try:
             for frame in reader:
                 with self._lock:
@@ -212,7 +213,9 @@ class Inspector:
                 reader.release(frame)
                 yield result
         finally:
-            reader.stop()
+            if reader.stop():
+                for slot in slots:
+                    runner.release_slot(slot)
 
     def set_reference(self, image: Image) -> None:
         """Use another defect-free image as the reference from the next inspection on.

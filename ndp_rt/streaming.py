@@ -56,11 +56,16 @@ class FrameReader(Generic[SlotT]):
         """Give the frame's slot back; it must not be used after this."""
         self._free.put(frame.slot)
 
-    def stop(self) -> None:
-        """Stop reading; waits for the frame that the source is about to give, at most STOP_WAIT_S."""
+    def stop(self) -> bool:
+        """Stop reading; waits for the frame that the source is about to give, at most STOP_WAIT_S.
+
+        Returns:
+            True if the worker has ended, so that nobody uses the slots any more.
+        """
         self._is_stopping.set()
         self._free.put(None)
         self._worker.join(STOP_WAIT_S)
+        return not self._worker.is_alive()
 
     def _read(self) -> None:
         try:

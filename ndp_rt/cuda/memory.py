@@ -11,7 +11,13 @@ from ndp_rt.cuda.driver import OUT_OF_MEMORY, CudaDevice, translate_errors
 from ndp_rt.errors import DeviceError
 
 # How CuPy's arrays hold each element type; neither CuPy nor NumPy has bfloat16.
-ARRAY_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "uint8": np.uint8}
+ARRAY_DTYPES = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": np.uint16,
+    "uint8": np.uint8,
+    "uint16": np.uint16,
+}
 
 
 class DeviceMemory:

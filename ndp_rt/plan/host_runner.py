@@ -81,6 +81,9 @@ class HostRunner:
     def make_slot(self) -> HostSlot:
         return HostSlot(self._contract, self.batch_sizes, self._channels)
 
+    def release_slot(self, slot: HostSlot) -> None:
+        """Nothing to do: its memory goes with the last who knows it."""
+
     def start(self, slot: HostSlot, images: Sequence[Image], size: int, *, keep_reconstruction: bool = False) -> None:
         slot.image_count, slot.size = len(images), size
         slot.times = []

@@ -64,7 +64,11 @@ class Runner(Protocol):
         ...
 
     def make_slot(self) -> Slot:
-        """Return new memory for batches of up to the largest size."""
+        """Return memory for batches of up to the largest size; it is the runner's, and goes with `close`."""
+        ...
+
+    def release_slot(self, slot: Any) -> None:
+        """Take a slot back, whether its batch was finished or not; the caller uses it no more."""
         ...
 
     def start(self, slot: Any, images: Sequence[Any], size: int, *, keep_reconstruction: bool = False) -> None:
