@@ -23,7 +23,7 @@ from ndp_rt.bench.record import Record, append_record, start_record
 from ndp_rt.bundle.open import Bundle, Golden, open_bundle
 from ndp_rt.errors import InputError, NdpRtError
 from ndp_rt.inspector import Inspector
-from ndp_rt.plan import open_plan
+from ndp_rt.plan.open_plan import open_plan
 
 FORMAT = "ndp-rt speed"
 FORMAT_VERSION = 1

@@ -22,9 +22,9 @@ from ndp_rt.engines.golden import check_engines
 from ndp_rt.imaging import preprocess, read_image
 from ndp_rt.inspector import Inspector
 from ndp_rt.kernels import host
-from ndp_rt.plan import open_plan
 from ndp_rt.plan.base import Plan
 from ndp_rt.plan.fused import compile_engine, put_beside_weights
+from ndp_rt.plan.open_plan import open_plan
 from ndp_rt.plan.reference_image import make_reference_file, read_features, round_to_picture
 from ndp_rt.specs import ThresholdSpec
 

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.decision import lowest_reaching
+
 FloatArray = NDArray[np.float32]
 
 STRIP_PX = 2**22  # pixels labelled at once: bounds the labels to 16 MiB whatever the map's size
@@ -39,20 +41,6 @@ class Regions:
     boxes: NDArray[np.int64]
     areas: NDArray[np.int64]
     peaks: FloatArray
-
-
-def is_defective(score: float, threshold: float) -> bool:
-    """Decide: this comparison is the only one; the contract of every backend, plan and language is made here."""
-    return score >= threshold
-
-
-def lowest_reaching(threshold: float) -> np.float32:
-    """Return the smallest float32 that reaches the threshold, so that maps compare exactly as their maximum does."""
-    with np.errstate(over="ignore"):
-        limit: np.float32 = np.float32(threshold)
-    if float(limit) < threshold:
-        limit = np.float32(np.nextafter(limit, np.float32(np.inf)))
-    return limit
 
 
 def _label(strip: FloatArray, limit: np.float32, row: int) -> tuple[NDArray[np.int32], Regions]:

@@ -14,7 +14,7 @@ from ndp_rt.config import find_cache_dir
 from ndp_rt.device import find_cpu, find_driver_version, find_gpus
 from ndp_rt.engines.registry import BACKENDS
 from ndp_rt.errors import NdpRtError
-from ndp_rt.plan import list_built_batches
+from ndp_rt.plan.open_plan import list_built_batches
 from ndp_rt.specs import PLAN_STAGES
 
 FOUND, MISSING = "found", "missing"

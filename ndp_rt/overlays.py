@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.defects import lowest_reaching
+from ndp_rt.decision import lowest_reaching
 from ndp_rt.result import Result
 
 Picture = NDArray[np.uint8]  # RGB [h, w, 3]

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.defects import Defect, is_defective, list_defects
-from ndp_rt.errors import EngineError
+from ndp_rt.decision import is_defective, not_finite
+from ndp_rt.defects import Defect, list_defects
 from ndp_rt.kernels import host
 
 FloatArray = NDArray[np.float32]
@@ -40,14 +40,6 @@ class Smoother:
             raise not_finite()
         host.smooth(raw_map, self._smoothed, self._scratch)
         return self._smoothed
-
-
-def not_finite() -> EngineError:
-    """Return the error of a map that holds NaN or infinity."""
-    return EngineError(
-        "the engine returned an anomaly map with values that are not finite, so there is no score. "
-        "Build it again with 'ndp-rt build-engine --rebuild', in fp32 if this was a lower precision."
-    )
 
 
 class Judge:

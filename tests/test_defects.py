@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndp_rt.defects import find_regions, is_defective, list_defects, lowest_reaching
+from ndp_rt.decision import is_defective, lowest_reaching
+from ndp_rt.defects import find_regions, list_defects
 
 
 def make_map(*pixels: tuple[int, int, float], shape: tuple[int, int] = (64, 64)) -> np.ndarray:

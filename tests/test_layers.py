@@ -13,7 +13,18 @@ ROOT = Path(__file__).parent.parent
 LADDER: tuple[frozenset[str], ...] = (
     frozenset({"config", "specs", "errors", "tolerances"}),
     frozenset(
-        {"device", "cuda", "bundle", "imaging", "image_headers", "image_paths", "calibration", "defects", "result"}
+        {
+            "device",
+            "cuda",
+            "bundle",
+            "imaging",
+            "image_headers",
+            "image_paths",
+            "calibration",
+            "decision",
+            "defects",
+            "result",
+        }
     ),
     frozenset({"engines", "kernels"}),
     frozenset({"plan", "postprocess", "streaming", "tiling", "inspector_options"}),

@@ -2,8 +2,8 @@
 
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.inspector_options import Options
-from ndp_rt.plan import open_plan
 from ndp_rt.plan.host_runner import HostRunner
+from ndp_rt.plan.open_plan import open_plan
 from ndp_rt.plan.runner import Runner
 
 
