@@ -8,12 +8,17 @@ from zlib import crc32
 import numpy as np
 import pytest
 
+from ndp_rt.device import find_gpus
+from ndp_rt.kernels.load import KernelSet
+from tests.emulation.build import find_reason_not_to_build
+from tests.emulation.emulator import Emulator
+
 TORCH_REMEDY = (
     "needs PyTorch: pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu, "
     "then pip install -e '.[train]'"
 )
-GPU_REMEDY = "needs an NVIDIA GPU and CuPy: pip install 'ndp-rt[gpu]' on a machine with a driver"
-TENSORRT_REMEDY = "needs TensorRT and an NVIDIA GPU: pip install 'ndp-rt[gpu]' on a machine with a driver"
+GPU_REMEDY = "needs an NVIDIA GPU and CuPy: pip install 'ndp-rt[gpu13]' on a machine with a driver"
+TENSORRT_REMEDY = "needs TensorRT and an NVIDIA GPU: pip install 'ndp-rt[gpu13]' on a machine with a driver"
 
 
 def is_installed(module: str) -> bool:
@@ -26,9 +31,10 @@ def find_remedies() -> dict[str, str]:
     remedies = {}
     if not is_installed("torch"):
         remedies["torch"] = TORCH_REMEDY
-    if not is_installed("cupy"):
+    has_gpu = is_installed("cupy") and bool(find_gpus())  # CuPy imports without a GPU, and the tests install it
+    if not has_gpu:
         remedies["gpu"] = GPU_REMEDY
-    if not (is_installed("tensorrt") and is_installed("cupy")):
+    if not (is_installed("tensorrt") and has_gpu):
         remedies["tensorrt"] = TENSORRT_REMEDY
     return remedies
 
@@ -65,6 +71,28 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator seeded by the test's own name: the same numbers at every run, others in every test."""
     return np.random.default_rng(crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(scope="session")
+def emulation_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where built kernels are kept: with pytest's cache from run to run, or for this run where it has none."""
+    reason = find_reason_not_to_build()
+    if reason is not None:
+        pytest.skip(reason)
+    cache = request.config.cache
+    return cache.mkdir("emulation") if cache is not None else tmp_path_factory.mktemp("emulation")
+
+
+@pytest.fixture
+def emulator(emulation_cache: Path) -> Emulator:
+    """Runs CUDA kernels on the CPU."""
+    return Emulator(emulation_cache)
+
+
+@pytest.fixture
+def kernels(emulator: Emulator) -> KernelSet:
+    """The kernels, compiled for the CPU."""
+    return KernelSet(emulator.make_module)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,9 @@ def list_expected() -> set[str]:
     }
     for package, folder in read_map().items():
         prefix = package.replace(".", "/")
-        own |= {f"{prefix}/{path.relative_to(ROOT / folder).as_posix()}" for path in walk(ROOT / folder, {".py"})}
+        suffixes = {".py", ".cu", ".cuh"}
+        own |= {f"{prefix}/{path.relative_to(ROOT / folder).as_posix()}" for path in walk(ROOT / folder, suffixes)}
+    assert "ndp_rt/kernels/cuda/warp.cuh" in own
     data = ROOT / "ndp_rt" / "data"
     return own | {f"ndp_rt/data/{path.relative_to(data).as_posix()}" for path in data.rglob("*") if path.is_file()}
 

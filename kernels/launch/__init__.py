@@ -1,0 +1,1 @@
+"""Launchers: each checks its arrays and puts one operation on a stream; none allocates or waits."""

@@ -1,0 +1,157 @@
+"""Compiles kernels on first use and keeps them; through CuPy, or through what a test puts in its place."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from ndp_rt.errors import DeviceError, EngineError, MissingExtraError
+from ndp_rt.kernels.flags import make_options
+from ndp_rt.kernels.source import read_source
+
+REMEDY = "pip install 'ndp-rt[gpu]' (CUDA 12) or 'ndp-rt[gpu13]' (CUDA 13), on a machine with an NVIDIA GPU"
+DEFAULT_SHARED_BYTES = 48 * 1024  # of dynamic shared memory; more has to be asked for
+
+
+class Function(Protocol):
+    """A kernel of a module, as `cupy.RawKernel`; `stream` is a CuPy stream, or None for the current one."""
+
+    max_dynamic_shared_size_bytes: int
+
+    def __call__(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: tuple[Any, ...],
+        *,
+        shared_mem: int = 0,
+        stream: Any = None,
+    ) -> None: ...
+
+
+class Module(Protocol):
+    """A compiled source, as `cupy.RawModule`."""
+
+    def get_function(self, name: str) -> Function: ...
+
+
+class MakeModule(Protocol):
+    """Compiles a source, as `cupy.RawModule` does."""
+
+    def __call__(self, *, code: str, options: tuple[str, ...], backend: str) -> Module: ...
+
+
+class Kernel:
+    """One kernel, ready to be launched; every launch is checked."""
+
+    def __init__(self, entry: str, function: Function) -> None:
+        self._entry = entry
+        self._function = function
+        self._shared_bytes = DEFAULT_SHARED_BYTES
+
+    def __call__(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: tuple[Any, ...],
+        shared_mem: int = 0,
+        stream: Any = None,
+    ) -> None:
+        """Put one launch on a stream and return before it is done.
+
+        Args:
+            grid: blocks along x, y and z; trailing ones may be left out.
+            block: threads, likewise.
+            args: NumPy scalars of the parameters' exact types, and device addresses.
+            shared_mem: dynamic shared memory in bytes.
+            stream: a CuPy stream; None is CuPy's current one.
+
+        Raises:
+            DeviceError: the driver refuses the launch, or reports what an earlier one did.
+        """
+        try:
+            if shared_mem > self._shared_bytes:
+                self._function.max_dynamic_shared_size_bytes = shared_mem
+                self._shared_bytes = shared_mem
+            self._function(grid, block, args, shared_mem=shared_mem, stream=stream)
+        except RuntimeError as error:  # CuPy's errors of driver and runtime are RuntimeErrors
+            raise DeviceError(
+                f"kernel '{self._entry}' could not be launched (grid {list(grid)}, block {list(block)}, "
+                f"{shared_mem} bytes of shared memory): {error}"
+            ) from error
+
+
+class KernelSet:
+    """The kernels of one device, each compiled when it is first asked for."""
+
+    def __init__(self, make_module: MakeModule | None = None) -> None:
+        """Prepare; `make_module` None means CuPy, which is imported at the first `function`."""
+        self._make_module = make_module or compile_with_cupy
+        self._modules: dict[tuple[str, tuple[tuple[str, int], ...]], Module] = {}
+        self._kernels: dict[tuple[str, str, tuple[tuple[str, int], ...]], Kernel] = {}
+
+    def function(self, file: str, entry: str, defines: Mapping[str, int] | None = None) -> Kernel:
+        """Return the kernel `entry` of `file` in kernels/cuda, compiled with `defines`.
+
+        Raises:
+            InputError: there is no such file.
+            MissingExtraError: CuPy is not installed.
+            DeviceError: there is no GPU, or its driver is too old.
+            EngineError: the source does not compile.
+        """
+        macros = tuple(sorted((defines or {}).items()))
+        kernel = self._kernels.get((file, entry, macros))
+        if kernel is None:
+            kernel = Kernel(entry, self._load(file, macros).get_function(entry))
+            self._kernels[file, entry, macros] = kernel
+        return kernel
+
+    def _load(self, file: str, macros: tuple[tuple[str, int], ...]) -> Module:
+        module = self._modules.get((file, macros))
+        if module is None:
+            source = read_source(file)
+            options = make_options(dict(macros), source.sha256)
+            module = self._make_module(code=source.text, options=options, backend="nvrtc")
+            self._modules[file, macros] = module
+        return module
+
+
+def compile_with_cupy(*, code: str, options: tuple[str, ...], backend: str) -> Module:
+    """Compile a source for the current device.
+
+    Raises:
+        MissingExtraError: CuPy, or a header of CUDA, is not installed.
+        DeviceError: there is no GPU, or its driver is too old.
+        EngineError: the source does not compile.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        raise MissingExtraError(
+            f"CUDA kernels need CuPy, which cannot be imported ({error}). Install it: {REMEDY}."
+        ) from error
+    includes = tuple(f"-I{folder}" for folder in find_include_folders())
+    module: Module = cupy.RawModule(code=code, options=(*options, *includes), backend=backend)
+    try:
+        module.compile()  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        raise DeviceError(
+            f"kernels cannot be compiled for this machine's GPU: {error}. "
+            "An NVIDIA GPU is needed, and a driver as new as CuPy's CUDA; ndp-rt doctor shows both."
+        ) from error
+    except cupy.cuda.compiler.CompileException as error:
+        log = str(error)
+        if "could not open source file" in log or "cannot open source file" in log:
+            raise MissingExtraError(f"a header of CUDA is missing: {log}\nInstall it: {REMEDY}.") from error
+        raise EngineError(f"a kernel does not compile:\n{log}") from error
+    return module
+
+
+def find_include_folders() -> list[Path]:
+    """Return where CUDA 12's packages keep `crt/mma.h`: beside nvcc, where CuPy does not look."""
+    try:
+        spec = find_spec("nvidia.cuda_nvcc")
+    except ModuleNotFoundError:
+        return []
+    folders = [Path(folder) / "include" for folder in (spec.submodule_search_locations or ())] if spec else []
+    return [folder for folder in folders if (folder / "crt" / "mma.h").is_file()]

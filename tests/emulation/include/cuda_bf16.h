@@ -1,0 +1,1 @@
+#include "emulation/bfloat16.h"

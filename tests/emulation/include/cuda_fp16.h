@@ -1,0 +1,1 @@
+#include "emulation/half.h"

@@ -1,0 +1,1 @@
+#include "emulation/wmma.h"
