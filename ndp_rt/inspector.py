@@ -1,28 +1,30 @@
 """The Python face: what a program holds to inspect images."""
 
+import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle, open_bundle
-from ndp_rt.errors import ClosedError, InputError
+from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError, MissingExtraError
 from ndp_rt.imaging import Image, Preprocessor, check_image
-from ndp_rt.inspector_options import Options, find_threshold
-from ndp_rt.plan.open_runner import open_runner
-from ndp_rt.plan.runner import Runner, Slot
-from ndp_rt.postprocess import Judge, Judgement
+from ndp_rt.inspector_options import Options
+from ndp_rt.lane import Lane, StreamSlot, make_result, open_lane, pack_result
 from ndp_rt.result import Result, Times
-from ndp_rt.streaming import FrameReader
+from ndp_rt.streaming import FrameReader, StartedFrame
 from ndp_rt.tiling import Tile, cut_tile, list_tiles
 
 FloatArray = NDArray[np.float32]
+Value = TypeVar("Value")
+
+log = logging.getLogger("ndp_rt")
 
 
 class Inspector:
@@ -36,20 +38,16 @@ class Inspector:
     does not travel with it.
     """
 
-    def __init__(self, options: Options, bundle: Bundle, runner: Runner, threshold: float) -> None:
+    def __init__(self, options: Options, bundle: Bundle, lane: Lane) -> None:
         """Use `Inspector.open`."""
         contract = bundle.manifest.input
         self.bundle = bundle
-        self._threshold = threshold
         self._options = options
-        self._runner: Runner | None = runner
+        self._current: Lane | None = lane
+        self._last = lane  # what properties tell of after close()
         self._lock = threading.Lock()
         self._reference_lock = threading.Lock()
         self._tile_size_px = contract.height_px, contract.width_px
-        self._judge = Judge(threshold, options.mm_per_pixel)
-        self._slot = runner.make_slot()
-        self._batch_sizes = runner.batch_sizes
-        self._stage_names = runner.stage_names
 
     @classmethod
     def open(
@@ -57,7 +55,7 @@ class Inspector:
         bundle: str | Path,
         *,
         device: str = "cpu",
-        backend: str = "openvino",
+        backend: str | None = None,
         precision: str = "fp32",
         plan: str | None = None,
         batches: Sequence[int] | None = None,
@@ -66,25 +64,32 @@ class Inspector:
         channels: str = "rgb",
         mm_per_pixel: float | None = None,
         build: bool = True,
+        fallback: bool = False,
     ) -> "Inspector":
         """Open a bundle for inspection.
 
         Args:
             bundle: the folder NAME.ndp.
-            device: "cpu".
-            backend: "openvino" or "onnxruntime".
-            precision: "fp32", or "bf16" where the processor has it.
-            plan: "fused" or "staged" (swaps the reference at once); None: "fused".
+            device: "cpu", "cuda" (the first GPU) or "cuda:N".
+            backend: on a CPU "openvino" or "onnxruntime", on a GPU "tensorrt" or "torch-cuda"; None: the first of each,
+                or "torch-cuda" where TensorRT is not installed.
+            precision: "fp32"; "bf16" where the processor has it; on a GPU also "tf32", "fp16" and "int8".
+            plan: "fused" (one graph with the reference in it) or "staged" (swaps the reference at once); on a GPU also
+                "merged" (as "staged", with fewer engines). None: "fused" on a CPU, "merged" on a GPU.
             batches: batch sizes to have engines for; None: those that are built already, else 1.
             threads: of the engine; None: the backend chooses.
             threshold: decision threshold; None: the bundle's for this precision.
             channels: order of the arrays' channels: "rgb", "bgr", or "drop-alpha" (RGBA).
             mm_per_pixel: size of an image's pixel, for defects in mm; None: pixels only.
-            build: build engines that are missing (seconds to a minute); False: refuse.
+            build: build engines that are missing (seconds to a minute, on a GPU minutes); False: refuse.
+            fallback: where the GPU cannot be used, or fails later, go on with the CPU in fp32 and say so in the log;
+                the call in progress is repeated there, with fp32's threshold. False: raise.
 
         Raises:
             BundleError: the bundle is missing, damaged or newer.
+            DeviceError: there is no such device, or it fails.
             EngineError: an engine cannot be built, or is missing and `build` is False.
+            MissingExtraError: a package that the backend needs is not installed.
             InputError: an argument is none of the above, or the bundle has no threshold for this precision.
         """
         options = Options(
@@ -99,15 +104,22 @@ class Inspector:
             channels=channels,
             mm_per_pixel=mm_per_pixel,
             build=build,
+            fallback=fallback,
         )
         return cls._open(options)
 
     @classmethod
     def _open(cls, options: Options) -> "Inspector":
         bundle = open_bundle(options.bundle)
-        threshold = find_threshold(bundle, options)
         Preprocessor(bundle.manifest.input, channels=options.channels)  # refuses before engines are built
-        return cls(options, bundle, open_runner(bundle, options), threshold)
+        try:
+            lane = open_lane(bundle, options)
+        except (DeviceError, EngineError, MissingExtraError) as error:
+            if not options.can_fall_back:
+                raise
+            log.warning("going on with the CPU: %s", error)
+            lane = open_lane(bundle, options.on_cpu())
+        return cls(options, bundle, lane)
 
     def inspect(self, image: Image, *, keep_reconstruction: bool = False) -> Result:
         """Inspect one image.
@@ -121,11 +133,7 @@ class Inspector:
             ClosedError: after close().
         """
         with self._lock:
-            runner = self._open_runner()
-            height_px, width_px = runner.check_image(image)
-            runner.start(self._slot, (image,), self._batch_sizes[0], keep_reconstruction=keep_reconstruction)
-            runner.finish(self._slot)
-            return self._make_result(self._slot, 0, height_px, width_px, keep_reconstruction)
+            return self._guard(lambda lane: self._inspect_part(lane, (image,), keep_reconstruction))[0]
 
     def inspect_batch(self, images: Sequence[Image], *, keep_reconstruction: bool = False) -> list[Result]:
         """Inspect several images, in the largest batches that were built; all are checked before the first runs.
@@ -137,17 +145,16 @@ class Inspector:
             keep_reconstruction: also return the network's reconstructions.
         """
         with self._lock:
-            runner = self._open_runner()
-            sizes_px = [_check_in_batch(runner, index, image) for index, image in enumerate(images)]
+            lane = self._open_lane()
+            for index, image in enumerate(images):
+                try:
+                    lane.runner.check_image(image)
+                except InputError as error:
+                    raise InputError(f"image {index} of the batch: {error}") from error
             results: list[Result] = []
             while len(results) < len(images):
-                done = len(results)
-                size = choose_batch_size(self._batch_sizes, len(images) - done)
-                part = images[done : done + size]
-                runner.start(self._slot, part, size, keep_reconstruction=keep_reconstruction)
-                runner.finish(self._slot)
-                for index in range(len(part)):
-                    results.append(self._make_result(self._slot, index, *sizes_px[done + index], keep_reconstruction))
+                rest = images[len(results) :]
+                results += self._guard(lambda lane: self._inspect_part(lane, rest, keep_reconstruction))  # noqa: B023
         return results
 
     def inspect_large(self, image: Image, *, overlap_px: int = 32) -> Result:
@@ -163,22 +170,24 @@ class Inspector:
             image: as for `inspect`.
             overlap_px: what neighbouring tiles share at least; 0 to half a tile.
         """
-        start = time.perf_counter()
         check_image(image, self._options.channels)  # not the runner's: only tiles are resized, so any size is taken
+        with self._lock:
+            return self._guard(lambda lane: self._inspect_large(lane, image, overlap_px))
+
+    def _inspect_large(self, lane: Lane, image: Image, overlap_px: int) -> Result:
+        start = time.perf_counter()
         height_px, width_px = image.shape[:2]
         tiles = list_tiles((height_px, width_px), self._tile_size_px, overlap_px)
         anomaly_map = np.full((height_px, width_px), -np.inf, np.float32)
         times = Times()
-        with self._lock:
-            runner = self._open_runner()
-            while part := list(islice(tiles, self._batch_sizes[-1])):
-                self._inspect_tiles(runner, image, part, anomaly_map, times)
-            joined = time.perf_counter()
-            judgement = self._judge.decide(anomaly_map, anomaly_map)
+        while part := list(islice(tiles, lane.runner.batch_sizes[-1])):
+            self._inspect_tiles(lane, image, part, anomaly_map, times)
+        joined = time.perf_counter()
+        judgement = lane.judge.decide(anomaly_map, anomaly_map)
         end = time.perf_counter()
         times.postprocess_ms += (end - joined) * 1e3
         times.total_ms = (end - start) * 1e3
-        return self._pack_result(judgement, times, None)
+        return pack_result(lane, judgement, times, None)
 
     def stream(self, frames: Iterable[Image], *, keep_reconstruction: bool = False) -> Iterator[Result]:
         """Inspect frames as they come, the next being read and preprocessed while the current one is in the engine.
@@ -194,28 +203,50 @@ class Inspector:
             keep_reconstruction: also return the network's reconstructions.
         """
         with self._lock:
-            runner = self._open_runner()
-        return self._stream(runner, frames, keep_reconstruction)
+            lane = self._open_lane()
+        return self._stream(lane, frames, keep_reconstruction)
 
-    def _stream(self, runner: Runner, frames: Iterable[Image], keep_reconstruction: bool) -> Iterator[Result]:
-        def start(slot: Slot, image: Image) -> tuple[int, int]:
-            height_px, width_px = runner.check_image(image)
-            runner.start(slot, (image,), self._batch_sizes[0], keep_reconstruction=keep_reconstruction)
-            return height_px, width_px
+    def _stream(self, lane: Lane, frames: Iterable[Image], keep_reconstruction: bool) -> Iterator[Result]:
+        runner, options = lane.runner, lane.options
+        slots = [StreamSlot(runner.make_slot()) for _ in range(runner.stream_slot_count)]
 
-        slots = [runner.make_slot() for _ in range(runner.stream_slot_count)]
+        def start(slot: StreamSlot, image: Image) -> tuple[int, int]:
+            size_px = runner.check_image(image)
+            slot.kept = image.copy() if options.can_fall_back and isinstance(image, np.ndarray) else None
+            slot.is_started = False
+            try:
+                runner.start(slot.inner, (image,), runner.batch_sizes[0], keep_reconstruction=keep_reconstruction)
+                slot.is_started = True
+            except (DeviceError, ClosedError):
+                if slot.kept is None:
+                    raise
+            return size_px
+
         reader = FrameReader(frames, start, slots)
         try:
             for frame in reader:
                 with self._lock:
-                    self._open_runner().finish(frame.slot)
-                    result = self._make_result(frame.slot, 0, frame.height_px, frame.width_px, keep_reconstruction)
+                    result = self._finish_frame(lane, frame, keep_reconstruction)
                 reader.release(frame)
                 yield result
         finally:
             if reader.stop():
                 for slot in slots:
-                    runner.release_slot(slot)
+                    runner.release_slot(slot.inner)
+
+    def _finish_frame(self, lane: Lane, frame: StartedFrame[StreamSlot], keep_reconstruction: bool) -> Result:
+        """Finish a frame where it was started or, if that device has failed since, inspect the copy that was kept."""
+        slot, current = frame.slot, self._open_lane()
+        if slot.is_started and current is lane:
+            try:
+                lane.runner.finish(slot.inner)
+                return make_result(lane, slot.inner, 0, frame.height_px, frame.width_px, keep_reconstruction)
+            except DeviceError:
+                if slot.kept is None:
+                    raise
+        kept = slot.kept
+        assert kept is not None  # a lane is left only by those who can fall back, and their frames are kept
+        return self._guard(lambda now: self._inspect_part(now, (kept,), keep_reconstruction))[0]
 
     def set_reference(self, image: Image) -> None:
         """Use another defect-free image as the reference from the next inspection on.
@@ -232,38 +263,37 @@ class Inspector:
             EngineError: the changed model cannot be compiled; the old reference stays in use.
         """
         with self._reference_lock:
-            runner = self._open_runner()
+            runner = self._open_lane().runner
             runner.check_image(image)
             runner.set_reference(image)
 
     def close(self) -> None:
         """Free engines and buffers after the call in progress; twice is allowed, other calls raise ClosedError."""
         with self._lock:
-            runner, self._runner = self._runner, None
-            if runner is not None:
-                runner.close()
-                del self._slot
+            lane, self._current = self._current, None
+            if lane is not None:
+                lane.runner.close()
 
     @property
     def threshold(self) -> float:
         """The threshold that decides."""
-        return self._threshold
+        return self._last.threshold
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
         """The batch sizes that engines were built for, ascending."""
-        return self._batch_sizes
+        return self._last.runner.batch_sizes
 
     @property
     def stage_names(self) -> tuple[str, ...]:
         """The stages that `Result.timings_ms` tells apart; none for the fused plan."""
-        return self._stage_names
+        return self._last.runner.stage_names
 
     @property
     def engine_hash(self) -> str:
         """Names the engines, and the reference, that results come from."""
         with self._lock:
-            return self._open_runner().engine_hash
+            return self._open_lane().runner.engine_hash
 
     def __enter__(self) -> "Inspector":
         return self
@@ -277,45 +307,48 @@ class Inspector:
         return Inspector._open, (self._options,)
 
     def __repr__(self) -> str:
-        state = "closed" if self._runner is None else f"threshold {self._threshold:.6g}"
-        return f"<Inspector {self.bundle.path.name}: {self._options.backend} {self._options.precision}, {state}>"
+        state = "closed" if self._current is None else f"threshold {self.threshold:.6g}"
+        options = self._last.options
+        return f"<Inspector {self.bundle.path.name}: {options.device} {options.precision}, {state}>"
 
-    def _open_runner(self) -> Runner:
-        if self._runner is None:
+    def _open_lane(self) -> Lane:
+        if self._current is None:
             raise ClosedError("the inspector is closed; open another with Inspector.open().")
-        return self._runner
+        return self._current
 
-    def _make_result(self, slot: Slot, index: int, height_px: int, width_px: int, keep_reconstruction: bool) -> Result:
-        """Make the result of one image of a finished batch."""
-        start = time.perf_counter()
-        judgement = self._judge.judge(slot.smooth(index), height_px, width_px)
-        kept = slot.copy_reconstruction(index) if keep_reconstruction else None
-        times = slot.times[index]
-        times.postprocess_ms = (time.perf_counter() - start) * 1e3
-        times.total_ms = times.preprocess_ms + times.engine_ms + times.postprocess_ms
-        return self._pack_result(judgement, times, kept)
+    def _guard(self, call: Callable[[Lane], Value]) -> Value:
+        """Make a call, and where the device fails and the caller asked for it, once more on the CPU."""
+        lane = self._open_lane()
+        try:
+            return call(lane)
+        except DeviceError as error:
+            if not lane.options.can_fall_back:
+                raise
+            log.warning("going on with the CPU: %s", error)
+            lane.runner.close()
+            self._current = self._last = open_lane(self.bundle, lane.options.on_cpu())
+        return call(self._current)
 
-    def _pack_result(self, judgement: Judgement, times: Times, reconstruction: FloatArray | None) -> Result:
-        return Result(
-            score=judgement.score,
-            threshold=self._threshold,
-            is_defect=judgement.is_defect,
-            anomaly_map=judgement.anomaly_map,
-            defects=judgement.defects,
-            timings_ms=times.to_mapping(),
-            reconstruction=reconstruction,
-        )
+    def _inspect_part(self, lane: Lane, images: Sequence[Image], keep_reconstruction: bool) -> list[Result]:
+        """Inspect as many of the images, from the first, as one batch takes."""
+        runner, slot = lane.runner, lane.slot
+        size = choose_batch_size(runner.batch_sizes, len(images))
+        part = images[:size]
+        sizes_px = [runner.check_image(image) for image in part]
+        runner.start(slot, part, size, keep_reconstruction=keep_reconstruction)
+        runner.finish(slot)
+        return [make_result(lane, slot, i, *size_px, keep_reconstruction) for i, size_px in enumerate(sizes_px)]
 
     def _inspect_tiles(
-        self, runner: Runner, image: Image, tiles: Sequence[Tile], anomaly_map: FloatArray, times: Times
+        self, lane: Lane, image: Image, tiles: Sequence[Tile], anomaly_map: FloatArray, times: Times
     ) -> None:
         """Inspect tiles of `image` as one batch and raise `anomaly_map` to what they show."""
-        size = choose_batch_size(self._batch_sizes, len(tiles))
+        runner, slot = lane.runner, lane.slot
+        size = choose_batch_size(runner.batch_sizes, len(tiles))
         if size < len(tiles):  # the last tiles fill no large batch
-            self._inspect_tiles(runner, image, tiles[:size], anomaly_map, times)
-            self._inspect_tiles(runner, image, tiles[size:], anomaly_map, times)
+            self._inspect_tiles(lane, image, tiles[:size], anomaly_map, times)
+            self._inspect_tiles(lane, image, tiles[size:], anomaly_map, times)
             return
-        slot = self._slot
         runner.start(slot, [cut_tile(image, tile, self._tile_size_px) for tile in tiles], size)
         runner.finish(slot)
         start = time.perf_counter()
@@ -326,13 +359,6 @@ class Inspector:
             part = anomaly_map[tile.y_px : tile.y_px + tile.height_px, tile.x_px : tile.x_px + tile.width_px]
             np.maximum(part, smoothed, out=part)
         times.postprocess_ms += (time.perf_counter() - start) * 1e3
-
-
-def _check_in_batch(runner: Runner, index: int, image: Image) -> tuple[int, int]:
-    try:
-        return runner.check_image(image)
-    except InputError as error:
-        raise InputError(f"image {index} of the batch: {error}") from error
 
 
 def choose_batch_size(batch_sizes: Sequence[int], left_count: int) -> int:

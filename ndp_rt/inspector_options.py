@@ -1,12 +1,14 @@
 """How an inspector is opened."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.errors import DeviceError, InputError
+from ndp_rt.cuda.driver import parse_device
+from ndp_rt.errors import InputError
 
-DEVICES = ("cpu",)
+CPU = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +17,7 @@ class Options:
 
     bundle: str
     device: str = "cpu"
-    backend: str = "openvino"
+    backend: str | None = None
     precision: str = "fp32"
     plan: str | None = None
     batches: tuple[int, ...] | None = None
@@ -24,16 +26,24 @@ class Options:
     channels: str = "rgb"
     mm_per_pixel: float | None = None
     build: bool = True
+    fallback: bool = False
 
     def __post_init__(self) -> None:
-        if self.device not in DEVICES:
-            raise DeviceError(
-                f"device is '{self.device}'; this version runs on {', '.join(DEVICES)}. Open with device='cpu'."
-            )
+        if self.device != CPU:
+            parse_device(self.device)
         if self.threshold is not None and math.isnan(self.threshold):
             raise InputError("threshold is nan; a number is taken, or None for the bundle's own.")
         if self.mm_per_pixel is not None and not 0.0 < self.mm_per_pixel < math.inf:
             raise InputError(f"mm_per_pixel is {self.mm_per_pixel}; a number above 0 is taken, or None.")
+
+    @property
+    def can_fall_back(self) -> bool:
+        """Tell whether the CPU is to take over where a GPU fails."""
+        return self.fallback and self.device != CPU
+
+    def on_cpu(self) -> "Options":
+        """Return the same on the CPU: its first backend and plan, in fp32, which runs on any."""
+        return dataclasses.replace(self, device=CPU, backend=None, precision="fp32", plan=None, threads=None)
 
 
 def find_threshold(bundle: Bundle, options: Options) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from ndp_rt import Inspector
 from ndp_rt.bundle import open_bundle
-from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
+from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError, MissingExtraError
 from ndp_rt.imaging import preprocess
 from ndp_rt.inspector import choose_batch_size
 from ndp_rt.kernels import reference as kernels
@@ -334,6 +334,7 @@ def test_staged_reference_is_swapped_while_running(tiny_bundle: Path, rng: np.ra
 def test_refuses_settings_that_make_no_sense(tiny_bundle: Path) -> None:
     for settings, error, message in (
         ({"device": "cuda"}, DeviceError, "device is 'cuda'"),
+        ({"device": "gpu"}, InputError, "device is 'gpu'"),
         ({"backend": "caffe"}, InputError, "openvino"),
         ({"plan": "both"}, InputError, "fused"),
         ({"precision": "fp8"}, InputError, "has no threshold for fp8"),
@@ -356,9 +357,10 @@ def test_builds_nothing_when_told_so(tiny_bundle: Path, tmp_path: Path, monkeypa
 
 
 def test_does_not_call_a_map_that_is_not_finite_good(one: Inspector) -> None:
-    one._slot.maps[:] = np.nan  # as an engine in a low precision might
+    slot = one._last.slot
+    slot.maps[:] = np.nan  # as an engine in a low precision might
     with pytest.raises(EngineError, match="not finite"):
-        one._slot.smooth(0)
+        slot.smooth(0)
 
 
 def test_uses_the_bundles_threshold_unless_told_otherwise(tiny_bundle: Path) -> None:
@@ -385,3 +387,16 @@ def test_a_call_allocates_its_result_and_little_else(tiny_bundle: Path, rng: np.
     small = 65536  # the interpreter's and the backend's own lists of freed objects, which do not grow
     assert after - before < small  # one result has taken the place of another: 100 maps would be 1.6 MB
     assert peak - before < map_bytes + small  # this result beside the last one
+
+
+def test_goes_on_with_the_cpu_where_the_gpu_cannot_be_used(
+    tiny_bundle: Path, one: Inspector, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = draw_image(rng, SIDE, SIDE, 3)
+    settings: dict[str, Any] = {"device": "cuda", "precision": "fp16", "threshold": 0.55}
+    with pytest.raises((DeviceError, MissingExtraError)):
+        Inspector.open(tiny_bundle, **settings)
+    with Inspector.open(tiny_bundle, fallback=True, **settings) as opened:
+        assert opened.inspect(image).score == one.inspect(image).score
+        assert "going on with the CPU" in caplog.text
+        assert [r.score for r in opened.stream([image])] == [one.inspect(image).score]

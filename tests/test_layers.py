@@ -28,7 +28,7 @@ LADDER: tuple[frozenset[str], ...] = (
     ),
     frozenset({"engines", "kernels"}),
     frozenset({"plan", "postprocess", "streaming", "tiling", "inspector_options"}),
-    frozenset({"inspector", "capi"}),
+    frozenset({"inspector", "lane", "capi"}),
     frozenset({"overlays", "results", "changes", "demo", "doctor"}),
     frozenset({"export"}),
     frozenset({"cli", "bench"}),

@@ -1,7 +1,8 @@
 """From how an inspector was opened to what it runs images through."""
 
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.inspector_options import Options
+from ndp_rt.errors import DeviceError
+from ndp_rt.inspector_options import CPU, Options
 from ndp_rt.plan.host_runner import HostRunner
 from ndp_rt.plan.open_plan import open_plan
 from ndp_rt.plan.runner import Runner
@@ -11,13 +12,16 @@ def open_runner(bundle: Bundle, options: Options) -> Runner:
     """Load a bundle's engines, building what is missing, and return what runs images through them.
 
     Raises:
+        DeviceError: another device than the CPU.
         InputError: a name or number that is not taken.
         EngineError: an engine cannot be built, is damaged, or is missing and `options.build` is False.
     """
+    if options.device != CPU:
+        raise DeviceError(f"device is '{options.device}'; this version runs on the CPU. Open with device='cpu'.")
     plan = open_plan(
         bundle,
         plan=options.plan or "fused",
-        backend=options.backend,
+        backend=options.backend or "openvino",
         precision=options.precision,
         batches=options.batches,
         threads=options.threads,
