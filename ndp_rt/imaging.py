@@ -13,17 +13,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.config import MAX_IMAGE_PX, ImageLimits
+from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ImageFileError, InputError
+from ndp_rt.image_checks import TAKEN, check_channels, check_kind, check_resizable
 from ndp_rt.image_headers import check_complete, read_size
 from ndp_rt.specs import InputContract
 
 Image = NDArray[Any]  # uint8 or uint16, [h, w], [h, w, 1], [h, w, 3] or, with "drop-alpha", [h, w, 4]
 FloatArray = NDArray[np.float32]
 
-CHANNELS = ("rgb", "bgr", "drop-alpha")
-TAKEN = "uint8 or uint16, [h, w], [h, w, 1] or [h, w, 3], is taken"
-RESIZE_MAX_SIDE_PX = 2**15 - 1  # OpenCV's resize counts in 16 bits
 # Scratch for larger images is not kept between calls: 16 million float32 RGB pixels are 192 MiB.
 KEPT_SCRATCH_PX = 2**24
 
@@ -77,28 +75,10 @@ def check_image(image: object, channels: str = "rgb") -> Image:
     Raises:
         InputError: another type, shape, channel count or dtype; the message says which.
     """
-    if channels not in CHANNELS:
-        raise InputError(f"channels is '{channels}'; one of {', '.join(CHANNELS)} is taken.")
+    check_channels(channels)
     if not isinstance(image, np.ndarray):
         raise InputError(f"image is {type(image).__name__}; a NumPy array, {TAKEN}. Read files with read_image().")
-    came = f"image is {image.dtype} {list(image.shape)}"
-    if image.dtype.kind != "u" or image.dtype.itemsize > 2:
-        hint = (
-            "Floats carry no range (and may hold NaN): scale to 0..255 or 0..65535 and convert with astype()."
-            if image.dtype.kind == "f"
-            else "Convert it with astype()."
-        )
-        raise InputError(f"{came}; {TAKEN}. {hint}")
-    if image.ndim not in (2, 3):
-        raise InputError(f"{came}; {TAKEN}. Pass one image at a time (inspect_batch takes a list).")
-    if image.size == 0:
-        raise InputError(f"{came}, which has no pixels; {TAKEN}. Check the crop that made it.")
-    if image.ndim == 3:
-        count = image.shape[2]
-        if count == 4 and channels != "drop-alpha":
-            raise InputError(f'{came}; {TAKEN}. Drop the alpha channel, or open with channels="drop-alpha".')
-        if count not in (1, 3, 4):
-            raise InputError(f"{came}; {TAKEN}. Channels go last: transpose [c, h, w] arrays.")
+    check_kind(image.dtype, image.shape, channels)
     return image
 
 
@@ -106,8 +86,7 @@ class Preprocessor:
     """Preprocesses images for one contract, keeping its scratch memory between calls; one call at a time."""
 
     def __init__(self, contract: InputContract, *, channels: str = "rgb") -> None:
-        if channels not in CHANNELS:
-            raise InputError(f"channels is '{channels}'; one of {', '.join(CHANNELS)} is taken.")
+        check_channels(channels)
         self.contract = contract
         self.channels = channels
         self._scratch: dict[str, FloatArray] = {}
@@ -120,11 +99,7 @@ class Preprocessor:
         """
         height, width = self.contract.height_px, self.contract.width_px
         image = check_image(image, self.channels)
-        if max(image.shape[:2]) > RESIZE_MAX_SIDE_PX or image.shape[0] * image.shape[1] > MAX_IMAGE_PX:
-            raise InputError(
-                f"image is {image.dtype} {list(image.shape)}; up to {RESIZE_MAX_SIDE_PX} pixels a side and "
-                f"{MAX_IMAGE_PX} in all are resized at once. Cut it into tiles (inspect_large does)."
-            )
+        check_resizable(image.dtype, image.shape)
         if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != (3, height, width):
             came = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
             raise InputError(f"out is {came}; float32 [3, {height}, {width}] is taken.")

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Lowest first. A module may import its own level and those below it. A file of ndp_rt itself is listed by its name.
 LADDER: tuple[frozenset[str], ...] = (
-    frozenset({"config", "specs", "errors", "tolerances"}),
+    frozenset({"config", "specs", "errors", "image_checks", "tolerances"}),
     frozenset(
         {
             "device",

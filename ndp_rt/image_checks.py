@@ -1,0 +1,61 @@
+"""Which images are taken, whichever side they are on; NumPy alone, so that GPU machines without OpenCV have it."""
+
+from typing import Any
+
+import numpy as np
+
+from ndp_rt.config import MAX_IMAGE_PX
+from ndp_rt.errors import InputError
+
+CHANNELS = ("rgb", "bgr", "drop-alpha")
+TAKEN = "uint8 or uint16, [h, w], [h, w, 1] or [h, w, 3], is taken"
+RESIZE_MAX_SIDE_PX = 2**15 - 1  # OpenCV's resize counts in 16 bits; the kernel's positions fit 32 bits up to here
+
+
+def check_channels(channels: str) -> None:
+    """Check the order of channels that an image is said to have.
+
+    Raises:
+        InputError: it is none of CHANNELS.
+    """
+    if channels not in CHANNELS:
+        raise InputError(f"channels is '{channels}'; one of {', '.join(CHANNELS)} is taken.")
+
+
+def check_kind(dtype: np.dtype[Any], shape: tuple[int, ...], channels: str) -> None:
+    """Check that an array of this type and shape is an image that the preprocessing takes.
+
+    Raises:
+        InputError: another dtype, shape or channel count; the message says which.
+    """
+    came = f"image is {dtype} {list(shape)}"
+    if dtype.kind != "u" or dtype.itemsize > 2:
+        hint = (
+            "Floats carry no range (and may hold NaN): scale to 0..255 or 0..65535 and convert with astype()."
+            if dtype.kind == "f"
+            else "Convert it with astype()."
+        )
+        raise InputError(f"{came}; {TAKEN}. {hint}")
+    if len(shape) not in (2, 3):
+        raise InputError(f"{came}; {TAKEN}. Pass one image at a time (inspect_batch takes a list).")
+    if 0 in shape:
+        raise InputError(f"{came}, which has no pixels; {TAKEN}. Check the crop that made it.")
+    if len(shape) == 3:
+        count = shape[2]
+        if count == 4 and channels != "drop-alpha":
+            raise InputError(f'{came}; {TAKEN}. Drop the alpha channel, or open with channels="drop-alpha".')
+        if count not in (1, 3, 4):
+            raise InputError(f"{came}; {TAKEN}. Channels go last: transpose [c, h, w] arrays.")
+
+
+def check_resizable(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Check that an image of this shape is not too large to resize.
+
+    Raises:
+        InputError: it is; the message says what to do.
+    """
+    if max(shape[:2]) > RESIZE_MAX_SIDE_PX or shape[0] * shape[1] > MAX_IMAGE_PX:
+        raise InputError(
+            f"image is {dtype} {list(shape)}; up to {RESIZE_MAX_SIDE_PX} pixels a side and "
+            f"{MAX_IMAGE_PX} in all are resized at once. Cut it into tiles (inspect_large does)."
+        )
