@@ -82,3 +82,30 @@ def test_strips_find_the_same_regions_as_the_whole(seed: int, h: int, w: int, th
 
 def test_has_no_regions_where_nothing_reaches_the_threshold() -> None:
     assert list_defects(make_map(), 0.5, 64, 64) == ()
+
+
+def flood(mask: np.ndarray, y: int, x: int) -> list[tuple[int, int]]:
+    """Take the region (8 neighbours) of a pixel out of the mask, and return its pixels."""
+    found, waiting = [], [(y, x)]
+    while waiting:
+        y, x = waiting.pop()
+        if 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and mask[y, x]:
+            mask[y, x] = False
+            found.append((y, x))
+            waiting += [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30), st.floats(0.05, 0.99), st.integers(0, 5))
+def test_regions_are_those_of_a_flood_fill(seed: int, h: int, w: int, threshold: float, margin: int) -> None:
+    smoothed = np.pad(np.random.default_rng(seed).random((h, w), np.float32), margin)
+    mask, expected = smoothed >= threshold, []
+    for y, x in np.argwhere(mask):
+        if pixels := flood(mask, int(y), int(x)):
+            (top, left), (bottom, right) = np.min(pixels, axis=0), np.max(pixels, axis=0)
+            peak = max(smoothed[pixel] for pixel in pixels)
+            expected.append((left, top, right + 1, bottom + 1, len(pixels), peak))
+    regions = find_regions(smoothed, threshold)
+    got = [(*box, area, peak) for box, area, peak in zip(regions.boxes, regions.areas, regions.peaks, strict=True)]
+    assert sorted(got) == sorted(expected)
