@@ -88,3 +88,8 @@ def score(smoothed: Array) -> Float64Array:
     """Return the image score [n]: the largest value of each smoothed map [n, ..., h, w]."""
     largest: Float64Array = smoothed.reshape(smoothed.shape[0], -1).max(axis=1).astype(np.float64)
     return largest
+
+
+def threshold(maps: Array, limits: Array) -> NDArray[np.uint8]:
+    """Return 1 where maps [n, ..., h, w] reach the limit of their image, limits [n], and 0 elsewhere and at NaN."""
+    return (maps >= limits.reshape(-1, *[1] * (maps.ndim - 1))).astype(np.uint8)

@@ -1,1 +1,5 @@
 """Launchers: each checks its arrays and puts one operation on a stream; none allocates or waits."""
+
+from ndp_rt.kernels.launch.threshold import threshold
+
+__all__ = ["threshold"]

@@ -1,0 +1,84 @@
+"""Every kernel compiles for every architecture without a GPU, within its budget of registers and shared memory."""
+
+import re
+
+import pytest
+
+from ndp_rt.kernels.flags import MAX_REGISTERS, SHARED_LIMIT_BYTES, Variant, make_options
+from ndp_rt.kernels.source import FOLDER, read_source
+from tests.kernels.nvrtc import REMEDY, compile_kernels, find_toolkit, parse_usage
+from tests.kernels.variants import describe, list_variants
+
+VARIANTS = list_variants()
+needs_nvrtc = pytest.mark.skipif(find_toolkit() is None, reason=REMEDY)
+
+
+CASES = [
+    pytest.param(variant, architecture, id=f"{describe(variant)}-sm{architecture}")
+    for variant in VARIANTS
+    for architecture in variant.architectures
+]
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("variant", "architecture"), CASES)
+def test_a_kernel_compiles_within_its_budget(variant: Variant, architecture: int) -> None:
+    source = read_source(variant.file)
+    used = compile_kernels(source.text, make_options(variant.defines, source.sha256), architecture)[variant.entry]
+    assert used.spill_bytes == 0
+    assert used.registers <= MAX_REGISTERS[variant.entry]
+    assert used.static_shared_bytes <= 48 * 1024  # static memory has no larger limit on any architecture
+    assert used.static_shared_bytes + variant.dynamic_shared_bytes <= SHARED_LIMIT_BYTES[architecture]
+
+
+def test_every_kernel_file_has_a_launcher_and_every_entry_a_budget() -> None:
+    written = {
+        (path.name, entry)
+        for path in FOLDER.glob("*.cu")
+        for entry in re.findall(
+            r'extern "C" __global__ void\s+(?:__launch_bounds__\([^\n]*\)\s+)?(\w+)\(', path.read_text()
+        )
+    }
+    assert written == {(variant.file, variant.entry) for variant in VARIANTS}
+    assert {entry for _, entry in written} == set(MAX_REGISTERS)
+    assert {path.name for path in FOLDER.glob("*.cu")} == {file for file, _ in written}
+
+
+def test_every_architecture_has_a_kernel_of_every_entry() -> None:
+    for entry in {variant.entry for variant in VARIANTS}:
+        reached = {a for variant in VARIANTS if variant.entry == entry for a in variant.architectures}
+        assert reached == set(SHARED_LIMIT_BYTES), entry
+
+
+SPILLS = """
+__device__ float f(int i);
+extern "C" __global__ void __launch_bounds__(1024) spills(float* x) {
+    __shared__ float kept[100];
+    float values[128];
+#pragma unroll
+    for (int i = 0; i < 128; ++i) values[i] = x[i * 1024 + threadIdx.x];
+    kept[threadIdx.x % 100] = values[0];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 128; ++i) x[(127 - i) * 1024 + threadIdx.x] = values[i] + kept[i % 100];
+}
+"""
+
+
+@needs_nvrtc
+def test_spills_registers_and_shared_memory_are_seen() -> None:
+    used = compile_kernels(SPILLS, ("-std=c++17",), 90)["spills"]
+    assert used.spill_bytes > 0
+    assert 32 < used.registers <= 64
+    assert used.static_shared_bytes == 400
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("code", ["broken", '#include "not_there.h"', "__device__ int f() { int unused; return 1; }"])
+def test_a_source_with_errors_or_warnings_is_refused(code: str) -> None:
+    with pytest.raises(AssertionError, match=r"error|warning"):
+        compile_kernels(code, (), 75)
+
+
+def test_a_log_without_kernels_tells_nothing() -> None:
+    assert parse_usage("ptxas info    : 0 bytes gmem\n") == {}

@@ -1,0 +1,56 @@
+"""threshold: the CUDA form against the definition."""
+
+import numpy as np
+import pytest
+
+from ndp_rt.errors import InputError
+from ndp_rt.kernels import launch, reference
+from ndp_rt.kernels.load import KernelSet
+from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty
+
+
+def run(kernels: KernelSet, maps: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    n, _, h, w = maps.shape
+    mask = make_empty((n, h, w), np.uint8)
+    launch.threshold(kernels, copy_to_device(maps), copy_to_device(limits), mask, stream=None)
+    return mask.get()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3), (16, 24), (37, 41), (64, 96)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_cuda_form_equals_the_definition(
+    rng: np.random.Generator, kernels: KernelSet, count: int, size: tuple[int, int]
+) -> None:
+    maps = rng.random((count, 1, *size), dtype=np.float32)
+    limits = rng.random(count, dtype=np.float32)
+    maps[:, 0, 0, 0] = limits  # a map reaches its limit where it equals it
+    maps[-1, 0, -1, -1] = np.nan
+    assert np.array_equal(run(kernels, maps, limits), reference.threshold(maps[:, 0], limits))
+
+
+def test_the_definition_takes_the_limit_and_leaves_out_nan() -> None:
+    maps = np.array([[0.5, 0.25, np.nan], [-1.0, 2.0, np.inf]])
+    assert reference.threshold(maps, np.array([0.5, -1.0])).tolist() == [[1, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("maps", make_empty((2, 1, 4, 4), np.float16), r"maps is float16 \[2, 1, 4, 4\], dense"),
+        ("maps", make_empty((2, 2, 4, 4), np.float32), r"float32 \[any, 1, any, any\], dense, is taken"),
+        ("maps", make_empty((2, 1, 4, 8), np.float32)[..., ::2], "not dense"),
+        ("maps", make_empty((33,), np.float32)[1:].reshape(2, 1, 4, 4), "a multiple of 16 bytes"),
+        ("limits", make_empty((3,), np.float32), r"limits is float32 \[3\]"),
+        ("mask", make_empty((2, 1, 4, 4), np.uint8), r"uint8 \[2, 4, 4\], dense, is taken"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(
+    kernels: KernelSet, name: str, array: FakeDeviceArray, message: str
+) -> None:
+    arrays = {
+        "maps": make_empty((2, 1, 4, 4), np.float32),
+        "limits": make_empty((2,), np.float32),
+        "mask": make_empty((2, 4, 4), np.uint8),
+    }
+    with pytest.raises(InputError, match=message):
+        launch.threshold(kernels, **{**arrays, name: array}, stream=None)
