@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, read_manifest
+from ndp_rt.bundle.tensors import read_tensors
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.specs import BundleManifest, StageSpec, ThresholdSpec
 
@@ -65,7 +64,7 @@ class Bundle:
 
     def reference(self) -> dict[str, FloatArray]:
         """Return the reference's features f3, f4, f5: float32 [1, c, h, w]."""
-        tensors = _load_tensors(self.path / REFERENCE_FILE)
+        tensors = read_tensors(self.path / REFERENCE_FILE)
         names = ("f3", "f4", "f5")
         _need(tensors, names, self.path / REFERENCE_FILE)
         return {name: np.asarray(tensors[name], np.float32) for name in names}
@@ -73,7 +72,7 @@ class Bundle:
     def golden(self) -> Golden:
         """Return the golden vectors."""
         path = self.path / GOLDEN_FILE
-        tensors = _load_tensors(path)
+        tensors = read_tensors(path)
         _need(tensors, ("image", "map", "score"), path)
         count = 0
         while f"raw_{count}" in tensors:
@@ -211,14 +210,6 @@ def _find_fingerprint(manifest: BundleManifest) -> str:
         },
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _load_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        tensors: dict[str, NDArray[Any]] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"{path}: cannot be read as safetensors ({error}). Export the bundle again.") from error
-    return tensors
 
 
 def _to_floats(values: NDArray[Any]) -> FloatArray:
