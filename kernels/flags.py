@@ -17,8 +17,10 @@ SHARED_LIMIT_BYTES = {
     100: 227 * KIB,
     120: 99 * KIB,
 }
-# Registers per thread that each kernel may use, by its entry. An SM has 65536: 40 fill one that holds 1536 threads.
+# Registers per thread that each kernel may use, by its entry. An SM has 65536: 40 fill one that holds 1536 threads, 64
+# one of sm_75, which holds 1024 and whose compiler takes that many.
 MAX_REGISTERS = {
+    "fuse_maps": 64,
     "threshold": 40,
 }
 

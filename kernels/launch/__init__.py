@@ -1,5 +1,6 @@
 """Launchers: each checks its arrays and puts one operation on a stream; none allocates or waits."""
 
+from ndp_rt.kernels.launch.fuse_maps import fuse_maps
 from ndp_rt.kernels.launch.threshold import threshold
 
-__all__ = ["threshold"]
+__all__ = ["fuse_maps", "threshold"]

@@ -1,5 +1,6 @@
 """What every launcher checks before a launch: type, shape, layout, alignment and size of device arrays."""
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,7 +74,7 @@ def check_array(
             f"{name} is {array.dtype} {list(array.shape)}, {layout}, on the device; {wanted_type} [{axes}], dense, "
             "is taken."
         )
-    count = int(np.prod(array.shape, dtype=object))
+    count = math.prod(array.shape)
     if count > MAX_INDEX:
         raise InputError(f"{name} has {count} elements; at most {MAX_INDEX} are taken. Use a smaller batch.")
     alignment = alignment_bytes or array.dtype.itemsize
@@ -100,7 +101,7 @@ def check_apart(name: str, array: DeviceArray, other_name: str, other: DeviceArr
     Raises:
         InputError: they overlap.
     """
-    ends = [a.data.ptr + int(np.prod(a.shape, dtype=object)) * a.dtype.itemsize for a in (array, other)]
+    ends = [a.data.ptr + math.prod(a.shape) * a.dtype.itemsize for a in (array, other)]
     if array.data.ptr < ends[1] and other.data.ptr < ends[0]:
         raise InputError(f"{name} and {other_name} share memory; give {name} memory of its own.")
 

@@ -4,7 +4,7 @@ import ctypes
 import importlib.util
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 REMEDY = "needs NVRTC: pip install 'ndp-rt[test]' on x86-64 Linux"
@@ -25,7 +25,7 @@ class Usage:
     static_shared_bytes: int
 
 
-@lru_cache(maxsize=1)
+@cache
 def find_toolkit() -> Path | None:
     """Return the folder of NVRTC and CUDA's headers, or None where one of them is not installed."""
     try:
@@ -36,6 +36,7 @@ def find_toolkit() -> Path | None:
     return next((f for f in folders if all((f / name).is_file() for name in (LIBRARY, *HEADERS))), None)
 
 
+@cache
 def compile_kernels(code: str, options: tuple[str, ...], architecture: int) -> dict[str, Usage]:
     """Compile `code` for one compute capability; return what each kernel in it uses.
 

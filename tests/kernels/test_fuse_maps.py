@@ -1,11 +1,17 @@
-"""fuse_maps: the definition against OpenCV's own bilinear resize."""
+"""fuse_maps: the definition against OpenCV's own bilinear resize, and the CUDA form against the definition."""
 
 import cv2
 import numpy as np
 import pytest
 
+from ndp_rt.errors import InputError
+from ndp_rt.kernels import launch
+from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.reference import fuse_maps, upsample_bilinear
+from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty
 from tests.tolerances import assert_close
+
+SIZES = [(4, 4), (4, 12), (20, 8), (36, 44), (64, 96)]
 
 
 @pytest.mark.parametrize(("source", "target"), [((1, 1), (4, 6)), ((3, 5), (6, 10)), ((8, 4), (32, 16))])
@@ -22,3 +28,47 @@ def test_maps_are_weighed_by_equation_11(rng: np.random.Generator) -> None:
     assert_close(fuse_maps([np.ones_like(m) for m in maps]), np.ones((2, 1, 32, 16)), "fuse_maps", "float32")
     expected = 0.2 * maps[0] + 0.2 * upsample_bilinear(maps[1], 32, 16) + 0.6 * upsample_bilinear(maps[2], 32, 16)
     assert_close(fuse_maps(maps), expected, "fuse_maps", "float32")
+
+
+def make_levels(rng: np.random.Generator, count: int, size: tuple[int, int]) -> list[np.ndarray]:
+    h, w = size
+    return [rng.random((count, 1, h >> level, w >> level), dtype=np.float32) for level in range(3)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_cuda_form_equals_the_definition(
+    rng: np.random.Generator, kernels: KernelSet, count: int, size: tuple[int, int]
+) -> None:
+    levels = make_levels(rng, count, size)
+    out = make_empty(levels[0].shape, np.float32)
+    launch.fuse_maps(kernels, *(copy_to_device(level) for level in levels), out, stream=None)
+    assert_close(out.get(), fuse_maps(levels), "fuse_maps", "float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("am1", make_empty((1, 1, 6, 8), np.float32), "am1 is 6 x 8; multiples of 4 are taken"),
+        ("am1", make_empty((1, 8, 8), np.float32), r"am1 is float32 \[1, 8, 8\]"),
+        ("am1", make_empty((65,), np.float32)[1:].reshape(1, 1, 8, 8), "am1 begins at .* a multiple of 16 bytes"),
+        ("am1", make_empty((0, 1, 8, 8), np.float32), r"am1 is float32 \[0, 1, 8, 8\]"),
+        ("am2", make_empty((1, 1, 8, 8), np.float32), r"am2 is .* float32 \[1, 1, 4, 4\], dense, is taken"),
+        ("am3", make_empty((1, 1, 2, 2), np.float16), "am3 is float16"),
+        ("out", make_empty((2, 1, 8, 8), np.float32), r"out is float32 \[2, 1, 8, 8\]"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(
+    kernels: KernelSet, name: str, array: FakeDeviceArray, message: str
+) -> None:
+    shapes = {"am1": (1, 1, 8, 8), "am2": (1, 1, 4, 4), "am3": (1, 1, 2, 2), "out": (1, 1, 8, 8)}
+    arrays = {key: make_empty(shape, np.float32) for key, shape in shapes.items()}
+    with pytest.raises(InputError, match=message):
+        launch.fuse_maps(kernels, **{**arrays, name: array}, stream=None)
+
+
+def test_an_output_that_lies_on_an_input_is_refused(kernels: KernelSet) -> None:
+    both = make_empty((2, 1, 8, 8), np.float32)
+    am2, am3 = make_empty((1, 1, 4, 4), np.float32), make_empty((1, 1, 2, 2), np.float32)
+    with pytest.raises(InputError, match="out and am1 share memory"):
+        launch.fuse_maps(kernels, both[:1], am2, am3, both[:1], stream=None)
