@@ -21,6 +21,7 @@ SHARED_LIMIT_BYTES = {
 # one of sm_75, which holds 1024 and whose compiler takes that many.
 MAX_REGISTERS = {
     "fuse_maps": 64,
+    "score": 40,
     "threshold": 40,
 }
 

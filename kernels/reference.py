@@ -85,8 +85,9 @@ def smooth(maps: Array) -> Float64Array:
 
 
 def score(smoothed: Array) -> Float64Array:
-    """Return the image score [n]: the largest value of each smoothed map [n, ..., h, w]."""
-    largest: Float64Array = smoothed.reshape(smoothed.shape[0], -1).max(axis=1).astype(np.float64)
+    """Return the image score [n]: the largest value of each smoothed map [n, ...], NaN where one is not finite."""
+    values = smoothed.reshape(smoothed.shape[0], -1).astype(np.float64)
+    largest: Float64Array = np.where(np.isfinite(values).all(axis=1), values.max(axis=1), np.nan)
     return largest
 
 

@@ -1,6 +1,7 @@
 """Launchers: each checks its arrays and puts one operation on a stream; none allocates or waits."""
 
 from ndp_rt.kernels.launch.fuse_maps import fuse_maps
+from ndp_rt.kernels.launch.score import score
 from ndp_rt.kernels.launch.threshold import threshold
 
-__all__ = ["fuse_maps", "threshold"]
+__all__ = ["fuse_maps", "score", "threshold"]

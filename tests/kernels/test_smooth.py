@@ -57,9 +57,3 @@ def test_arrays_of_another_kind_are_refused(which: str, change: str) -> None:
         arrays[which] = arrays[which].repeat(2, axis=-1)[..., ::2]
     with pytest.raises(InputError, match="is taken"):
         host.smooth(**arrays)
-
-
-def test_the_score_is_the_largest_value_of_each_map() -> None:
-    maps = np.zeros((2, 1, 3, 3))
-    maps[0, 0, 1, 2], maps[1, 0, 0, 0] = 0.5, 0.25
-    assert reference.score(maps).tolist() == [0.5, 0.25]
