@@ -22,6 +22,8 @@ SHARED_LIMIT_BYTES = {
 MAX_REGISTERS = {
     "fuse_maps": 64,
     "score": 40,
+    "smooth": 64,
+    "smooth_levels": 64,
     "threshold": 40,
 }
 

@@ -24,8 +24,11 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("metric", "float64"): Tolerance(absolute=1e-12, reason="sums of at most 1e6 float64 terms, all of one sign"),
     # preprocessing (ndp_rt/imaging.py)
     ("preprocess", "float32"): Tolerance(absolute=1e-6, reason="a few float32 roundings of values in [0, 1]"),
-    # kernels: host form against the NumPy definition
+    # kernels: host and CUDA forms against the NumPy definition
     ("smooth", "float32"): Tolerance(absolute=1e-6, reason="25 float32 additions of values in [0, 1], 2^-24 each"),
+    ("smooth_levels", "float32"): Tolerance(
+        absolute=2e-6, reason="the roundings of fuse_maps, then those of smooth: values in [0, 1]"
+    ),
     ("rbfrm", "float32"): Tolerance(
         absolute=1e-4, relative=1e-5, reason="float32 dot products of up to 8192 terms, then a softmax over up to 1024"
     ),

@@ -1,10 +1,15 @@
-"""smooth: the OpenCV form against the definition, and the definition against plain loops."""
+"""smooth: the OpenCV and CUDA forms against the definition, and the definition against plain loops."""
 
 import numpy as np
 import pytest
 
 from ndp_rt.errors import InputError
-from ndp_rt.kernels import host, reference
+from ndp_rt.kernels import host, launch, reference
+from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.source import read_source
+from tests.emulation.barriers import assert_every_barrier_is_needed
+from tests.emulation.emulator import Emulator
+from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty
 from tests.tolerances import assert_close
 
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 5), (5, 3), (4, 4), (17, 31), (64, 48), (256, 256)]
@@ -57,3 +62,127 @@ def test_arrays_of_another_kind_are_refused(which: str, change: str) -> None:
         arrays[which] = arrays[which].repeat(2, axis=-1)[..., ::2]
     with pytest.raises(InputError, match="is taken"):
         host.smooth(**arrays)
+
+
+def run_smooth(kernels: KernelSet, *sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smoothed maps and the tiles' maxima of one map, or of three levels."""
+    n, _, h, w = sources[0].shape
+    out = make_empty((n, 1, h, w), np.float32)
+    maxima = make_empty((n, launch.count_smooth_tiles(h, w)), np.float32)
+    run = launch.smooth if len(sources) == 1 else launch.smooth_levels
+    run(kernels, *(copy_to_device(source) for source in sources), out, maxima, stream=None)
+    return out.get(), maxima.get()
+
+
+def find_tile_maxima(smoothed: np.ndarray) -> np.ndarray:
+    n, _, h, w = smoothed.shape
+    tiles = [smoothed[..., y : y + 16, x : x + 32] for y in range(0, h, 16) for x in range(0, w, 32)]
+    return np.stack([tile.reshape(n, -1).max(axis=1) for tile in tiles], axis=1)
+
+
+@pytest.mark.parametrize("size", [*SIZES[:-2], (16, 32), (17, 33), (20, 70), (48, 31)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_cuda_form_equals_the_definition(
+    rng: np.random.Generator, kernels: KernelSet, count: int, size: tuple[int, int]
+) -> None:
+    maps = rng.normal(size=(count, 1, *size)).astype(np.float32) / 4
+    smoothed, maxima = run_smooth(kernels, maps)
+    assert_close(smoothed, reference.smooth(maps), "smooth", "float32")
+    assert np.array_equal(maxima, find_tile_maxima(smoothed))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (4, 36), (36, 4), (20, 44), (64, 32)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_cuda_form_of_three_levels_equals_the_definition(
+    rng: np.random.Generator, kernels: KernelSet, count: int, size: tuple[int, int]
+) -> None:
+    h, w = size
+    levels = [rng.random((count, 1, h >> level, w >> level), dtype=np.float32) for level in range(3)]
+    smoothed, maxima = run_smooth(kernels, *levels)
+    assert_close(smoothed, reference.smooth(reference.fuse_maps(levels)), "smooth_levels", "float32")
+    assert np.array_equal(maxima, find_tile_maxima(smoothed))
+
+
+def test_every_barrier_of_the_cuda_form_is_needed(
+    rng: np.random.Generator, emulator: Emulator, kernels: KernelSet
+) -> None:
+    maps = rng.random((1, 1, 20, 40), dtype=np.float32)
+    expected = reference.smooth(maps)
+
+    def is_right() -> bool:
+        smoothed, maxima = run_smooth(kernels, maps)
+        return np.allclose(smoothed, expected, atol=1e-6) and np.array_equal(maxima, find_tile_maxima(smoothed))
+
+    assert_every_barrier_is_needed(emulator, is_right)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(0, 0), (19, 39), (9, 0), (15, 31), (16, 32)])
+def test_a_value_that_is_not_finite_spoils_the_score(kernels: KernelSet, value: float, place: tuple[int, int]) -> None:
+    maps = np.zeros((2, 1, 20, 40), np.float32)
+    maps[(1, 0, *place)] = value
+    _, maxima = run_smooth(kernels, maps)
+    scores = make_empty((2,), np.float32)
+    launch.score(kernels, copy_to_device(maxima), scores, stream=None)
+    assert scores.get()[0] == 0 and np.isnan(scores.get()[1])
+
+
+CHECK_MEDIANS = """
+__device__ int count_ones(const float* values, int count) {
+    int ones = 0;
+    for (int i = 0; i < count; ++i) ones += values[i] == 1.0f;
+    return ones;
+}
+__device__ void fill_row(float* row, unsigned bits) {
+    for (int i = 0; i < 5; ++i) row[i] = bits >> i & 1;
+}
+extern "C" __global__ void check_medians(const unsigned* rows, int* wrong) {
+    for (unsigned bits = threadIdx.x; bits < 1u << 20; bits += blockDim.x) {
+        float upper[5], shared[20], lower[5], medians[2];
+        for (int i = 0; i < 20; ++i) shared[i] = bits >> i & 1;
+        const int ones = count_ones(shared, 20);
+        const int enough = min(max(13 - ones, 0), 5);  // ones of a row that make the median 1, if any number does
+        fill_row(upper, rows[enough * 16 + bits % 16]);
+        fill_row(lower, rows[max(enough - 1, 0) * 16 + bits % 16]);
+        const float wanted[2] = {float(ones + count_ones(upper, 5) >= 13), float(ones + count_ones(lower, 5) >= 13)};
+        median_of_two_windows(upper, shared, lower, medians[0], medians[1]);
+        if (medians[0] != wanted[0] || medians[1] != wanted[1]) atomicAdd(wrong, 1);
+    }
+}
+"""
+
+
+def test_the_median_of_the_cuda_form_is_right_for_every_input(emulator: Emulator) -> None:
+    # A network of minima and maxima is right for all values if it is for zeros and ones; and where one more value is
+    # one, its result cannot fall. So each of the 2^20 contents of the shared rows is tried with own rows of just
+    # enough ones and of one less, these in every order that five values have.
+    orders = [[bits for bits in range(32) if bits.bit_count() == ones] for ones in range(6)]
+    rows = np.array([(order * 16)[:16] for order in orders], np.uint32)
+    wrong = copy_to_device(np.zeros(1, np.int32))
+    module = emulator.make_module(code=read_source("median.cuh").text + CHECK_MEDIANS)
+    module.get_function("check_medians")((1,), (32,), (copy_to_device(rows), wrong))
+    assert wrong.get()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("maps", make_empty((1, 2, 20, 40), np.float32), r"maps is float32 \[1, 2, 20, 40\]"),
+        ("maps", make_empty((1, 1, 20, 80), np.float32)[..., ::2], "not dense"),
+        ("out", make_empty((1, 1, 20, 40), np.float16), r"out is float16 .* float32 \[1, 1, 20, 40\], dense, is taken"),
+        ("tile_maxima", make_empty((1, 3), np.float32), r"tile_maxima is float32 \[1, 3\].* \[1, 4\]"),
+    ],
+)
+def test_device_arrays_of_another_kind_are_refused(
+    kernels: KernelSet, name: str, array: FakeDeviceArray, message: str
+) -> None:
+    shapes = {"maps": (1, 1, 20, 40), "out": (1, 1, 20, 40), "tile_maxima": (1, 4)}
+    arrays = {key: make_empty(shape, np.float32) for key, shape in shapes.items()}
+    with pytest.raises(InputError, match=message):
+        launch.smooth(kernels, **{**arrays, name: array}, stream=None)
+
+
+def test_an_output_that_lies_on_the_map_is_refused(kernels: KernelSet) -> None:
+    maps, maxima = make_empty((1, 1, 16, 32), np.float32), make_empty((1, 1), np.float32)
+    with pytest.raises(InputError, match="out and maps share memory"):
+        launch.smooth(kernels, maps, maps, maxima, stream=None)

@@ -1,0 +1,94 @@
+"""smooth: 5 x 5 mean, then 5 x 5 median, of a map or of the weighted sum of three; and the maxima for the score."""
+
+from typing import Any
+
+import numpy as np
+
+from ndp_rt.kernels.flags import Variant
+from ndp_rt.kernels.launch.checks import DeviceArray, check_apart, check_array, check_image_count, get_address
+from ndp_rt.kernels.launch.fuse_maps import check_levels
+from ndp_rt.kernels.load import KernelSet
+
+SMOOTH = Variant(file="smooth.cu", entry="smooth")
+SMOOTH_LEVELS = Variant(file="smooth.cu", entry="smooth_levels")
+VARIANTS = (SMOOTH, SMOOTH_LEVELS)
+BLOCK_THREADS = 256
+TILE_HEIGHT_PX, TILE_WIDTH_PX = 16, 32
+
+
+def count_smooth_tiles(height_px: int, width_px: int) -> int:
+    """Return how many tiles a map is cut into: the length of one row of `tile_maxima`."""
+    down, across = _count_tiles(height_px, width_px)
+    return down * across
+
+
+def smooth(kernels: KernelSet, maps: DeviceArray, out: DeviceArray, tile_maxima: DeviceArray, *, stream: Any) -> None:
+    """Write maps after a 5 x 5 mean and a 5 x 5 median (replicated borders) to `out`.
+
+    Where a map holds NaN or infinity, its score is NaN; the smoothed map is then unspecified near that pixel.
+
+    Args:
+        kernels: where the kernel comes from.
+        maps: float32 [n, 1, h, w], device, dense.
+        out: float32 [n, 1, h, w], device, dense; overwritten, never read; apart from `maps`.
+        tile_maxima: float32 [n, count_smooth_tiles(h, w)], device, dense; overwritten: what `score` takes.
+        stream: the CuPy stream that owns `out`; the call returns before it finishes.
+
+    Raises:
+        InputError: a shape, dtype or layout differs from the above.
+        DeviceError: the launch is refused.
+    """
+    check_array("maps", maps, "float32", (None, 1, None, None))
+    check_image_count("maps", maps.shape[0])
+    check_array("out", out, "float32", maps.shape)
+    check_apart("out", out, "maps", maps)
+    _launch(kernels, SMOOTH, (maps,), out, tile_maxima, stream)
+
+
+def smooth_levels(
+    kernels: KernelSet,
+    am1: DeviceArray,
+    am2: DeviceArray,
+    am3: DeviceArray,
+    out: DeviceArray,
+    tile_maxima: DeviceArray,
+    *,
+    stream: Any,
+) -> None:
+    """Write AM_final after a 5 x 5 mean and a 5 x 5 median (replicated borders) to `out`: fuse_maps and smooth in one.
+
+    Args:
+        kernels: where the kernel comes from.
+        am1: float32 [n, 1, h, w], device, dense; h and w multiples of 4.
+        am2: float32 [n, 1, h/2, w/2], device, dense.
+        am3: float32 [n, 1, h/4, w/4], device, dense.
+        out: float32 [n, 1, h, w], device, dense; overwritten, never read; apart from the maps.
+        tile_maxima: as for `smooth`.
+        stream: as for `smooth`.
+
+    Raises:
+        InputError: a shape, dtype or layout differs from the above.
+        DeviceError: the launch is refused.
+    """
+    check_levels(am1, am2, am3, out)
+    _launch(kernels, SMOOTH_LEVELS, (am1, am2, am3), out, tile_maxima, stream)
+
+
+def _launch(
+    kernels: KernelSet,
+    variant: Variant,
+    sources: tuple[DeviceArray, ...],
+    out: DeviceArray,
+    tile_maxima: DeviceArray,
+    stream: Any,
+) -> None:
+    n, _, h, w = out.shape
+    check_array("tile_maxima", tile_maxima, "float32", (n, count_smooth_tiles(h, w)))
+    down, across = _count_tiles(h, w)
+    addresses = (get_address(array) for array in (*sources, out, tile_maxima))
+    kernel = kernels.function(variant.file, variant.entry, variant.defines)
+    kernel((across, down, n), (BLOCK_THREADS,), (*addresses, np.int32(h), np.int32(w)), stream=stream)
+
+
+def _count_tiles(height_px: int, width_px: int) -> tuple[int, int]:
+    return -(-height_px // TILE_HEIGHT_PX), -(-width_px // TILE_WIDTH_PX)
