@@ -2,7 +2,7 @@
 
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, TensorShapeProto, helper, numpy_helper
 
+from ndp_rt.engines.graph_folding import remove_unused, set_nodes
 from ndp_rt.export.stages import Stage
 
 OPSET = 17
@@ -83,7 +84,7 @@ def remove_aliases(model: ModelProto) -> None:
     for node in kept:
         for index, name in enumerate(node.input):
             node.input[index] = aliases.get(name, name)
-    _set_nodes(model, kept)
+    set_nodes(model, kept)
 
 
 def fold_constants(model: ModelProto) -> None:
@@ -105,22 +106,7 @@ def fold_constants(model: ModelProto) -> None:
             tensor = numpy_helper.from_array(result)
             node = helper.make_node("Constant", [], list(node.output), name=node.name, value=tensor)
         nodes.append(node)
-    _set_nodes(model, nodes)
-
-
-def remove_unused(model: ModelProto) -> None:
-    """Remove nodes and initializers that no output depends on."""
-    graph = model.graph
-    needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(list(graph.node)):  # nodes come in topological order
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(node.input)
-    _set_nodes(model, reversed(kept))
-    used = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(used)
+    set_nodes(model, nodes)
 
 
 def duplicate_shared_biases(model: ModelProto) -> None:
@@ -164,7 +150,7 @@ def store_as_half(model: ModelProto) -> None:
     for node in nodes:
         for index, name in enumerate(node.input):
             node.input[index] = renamed.get(name, name)
-    _set_nodes(model, [*casts, *nodes])
+    set_nodes(model, [*casts, *nodes])
 
 
 def count_operators(model: ModelProto) -> dict[str, int]:
@@ -182,9 +168,3 @@ def tensor_dims(values: Sequence[onnx.ValueInfoProto]) -> dict[str, list[str | i
 
 def _dim(dim: TensorShapeProto.Dimension) -> str | int:
     return str(dim.dim_param) if dim.dim_param else int(dim.dim_value)
-
-
-def _set_nodes(model: ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
-    copies = list(nodes)
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
