@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "train the PyTorch model on photographs of a good surface",
     "export": "turn a training run into a bundle",
     "build-engine": "compile a bundle for this machine",
+    "export-stages": "write a bundle's graphs for the GPU, to build engines from on another machine",
     "inspect": "inspect images: scores, decisions, defect lists, overlays",
     "evaluate": "measure a bundle on labelled images",
     "set-threshold": "change a bundle's decision threshold",
