@@ -81,6 +81,13 @@ extern "C" __global__ void shuffles(int* out) {
     out[64 + lane] = __shfl_down_sync(0xffffffffu, lane, 2, 16);
     out[96 + lane] = __shfl_xor_sync(0xffffffffu, lane, 17);
 }
+extern "C" __global__ void reverse_after_shuffles(int* values) {
+    __shared__ int held[64];
+    held[threadIdx.x] = __shfl_xor_sync(0xffffffffu, values[threadIdx.x], 1);
+    __syncthreads();
+    __syncwarp();
+    values[threadIdx.x] = __shfl_xor_sync(0xffffffffu, held[63 - threadIdx.x], 1);
+}
 """
 COUNT = np.int32(1000)
 
@@ -162,6 +169,24 @@ def test_every_needed_barrier_is_missed(rng: np.random.Generator, emulator: Emul
         return lanes.get().tolist() == list(range(31, -1, -1))
 
     assert_every_barrier_is_needed(emulator, is_reversed)
+
+
+def test_a_warp_runs_ahead_of_the_others_through_its_own_collectives(
+    emulator: Emulator, module: EmulatedModule
+) -> None:
+    kernel = Kernel("reverse_after_shuffles", module.get_function("reverse_after_shuffles"))
+
+    def is_reversed() -> bool:
+        values = copy_to_device(np.arange(64, dtype=np.int32))
+        kernel((1,), (64,), (values,))
+        return np.array_equal(values.get(), np.arange(64)[::-1])
+
+    for seed in (0, 1):
+        emulator.seed = seed
+        assert is_reversed()
+        emulator.left_out = min(emulator.reached)  # __syncthreads(), which comes first
+        assert not is_reversed()
+        emulator.left_out = None
 
 
 def test_a_needless_barrier_is_named(emulator: Emulator, module: EmulatedModule) -> None:

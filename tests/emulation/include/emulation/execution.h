@@ -1,6 +1,7 @@
 // The execution model: the threads of a block are fibers on one host thread; blocks run one after another.
 //
-// A fiber runs until it waits at a barrier or a warp collective, then the next one in the schedule goes on. So a thread
+// A fiber runs until it waits at a barrier or a warp collective, then another goes on: in schedules 0 and 1 one of its
+// own warp as long as there is one, in the others the next in turn. So a thread, and in schedules 0 and 1 a whole warp,
 // runs far ahead of the others wherever no barrier stops it: what a missing barrier would spoil is spoilt, in one
 // schedule or another. What hardware may reorder inside one warp between two shuffles cannot be seen here.
 #pragma once
@@ -75,7 +76,7 @@ struct Block {
 struct Request {
     unsigned grid[3], block[3];
     uint64_t shared_bytes;
-    uint32_t seed;      // of the schedule; 0 is in order of threads, 1 the reverse
+    uint32_t seed;      // of the schedule: 0 is in order of threads, 1 the reverse; see above
     int32_t skip_site;  // the barrier that is left out, or NO_SITE
 };
 struct Report {
@@ -108,23 +109,39 @@ inline bool can_run(const Fiber &candidate) {
     }
 }
 
-// Goes on with the next fiber of the schedule that can run; returns when this one's turn comes again.
+// Returns the place in the schedule, `step` places ahead; the schedule is a ring.
+inline int find_place(int step) {
+    int place = block->position + step;
+    return place < block->thread_count ? place : place - block->thread_count;
+}
+
+// Returns how far ahead the next fiber that can run lies, of `count` places from `first` on; 0 when there is none.
+inline int find_next(int first, int count) {
+    for (int step = first; step < first + count; ++step)
+        if (can_run(block->fibers[block->order[find_place(step)]])) return step;
+    return 0;
+}
+
+// Goes on with another fiber that can run; returns when this one's turn comes again.
 __attribute__((noinline)) inline void yield() {
     Fiber *self = fiber;
-    for (int step = 1; step <= block->thread_count; ++step) {
-        int position = block->position + step;
-        if (position >= block->thread_count) position -= block->thread_count;
-        Fiber &next = block->fibers[block->order[position]];
-        if (!can_run(next)) continue;
-        block->position = position;
-        next.state = State::RUNNING;
-        if (&next == self) return;
-        fiber = &next;
-        ++report->switch_count;
-        ndp_rt_emulation_switch(&self->stack_pointer, next.stack_pointer);
-        return;
+    int step = 0;
+    if (request->seed <= 1) {  // a warp's threads lie side by side in these schedules
+        int lane_count = block->warps[self->thread / WARP_LANES].lane_count, lane = self->thread % WARP_LANES;
+        int behind = request->seed == 0 ? lane : lane_count - 1 - lane;
+        step = find_next(1, lane_count - 1 - behind);
+        if (step == 0) step = find_next(block->thread_count - behind, behind);
     }
-    stop_block("deadlock: some threads wait at a barrier or a warp collective that the others never reach");
+    if (step == 0) step = find_next(1, block->thread_count);
+    if (step == 0)
+        stop_block("deadlock: some threads wait at a barrier or a warp collective that the others never reach");
+    block->position = find_place(step);
+    Fiber &next = block->fibers[block->order[block->position]];
+    next.state = State::RUNNING;
+    if (&next == self) return;
+    fiber = &next;
+    ++report->switch_count;
+    ndp_rt_emulation_switch(&self->stack_pointer, next.stack_pointer);
 }
 
 inline bool open_barrier_if_all_came() {
