@@ -314,3 +314,13 @@ def test_a_library_is_built_once_for_the_same_inputs(emulation_cache: Path, tmp_
         module.get_function("fill")((1,), (4,), (out,))
         assert out.get().tolist() == [value] * 4
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_block_has_stacks_for_its_own_threads_alone(emulator: Emulator) -> None:
+    def count_mappings() -> int:
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    module = emulator.make_module(code='extern "C" __global__ void own_block(float* out, long long) { out[0] = 1; }')
+    before = count_mappings()
+    module.get_function("own_block")((1,), (32,), (make_empty((1,), np.float32), np.int64(0)))
+    assert count_mappings() <= before + 2 * 32 + 16

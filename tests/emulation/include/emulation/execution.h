@@ -217,16 +217,14 @@ inline void make_schedule(int *order, int count, unsigned seed, unsigned block_n
     }
 }
 
-inline Block *make_block() {
-    Block *made = new Block();
-    for (Fiber &f : made->fibers) {
-        void *memory = mmap(nullptr, PAGE_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (memory == MAP_FAILED) { perror("emulation: no memory for stacks"); abort(); }
-        mprotect(memory, PAGE_BYTES, PROT_NONE);
-        f.stack = (unsigned char *)memory + PAGE_BYTES;
-    }
-    return made;
+// A process may hold 65530 mappings, a stack with its page takes two, and every library has fibers of its own: stacks are
+// made for as many threads as a block has had.
+inline unsigned char *make_stack() {
+    void *memory = mmap(nullptr, PAGE_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) { perror("emulation: no memory for stacks"); abort(); }
+    mprotect(memory, PAGE_BYTES, PROT_NONE);
+    return (unsigned char *)memory + PAGE_BYTES;
 }
 
 inline void prepare_block(uint3 index, unsigned block_number) {
@@ -247,6 +245,7 @@ inline void prepare_block(uint3 index, unsigned block_number) {
     make_schedule(b->order, b->thread_count, request->seed, block_number);
     for (int t = 0; t < b->thread_count; ++t) {
         Fiber &f = b->fibers[t];
+        if (f.stack == nullptr) f.stack = make_stack();
         f.state = State::RUNNING;
         f.thread = t;
         f.index = {t % b->block_dim.x, t / b->block_dim.x % b->block_dim.y, t / (b->block_dim.x * b->block_dim.y)};

@@ -146,7 +146,7 @@ void launch(Kernel kernel, unsigned max_threads, Memory dynamic, const Request *
     if (const char *error = find_bad_size(max_threads)) return fail(error);
     if (asked->shared_bytes && asked->shared_bytes + GUARD_BYTES > dynamic.bytes)
         return fail("more dynamic shared memory than the kernel can have");
-    static Block *own_block = make_block();
+    static Block *own_block = new Block();
     block = own_block;
     thread_body = KernelCall::run_thread;
     unsigned control = _mm_getcsr();
