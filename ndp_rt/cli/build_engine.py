@@ -9,7 +9,7 @@ from ndp_rt.specs import PLAN_STAGES
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ndp_rt.engines.build import EngineRecord
+    from ndp_rt.engines.request import EngineRecord
 
 # Layers that only hold or hand over data.
 PASSIVE_LAYERS = frozenset({"Const", "Input", "Output", "Parameter", "Result"})

@@ -15,7 +15,6 @@ from typing import Any
 
 from ndp_rt.bundle import Bundle, Golden, open_bundle
 from ndp_rt.engines.base import Engine, EngineOptions
-from ndp_rt.engines.build import EngineRequest
 from ndp_rt.engines.cache import (
     EngineKey,
     cache_error,
@@ -27,6 +26,7 @@ from ndp_rt.engines.cache import (
 )
 from ndp_rt.engines.golden import check_engines, check_preprocessing
 from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.request import EngineRequest
 from ndp_rt.errors import BundleError, EngineError, NdpRtError
 
 Tell = Callable[[str], None]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.build import EngineRequest, build_engine, load_engine
+from ndp_rt.engines.build import build_engine, load_engine
 from ndp_rt.engines.cache import find_engines_dir
+from ndp_rt.engines.request import EngineRequest
 from ndp_rt.plan.base import Plan
 from ndp_rt.plan.fused import FusedPlan
 from ndp_rt.plan.staged import StagedPlan

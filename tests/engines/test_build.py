@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from ndp_rt.bundle import Bundle
-from ndp_rt.engines import build, worker
-from ndp_rt.engines.build import EngineRequest, build_engine, close_engines, find_engine, load_engine
+from ndp_rt.engines import build, request, worker
+from ndp_rt.engines.build import build_engine, close_engines, find_engine, load_engine
 from ndp_rt.engines.golden import run_stages
 from ndp_rt.engines.registry import BACKENDS
+from ndp_rt.engines.request import EngineRequest
 from ndp_rt.errors import BundleError, EngineError, InputError, MissingExtraError, StorageError
 from tests.tiny_bundle import make_tiny_bundle
 from tests.tolerances import assert_close
@@ -99,7 +100,7 @@ def test_absent_engines_are_errors_with_the_command_that_builds_them(bundle: Bun
 def test_an_engine_of_another_version_is_named_and_not_used(
     bundle: Bundle, built_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "find_version", lambda backend: "2099.1")
+    monkeypatch.setattr(request, "find_version", lambda backend: "2099.1")
     assert find_engine(bundle, cache_dir=built_cache) is None
     with pytest.raises(EngineError, match=r"One is there for backend_version \S+ \(now 2099\.1\)\. Build it with"):
         load_engine(bundle, cache_dir=built_cache)
@@ -110,8 +111,8 @@ def test_an_engine_for_another_cpu_is_named_and_not_used(
 ) -> None:
     from dataclasses import replace
 
-    cpu = replace(build.find_cpu(), model_name="Another CPU")
-    monkeypatch.setattr(build, "find_cpu", lambda: cpu)
+    cpu = replace(request.find_cpu(), model_name="Another CPU")
+    monkeypatch.setattr(request, "find_cpu", lambda: cpu)
     with pytest.raises(EngineError, match=r"device_model .* \(now Another CPU\)"):
         load_engine(bundle, cache_dir=built_cache)
 
