@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from ndp_rt.errors import DeviceError
+
 CPU_INFO = Path("/proc/cpuinfo")
 # The instruction sets that decide which code a backend picks; names are the kernel's.
 ISA_FLAGS = (
@@ -107,6 +109,34 @@ def find_gpus() -> tuple[Gpu, ...]:
         return tuple(_describe_gpu(cuda, index) for index in range(count.value))
     except (OSError, AttributeError):
         return ()
+
+
+def find_gpu(index: int) -> Gpu:
+    """Return the GPU of that number.
+
+    Raises:
+        DeviceError: there is none.
+    """
+    gpus = find_gpus()
+    if not gpus:
+        raise DeviceError(
+            "no NVIDIA GPU is found, or no driver for it: install NVIDIA's driver (in a container: run it with --gpus "
+            "all), or use --backend openvino."
+        )
+    if index >= len(gpus):
+        raise DeviceError(f"device is 'cuda:{index}'; this machine has {len(gpus)} GPUs, numbered from 0.")
+    return gpus[index]
+
+
+def find_cuda_version() -> str | None:
+    """Return the newest CUDA that the NVIDIA driver runs, such as "12.4"; None where there is no driver."""
+    version = ctypes.c_int()
+    try:
+        if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) != 0:
+            return None
+    except (OSError, AttributeError):
+        return None
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
 def find_driver_version() -> str | None:

@@ -12,10 +12,9 @@ import ndp_rt
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.config import find_cache_dir
 from ndp_rt.device import find_cpu, find_driver_version, find_gpus
-from ndp_rt.engines.registry import BACKENDS
+from ndp_rt.engines.registry import ALL_BACKENDS, find_plan_stages
 from ndp_rt.errors import NdpRtError
 from ndp_rt.plan.open_plan import list_built_batches
-from ndp_rt.specs import PLAN_STAGES
 
 FOUND, MISSING = "found", "missing"
 CROWDED_BYTES = 2**30  # less free space than this is worth a word: engines of w = 64 take some 150 MB each
@@ -78,7 +77,7 @@ def _examine_devices() -> Iterator[Finding]:
 
 
 def _examine_backends() -> Iterator[Finding]:
-    for name, backend in BACKENDS.items():
+    for name, backend in ALL_BACKENDS.items():
         status = backend.find()
         if status.version is None:
             yield Finding(
@@ -151,9 +150,9 @@ def examine_bundle(path: Path) -> list[Finding]:
 
 def _examine_engines(bundle: Bundle) -> Iterator[Finding]:
     is_any_built = False
-    for backend, one in BACKENDS.items():
+    for backend, one in ALL_BACKENDS.items():
         for precision in one.precisions if one.find().version is not None else ():
-            for plan in PLAN_STAGES:
+            for plan in find_plan_stages(backend):
                 try:
                     batches = list_built_batches(bundle, plan=plan, backend=backend, precision=precision)
                 except NdpRtError:

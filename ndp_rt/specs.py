@@ -20,6 +20,13 @@ THRESHOLD_SOURCES = ("calibrated", "manual", "none")
 STAGES = ("encoder", "decoder", "head", "segmentation", "fused")
 # The stages whose engines each plan runs.
 PLAN_STAGES = {"fused": ("fused",), "staged": ("encoder", "decoder", "head", "segmentation")}
+# The same on a GPU, each cut before the levels' maps are fused, because that and smoothing are kernels of ours.
+# "tail" is decoder, head and segmentation in one; "unmerged" is what it is measured against.
+GPU_PLAN_STAGES = {
+    "fused": ("fused",),
+    "staged": ("encoder", "tail"),
+    "unmerged": ("encoder", "decoder", "head", "segmentation"),
+}
 
 Json = dict[str, Any]
 _Value = TypeVar("_Value")

@@ -8,7 +8,7 @@ import pytest
 from ndp_rt import Inspector
 from ndp_rt.cli import main
 from ndp_rt.doctor import FOUND, MISSING, examine_bundle, examine_machine
-from ndp_rt.engines.registry import BACKENDS
+from ndp_rt.engines.registry import ALL_BACKENDS
 
 
 def test_every_missing_thing_has_its_remedy() -> None:
@@ -17,7 +17,7 @@ def test_every_missing_thing_has_its_remedy() -> None:
     for finding in findings:
         assert finding.detail
         assert finding.remedy or finding.state == FOUND
-    assert set(BACKENDS) <= {finding.name for finding in findings}
+    assert set(ALL_BACKENDS) <= {finding.name for finding in findings}
     assert {"CPU", "engine cache", "torch", "numpy"} <= {finding.name for finding in findings}
 
 

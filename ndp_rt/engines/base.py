@@ -1,6 +1,6 @@
 """What an engine and a backend are, whichever library runs them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,9 @@ from ndp_rt.specs import TensorSpec
 
 FloatArray = NDArray[np.float32]
 
+# Traits (`BuildOptions.traits`) that let an engine be used elsewhere than where it was built.
+VERSION_COMPATIBLE, HARDWARE_COMPATIBLE = "version-compatible", "hardware-compatible"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackendStatus:
@@ -24,12 +27,62 @@ class BackendStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How an engine for a GPU is built; backends for the CPU take the defaults alone."""
+
+    workspace_bytes: int | None = None  # scratch memory that a layer may take; None: the backend's limit
+    timing_cache: str | None = None  # a file; None: one in the engine cache
+    version_compatible: bool = False  # to be loaded by later versions of the backend too
+    hardware_compatible: bool = False  # to be loaded by other GPUs too, from Ampere on
+    strip: bool = False  # leave the weights in the ONNX stages, where loading reads them
+    onnx_stages: str | None = None  # a folder of typed stages (`ndp_rt.engines.stage_folder`); None: made for the build
+
+    def __post_init__(self) -> None:
+        if self.workspace_bytes is not None and self.workspace_bytes < 1:
+            raise InputError(f"workspace_bytes is {self.workspace_bytes}; 1 or more, or None, is taken.")
+        if self.strip and self.onnx_stages is None:
+            raise InputError(
+                "strip leaves the weights in the ONNX stages, and a folder that stays is taken for them: give "
+                "onnx_stages (--onnx-stages DIR; --write-onnx-stages DIR writes them)."
+            )
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """What makes another engine of the same stage; the rest changes only how long the build takes."""
+        named = {
+            VERSION_COMPATIBLE: self.version_compatible,
+            HARDWARE_COMPATIBLE: self.hardware_compatible,
+            "strip": self.strip,
+            f"workspace={self.workspace_bytes}": self.workspace_bytes is not None,
+        }
+        return tuple(name for name, is_set in named.items() if is_set)
+
+    def to_words(self) -> list[str]:
+        """Return the arguments of `ndp-rt build-engine` that say the same."""
+        switches = {
+            "--version-compatible": self.version_compatible,
+            "--hardware-compatible": self.hardware_compatible,
+            "--strip": self.strip,
+        }
+        values = {
+            "--workspace": self.workspace_bytes,
+            "--timing-cache": self.timing_cache,
+            "--onnx-stages": self.onnx_stages,
+        }
+        words = [name for name, is_set in switches.items() if is_set]
+        return words + [word for name, value in values.items() if value is not None for word in (name, str(value))]
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineOptions:
     """What one engine is compiled for; `threads` None lets the backend choose."""
 
     precision: str = "fp32"
     batch: int = 1
     threads: int | None = None
+    build: BuildOptions = BuildOptions()
+    device_index: int = 0  # which GPU; the caller has made it the thread's current one
+    tell: Callable[[str], None] = lambda line: None  # called with a line of text as a long build goes on
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -75,8 +128,8 @@ class Engine(Protocol):
         ...
 
 
-class Backend(Protocol):
-    """What a backend's module offers."""
+class AnyBackend(Protocol):
+    """What every backend offers, before its engines differ: those of `Backend` run on the host, others on a GPU."""
 
     @property
     def name(self) -> str: ...
@@ -91,17 +144,17 @@ class Backend(Protocol):
         ...
 
     def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
-        """Compile onnx_path into files in the folder `artifact`, which is there and empty; return notes to store.
+        """Compile a stage into files in the folder `artifact`, which is there and empty; return notes to store.
+
+        Args:
+            onnx_path: the bundle's own file for the host, a typed one (`ndp_rt.engines.typed_graph`) for a GPU.
 
         Raises:
             MissingExtraError: the backend is not installed.
+            DeviceError: it needs a GPU, and there is none or its driver is too old.
             EngineError: the backend refuses the model.
-            InputError: a precision that it does not offer.
+            InputError: a precision or an option that it does not offer.
         """
-        ...
-
-    def load(self, artifact: Path, options: EngineOptions) -> Engine:
-        """Load what `compile` wrote; raises the same."""
         ...
 
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
@@ -110,6 +163,14 @@ class Backend(Protocol):
         Raises:
             EngineError: the arithmetic is not done in `precision`.
         """
+        ...
+
+
+class Backend(AnyBackend, Protocol):
+    """What a backend's module offers whose engines run on the host."""
+
+    def load(self, artifact: Path, options: EngineOptions) -> Engine:
+        """Load what `compile` wrote; raises the same."""
         ...
 
 

@@ -1,12 +1,13 @@
 """Finds, builds and loads a bundle's engines. Building happens in a child process; loading never builds."""
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,14 +15,24 @@ from ndp_rt import errors
 from ndp_rt.bundle import Bundle
 from ndp_rt.config import child_environment
 from ndp_rt.engines.base import Engine, EngineOptions
-from ndp_rt.engines.cache import EngineEntry, explain_absence, find_engines_dir, find_entry
+from ndp_rt.engines.build_check import HOST_CHECK
+from ndp_rt.engines.cache import (
+    EngineEntry,
+    EngineKey,
+    explain_absence,
+    find_engines_dir,
+    find_entry,
+    find_fitting_key,
+)
+from ndp_rt.engines.device_engine import DeviceEngine
 from ndp_rt.engines.golden import check_engines, check_preprocessing
-from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.registry import find_backend, find_device_backend
 from ndp_rt.engines.request import EngineRecord, EngineRequest
-from ndp_rt.errors import EngineError
+from ndp_rt.errors import EngineError, InputError
 
 Progress = Callable[[str], None]
 Engines = dict[int, dict[str, Engine]]  # batch -> stage, in the plan's order -> engine
+DeviceEngines = dict[int, dict[str, DeviceEngine]]
 
 
 def find_engine(
@@ -41,17 +52,30 @@ def find_engine(
         EngineError: one is damaged; the message names the command that rebuilds it.
     """
     request = EngineRequest(backend=backend, precision=precision, batches=batches, plan=plan)
-    return _find(bundle, request, find_engines_dir(cache_dir))
+    return find_requested(bundle, request, cache_dir)
 
 
-def _find(bundle: Bundle, request: EngineRequest, engines_dir: Path) -> EngineRecord | None:
+def find_requested(bundle: Bundle, request: EngineRequest, cache_dir: Path | None = None) -> EngineRecord | None:
+    """Return the engines of a request if all of them are in the cache, else None; imports no backend.
+
+    Raises:
+        DeviceError: they are for a GPU, and there is none.
+        EngineError: one is damaged; the message names the command that rebuilds it.
+    """
     start = time.perf_counter()
-    command = f"{request.make_command(bundle.path)} --rebuild"
-    entries = [find_entry(key, engines_dir, command) for key in request.make_keys(bundle)]
+    engines_dir, command = find_engines_dir(cache_dir), f"{request.make_command(bundle.path)} --rebuild"
+    keys = locate_keys(bundle, request, engines_dir)
+    entries = [find_entry(key, engines_dir, command) for key in keys]
     present = tuple(entry for entry in entries if entry is not None)
     if len(present) < len(entries):
         return None
     return EngineRecord(request=request, entries=present, was_cached=True, seconds=time.perf_counter() - start)
+
+
+def locate_keys(bundle: Bundle, request: EngineRequest, engines_dir: Path) -> list[EngineKey]:
+    """Return the key under which each engine of a request lies in the cache, or would be stored."""
+    is_any = request.build is None
+    return [find_fitting_key(key, engines_dir, any_options=is_any) for key in request.make_keys(bundle)]
 
 
 def build_engine(
@@ -81,22 +105,47 @@ def build_engine(
         StorageError: the cache cannot be written.
     """
     request = EngineRequest(backend=backend, precision=precision, batches=batches, plan=plan)
+    return build_requested(bundle, request, threads=threads, rebuild=rebuild, progress=progress, cache_dir=cache_dir)
+
+
+def build_requested(
+    bundle: Bundle,
+    request: EngineRequest,
+    *,
+    check: str | None = None,
+    threads: int | None = None,
+    rebuild: bool = False,
+    progress: Progress | None = None,
+    cache_dir: Path | None = None,
+) -> EngineRecord:
+    """Return the engines of a request; see `build_engine`.
+
+    Args:
+        check: names what checks them before they are stored (`ndp_rt.engines.build_check`); None: the host's own
+            check. Engines for a GPU have none at this level: the plan that runs them names it.
+
+    Raises:
+        DeviceError: they are for a GPU, and there is none.
+    """
+    if request.is_for_device and check is None:
+        raise InputError(f"no check is named for engines of {request.backend}; ndp_rt.plan knows it. Build through it.")
     EngineOptions(threads=threads)
     engines_dir = find_engines_dir(cache_dir)
     start = time.perf_counter()
-    found = None if rebuild else _find(bundle, request, engines_dir)
+    found = None if rebuild else find_requested(bundle, request, cache_dir)
     if found is not None:
         return found
     job = {
         "bundle": str(bundle.path),
         "fingerprint": bundle.fingerprint,
         "request": asdict(request),
+        "check": check or HOST_CHECK,
         "threads": threads,
         "rebuild": rebuild,
         "engines_dir": str(engines_dir),
     }
     _run_worker(job, progress or (lambda line: None))
-    built = _find(bundle, request, engines_dir)
+    built = find_requested(bundle, request, cache_dir)
     if built is None:
         raise EngineError(f"{engines_dir}: the engines were built and are gone. Is something else clearing the cache?")
     return EngineRecord(request=request, entries=built.entries, was_cached=False, seconds=time.perf_counter() - start)
@@ -167,21 +216,11 @@ def load_engine(
             compute what the bundle promises; the message names the command that builds it.
     """
     request = EngineRequest(backend=backend, precision=precision, batches=batches, plan=plan)
-    engines_dir, command = find_engines_dir(cache_dir), request.make_command(bundle.path)
-    found = _find(bundle, request, engines_dir)
-    if found is None:
-        for key in request.make_keys(bundle):
-            if find_entry(key, engines_dir, f"{command} --rebuild") is None:
-                raise EngineError(
-                    f"{engines_dir}: holds no engine of {bundle.path.name} for stage {key.stage}, {key.backend} "
-                    f"{key.backend_version}, {key.precision}, batch {key.batch}.{explain_absence(key, engines_dir)} "
-                    f"Build it with: {command}"
-                )
-        raise EngineError(f"{engines_dir}: an engine went missing while it was looked up. Build it with: {command}")
     engines: Engines = {}
     try:
-        for entry in found.entries:
-            engines.setdefault(entry.key.batch, {})[entry.key.stage] = load_entry(entry, threads)
+        for entry in _find_built(bundle, request, cache_dir).entries:
+            loaded = load_entry(entry, request.make_command(bundle.path), threads)
+            engines.setdefault(entry.key.batch, {})[entry.key.stage] = loaded
         golden, batch = bundle.golden(), min(batches)
         check_preprocessing(bundle, golden)
         check_engines(bundle, golden, engines[batch], precision=precision, batch=batch, vector_count=1)
@@ -191,16 +230,79 @@ def load_engine(
     return engines
 
 
-def load_entry(entry: EngineEntry, threads: int | None) -> Engine:
-    """Load one engine and check its precision."""
+def load_device_engines(bundle: Bundle, request: EngineRequest, cache_dir: Path | None = None) -> DeviceEngines:
+    """Load engines from the cache onto the thread's current GPU, by batch and stage; builds nothing.
+
+    The precision of each is read back. Nothing has run yet: golden vectors are for the plan that has the buffers.
+
+    Raises:
+        InputError: the request is for the host.
+        DeviceError: there is no GPU, or it has no room.
+        EngineError: as `load_engine`.
+    """
+    engines: DeviceEngines = {}
+    try:
+        for entry in _find_built(bundle, request, cache_dir).entries:
+            loaded = load_device_entry(entry, request.make_command(bundle.path), request.device_index)
+            engines.setdefault(entry.key.batch, {})[entry.key.stage] = loaded
+    except BaseException:
+        close_engines(engines)
+        raise
+    return engines
+
+
+def _find_built(bundle: Bundle, request: EngineRequest, cache_dir: Path | None) -> EngineRecord:
+    """Return the engines of a request; raise EngineError with what is there instead if one is not."""
+    found = find_requested(bundle, request, cache_dir)
+    if found is not None:
+        return found
+    engines_dir, command = find_engines_dir(cache_dir), request.make_command(bundle.path)
+    for key in locate_keys(bundle, request, engines_dir):
+        if find_entry(key, engines_dir, f"{command} --rebuild") is None:
+            raise EngineError(
+                f"{engines_dir}: holds no engine of {bundle.path.name} for stage {key.stage}, {key.backend} "
+                f"{key.backend_version}, {key.precision}, batch {key.batch}.{explain_absence(key, engines_dir)} "
+                f"Build it with: {command}"
+            )
+    raise EngineError(f"{engines_dir}: an engine went missing while it was looked up. Build it with: {command}")
+
+
+def load_entry(entry: EngineEntry, command: str, threads: int | None) -> Engine:
+    """Load one engine and check its precision; `command` is the one that builds it."""
     backend = find_backend(entry.key.backend)
     options = EngineOptions(precision=entry.key.precision, batch=entry.key.batch, threads=threads)
-    engine = backend.load(entry.path, options)
+    with _name_command(command):
+        engine = backend.load(entry.path, options)
     backend.check_precision(engine.precision_by_layer_type(), entry.key.precision)
     return engine
 
 
-def close_engines(engines: Engines) -> None:
+def load_device_entry(entry: EngineEntry, command: str, device_index: int) -> DeviceEngine:
+    """Load one engine onto the thread's current GPU and check its precision; `command` is the one that builds it."""
+    backend = find_device_backend(entry.key.backend)
+    options = EngineOptions(precision=entry.key.precision, batch=entry.key.batch, device_index=device_index)
+    with _name_command(command):
+        engine = backend.load(entry.path, options)
+    try:
+        # A version-compatible engine may say nothing of its layers to a later version; what it said when built holds.
+        counts = engine.precision_by_layer_type() or entry.precision_by_layer_type
+        backend.check_precision(counts, entry.key.precision)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+@contextlib.contextmanager
+def _name_command(command: str) -> Iterator[None]:
+    """Add to an engine's refusal the command that builds it anew."""
+    try:
+        yield
+    except EngineError as error:
+        raise EngineError(f"{error} Build it again with: {command} --rebuild") from error
+
+
+def close_engines(engines: Engines | DeviceEngines) -> None:
     """Close every engine."""
     for stages in engines.values():
         for engine in stages.values():

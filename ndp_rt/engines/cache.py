@@ -17,12 +17,15 @@ from typing import Any
 from ndp_rt.bundle.open import hash_file
 from ndp_rt.bundle.write import exchange, sync_folder
 from ndp_rt.config import find_cache_dir
+from ndp_rt.engines.base import HARDWARE_COMPATIBLE, VERSION_COMPATIBLE
 from ndp_rt.errors import EngineError, StorageError
 
 ENGINE_FORMAT = "ndp-rt engine"
 ENGINE_FORMAT_VERSION = 1
 ENGINE_FILE = "engine.json"
 LOCK_POLL_S = 0.1
+AMPERE = (8, 0)
+CPU_FIELDS, GPU_FIELDS = ("isa_flags",), ("compute_capability", "driver_version", "build_options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +36,46 @@ class EngineKey:
     stage: str
     backend: str
     backend_version: str
-    device: str
+    device: str  # "cpu" or "cuda"
     device_model: str
-    isa_flags: tuple[str, ...]
+    isa_flags: tuple[str, ...] = ()  # of a CPU
+    compute_capability: str = ""  # this and what follows: of a GPU
+    driver_version: str = ""
+    build_options: tuple[str, ...] = ()  # `BuildOptions.traits`
     precision: str
     batch: int
     engine_format_version: int = ENGINE_FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "isa_flags": list(self.isa_flags)}
+        """Return the key as JSON values, without what only the other kind of device has."""
+        left_out = CPU_FIELDS if self.device == "cuda" else GPU_FIELDS
+        document = {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in document.items()}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "EngineKey":
+        """Read what `to_json` wrote; raises TypeError where it is anything else."""
+        fields: dict[str, Any] = {
+            n: tuple(value) if isinstance(value, list) else value for n, value in document.items()
+        }
+        return cls(**fields)
+
+    def fits(self, wanted: "EngineKey", *, any_options: bool) -> bool:
+        """Tell whether an engine of this key can be used where `wanted` is asked for.
+
+        One that was built to be compatible fits later versions, or other GPUs from Ampere on, whatever their driver.
+
+        Args:
+            any_options: it may have been built with other options than `wanted` says.
+        """
+        free = {"build_options"} if any_options else set()
+        if VERSION_COMPATIBLE in self.build_options and _numbers(self.backend_version) <= _numbers(
+            wanted.backend_version
+        ):
+            free |= {"backend_version", "driver_version"}
+        if HARDWARE_COMPATIBLE in self.build_options and _numbers(wanted.compute_capability) >= AMPERE:
+            free |= {"device_model", "compute_capability", "driver_version"}
+        return dataclasses.replace(self, **{name: getattr(wanted, name) for name in free}) == wanted
 
     @property
     def sha256(self) -> str:
@@ -56,6 +90,10 @@ class EngineKey:
     @property
     def folder_name(self) -> str:
         return f"{self.family}-{self.sha256[:16]}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in version.split(".") if word.isdecimal())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +139,23 @@ def find_entry(key: EngineKey, engines_dir: Path, rebuild_command: str) -> Engin
     return EngineEntry(key=key, path=folder, document=document)
 
 
+def find_fitting_key(wanted: EngineKey, engines_dir: Path, *, any_options: bool) -> EngineKey:
+    """Return the key of an engine in the cache that fits `wanted`; `wanted` itself if there is none, or for a CPU.
+
+    Of several, the one that was built to be compatible with the least, and then the latest.
+    """
+    if wanted.device == "cpu":
+        return wanted
+    found = []
+    for path in engines_dir.glob(f"{wanted.family}-*/{ENGINE_FILE}"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # find_entry says so of the one it is asked
+            key = EngineKey.from_json(json.loads(path.read_text(encoding="utf-8"))["key"])
+            if key.fits(wanted, any_options=any_options):
+                portable = {VERSION_COMPATIBLE, HARDWARE_COMPATIBLE} & set(key.build_options)
+                found.append((len(portable), -path.stat().st_mtime_ns, key.folder_name, key))
+    return min(found, key=lambda one: one[:3])[-1] if found else wanted
+
+
 def _find_problem(folder: Path, document: Mapping[str, Any], key: EngineKey) -> str | None:
     """Say what is wrong with an engine's folder, or return None."""
     version = document["format_version"]
@@ -137,7 +192,8 @@ def explain_absence(key: EngineKey, engines_dir: Path) -> str:
 
 
 def _word(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    words = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return words or "none"
 
 
 @contextlib.contextmanager

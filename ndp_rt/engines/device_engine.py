@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from ndp_rt.engines.base import BackendStatus, EngineOptions
+from ndp_rt.engines.base import AnyBackend, EngineOptions
 from ndp_rt.specs import TensorSpec
 
 # Tensor types at the borders of an engine, with their bytes. bfloat16 is held as uint16 where a library lacks it.
@@ -64,42 +64,9 @@ class DeviceEngine(Protocol):
         ...
 
 
-class DeviceBackend(Protocol):
-    """What a GPU backend's module offers; see `ndp_rt.engines.base.Backend` for the host's."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        """The precisions that it offers."""
-        ...
-
-    def find(self) -> BackendStatus:
-        """Look for the backend without importing it; never raises."""
-        ...
-
-    def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
-        """Compile a typed stage (`ndp_rt.engines.typed_graph`) into files in the empty folder `artifact`.
-
-        Returns notes to store: what was measured, versions, the log's file name.
-
-        Raises:
-            MissingExtraError: the backend is not installed.
-            DeviceError: there is no GPU, or its driver is too old.
-            EngineError: the backend refuses the model.
-            InputError: a precision that it does not offer.
-        """
-        ...
+class DeviceBackend(AnyBackend, Protocol):
+    """What a backend's module offers whose engines run on a GPU; see `ndp_rt.engines.base.Backend` for the host's."""
 
     def load(self, artifact: Path, options: EngineOptions) -> DeviceEngine:
-        """Load what `compile` wrote; raises the same."""
-        ...
-
-    def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
-        """Check what an engine says of its layers.
-
-        Raises:
-            EngineError: the arithmetic is not done in `precision`.
-        """
+        """Load what `compile` wrote onto the thread's current GPU; raises the same."""
         ...

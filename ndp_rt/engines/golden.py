@@ -1,7 +1,7 @@
 """Runs a bundle's golden vectors through engines and compares what comes out."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +88,22 @@ def check_engines(
             f"({report.score_tolerance:.0e}). It is not used. Build with --precision fp32 or another --backend."
         )
     return report
+
+
+def check_build(
+    bundle: Bundle,
+    engines: Mapping[str, Engine],
+    *,
+    precision: str,
+    batch: int,
+    device_index: int,
+    tell: Callable[[str], None],
+) -> Mapping[str, float | int]:
+    """Check engines on the host; see `ndp_rt.engines.build_check.BuildCheck`."""
+    golden = bundle.golden()
+    check_preprocessing(bundle, golden)
+    tell(f"checking batch {batch} against {len(golden.image)} golden vectors")
+    return dataclasses.asdict(check_engines(bundle, golden, engines, precision=precision, batch=batch))
 
 
 def check_preprocessing(bundle: Bundle, golden: Golden) -> float:

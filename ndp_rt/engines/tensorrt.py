@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ndp_rt.device import find_gpus
-from ndp_rt.engines.base import BackendStatus, Engine, EngineOptions
+from ndp_rt.engines.base import BackendStatus, EngineOptions
+from ndp_rt.engines.device_engine import DeviceEngine
 from ndp_rt.errors import EngineError, MissingExtraError
 
 NAME = "tensorrt"
@@ -32,7 +33,7 @@ class TensorRtBackend:
     def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
         self._refuse()
 
-    def load(self, artifact: Path, options: EngineOptions) -> Engine:
+    def load(self, artifact: Path, options: EngineOptions) -> DeviceEngine:
         self._refuse()
 
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:

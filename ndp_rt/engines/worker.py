@@ -4,29 +4,31 @@ Takes a job as JSON in its one argument and writes JSON lines: {"progress": text
 {"error": class name, "message": text}.
 """
 
+import dataclasses
 import json
 import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.bundle import Bundle, Golden, open_bundle
-from ndp_rt.engines.base import Engine, EngineOptions
+from ndp_rt.bundle import Bundle, open_bundle
+from ndp_rt.engines.base import BuildOptions, EngineOptions
+from ndp_rt.engines.build_check import BuildCheck, find_check
 from ndp_rt.engines.cache import (
     EngineKey,
     cache_error,
     find_entry,
+    find_fitting_key,
     lock_builds,
     make_build_folder,
     publish,
     write_engine_file,
 )
-from ndp_rt.engines.golden import check_engines, check_preprocessing
-from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.registry import find_any_backend, find_backend, find_device_backend
 from ndp_rt.engines.request import EngineRequest
+from ndp_rt.engines.stage_folder import open_stage_folder, write_stage_folder
 from ndp_rt.errors import BundleError, EngineError, NdpRtError
 
 Tell = Callable[[str], None]
@@ -34,9 +36,9 @@ Tell = Callable[[str], None]
 
 def build(job: Mapping[str, Any], tell: Tell) -> None:
     """Build and store every engine of the job that is not in the cache; raises NdpRtError."""
-    settings = dict(job["request"])
-    request = EngineRequest(**{**settings, "batches": tuple(settings["batches"])})
+    request = EngineRequest.from_json(job["request"])
     engines_dir = Path(job["engines_dir"])
+    check = find_check(job["check"])
     bundle = open_bundle(job["bundle"])
     if bundle.fingerprint != job["fingerprint"]:
         raise BundleError(f"{bundle.path}: was changed since it was opened. Open it again.")
@@ -45,7 +47,7 @@ def build(job: Mapping[str, Any], tell: Tell) -> None:
         try:
             folder = make_build_folder(engines_dir, name)
             try:
-                _build_batches(bundle, request, job, folder, tell)
+                Builder(bundle, request, job, check, folder, tell).build_missing()
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError as error:
@@ -54,50 +56,110 @@ def build(job: Mapping[str, Any], tell: Tell) -> None:
             raise cache_error(engines_dir, error) from error
 
 
-def _build_batches(bundle: Bundle, request: EngineRequest, job: Mapping[str, Any], folder: Path, tell: Tell) -> None:
-    golden = bundle.golden()
-    check_preprocessing(bundle, golden)
-    keys = request.make_keys(bundle)
-    for batch in request.batches:
-        of_batch = [key for key in keys if key.batch == batch]
-        if not job["rebuild"] and all(_is_there(key, Path(job["engines_dir"])) for key in of_batch):
-            continue  # another process built them while this one waited
-        _build_batch(bundle, golden, of_batch, job, folder, tell)
+class Builder:
+    """Builds what one job asks for, in a folder that is thrown away afterwards."""
 
+    def __init__(
+        self,
+        bundle: Bundle,
+        request: EngineRequest,
+        job: Mapping[str, Any],
+        check: BuildCheck,
+        folder: Path,
+        tell: Tell,
+    ) -> None:
+        """Take the job; `folder` is empty and on the cache's file system."""
+        self._bundle = bundle
+        self._request = request
+        self._check = check
+        self._folder = folder
+        self._tell = tell
+        self._engines_dir = Path(job["engines_dir"])
+        self._rebuild: bool = job["rebuild"]
+        self._options = EngineOptions(
+            precision=request.precision,
+            threads=job["threads"],
+            build=request.build or BuildOptions(),
+            device_index=request.device_index,
+            tell=tell,
+        )
+        self._stage_paths: Mapping[str, Path] = {}
 
-def _is_there(key: EngineKey, engines_dir: Path) -> bool:
-    return find_entry(key, engines_dir, "ndp-rt build-engine ... --rebuild") is not None
+    def build_missing(self) -> None:
+        """Build batch size by batch size, and store each as soon as it is checked."""
+        if self._request.device_index:
+            from ndp_rt.cuda.driver import CudaDevice
 
+            CudaDevice(self._request.device_index).activate()  # backends build for the thread's current GPU
+        keys = self._request.make_keys(self._bundle)
+        for batch in self._request.batches:
+            of_batch = [key for key in keys if key.batch == batch]
+            if not self._rebuild and all(self._is_there(key) for key in of_batch):
+                continue  # another process built them while this one waited
+            self._stage_paths = self._stage_paths or self._find_stages()
+            self._build_batch(of_batch)
 
-def _build_batch(
-    bundle: Bundle, golden: Golden, keys: Sequence[EngineKey], job: Mapping[str, Any], folder: Path, tell: Tell
-) -> None:
-    """Build the engines of one plan and batch size, check them together, and only then store them."""
-    engines: dict[str, Engine] = {}
-    facts: dict[str, dict[str, Any]] = {}
-    for key in keys:
-        backend = find_backend(key.backend)
-        options = EngineOptions(precision=key.precision, batch=key.batch, threads=job["threads"])
-        artifact = folder / key.folder_name
+    def _is_there(self, key: EngineKey) -> bool:
+        fitting = find_fitting_key(key, self._engines_dir, any_options=self._request.build is None)
+        return find_entry(fitting, self._engines_dir, "ndp-rt build-engine ... --rebuild") is not None
+
+    def _find_stages(self) -> Mapping[str, Path]:
+        """Return the ONNX file of each stage: the bundle's own, or typed ones for a GPU."""
+        bundle, request = self._bundle, self._request
+        if not request.is_for_device:
+            return {stage: bundle.stage_path(stage) for stage in request.stages}
+        given = self._options.build.onnx_stages
+        if given is None:
+            folder = self._folder / "stages"
+            self._tell(f"writing the stages in {request.precision}")
+            write_stage_folder(bundle, request.precision, folder)
+        else:
+            folder = Path(given)
+        return open_stage_folder(folder, bundle, request.precision, request.stages)
+
+    def _build_batch(self, keys: Sequence[EngineKey]) -> None:
+        """Build the engines of one plan and batch size, check them together, and only then store them."""
+        engines: dict[str, Any] = {}  # Engine or DeviceEngine, as the check takes them
+        facts: dict[str, dict[str, Any]] = {}
+        batch, precision = keys[0].batch, keys[0].precision
+        try:
+            for key in keys:
+                engines[key.stage], facts[key.stage] = self._build_engine(key)
+            report = self._check(
+                self._bundle,
+                engines,
+                precision=precision,
+                batch=batch,
+                device_index=self._request.device_index,
+                tell=self._tell,
+            )
+        finally:
+            for engine in engines.values():
+                engine.close()
+        for key in keys:
+            artifact = self._folder / key.folder_name
+            write_engine_file(artifact, key, {**facts[key.stage], "golden": dict(report)})
+            publish(artifact, key, self._engines_dir)
+
+    def _build_engine(self, key: EngineKey) -> tuple[Any, dict[str, Any]]:
+        """Compile and load one engine; return it, and what is known of it."""
+        options = dataclasses.replace(self._options, batch=key.batch)
+        artifact = self._folder / key.folder_name
         artifact.mkdir()
-        tell(f"compiling {key.stage} for {key.backend} {key.backend_version}, {key.precision}, batch {key.batch}")
+        self._tell(f"compiling {key.stage} for {key.backend} {key.backend_version}, {key.precision}, batch {key.batch}")
         start = time.perf_counter()
-        notes = backend.compile(bundle.stage_path(key.stage), artifact, options)
+        backend = find_any_backend(key.backend)
+        notes = backend.compile(self._stage_paths[key.stage], artifact, options)
         compile_ms = (time.perf_counter() - start) * 1e3
-        engine = backend.load(artifact, options)
+        engine = self._load(key, artifact, options)
         counts = engine.precision_by_layer_type()
         backend.check_precision(counts, key.precision)
-        engines[key.stage] = engine
-        facts[key.stage] = {"precision_by_layer_type": counts, "compile_ms": round(compile_ms, 1), "notes": notes}
-    batch, precision = keys[0].batch, keys[0].precision
-    tell(f"checking batch {batch} against {len(golden.image)} golden vectors")
-    report = check_engines(bundle, golden, engines, precision=precision, batch=batch)
-    for engine in engines.values():
-        engine.close()
-    for key in keys:
-        artifact = folder / key.folder_name
-        write_engine_file(artifact, key, {**facts[key.stage], "golden": asdict(report)})
-        publish(artifact, key, Path(job["engines_dir"]))
+        return engine, {"precision_by_layer_type": counts, "compile_ms": round(compile_ms, 1), "notes": notes}
+
+    def _load(self, key: EngineKey, artifact: Path, options: EngineOptions) -> Any:
+        if self._request.is_for_device:
+            return find_device_backend(key.backend).load(artifact, options)
+        return find_backend(key.backend).load(artifact, options)
 
 
 def main(arguments: Sequence[str]) -> int:

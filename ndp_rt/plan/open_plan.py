@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.build import build_engine, load_engine
+from ndp_rt.engines.build import build_engine, load_engine, locate_keys
 from ndp_rt.engines.cache import find_engines_dir
 from ndp_rt.engines.request import EngineRequest
 from ndp_rt.plan.base import Plan
@@ -68,7 +68,7 @@ def list_built_batches(
         MissingExtraError: the backend is not installed.
     """
     engines_dir = find_engines_dir(None)
-    (first, *_) = EngineRequest(backend=backend, precision=precision, plan=plan).make_keys(bundle)
+    first = EngineRequest(backend=backend, precision=precision, plan=plan).make_keys(bundle)[0]
     pattern = re.compile(re.escape(first.family.rpartition("-b")[0]) + r"-b(\d+)-")
     names = [path.name for path in engines_dir.iterdir()] if engines_dir.is_dir() else []
     found = {int(match.group(1)) for match in map(pattern.match, names) if match}
@@ -77,7 +77,7 @@ def list_built_batches(
 
 def _is_built(bundle: Bundle, plan: str, backend: str, precision: str, size: int, names: set[str]) -> bool:
     request = EngineRequest(backend=backend, precision=precision, batches=(size,), plan=plan)
-    return all(key.folder_name in names for key in request.make_keys(bundle))
+    return all(key.folder_name in names for key in locate_keys(bundle, request, find_engines_dir(None)))
 
 
 def name_engines(bundle: Bundle, request: EngineRequest) -> str:

@@ -15,8 +15,9 @@ import pytest
 from ndp_rt.bundle import Bundle
 from ndp_rt.engines import build, request, worker
 from ndp_rt.engines.build import build_engine, close_engines, find_engine, load_engine
+from ndp_rt.engines.build_check import HOST_CHECK
 from ndp_rt.engines.golden import run_stages
-from ndp_rt.engines.registry import BACKENDS
+from ndp_rt.engines.registry import ALL_BACKENDS, BACKENDS, DEVICE_BACKENDS
 from ndp_rt.engines.request import EngineRequest
 from ndp_rt.errors import BundleError, EngineError, InputError, MissingExtraError, StorageError
 from tests.tiny_bundle import make_tiny_bundle
@@ -30,6 +31,7 @@ def make_job(bundle: Bundle, cache_dir: Path, **settings: Any) -> dict[str, Any]
         "bundle": str(bundle.path),
         "fingerprint": bundle.fingerprint,
         "request": asdict(EngineRequest(**settings)),
+        "check": HOST_CHECK,
         "threads": None,
         "rebuild": False,
         "engines_dir": str(cache_dir / "engines"),
@@ -165,13 +167,13 @@ def test_a_missing_backend_names_its_install_command(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, command: str
 ) -> None:
     monkeypatch.setattr(f"ndp_rt.engines.{name}.DISTRIBUTIONS", ("not-there-at-all",))
-    assert BACKENDS[name].find().version is None
+    assert ALL_BACKENDS[name].find().version is None
     with pytest.raises(MissingExtraError, match=command):
         build_engine(bundle, backend=name, cache_dir=tmp_path)
 
 
 def test_tensorrt_that_is_installed_is_refused_with_what_to_use() -> None:
-    backend = BACKENDS["tensorrt"]
+    backend = DEVICE_BACKENDS["tensorrt"]
     with pytest.raises((MissingExtraError, EngineError), match="TensorRT"):
         backend.load(Path(), build.EngineOptions())
 

@@ -1,0 +1,347 @@
+"""Engines for a GPU: what names them, when one fits, who checks them, and the stages that they are built from."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ndp_rt import device
+from ndp_rt.bundle import Bundle
+from ndp_rt.bundle.open import hash_file
+from ndp_rt.engines.base import BuildOptions, EngineOptions
+from ndp_rt.engines.build import build_requested, find_requested, load_device_engines
+from ndp_rt.engines.cache import EngineKey
+from ndp_rt.engines.registry import find_backend, find_device_backend
+from ndp_rt.engines.request import EngineRequest
+from ndp_rt.engines.stage_folder import STAGES_FILE, open_stage_folder, write_stage_folder
+from ndp_rt.errors import BundleError, DeviceError, EngineError, InputError, MissingExtraError
+from tests.fakes import toy_device
+from tests.fakes.toy_device import CHECK, CHECKED, GPU, ToyBackend
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> ToyBackend:
+    toy_device.run_worker_here(monkeypatch)
+    return toy_device.install(monkeypatch)
+
+
+def make_request(**settings: Any) -> EngineRequest:
+    return EngineRequest(**{"backend": "toy", "precision": "fp16", "plan": "staged", **settings})
+
+
+def build(bundle: Bundle, cache_dir: Path, **settings: Any) -> Any:
+    return build_requested(bundle, make_request(**settings), check=CHECK, cache_dir=cache_dir)
+
+
+def test_a_cpu_engines_key_hashes_as_it_did_before_gpus_had_keys() -> None:
+    key = EngineKey(
+        bundle_fingerprint="ab" * 32,
+        stage="fused",
+        backend="openvino",
+        backend_version="2026.4.1",
+        device="cpu",
+        device_model="A CPU (6-1-2)",
+        isa_flags=("avx2", "fma"),
+        precision="fp32",
+        batch=3,
+    )
+    assert key.sha256 == "bae5f37fa138448c1114b3c97a15e14da5a3403fdbab69e2fb074145d0365cc5"
+    assert EngineKey.from_json(json.loads(json.dumps(key.to_json()))) == key
+
+
+def test_a_gpu_engines_key_has_everything_that_made_it(bundle: Bundle, toy: ToyBackend) -> None:
+    options = BuildOptions(workspace_bytes=1024, hardware_compatible=True, timing_cache="x")
+    encoder, tail = make_request(build=options).make_keys(bundle)
+    assert (encoder.stage, tail.stage, tail.device) == ("encoder", "tail", "cuda")
+    document = tail.to_json()
+    assert "isa_flags" not in document
+    assert document["device_model"] == GPU.name and document["compute_capability"] == "9.0"
+    assert document["driver_version"] == toy_device.DRIVER
+    assert document["build_options"] == [
+        "hardware-compatible",
+        "workspace=1024",
+    ]  # no timing cache
+    assert EngineKey.from_json(json.loads(json.dumps(document))) == tail
+
+
+FITS = [
+    ((), {}, True),
+    ((), {"driver_version": "560.1"}, False),
+    ((), {"backend_version": "10.4.0"}, False),
+    ((), {"device_model": "Toy A100", "compute_capability": "8.0"}, False),
+    (("version-compatible",), {"backend_version": "10.13.3.9", "driver_version": "560.1"}, True),
+    (("version-compatible",), {"backend_version": "10.2.9"}, False),
+    (("version-compatible",), {"device_model": "Toy A100", "compute_capability": "8.0"}, False),
+    (("hardware-compatible",), {"device_model": "Toy A100", "compute_capability": "8.0", "driver_version": "1"}, True),
+    (("hardware-compatible",), {"device_model": "Toy T4", "compute_capability": "7.5"}, False),
+    (("hardware-compatible",), {"backend_version": "10.4.0"}, False),
+    (("hardware-compatible", "version-compatible"), {"backend_version": "11.0", "device_model": "Toy A100"}, True),
+    (("version-compatible",), {"precision": "fp32"}, False),
+    (("version-compatible",), {"bundle_fingerprint": "0" * 64}, False),
+]
+
+
+@pytest.mark.parametrize(("made_with", "differs", "fits"), FITS)
+def test_an_engine_fits_where_it_was_built_and_where_it_was_built_to_fit(
+    bundle: Bundle, toy: ToyBackend, made_with: tuple[str, ...], differs: dict[str, Any], fits: bool
+) -> None:
+    wanted = make_request().make_keys(bundle)[0]
+    made = replace(wanted, build_options=made_with)
+    assert made.fits(replace(wanted, **differs), any_options=True) is fits
+    assert made.fits(wanted, any_options=False) is (made_with == ())
+
+
+def test_engines_are_built_checked_together_stored_and_found(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
+    record = build(bundle, tmp_path, batches=(1, 8))
+    assert not record.was_cached and [entry.key.stage for entry in record.entries] == ["encoder", "tail"] * 2
+    assert [text for text, _ in toy.compiled] == ["\x12\x0cencoder fp16", "\x12\ttail fp16"] * 2
+    assert [sorted(call["engines"]) for call in CHECKED] == [["encoder", "tail"]] * 2
+    assert [(call["batch"], call["precision"], call["device_index"]) for call in CHECKED] == [
+        (1, "fp16", 0),
+        (8, "fp16", 0),
+    ]
+    assert all(engine.is_closed for engine in toy.loaded)
+    assert record.precision_by_layer_type() == {"convolution": {"fp16": 6}}
+    assert record.entries[0].document["notes"] == {"log": "build.log"}
+    assert build(bundle, tmp_path, batches=(1, 8)).was_cached and len(toy.compiled) == 4
+    engines = load_device_engines(bundle, make_request(batches=(8,)), tmp_path)
+    assert list(engines[8]) == ["encoder", "tail"]
+
+
+def test_engines_of_a_gpu_are_not_built_without_a_check(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no check is named for engines of toy; ndp_rt.plan knows it"):
+        build_requested(bundle, make_request(), cache_dir=tmp_path)
+    with pytest.raises(EngineError, match=r"nowhere:check, cannot be loaded .*nothing is built that cannot be checked"):
+        build_requested(bundle, make_request(), check="tests.nowhere:check", cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir()) and not toy.compiled
+
+
+def test_a_check_that_fails_leaves_nothing_in_the_cache(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> dict[str, float]:
+        raise EngineError("maps differ by 0.3")
+
+    monkeypatch.setattr(toy_device, "check", refuse)
+    with pytest.raises(EngineError, match=r"maps differ by 0\.3"):
+        build(bundle, tmp_path)
+    assert all(engine.is_closed for engine in toy.loaded) and len(toy.loaded) == 2
+    assert not [path for path in (tmp_path / "engines").iterdir() if path.is_dir()]
+
+
+def test_another_precision_than_asked_for_is_a_failure(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
+    toy.computes = "fp32"
+    with pytest.raises(EngineError, match="asked for fp16, got"):
+        build(bundle, tmp_path)
+    toy.computes = "fp16"
+    build(bundle, tmp_path)
+    toy.computes = "fp32"
+    with pytest.raises(EngineError, match="asked for fp16, got"):
+        load_device_engines(bundle, make_request(), tmp_path)
+    assert toy.loaded[-1].is_closed
+
+
+def test_build_options_are_kept_apart_and_the_plainest_is_found(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path
+) -> None:
+    portable = BuildOptions(hardware_compatible=True)
+    build(bundle, tmp_path, build=portable)
+    assert build(bundle, tmp_path).was_cached  # nothing special was asked for: it fits
+    assert not build(bundle, tmp_path, build=BuildOptions()).was_cached
+    assert build(bundle, tmp_path, build=portable).was_cached
+    for request, traits in ((make_request(), ()), (make_request(build=portable), ("hardware-compatible",))):
+        record = find_requested(bundle, request, tmp_path)
+        assert record is not None and {entry.key.build_options for entry in record.entries} == {traits}
+
+
+def test_a_portable_engine_is_found_on_another_gpu_and_version(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(bundle, tmp_path, build=BuildOptions(hardware_compatible=True, version_compatible=True))
+    other = replace(GPU, name="Toy A100", compute_capability="8.0")
+    monkeypatch.setattr(device, "find_gpus", lambda: (other,))
+    toy.version = "10.13.0"
+    assert build(bundle, tmp_path).was_cached
+    assert load_device_engines(bundle, make_request(), tmp_path)
+
+
+def test_absence_is_explained_by_what_differs(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(bundle, tmp_path)
+    monkeypatch.setattr(
+        device, "find_gpus", lambda: (replace(GPU, name="Toy A100", index=0, compute_capability="8.0"),)
+    )
+    words = (
+        r"holds no engine of tiny.ndp for stage encoder, toy 10.3.0, fp16, batch 1. One is there for device_model "
+        r"Toy H200 \(now Toy A100\), compute_capability 9.0 \(now 8.0\)\. Build it with: ndp-rt build-engine \S+ "
+        r"--backend toy --precision fp16 --batch 1 --plan staged$"
+    )
+    with pytest.raises(EngineError, match=words):
+        load_device_engines(bundle, make_request(), tmp_path)
+
+
+def test_a_refusal_to_load_names_the_command_that_rebuilds(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
+    options = BuildOptions(workspace_bytes=2**20, version_compatible=True)
+    build(bundle, tmp_path, build=options)
+    toy.refusal = "the plan is for another GPU."
+    words = r"another GPU\. Build it again with: .* --plan staged --version-compatible --workspace 1048576 --rebuild$"
+    with pytest.raises(EngineError, match=words):
+        load_device_engines(bundle, make_request(build=options), tmp_path)
+
+
+def test_a_damaged_engine_is_refused_and_never_rebuilt_silently(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path
+) -> None:
+    record = build(bundle, tmp_path)
+    (record.entries[1].path / "plan").write_text("cut")
+    for use in (lambda: build(bundle, tmp_path), lambda: load_device_engines(bundle, make_request(), tmp_path)):
+        with pytest.raises(EngineError, match=r"plan has 3 bytes, .* Build it again with: .* --rebuild$"):
+            use()
+    assert len(toy.compiled) == 2
+
+
+def test_no_gpu_is_a_device_error_that_says_what_to_do(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DeviceError, match=r"device is 'cuda:3'; this machine has 1 GPU"):
+        build(bundle, tmp_path, device_index=3)
+    monkeypatch.setattr(device, "find_gpus", lambda: ())
+    with pytest.raises(DeviceError, match=r"no NVIDIA GPU is found.*--gpus all.*--backend openvino"):
+        build(bundle, tmp_path)
+
+
+def test_the_gpu_that_was_asked_for_is_made_current_in_the_builder(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activated = []
+
+    class Device:
+        def __init__(self, index: int) -> None:
+            self.index = index
+
+        def activate(self) -> None:
+            activated.append(self.index)
+
+    monkeypatch.setattr(device, "find_gpus", lambda: (replace(GPU, name="Toy T4"), replace(GPU, index=1)))
+    monkeypatch.setattr("ndp_rt.cuda.driver.CudaDevice", Device)
+    record = build(bundle, tmp_path, device_index=1)
+    assert activated == [1] and {entry.key.device_model for entry in record.entries} == {GPU.name}
+    assert CHECKED[0]["device_index"] == 1
+    assert "--device cuda:1" in record.request.make_command(bundle.path)
+
+
+def test_requests_for_one_kind_of_device_are_refused_for_the_other(bundle: Bundle, toy: ToyBackend) -> None:
+    with pytest.raises(InputError, match="backend is 'toy', which is for a GPU; on the CPU openvino or onnxruntime"):
+        find_backend("toy")
+    with pytest.raises(InputError, match="backend is 'openvino', which is for the CPU; on a GPU tensorrt or"):
+        find_device_backend("openvino")
+    with pytest.raises(InputError, match="build options are given for backend openvino"):
+        EngineRequest(build=BuildOptions())
+    with pytest.raises(InputError, match="plan is 'unmerged'; one of fused, staged is taken"):
+        EngineRequest(plan="unmerged")
+    with pytest.raises(InputError, match="precision is 'int8'; backend toy takes fp32 or fp16 on a GPU"):
+        make_request(precision="int8")
+    assert make_request(plan="unmerged").stages == ("encoder", "decoder", "head", "segmentation")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"workspace_bytes": 0}, "workspace_bytes is 0"),
+        ({"strip": True}, "that stays is taken.*--onnx-stages"),
+    ],
+)
+def test_build_options_that_cannot_be_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        BuildOptions(**settings)
+
+
+def test_options_reach_the_backend(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
+    options = BuildOptions(workspace_bytes=77, timing_cache=str(tmp_path / "t"))
+    build(bundle, tmp_path, build=options, batches=(4,))
+    for _, came in toy.compiled:
+        assert came.build == options and (came.precision, came.batch, came.device_index) == ("fp16", 4, 0)
+    assert EngineOptions().build == BuildOptions()
+
+
+def test_stages_made_elsewhere_are_built_as_they_are(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_stage_folder(bundle, "fp16", tmp_path / "stages")
+    monkeypatch.setattr(toy_device, "write_stages", None)
+    build(bundle, tmp_path, build=BuildOptions(onnx_stages=str(tmp_path / "stages")))
+    assert [text for text, _ in toy.compiled] == ["\x12\x0cencoder fp16", "\x12\ttail fp16"]
+
+
+def spoil_json(key: str, value: object) -> Any:
+    def change(folder: Path) -> None:
+        document = json.loads((folder / STAGES_FILE).read_text())
+        document[key] = value
+        (folder / STAGES_FILE).write_text(json.dumps(document))
+
+    return change
+
+
+def keep_weights_outside(folder: Path) -> None:
+    # graph { initializer { external_data { key: "location" value: "../../etc/x" } } }, listed with its right hash
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    entry = field(1, b"location") + field(2, b"../../etc/x")
+    (folder / "tail.onnx").write_bytes(field(7, field(5, field(13, entry))))
+    document = json.loads((folder / STAGES_FILE).read_text())
+    path = folder / "tail.onnx"
+    document["files"]["tail.onnx"] = {"sha256": hash_file(path), "bytes": path.stat().st_size}
+    (folder / STAGES_FILE).write_text(json.dumps(document))
+
+
+SPOILS: dict[str, tuple[Any, str]] = {
+    "no list": (lambda folder: (folder / STAGES_FILE).unlink(), r"stages.json cannot be read"),
+    "cut list": (lambda folder: (folder / STAGES_FILE).write_text("{"), r"stages.json cannot be read"),
+    "other format": (spoil_json("format", "x"), r"its format is 'x' 1"),
+    "other bundle": (spoil_json("bundle_fingerprint", "0"), r"made from another bundle, 'tiny'"),
+    "other precision": (spoil_json("precision", "bf16"), r"its stages are in bf16, asked for is fp16"),
+    "missing file": (lambda folder: (folder / "tail.onnx").unlink(), r"lacks 'tail.onnx'"),
+    "changed file": (lambda folder: (folder / "tail.onnx").write_bytes(b"\x12\x01x"), r"tail.onnx was cut short or"),
+    "path that leads out": (spoil_json("files", {"../x": {"sha256": "", "bytes": 1}}), r"lacks '../x'"),
+    "weights that lie outside": (keep_weights_outside, r"tail.onnx keeps weights in ../../etc/x"),
+}
+
+
+@pytest.mark.parametrize("spoil", list(SPOILS))
+def test_stages_that_are_not_the_right_ones_are_not_built(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path, spoil: str
+) -> None:
+    folder = tmp_path / "stages"
+    write_stage_folder(bundle, "fp16", folder)
+    change, words = SPOILS[spoil]
+    change(folder)
+    with pytest.raises(BundleError, match=f"{words}.*it is not built. Make it again with: .*--write-onnx-stages DIR"):
+        open_stage_folder(folder, bundle, "fp16", ("encoder", "tail"))
+
+
+def test_a_stage_that_was_not_made_is_named(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
+    write_stage_folder(bundle, "fp16", tmp_path)
+    with pytest.raises(BundleError, match="holds no stage other;"):
+        open_stage_folder(tmp_path, bundle, "fp16", ("tail", "other"))
+
+
+def test_stages_are_not_written_over_something(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("mine")
+    with pytest.raises(InputError, match="not empty; a new or empty folder is taken"):
+        write_stage_folder(bundle, "fp16", tmp_path)
+    with pytest.raises(InputError, match="not empty; a new or empty folder is taken"):
+        write_stage_folder(bundle, "fp16", tmp_path / "x")
+
+
+def test_typing_stages_without_the_onnx_package_says_how_to_go_on(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ndp_rt.engines.typed_graph", None)
+    with pytest.raises(MissingExtraError, match=r"pip install onnx. Or make them elsewhere with --write-onnx-stages"):
+        build(bundle, tmp_path)

@@ -1,0 +1,116 @@
+"""A GPU and a backend for it that compute nothing, for what goes on around engines: keys, cache, checks, commands."""
+
+import importlib
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ndp_rt import device
+from ndp_rt.bundle import Bundle
+from ndp_rt.device import Gpu
+from ndp_rt.engines import registry
+from ndp_rt.engines.base import BackendStatus, EngineOptions
+from ndp_rt.errors import EngineError
+from ndp_rt.specs import GPU_PLAN_STAGES
+
+GPU = Gpu(name="Toy H200", index=0, memory_bytes=2**37, compute_capability="9.0")
+DRIVER = "550.54"
+CHECK = "tests.fakes.toy_device:check"
+
+
+class ToyEngine:
+    """Says what its file says; runs nothing."""
+
+    def __init__(self, counts: dict[str, dict[str, int]]) -> None:
+        self.counts = counts
+        self.is_closed = False
+
+    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
+        return self.counts
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class ToyBackend:
+    """A device backend; the knobs are its attributes."""
+
+    name = "toy"
+    precisions = ("fp32", "fp16")
+
+    def __init__(self) -> None:
+        self.version: str | None = "10.3.0"
+        self.compiled: list[tuple[str, EngineOptions]] = []
+        self.loaded: list[ToyEngine] = []
+        self.computes = "fp16"
+        self.refusal: str | None = None
+
+    def find(self) -> BackendStatus:
+        return BackendStatus(version=self.version, remedy=None if self.version else "pip install toy")
+
+    def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
+        self.compiled.append((onnx_path.read_text(), options))
+        (artifact / "plan").write_text(onnx_path.read_text())
+        return {"log": "build.log"}
+
+    def load(self, artifact: Path, options: EngineOptions) -> ToyEngine:
+        if self.refusal:
+            raise EngineError(self.refusal)
+        self.loaded.append(ToyEngine({"convolution": {self.computes: 3}}))
+        return self.loaded[-1]
+
+    def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
+        if set(counts["convolution"]) != {precision}:
+            raise EngineError(f"asked for {precision}, got {counts}")
+
+
+def check(bundle: Bundle, engines: Mapping[str, Any], **options: Any) -> Mapping[str, float | int]:
+    """A BuildCheck that finds nothing wrong; what it was called with is in `CHECKED`."""
+    CHECKED.append({"engines": dict(engines), **options})
+    return {"vector_count": 2, "map_max_abs_difference": 0.0, "map_tolerance": 1.0, "score_max_abs_difference": 0.0}
+
+
+CHECKED: list[dict[str, Any]] = []
+
+
+def write_stages(bundle: Bundle, precision: str, folder: Path) -> None:
+    """Stands in for typed_graph.write_stages: files that name stage and precision, in no ONNX field."""
+    for stage in {stage for stages in GPU_PLAN_STAGES.values() for stage in stages}:
+        (folder / f"{stage}.onnx").write_bytes(b"")
+    for path in folder.iterdir():
+        # Field 2 of a ModelProto is its producer's name.
+        text = f"{path.stem} {precision}".encode()
+        path.write_bytes(bytes([0x12, len(text)]) + text)
+
+
+def install(patch: pytest.MonkeyPatch) -> ToyBackend:
+    """Put the GPU, the backend and the writer of typed stages in place for one test."""
+    backend = ToyBackend()
+    CHECKED.clear()
+    patch.setattr(device, "find_gpus", lambda: (GPU,))
+    patch.setattr("ndp_rt.engines.request.find_driver_version", lambda: DRIVER)
+    patch.setitem(registry.DEVICE_BACKENDS, backend.name, backend)
+    patch.setitem(registry.ALL_BACKENDS, backend.name, backend)
+    install_stage_writer(patch)
+    return backend
+
+
+def install_stage_writer(patch: pytest.MonkeyPatch) -> None:
+    """Put `write_stages` in place of the module that types graphs."""
+    module = types.ModuleType("ndp_rt.engines.typed_graph")
+    module.write_stages = write_stages  # type: ignore[attr-defined]
+    patch.setitem(sys.modules, module.__name__, module)
+    patch.setattr(importlib.import_module("ndp_rt.engines"), "typed_graph", module, raising=False)
+
+
+def run_worker_here(patch: pytest.MonkeyPatch) -> None:
+    """Run the building child's work in this process, where the fakes are; the job still goes through JSON."""
+    import json
+
+    from ndp_rt.engines import build, worker
+
+    patch.setattr(build, "_run_worker", lambda job, progress: worker.build(json.loads(json.dumps(job)), progress))
