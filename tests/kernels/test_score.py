@@ -8,45 +8,46 @@ from ndp_rt.kernels import launch, reference
 from ndp_rt.kernels.load import KernelSet
 from tests.emulation.barriers import assert_every_barrier_is_needed
 from tests.emulation.emulator import Emulator
-from tests.emulation.memory import copy_to_device, make_empty
+from tests.emulation.memory import make_empty
+from tests.kernels.conftest import Device, EmulatedDevice
 
 
-def run(kernels: KernelSet, values: np.ndarray) -> np.ndarray:
-    scores = make_empty((len(values),), np.float32)
-    launch.score(kernels, copy_to_device(values), scores, stream=None)
-    return scores.get()
+def run(device: Device, values: np.ndarray) -> np.ndarray:
+    scores = device.make_empty((len(values),), np.float32)
+    launch.score(device.kernels, device.copy(values), scores, stream=None)
+    return np.asarray(scores.get())
 
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("length", [1, 5, 128, 255, 256, 257, 1000])
 @pytest.mark.parametrize("offset", [0.5, -2.0])
 def test_the_cuda_form_equals_the_definition(
-    rng: np.random.Generator, kernels: KernelSet, count: int, length: int, offset: float
+    rng: np.random.Generator, device: Device, count: int, length: int, offset: float
 ) -> None:
     values = rng.random((count, length), dtype=np.float32) + np.float32(offset)
-    assert np.array_equal(run(kernels, values), reference.score(values))
+    assert np.array_equal(run(device, values), reference.score(values))
 
 
 @pytest.mark.parametrize("place", [0, 31, 100, 511])
-def test_the_largest_value_is_found_wherever_it_lies(kernels: KernelSet, place: int) -> None:
+def test_the_largest_value_is_found_wherever_it_lies(device: Device, place: int) -> None:
     values = np.full((2, 512), -3, np.float32)
     values[1, place] = -1
-    assert run(kernels, values).tolist() == [-3, -1]
+    assert run(device, values).tolist() == [-3, -1]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, 40, 299])
-def test_a_value_that_is_not_finite_makes_the_score_nan(kernels: KernelSet, value: float, place: int) -> None:
+def test_a_value_that_is_not_finite_makes_the_score_nan(device: Device, value: float, place: int) -> None:
     values = np.linspace(-1, 1, 600, dtype=np.float32).reshape(2, 300)
     values[0, place] = value
     assert np.isnan(reference.score(values)[0])
-    scores = run(kernels, values)
+    scores = run(device, values)
     assert np.isnan(scores[0]) and scores[1] == 1
 
 
 def test_every_barrier_is_needed(emulator: Emulator, kernels: KernelSet) -> None:
-    values = np.arange(512, dtype=np.float32).reshape(2, 256)
-    assert_every_barrier_is_needed(emulator, lambda: run(kernels, values).tolist() == [255, 511])
+    values, device = np.arange(512, dtype=np.float32).reshape(2, 256), EmulatedDevice(kernels)
+    assert_every_barrier_is_needed(emulator, lambda: run(device, values).tolist() == [255, 511])
 
 
 def test_the_definition_is_the_largest_value_of_each_map() -> None:

@@ -6,26 +6,27 @@ import pytest
 from ndp_rt.errors import InputError
 from ndp_rt.kernels import launch, reference
 from ndp_rt.kernels.load import KernelSet
-from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty
+from tests.emulation.memory import FakeDeviceArray, make_empty
+from tests.kernels.conftest import Device
 
 
-def run(kernels: KernelSet, maps: np.ndarray, limits: np.ndarray) -> np.ndarray:
+def run(device: Device, maps: np.ndarray, limits: np.ndarray) -> np.ndarray:
     n, _, h, w = maps.shape
-    mask = make_empty((n, h, w), np.uint8)
-    launch.threshold(kernels, copy_to_device(maps), copy_to_device(limits), mask, stream=None)
-    return mask.get()
+    mask = device.make_empty((n, h, w), np.uint8)
+    launch.threshold(device.kernels, device.copy(maps), device.copy(limits), mask, stream=None)
+    return np.asarray(mask.get())
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3), (16, 24), (37, 41), (64, 96)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3), (16, 24), (37, 41), (256, 256)])
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_cuda_form_equals_the_definition(
-    rng: np.random.Generator, kernels: KernelSet, count: int, size: tuple[int, int]
+    rng: np.random.Generator, device: Device, count: int, size: tuple[int, int]
 ) -> None:
     maps = rng.random((count, 1, *size), dtype=np.float32)
     limits = rng.random(count, dtype=np.float32)
     maps[:, 0, 0, 0] = limits  # a map reaches its limit where it equals it
     maps[-1, 0, -1, -1] = np.nan
-    assert np.array_equal(run(kernels, maps, limits), reference.threshold(maps[:, 0], limits))
+    assert np.array_equal(run(device, maps, limits), reference.threshold(maps[:, 0], limits))
 
 
 def test_the_definition_takes_the_limit_and_leaves_out_nan() -> None:
