@@ -52,8 +52,8 @@ class Emulator:
     """Runs kernels on the CPU. `make_module` goes where `cupy.RawModule` does.
 
     Attributes:
-        seed: the order in which the threads of a block get their turn: 0 by number and 1 backwards, with one warp as far
-            as it gets before another; others at random.
+        seed: the order in which the threads of a block get their turn: 0 by number and 1 backwards, one warp as far as
+            it gets before another; others at random.
         left_out: a barrier (library, site) that is treated as if it were not there, or None.
         reached: the barriers that some thread came to so far: (library, site) -> "file:line".
         switch_count: how often a thread gave its turn to another so far.
