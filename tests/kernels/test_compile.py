@@ -1,12 +1,15 @@
 """Every kernel compiles for every architecture without a GPU, within its budget of registers and shared memory."""
 
+import os
 import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from ndp_rt.kernels.flags import MAX_REGISTERS, SHARED_LIMIT_BYTES, Variant, make_options
 from ndp_rt.kernels.source import FOLDER, read_source
-from tests.kernels.nvrtc import REMEDY, compile_kernels, find_toolkit, parse_usage
+from tests.kernels.nvrtc import REMEDY, Usage, compile_kernels, find_toolkit, parse_usage
 from tests.kernels.variants import describe, list_variants
 
 VARIANTS = list_variants()
@@ -20,11 +23,34 @@ CASES = [
 ]
 
 
+Key = tuple[str, tuple[tuple[str, int], ...], int]  # file, macros, architecture
+
+
+def find_key(variant: Variant, architecture: int) -> Key:
+    return variant.file, tuple(sorted(variant.defines.items())), architecture
+
+
+def compile_file(file: str, macros: tuple[tuple[str, int], ...], architecture: int) -> dict[str, Usage]:
+    source = read_source(file)
+    return compile_kernels(source.text, make_options(dict(macros), source.sha256), architecture)
+
+
+@pytest.fixture(scope="module")
+def compiled(request: pytest.FixtureRequest) -> Iterator[dict[Key, Future[dict[str, Usage]]]]:
+    """What the selected tests need, each file once for the same macros and architecture, on all cores."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    cases = [call.params for call in calls if call is not None and "variant" in call.params]
+    pool = ThreadPoolExecutor(os.cpu_count())  # NVRTC runs outside of Python's lock
+    yield {key: pool.submit(compile_file, *key) for key in dict.fromkeys(find_key(**case) for case in cases)}
+    pool.shutdown(cancel_futures=True)
+
+
 @needs_nvrtc
 @pytest.mark.parametrize(("variant", "architecture"), CASES)
-def test_a_kernel_compiles_within_its_budget(variant: Variant, architecture: int) -> None:
-    source = read_source(variant.file)
-    used = compile_kernels(source.text, make_options(variant.defines, source.sha256), architecture)[variant.entry]
+def test_a_kernel_compiles_within_its_budget(
+    compiled: dict[Key, Future[dict[str, Usage]]], variant: Variant, architecture: int
+) -> None:
+    used = compiled[find_key(variant, architecture)].result()[variant.entry]
     assert used.spill_bytes == 0
     assert used.registers <= MAX_REGISTERS[variant.entry]
     assert used.static_shared_bytes <= 48 * 1024  # static memory has no larger limit on any architecture
