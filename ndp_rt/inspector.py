@@ -75,7 +75,7 @@ class Inspector:
                 or "torch-cuda" where TensorRT is not installed.
             precision: "fp32"; "bf16" where the processor has it; on a GPU also "tf32", "fp16" and "int8".
             plan: "fused" (one graph with the reference in it) or "staged" (swaps the reference at once); on a GPU also
-                "merged" (as "staged", with fewer engines). None: "fused" on a CPU, "merged" on a GPU.
+                "unmerged" ("staged" with more engines). None: "fused" on a CPU, "staged" on a GPU.
             batches: batch sizes to have engines for; None: those that are built already, else 1.
             threads: of the engine; None: the backend chooses.
             threshold: decision threshold; None: the bundle's for this precision.

@@ -1,6 +1,7 @@
 """The GPU that a pipeline runs on, in its primary context, and CUDA's errors as ours."""
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,8 @@ from ndp_rt.errors import DeviceError, InputError, MissingExtraError, NdpRtError
 
 REMEDY = "pip install 'ndp-rt[gpu]' (CUDA 12) or 'ndp-rt[gpu13]' (CUDA 13)"
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+
+log = logging.getLogger("ndp_rt")
 
 
 def import_cupy() -> Any:
@@ -52,6 +55,16 @@ def translate_errors(doing: str) -> Iterator[None]:
             f"{doing}: {' '.join(str(error).split())}. If this names a launch failure or a lost device, no CUDA call "
             "of this process will work again: close the inspector and restart, or open another with device='cpu'."
         ) from error
+
+
+@contextlib.contextmanager
+def tolerate_errors(doing: str) -> Iterator[None]:
+    """Log CUDA's errors instead of raising them: for closing, which goes on even where the device is lost."""
+    try:
+        with translate_errors(doing):
+            yield
+    except DeviceError as error:
+        log.warning("%s", error)
 
 
 class CudaDevice:

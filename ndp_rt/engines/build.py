@@ -25,7 +25,6 @@ from ndp_rt.engines.cache import (
     find_fitting_key,
 )
 from ndp_rt.engines.device_engine import DeviceEngine
-from ndp_rt.engines.golden import check_engines, check_preprocessing
 from ndp_rt.engines.registry import find_backend, find_device_backend
 from ndp_rt.engines.request import EngineRecord, EngineRequest
 from ndp_rt.errors import EngineError, InputError
@@ -215,6 +214,9 @@ def load_engine(
         EngineError: one is not there, was built by another version or for another machine, is damaged, or does not
             compute what the bundle promises; the message names the command that builds it.
     """
+    # Not needed for a GPU's engines, which are loaded where OpenCV may not be.
+    from ndp_rt.engines.golden import check_engines, check_preprocessing
+
     request = EngineRequest(backend=backend, precision=precision, batches=batches, plan=plan)
     engines: Engines = {}
     try:

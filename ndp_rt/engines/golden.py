@@ -1,28 +1,17 @@
 """Runs a bundle's golden vectors through engines and compares what comes out."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from ndp_rt.bundle import Bundle, Golden
 from ndp_rt.engines.base import Engine, FloatArray
+from ndp_rt.engines.golden_report import GoldenReport, compare_golden, find_largest
 from ndp_rt.errors import EngineError
 from ndp_rt.imaging import preprocess
 from ndp_rt.kernels.host import PreparedReference, Rbfrm, smooth
 from ndp_rt.tolerances import find_tolerance
-
-
-@dataclass(frozen=True, kw_only=True)
-class GoldenReport:
-    """The largest differences from the golden vectors, and what is allowed."""
-
-    vector_count: int
-    map_max_abs_difference: float
-    map_tolerance: float
-    score_max_abs_difference: float
-    score_tolerance: float
 
 
 def run_stages(
@@ -65,29 +54,13 @@ def check_engines(
     Raises:
         EngineError: a map or score differs by more than `ndp_rt.tolerances` allows; the message says by how much.
     """
-    count = len(golden.image) if vector_count is None else min(vector_count, len(golden.image))
     reference = {} if "fused" in engines else bundle.reference()
-    map_difference = score_difference = 0.0
-    for start in range(0, count, batch):
-        rows = [(start + index) % count for index in range(batch)]  # a batch longer than the rest starts over
-        maps = run_stages(engines, reference, np.ascontiguousarray(golden.image[rows]))["map"]
-        map_difference = _largest(map_difference, maps, golden.map[rows])
-        score_difference = _largest(score_difference, _score(maps), golden.score[rows])
-    report = GoldenReport(
-        vector_count=count,
-        map_max_abs_difference=map_difference,
-        map_tolerance=find_tolerance("engine.map", precision).absolute,
-        score_max_abs_difference=score_difference,
-        score_tolerance=find_tolerance("engine.score", precision).absolute,
-    )
-    # Written so that NaN fails.
-    if not (map_difference <= report.map_tolerance and score_difference <= report.score_tolerance):
-        raise EngineError(
-            f"{bundle.path}: the engine (batch {batch}, {precision}) disagrees with the bundle's golden vectors: maps "
-            f"differ by {map_difference:.2e} ({report.map_tolerance:.0e} is allowed), scores by {score_difference:.2e} "
-            f"({report.score_tolerance:.0e}). It is not used. Build with --precision fp32 or another --backend."
-        )
-    return report
+
+    def run(images: FloatArray) -> tuple[FloatArray, FloatArray]:
+        maps = run_stages(engines, reference, images)["map"]
+        return maps, _score(maps)
+
+    return compare_golden(bundle, golden, run, precision=precision, batch=batch, vector_count=vector_count)
 
 
 def check_build(
@@ -119,7 +92,7 @@ def check_preprocessing(bundle: Bundle, golden: Golden) -> float:
         contract = dataclasses.replace(bundle.manifest.input, height_px=height_px, width_px=width_px)
         out = np.empty(expected.shape, np.float32)
         preprocess(raw, contract, out)
-        difference = _largest(difference, out, expected)
+        difference = find_largest(difference, out, expected)
     tolerance = find_tolerance("preprocess", "fp32").absolute
     if not difference <= tolerance:
         raise EngineError(
@@ -134,8 +107,3 @@ def _score(maps: FloatArray) -> FloatArray:
     smooth(maps, smoothed, np.empty(maps.shape[-2:], np.float32))
     scores: FloatArray = smoothed.reshape(len(maps), -1).max(axis=1)
     return scores
-
-
-def _largest(so_far: float, actual: FloatArray, expected: FloatArray | Sequence[float]) -> float:
-    """Return the larger of `so_far` and the largest difference; NaN once anything is NaN."""
-    return float(np.maximum(so_far, np.abs(actual - expected).max()))

@@ -62,6 +62,10 @@ class Heap:
         return any(start <= pointer and pointer + size_bytes <= start + len(b) for start, b in self.blocks.items())
 
 
+class CompileException(Exception):
+    """As cupy.cuda.compiler.CompileException: no RuntimeError."""
+
+
 class MemoryPointer:
     """As cupy.cuda.MemoryPointer."""
 
@@ -165,6 +169,7 @@ class FakeCuda:
             Graph=FakeGraph,
             MemoryPointer=MemoryPointer,
             UnownedMemory=UnownedMemory,
+            compiler=types.SimpleNamespace(CompileException=CompileException),
             runtime=self._make_runtime(),
         )
         cupy = types.ModuleType("cupy")
@@ -242,6 +247,9 @@ class _Module:
 
     def __init__(self, gpu: FakeCuda, emulated: Any) -> None:
         self._gpu, self._emulated = gpu, emulated
+
+    def compile(self, log_stream: Any = None) -> None:
+        """Nothing is left to do: the emulation compiles at once."""
 
     def get_function(self, name: str) -> _Function:
         return _Function(self._gpu, name, self._emulated.get_function(name))
