@@ -79,7 +79,7 @@ def emulation_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
     reason = find_reason_not_to_build()
     if reason is not None:
         pytest.skip(reason)
-    cache = request.config.cache
+    cache = getattr(request.config, "cache", None)
     return cache.mkdir("emulation") if cache is not None else tmp_path_factory.mktemp("emulation")
 
 
