@@ -39,7 +39,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "openvino": ("ndp_rt/engines/openvino.py",),
     "onnxruntime": ("ndp_rt/engines/onnxruntime.py",),
     "cupy": ("ndp_rt/cuda/", "kernels/"),
-    "torch": ("export/", "bench/peers/"),
+    "torch": ("export/", "bench/peers/", "ndp_rt/engines/torch_"),
     "torchvision": (),
     "onnx": ("export/", "ndp_rt/bundle/", "ndp_rt/engines/"),
     "sklearn": ("bench/",),
