@@ -7,11 +7,14 @@ from ndp_rt.engines.device_engine import DeviceBackend
 from ndp_rt.engines.onnxruntime import OnnxRuntimeBackend
 from ndp_rt.engines.openvino import OpenVinoBackend
 from ndp_rt.engines.tensorrt import TensorRtBackend
+from ndp_rt.engines.torch_cuda import TorchCudaBackend
 from ndp_rt.errors import InputError, MissingExtraError
 from ndp_rt.specs import GPU_PLAN_STAGES, PLAN_STAGES
 
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (OpenVinoBackend(), OnnxRuntimeBackend())}
-DEVICE_BACKENDS: dict[str, DeviceBackend] = {backend.name: backend for backend in (TensorRtBackend(),)}
+DEVICE_BACKENDS: dict[str, DeviceBackend] = {
+    backend.name: backend for backend in (TensorRtBackend(), TorchCudaBackend())
+}
 ALL_BACKENDS: dict[str, AnyBackend] = {**BACKENDS, **DEVICE_BACKENDS}
 
 
