@@ -35,7 +35,7 @@ LADDER: tuple[frozenset[str], ...] = (
 )
 # Where a third-party package may be imported; one that is not named here may be imported anywhere.
 HOMES: dict[str, tuple[str, ...]] = {
-    "tensorrt": ("ndp_rt/engines/tensorrt.py",),
+    "tensorrt": ("ndp_rt/engines/tensorrt/",),
     "openvino": ("ndp_rt/engines/openvino.py",),
     "onnxruntime": ("ndp_rt/engines/onnxruntime.py",),
     "cupy": ("ndp_rt/cuda/", "kernels/"),

@@ -31,7 +31,7 @@ class BuildOptions:
     """How an engine for a GPU is built; backends for the CPU take the defaults alone."""
 
     workspace_bytes: int | None = None  # scratch memory that a layer may take; None: the backend's limit
-    timing_cache: str | None = None  # a file; None: one in the engine cache
+    timing_cache: str | None = None  # a file; None: one in the engine cache, or none if it is built past that
     version_compatible: bool = False  # to be loaded by later versions of the backend too
     hardware_compatible: bool = False  # to be loaded by other GPUs too, from Ampere on
     strip: bool = False  # leave the weights in the ONNX stages, where loading reads them

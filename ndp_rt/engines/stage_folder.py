@@ -95,7 +95,11 @@ def _find_problem(folder: Path, document: Mapping[str, Any], bundle: Bundle, pre
             return f"lacks {name!r}"
         if path.stat().st_size != entry["bytes"] or hash_file(path) != entry["sha256"]:
             return f"{name} was cut short or changed since it was written"
-        outside = list_external_locations(path.read_bytes()) - set(files) if path.suffix == ".onnx" else set()
-        if outside:
-            return f"{name} keeps weights in {', '.join(sorted(outside))}, which is no file of the folder"
+        if path.suffix == ".onnx":
+            try:
+                outside = list_external_locations(path.read_bytes()) - set(files)
+            except InputError as error:
+                return f"{name} is no ONNX file ({error})"
+            if outside:
+                return f"{name} keeps weights in {', '.join(sorted(outside))}, which is no file of the folder"
     return None

@@ -6,6 +6,7 @@ Takes a job as JSON in its one argument and writes JSON lines: {"progress": text
 
 import dataclasses
 import json
+import re
 import shutil
 import sys
 import time
@@ -143,7 +144,7 @@ class Builder:
 
     def _build_engine(self, key: EngineKey) -> tuple[Any, dict[str, Any]]:
         """Compile and load one engine; return it, and what is known of it."""
-        options = dataclasses.replace(self._options, batch=key.batch)
+        options = dataclasses.replace(self._options, batch=key.batch, build=self._choose_timing_cache(key))
         artifact = self._folder / key.folder_name
         artifact.mkdir()
         self._tell(f"compiling {key.stage} for {key.backend} {key.backend_version}, {key.precision}, batch {key.batch}")
@@ -155,6 +156,14 @@ class Builder:
         counts = engine.precision_by_layer_type()
         backend.check_precision(counts, key.precision)
         return engine, {"precision_by_layer_type": counts, "compile_ms": round(compile_ms, 1), "notes": notes}
+
+    def _choose_timing_cache(self, key: EngineKey) -> BuildOptions:
+        """Return the build's options with the timing cache of this version and kind of GPU, unless one is given."""
+        build = self._options.build
+        if build.timing_cache is not None or not self._request.is_for_device:
+            return build
+        name = re.sub(r"[^\w.]+", "-", f"timing-{key.backend}-{key.backend_version}-{key.device_model}.cache")
+        return dataclasses.replace(build, timing_cache=str(self._engines_dir / name))
 
     def _load(self, key: EngineKey, artifact: Path, options: EngineOptions) -> Any:
         if self._request.is_for_device:

@@ -17,7 +17,7 @@ from ndp_rt.engines import build, request, worker
 from ndp_rt.engines.build import build_engine, close_engines, find_engine, load_engine
 from ndp_rt.engines.build_check import HOST_CHECK
 from ndp_rt.engines.golden import run_stages
-from ndp_rt.engines.registry import ALL_BACKENDS, BACKENDS, DEVICE_BACKENDS
+from ndp_rt.engines.registry import ALL_BACKENDS, BACKENDS
 from ndp_rt.engines.request import EngineRequest
 from ndp_rt.errors import BundleError, EngineError, InputError, MissingExtraError, StorageError
 from tests.tiny_bundle import make_tiny_bundle
@@ -160,22 +160,19 @@ def test_requests_that_are_not_taken_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "command"),
-    [("onnxruntime", r"pip install 'ndp-rt\[onnxruntime\]'"), ("tensorrt", r"pip install 'ndp-rt\[gpu\]'")],
+    ("name", "module", "command"),
+    [
+        ("onnxruntime", "onnxruntime", r"pip install 'ndp-rt\[onnxruntime\]'"),
+        ("tensorrt", "tensorrt.library", r"pip install 'ndp-rt\[gpu\]'"),
+    ],
 )
 def test_a_missing_backend_names_its_install_command(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, command: str
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, command: str
 ) -> None:
-    monkeypatch.setattr(f"ndp_rt.engines.{name}.DISTRIBUTIONS", ("not-there-at-all",))
+    monkeypatch.setattr(f"ndp_rt.engines.{module}.DISTRIBUTIONS", ("not-there-at-all",))
     assert ALL_BACKENDS[name].find().version is None
     with pytest.raises(MissingExtraError, match=command):
         build_engine(bundle, backend=name, cache_dir=tmp_path)
-
-
-def test_tensorrt_that_is_installed_is_refused_with_what_to_use() -> None:
-    backend = DEVICE_BACKENDS["tensorrt"]
-    with pytest.raises((MissingExtraError, EngineError), match="TensorRT"):
-        backend.load(Path(), build.EngineOptions())
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
