@@ -23,9 +23,9 @@ PLAN_STAGES = {"fused": ("fused",), "staged": ("encoder", "decoder", "head", "se
 # The same on a GPU, each cut before the levels' maps are fused, because that and smoothing are kernels of ours.
 # "tail" is decoder, head and segmentation in one; "unmerged" is what it is measured against.
 GPU_PLAN_STAGES = {
-    "fused": ("fused",),
     "staged": ("encoder", "tail"),
     "unmerged": ("encoder", "decoder", "head", "segmentation"),
+    "fused": ("fused",),
 }
 
 Json = dict[str, Any]

@@ -35,7 +35,7 @@ class BuildOptions:
     version_compatible: bool = False  # to be loaded by later versions of the backend too
     hardware_compatible: bool = False  # to be loaded by other GPUs too, from Ampere on
     strip: bool = False  # leave the weights in the ONNX stages, where loading reads them
-    onnx_stages: str | None = None  # a folder of typed stages (`ndp_rt.engines.stage_folder`); None: made for the build
+    onnx_stages: str | None = None  # a folder of typed stages (`ndp_rt.engines.stage_files`); None: made for the build
 
     def __post_init__(self) -> None:
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
@@ -43,7 +43,7 @@ class BuildOptions:
         if self.strip and self.onnx_stages is None:
             raise InputError(
                 "strip leaves the weights in the ONNX stages, and a folder that stays is taken for them: give "
-                "onnx_stages (--onnx-stages DIR; --write-onnx-stages DIR writes them)."
+                "onnx_stages (--onnx-stages DIR, which ndp-rt export-stages writes)."
             )
 
     @property

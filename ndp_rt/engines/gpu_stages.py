@@ -17,13 +17,8 @@ from ndp_rt.bundle import Bundle
 from ndp_rt.engines.graph_folding import find_shapes, fold_constants, load_model, remove_unused
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.kernels.reference import MAP_WEIGHTS, upsample_bilinear
+from ndp_rt.specs import GPU_PLAN_STAGES
 
-# The engines of each GPU plan, in order. "staged" has the tail in one engine, "unmerged" in three.
-GPU_PLAN_STAGES = {
-    "staged": ("encoder", "tail"),
-    "unmerged": ("encoder", "decoder", "head", "segmentation"),
-    "fused": ("fused",),
-}
 TAIL_STAGES = ("decoder", "head", "segmentation")
 MAP_NAMES = ("am1", "am2", "am3")
 WEIGHT_TOLERANCE = 1e-3  # of a map's weight and of an upsampling matrix, which may be stored in half precision
@@ -36,7 +31,7 @@ def make_gpu_stages(bundle: Bundle, plan: str) -> dict[str, ModelProto]:
 
     Args:
         bundle: opened.
-        plan: one of GPU_PLAN_STAGES.
+        plan: one of `ndp_rt.specs.GPU_PLAN_STAGES`.
 
     Raises:
         InputError: another plan.

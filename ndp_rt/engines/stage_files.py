@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import Bundle, hash_file, is_plain_name
 from ndp_rt.errors import BundleError, StorageError
 from ndp_rt.specs import TensorSpec
@@ -55,7 +56,7 @@ def write_stages(bundle: Bundle, precision: str, folder: Path, *, plan: str = "s
         bundle: opened.
         precision: one of `typed_graph.BORDER_DTYPES`.
         folder: empty, or not there yet.
-        plan: one of `gpu_stages.GPU_PLAN_STAGES`.
+        plan: one of `ndp_rt.specs.GPU_PLAN_STAGES`.
 
     Raises:
         InputError: another precision or plan.
@@ -133,6 +134,31 @@ def open_stages(folder: Path) -> StageFolder:
         if not stage.path.is_file() or hash_file(stage.path) != stage.sha256:
             raise BundleError(f"{stage.path}: is missing, cut short or changed. {remedy}")
     return found
+
+
+def check_stages(found: StageFolder, bundle: Bundle, precision: str, plan: str) -> None:
+    """Check that stages are those that a build needs, with their weights inside.
+
+    Raises:
+        BundleError: they are of another bundle, precision or plan, or read weights from elsewhere.
+    """
+    remedy = f"Write them with: ndp-rt export-stages {bundle.path} --precision {precision} --plan {plan} -o DIR"
+    if found.bundle_fingerprint != bundle.fingerprint:
+        raise BundleError(
+            f"{found.path}: the stages are of another bundle than {bundle.path.name}, or of another export of it "
+            f"('{found.bundle_name}'). {remedy}"
+        )
+    if (found.precision, found.plan) != (precision, plan):
+        raise BundleError(
+            f"{found.path}: the stages are in {found.precision} for plan '{found.plan}'; asked for is {precision}, "
+            f"'{plan}'. {remedy}"
+        )
+    for stage in found.stages.values():
+        locations = list_external_locations(stage.path.read_bytes())
+        if locations:
+            raise BundleError(
+                f"{stage.path}: keeps weights in {', '.join(sorted(locations))}; weights inside it are taken. {remedy}"
+            )
 
 
 _PLAIN_FIELDS = ("bundle_name", "bundle_fingerprint", "precision", "plan")

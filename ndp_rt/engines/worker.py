@@ -29,8 +29,8 @@ from ndp_rt.engines.cache import (
 )
 from ndp_rt.engines.registry import find_any_backend, find_backend, find_device_backend
 from ndp_rt.engines.request import EngineRequest
-from ndp_rt.engines.stage_folder import open_stage_folder, write_stage_folder
-from ndp_rt.errors import BundleError, EngineError, NdpRtError
+from ndp_rt.engines.stage_files import check_stages, open_stages, write_stages
+from ndp_rt.errors import BundleError, EngineError, MissingExtraError, NdpRtError
 
 Tell = Callable[[str], None]
 
@@ -110,13 +110,20 @@ class Builder:
         if not request.is_for_device:
             return {stage: bundle.stage_path(stage) for stage in request.stages}
         given = self._options.build.onnx_stages
-        if given is None:
-            folder = self._folder / "stages"
-            self._tell(f"writing the stages in {request.precision}")
-            write_stage_folder(bundle, request.precision, folder)
+        if given is not None:
+            found = open_stages(Path(given))
         else:
-            folder = Path(given)
-        return open_stage_folder(folder, bundle, request.precision, request.stages)
+            self._tell(f"writing the stages in {request.precision}")
+            try:
+                found = write_stages(bundle, request.precision, self._folder / "stages", plan=request.plan)
+            except ImportError as error:
+                raise MissingExtraError(
+                    f"typed stages cannot be made here ({error}): pip install onnx. Or make them on another machine: "
+                    f"ndp-rt export-stages {bundle.path.name} --precision {request.precision} --plan {request.plan} "
+                    "-o DIR, and give that folder with --onnx-stages."
+                ) from error
+        check_stages(found, bundle, request.precision, request.plan)
+        return {name: stage.path for name, stage in found.stages.items()}
 
     def _build_batch(self, keys: Sequence[EngineKey]) -> None:
         """Build the engines of one plan and batch size, check them together, and only then store them."""

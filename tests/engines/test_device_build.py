@@ -1,6 +1,8 @@
 """Engines for a GPU: what names them, when one fits, who checks them, and the stages that they are built from."""
 
 import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from ndp_rt.engines.build import build_requested, find_requested, load_device_en
 from ndp_rt.engines.cache import EngineKey
 from ndp_rt.engines.registry import find_backend, find_device_backend
 from ndp_rt.engines.request import EngineRequest
-from ndp_rt.engines.stage_folder import STAGES_FILE, open_stage_folder, write_stage_folder
+from ndp_rt.engines.stage_files import STAGES_FILE, write_stages
 from ndp_rt.errors import BundleError, DeviceError, EngineError, InputError, MissingExtraError
 from tests.fakes import toy_device
 from tests.fakes.toy_device import CHECK, CHECKED, GPU, ToyBackend
@@ -96,7 +98,7 @@ def test_an_engine_fits_where_it_was_built_and_where_it_was_built_to_fit(
 def test_engines_are_built_checked_together_stored_and_found(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
     record = build(bundle, tmp_path, batches=(1, 8))
     assert not record.was_cached and [entry.key.stage for entry in record.entries] == ["encoder", "tail"] * 2
-    assert [text for text, _ in toy.compiled] == ["\x12\x0cencoder fp16", "\x12\ttail fp16"] * 2
+    assert [name for name, _ in toy.compiled] == ["encoder.onnx", "tail.onnx"] * 2
     assert [sorted(call["engines"]) for call in CHECKED] == [["encoder", "tail"]] * 2
     assert [(call["batch"], call["precision"], call["device_index"]) for call in CHECKED] == [
         (1, "fp16", 0),
@@ -270,19 +272,10 @@ def test_options_reach_the_backend(bundle: Bundle, toy: ToyBackend, tmp_path: Pa
 def test_stages_made_elsewhere_are_built_as_they_are(
     bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_stage_folder(bundle, "fp16", tmp_path / "stages")
-    monkeypatch.setattr(toy_device, "write_stages", None)
+    write_stages(bundle, "fp16", tmp_path / "stages")
+    monkeypatch.setattr("ndp_rt.engines.worker.write_stages", None)
     build(bundle, tmp_path, build=BuildOptions(onnx_stages=str(tmp_path / "stages")))
-    assert [text for text, _ in toy.compiled] == ["\x12\x0cencoder fp16", "\x12\ttail fp16"]
-
-
-def spoil_json(key: str, value: object) -> Any:
-    def change(folder: Path) -> None:
-        document = json.loads((folder / STAGES_FILE).read_text())
-        document[key] = value
-        (folder / STAGES_FILE).write_text(json.dumps(document))
-
-    return change
+    assert [name for name, _ in toy.compiled] == ["encoder.onnx", "tail.onnx"]
 
 
 def keep_weights_outside(folder: Path) -> None:
@@ -293,55 +286,51 @@ def keep_weights_outside(folder: Path) -> None:
     entry = field(1, b"location") + field(2, b"../../etc/x")
     (folder / "tail.onnx").write_bytes(field(7, field(5, field(13, entry))))
     document = json.loads((folder / STAGES_FILE).read_text())
-    path = folder / "tail.onnx"
-    document["files"]["tail.onnx"] = {"sha256": hash_file(path), "bytes": path.stat().st_size}
+    document["stages"]["tail"]["sha256"] = hash_file(folder / "tail.onnx")
     (folder / STAGES_FILE).write_text(json.dumps(document))
 
 
-SPOILS: dict[str, tuple[Any, str]] = {
-    "no list": (lambda folder: (folder / STAGES_FILE).unlink(), r"stages.json cannot be read"),
-    "cut list": (lambda folder: (folder / STAGES_FILE).write_text("{"), r"stages.json cannot be read"),
-    "other format": (spoil_json("format", "x"), r"its format is 'x' 1"),
-    "other bundle": (spoil_json("bundle_fingerprint", "0"), r"made from another bundle, 'tiny'"),
-    "other precision": (spoil_json("precision", "bf16"), r"its stages are in bf16, asked for is fp16"),
-    "missing file": (lambda folder: (folder / "tail.onnx").unlink(), r"lacks 'tail.onnx'"),
-    "changed file": (lambda folder: (folder / "tail.onnx").write_bytes(b"\x12\x01x"), r"tail.onnx was cut short or"),
-    "path that leads out": (spoil_json("files", {"../x": {"sha256": "", "bytes": 1}}), r"lacks '../x'"),
-    "weights that lie outside": (keep_weights_outside, r"tail.onnx keeps weights in ../../etc/x"),
-}
-
-
-@pytest.mark.parametrize("spoil", list(SPOILS))
-def test_stages_that_are_not_the_right_ones_are_not_built(
-    bundle: Bundle, toy: ToyBackend, tmp_path: Path, spoil: str
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"precision": "fp32"},
+            "are in fp16 for plan 'staged'; asked for is fp32, 'staged'. Write them with",
+        ),
+        (
+            {"plan": "unmerged"},
+            "asked for is fp16, 'unmerged'.*export-stages .* fp16 --plan unmerged -o DIR",
+        ),
+    ],
+)
+def test_stages_of_another_precision_or_plan_are_not_built(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path, settings: dict[str, str], words: str
 ) -> None:
-    folder = tmp_path / "stages"
-    write_stage_folder(bundle, "fp16", folder)
-    change, words = SPOILS[spoil]
-    change(folder)
-    with pytest.raises(BundleError, match=f"{words}.*it is not built. Make it again with: .*--write-onnx-stages DIR"):
-        open_stage_folder(folder, bundle, "fp16", ("encoder", "tail"))
+    write_stages(bundle, "fp16", tmp_path / "stages")
+    with pytest.raises(BundleError, match=words):
+        build(bundle, tmp_path, build=BuildOptions(onnx_stages=str(tmp_path / "stages")), **settings)
+    assert not toy.compiled
 
 
-def test_a_stage_that_was_not_made_is_named(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
-    write_stage_folder(bundle, "fp16", tmp_path)
-    with pytest.raises(BundleError, match="holds no stage other;"):
-        open_stage_folder(tmp_path, bundle, "fp16", ("tail", "other"))
-
-
-def test_stages_are_not_written_over_something(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("mine")
-    with pytest.raises(InputError, match="not empty; a new or empty folder is taken"):
-        write_stage_folder(bundle, "fp16", tmp_path)
-    with pytest.raises(InputError, match="not empty; a new or empty folder is taken"):
-        write_stage_folder(bundle, "fp16", tmp_path / "x")
+def test_stages_of_another_bundle_or_with_weights_elsewhere_are_not_built(
+    bundle: Bundle, toy: ToyBackend, tmp_path: Path
+) -> None:
+    options = BuildOptions(onnx_stages=str(tmp_path / "stages"))
+    write_stages(replace(bundle, fingerprint="0" * 64), "fp16", tmp_path / "stages")
+    with pytest.raises(BundleError, match=r"of another bundle than tiny.ndp, or of another export of it \('tiny'\)"):
+        build(bundle, tmp_path, build=options)
+    shutil.rmtree(tmp_path / "stages")
+    write_stages(bundle, "fp16", tmp_path / "stages")
+    keep_weights_outside(tmp_path / "stages")
+    with pytest.raises(BundleError, match=r"tail.onnx: keeps weights in \.\./\.\./etc/x; weights inside it are taken"):
+        build(bundle, tmp_path, build=options)
+    assert not toy.compiled
 
 
 def test_typing_stages_without_the_onnx_package_says_how_to_go_on(
     bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "ndp_rt.engines.typed_graph", None)
-    with pytest.raises(MissingExtraError, match=r"pip install onnx. Or make them elsewhere with --write-onnx-stages"):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    words = r"pip install onnx\. Or make them on another machine: ndp-rt export-stages tiny.ndp .*--onnx-stages"
+    with pytest.raises(MissingExtraError, match=words):
         build(bundle, tmp_path)

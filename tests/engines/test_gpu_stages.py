@@ -11,10 +11,11 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from ndp_rt.bundle import Bundle, open_bundle
-from ndp_rt.engines.gpu_stages import GPU_PLAN_STAGES, MAP_NAMES, TAIL_STAGES, cut_maps, make_gpu_stage, make_gpu_stages
+from ndp_rt.engines.gpu_stages import MAP_NAMES, TAIL_STAGES, cut_maps, make_gpu_stage, make_gpu_stages
 from ndp_rt.engines.graph_folding import fold_constants, load_model
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.kernels import reference
+from ndp_rt.specs import GPU_PLAN_STAGES
 from tests.tolerances import assert_close
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"

@@ -11,9 +11,9 @@ import pytest
 
 from ndp_rt.bundle import Bundle
 from ndp_rt.cli import main
-from ndp_rt.engines.gpu_stages import GPU_PLAN_STAGES
 from ndp_rt.engines.stage_files import STAGES_FILE, StageFolder, open_stages, write_stages
 from ndp_rt.errors import BundleError, EngineError, InputError, StorageError
+from ndp_rt.specs import GPU_PLAN_STAGES
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """A GPU and a backend for it that compute nothing, for what goes on around engines: keys, cache, checks, commands."""
 
-import importlib
-import sys
-import types
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from ndp_rt.device import Gpu
 from ndp_rt.engines import registry
 from ndp_rt.engines.base import BackendStatus, EngineOptions
 from ndp_rt.errors import EngineError
-from ndp_rt.specs import GPU_PLAN_STAGES
 
 GPU = Gpu(name="Toy H200", index=0, memory_bytes=2**37, compute_capability="9.0")
 DRIVER = "550.54"
@@ -53,8 +50,8 @@ class ToyBackend:
         return BackendStatus(version=self.version, remedy=None if self.version else "pip install toy")
 
     def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
-        self.compiled.append((onnx_path.read_text(), options))
-        (artifact / "plan").write_text(onnx_path.read_text())
+        self.compiled.append((onnx_path.name, options))
+        (artifact / "plan").write_text(f"{onnx_path.name} {options.precision}")
         return {"log": "build.log"}
 
     def load(self, artifact: Path, options: EngineOptions) -> ToyEngine:
@@ -77,40 +74,19 @@ def check(bundle: Bundle, engines: Mapping[str, Any], **options: Any) -> Mapping
 CHECKED: list[dict[str, Any]] = []
 
 
-def write_stages(bundle: Bundle, precision: str, folder: Path) -> None:
-    """Stands in for typed_graph.write_stages: files that name stage and precision, in no ONNX field."""
-    for stage in {stage for stages in GPU_PLAN_STAGES.values() for stage in stages}:
-        (folder / f"{stage}.onnx").write_bytes(b"")
-    for path in folder.iterdir():
-        # Field 2 of a ModelProto is its producer's name.
-        text = f"{path.stem} {precision}".encode()
-        path.write_bytes(bytes([0x12, len(text)]) + text)
-
-
 def install(patch: pytest.MonkeyPatch) -> ToyBackend:
-    """Put the GPU, the backend and the writer of typed stages in place for one test."""
+    """Put the GPU and the backend in place for one test."""
     backend = ToyBackend()
     CHECKED.clear()
     patch.setattr(device, "find_gpus", lambda: (GPU,))
     patch.setattr("ndp_rt.engines.request.find_driver_version", lambda: DRIVER)
     patch.setitem(registry.DEVICE_BACKENDS, backend.name, backend)
     patch.setitem(registry.ALL_BACKENDS, backend.name, backend)
-    install_stage_writer(patch)
     return backend
-
-
-def install_stage_writer(patch: pytest.MonkeyPatch) -> None:
-    """Put `write_stages` in place of the module that types graphs."""
-    module = types.ModuleType("ndp_rt.engines.typed_graph")
-    module.write_stages = write_stages  # type: ignore[attr-defined]
-    patch.setitem(sys.modules, module.__name__, module)
-    patch.setattr(importlib.import_module("ndp_rt.engines"), "typed_graph", module, raising=False)
 
 
 def run_worker_here(patch: pytest.MonkeyPatch) -> None:
     """Run the building child's work in this process, where the fakes are; the job still goes through JSON."""
-    import json
-
     from ndp_rt.engines import build, worker
 
     patch.setattr(build, "_run_worker", lambda job, progress: worker.build(json.loads(json.dumps(job)), progress))

@@ -125,5 +125,5 @@ def load_plan(path: Path, manifest: PlanManifest) -> TensorRtEngine:
         if not onnx_path.is_file() or hash_file(onnx_path) != manifest.onnx_sha256:
             raise EngineError(f"{path}: the engine's weights lie in {onnx_path}, which is missing or was changed.")
         refit(engine, onnx_path)
-        weight_bytes += sum(file.stat().st_size for file in onnx_path.parent.iterdir() if file.is_file())
+        weight_bytes += onnx_path.stat().st_size
     return TensorRtEngine(runtime, engine, manifest.batch, weight_bytes)
