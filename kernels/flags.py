@@ -18,9 +18,13 @@ SHARED_LIMIT_BYTES = {
     120: 99 * KIB,
 }
 # Registers per thread that each kernel may use, by its entry. An SM has 65536: 40 fill one that holds 1536 threads, 64
-# one of sm_75, which holds 1024 and whose compiler takes that many.
+# one of sm_75, which holds 1024 and whose compiler takes that many; with 255 two blocks of 128 threads run at once.
 MAX_REGISTERS = {
     "fuse_maps": 64,
+    "rbfrm_combine": 64,
+    "rbfrm_prepare": 40,
+    "rbfrm_rebuild": 255,
+    "rbfrm_weights": 255,
     "score": 40,
     "smooth": 64,
     "smooth_levels": 64,

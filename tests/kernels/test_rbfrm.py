@@ -1,14 +1,40 @@
-"""rbfrm: the BLAS form against the definition, and the definition against the equations."""
+"""rbfrm: the BLAS and CUDA forms against the definition, and the definition against the equations."""
+
+import importlib
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from ndp_rt.cuda.element_types import from_device_type, to_device_type
 from ndp_rt.errors import InputError
+from ndp_rt.kernels import launch
 from ndp_rt.kernels.host import PreparedReference, Rbfrm
-from ndp_rt.kernels.reference import join_patches, rbfrm, split_patches
+from ndp_rt.kernels.launch.checks import HELD_AS
+from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.reference import NORM_EPS, join_patches, rbfrm, split_patches
+from tests.emulation.barriers import assert_every_barrier_is_needed
+from tests.emulation.emulator import Emulator
+from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty
 from tests.tolerances import assert_close
 
 SHAPES = [(1, 1, 4, 4), (1, 8, 8, 12), (3, 5, 16, 8), (2, 32, 16, 16)]
+LAUNCHER = importlib.import_module("ndp_rt.kernels.launch.rbfrm")
+SIZES = (2, 4)
+DTYPES = ("float32", "float16", "bfloat16")
+# Features [n, c, h, w], and the sides of the reference. Odd channels and patch counts, several images, several tiles in
+# both directions, a reference of another size; the last two have their sums over a patch cut into parts.
+CASES = [
+    ((1, 1, 4, 4), (4, 4)),
+    ((3, 5, 16, 8), (4, 20)),
+    ((2, 33, 12, 20), (28, 8)),
+    ((1, 6, 40, 64), (32, 68)),
+    ((1, 137, 8, 8), (12, 8)),
+    ((2, 132, 24, 8), (24, 24)),
+]
+PAPER_LEVEL_5 = ((1, 512, 16, 16), (16, 16))
+LARGE = ((1, 40, 24, 64), (48, 36))  # two rows and columns of large tiles, filled in part
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -63,3 +89,236 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         rebuild(np.zeros((1, 2, 8, 8), np.float32), np.zeros((1, 2, 8, 8), np.float32))
     with pytest.raises(InputError, match="out is float64"):
         rebuild(np.zeros((1, 3, 8, 8), np.float32), np.zeros((1, 3, 8, 8)))  # type: ignore[arg-type]
+
+
+def prepare(kernels: KernelSet, held: np.ndarray, size: int, dtype: str) -> tuple[FakeDeviceArray, FakeDeviceArray]:
+    shape = launch.find_rbfrm_patches_shape(held.shape, size)
+    patches, unit_patches = (make_empty(shape, held.dtype) for _ in range(2))
+    launch.prepare_rbfrm(kernels, copy_to_device(held), patches, unit_patches, size, dtype=dtype, stream=None)
+    return patches, unit_patches
+
+
+def run(kernels: KernelSet, features: np.ndarray, held: np.ndarray, size: int, dtype: str) -> np.ndarray:
+    """Return the rebuilt features, as held; every byte of the outputs and of the scratch memory is NaN before."""
+    patches, unit_patches = prepare(kernels, held, size, dtype)
+    scratch_bytes = launch.count_rbfrm_scratch_bytes(*features.shape, patches.shape[0], size, dtype=dtype)
+    out, scratch = make_empty(features.shape, features.dtype), make_empty((scratch_bytes,), np.uint8)
+    arrays = (copy_to_device(features), patches, unit_patches, out, scratch)
+    launch.rbfrm(kernels, *arrays, size, dtype=dtype, stream=None)
+    return out.get()
+
+
+def make_case(
+    rng: np.random.Generator, shape: tuple[int, ...], sides: tuple[int, int], size: int, dtype: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return features and a reference, as held: as after a ReLU, with a patch of zeros in each."""
+    features = np.maximum(rng.normal(size=shape), 0)
+    made = np.maximum(rng.normal(size=(1, shape[1], *sides)), 0)
+    features[-1, :, -size:, :size] = 0
+    if sides > (size, size):
+        made[0, :, :size, -size:] = 0
+    return to_device_type(features, dtype), to_device_type(made, dtype)
+
+
+def assert_equals_definition(kernels: KernelSet, case: tuple[np.ndarray, np.ndarray], size: int, dtype: str) -> None:
+    out = run(kernels, *case, size, dtype)
+    expected = rbfrm(*(from_device_type(held, dtype) for held in case), size)
+    assert_close(from_device_type(out, dtype), expected, "rbfrm_cuda", dtype)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_cuda_form_equals_the_definition(
+    rng: np.random.Generator, kernels: KernelSet, dtype: str, size: int, case: tuple[Any, Any]
+) -> None:
+    assert_equals_definition(kernels, make_case(rng, *case, size, dtype), size, dtype)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_level_5_of_the_paper_equals_the_definition(rng: np.random.Generator, kernels: KernelSet, size: int) -> None:
+    assert_equals_definition(kernels, make_case(rng, *PAPER_LEVEL_5, size, "float16"), size, "float16")
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float16", 2), ("bfloat16", 4)])
+def test_large_tiles_equal_the_definition(
+    rng: np.random.Generator, kernels: KernelSet, monkeypatch: pytest.MonkeyPatch, dtype: str, size: int
+) -> None:
+    monkeypatch.setattr(LAUNCHER, "MIN_LARGE_TILES", 1)
+    for case in (*CASES[:2], LARGE):
+        assert_equals_definition(kernels, make_case(rng, *case, size, dtype), size, dtype)
+
+
+@pytest.mark.parametrize(("dtype", "case"), [("float16", LARGE), ("bfloat16", CASES[-1]), ("float32", CASES[2])])
+def test_every_schedule_and_every_run_gives_the_same_bits(
+    rng: np.random.Generator, emulator: Emulator, dtype: str, case: tuple[Any, Any]
+) -> None:
+    kernels, inputs = KernelSet(emulator.make_module), make_case(rng, *case, 2, dtype)
+    first = run(kernels, *inputs, 2, dtype)
+    for seed in (0, 1, 2, 3):
+        emulator.seed = seed
+        assert np.array_equal(run(kernels, *inputs, 2, dtype), first)
+
+
+@pytest.mark.parametrize(("dtype", "tile"), [("float32", 64), ("float16", 64), ("float16", 128)])
+def test_every_barrier_is_needed(
+    rng: np.random.Generator, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, dtype: str, tile: int
+) -> None:
+    if tile == LAUNCHER.LARGE_TILE:
+        monkeypatch.setattr(LAUNCHER, "MIN_LARGE_TILES", 1)
+    kernels, inputs = KernelSet(emulator.make_module), make_case(rng, (1, 48, 8, 16), (12, 16), 2, dtype)
+    right = run(kernels, *inputs, 2, dtype)
+    assert_every_barrier_is_needed(emulator, lambda: np.array_equal(run(kernels, *inputs, 2, dtype), right))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_stays_in_its_patch(rng: np.random.Generator, kernels: KernelSet, dtype: str) -> None:
+    features, held = make_case(rng, (2, 5, 8, 8), (8, 12), 2, dtype)
+    expected = from_device_type(run(kernels, features, held, 2, dtype), dtype)
+    features[0, 3, 5, 6] = to_device_type(np.float32([np.nan]), dtype)[0]
+    expected[0, :, 4:6, 6:8] = np.nan
+    assert np.array_equal(from_device_type(run(kernels, features, held, 2, dtype), dtype), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_patches_are_kept_as_they_are_and_at_length_1(
+    rng: np.random.Generator, kernels: KernelSet, dtype: str, size: int
+) -> None:
+    held = make_case(rng, (1, 7, 4, 4), (12, 8), size, dtype)[1]
+    patches, unit_patches = (from_device_type(array.get(), dtype) for array in prepare(kernels, held, size, dtype))
+    expected = split_patches(from_device_type(held, dtype), size)[0]
+    length = expected.shape[1]
+    assert np.array_equal(patches[:, :length], expected)
+    assert not patches[:, length:].any() and not unit_patches[:, length:].any()
+    norms = np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), NORM_EPS)
+    assert_close(unit_patches[:, :length], expected / norms, "rbfrm_cuda", dtype)
+
+
+class Recorder:
+    """A KernelSet that launches nothing: it notes each launch's entry, tile and grid."""
+
+    def __init__(self) -> None:
+        self.launches: list[tuple[str, int, tuple[int, ...]]] = []
+
+    def function(self, file: str, entry: str, defines: dict[str, int]) -> Any:
+        def note(grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], stream: Any) -> None:
+            self.launches.append((entry, defines["NDP_RT_TILE"], grid))
+
+        return note
+
+
+def list_launches(shape: tuple[int, int, int, int], size: int, dtype: str) -> list[tuple[str, int, tuple[int, ...]]]:
+    """Return the launches for features and a reference of the same sides."""
+    recorder, address = Recorder(), iter(range(2**32, 2**40, 2**32))
+    held, patches_shape = np.dtype(HELD_AS[dtype]), launch.find_rbfrm_patches_shape((1, *shape[1:]), size)
+    scratch_bytes = launch.count_rbfrm_scratch_bytes(*shape, patches_shape[0], size, dtype=dtype)
+    arrays = [
+        SimpleNamespace(
+            shape=s, dtype=t, data=SimpleNamespace(ptr=next(address)), flags=SimpleNamespace(c_contiguous=True)
+        )
+        for s, t in (*((s, held) for s in (shape, *2 * [patches_shape], shape)), ((scratch_bytes,), np.dtype(np.uint8)))
+    ]
+    launch.rbfrm(recorder, *arrays, size, dtype=dtype, stream=None)  # type: ignore[arg-type]
+    return recorder.launches
+
+
+def test_tiles_and_parts_fill_the_gpu() -> None:
+    # Level 3 of the paper, K = 2: 16 x 16 small tiles for one image, enough large ones for 32.
+    assert list_launches((1, 256, 64, 64), 2, "float16") == [
+        ("rbfrm_weights", 64, (256, 1)),
+        ("rbfrm_rebuild", 64, (256,)),
+    ]
+    assert list_launches((32, 256, 64, 64), 2, "bfloat16") == [
+        ("rbfrm_weights", 128, (2048, 1)),
+        ("rbfrm_rebuild", 128, (2048,)),
+    ]
+    # Level 5, K = 4: one tile of weights, its sum over 8192 elements in 32 parts of 4 steps of 64.
+    assert list_launches((1, 512, 16, 16), 4, "float16") == [
+        ("rbfrm_weights", 64, (1, 32)),
+        ("rbfrm_combine", 64, (8,)),
+        ("rbfrm_rebuild", 64, (128,)),
+    ]
+    # float32 has small tiles and steps of 32.
+    assert list_launches((32, 512, 16, 16), 4, "float32") == [
+        ("rbfrm_weights", 64, (8, 16)),
+        ("rbfrm_combine", 64, (256,)),
+        ("rbfrm_rebuild", 64, (1024,)),
+    ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("n", [1, 2, 7, 32, 64])
+def test_no_part_is_empty_and_scratch_memory_is_bounded(n: int, size: int, dtype: str) -> None:
+    for c, side in ((1, 4), (3, 8), (256, 64), (512, 32), (512, 16), (200, 36)):
+        count = (side // size) ** 2
+        work = LAUNCHER._lay_out((n, c, side, side), count, size, dtype)
+        steps = work.pitch // (64 if work.weights_tile == 64 and dtype != "float32" else 32)
+        assert (work.part_count - 1) * work.part_steps < steps <= work.part_count * work.part_steps
+        weights_bytes = n * count * (-(-count // 64) * 64) * (4 if dtype == "float32" else 2)
+        assert weights_bytes <= work.scratch_bytes <= weights_bytes + 2**21 + 2**15
+
+
+def make_arguments(dtype: str = "float16") -> dict[str, Any]:
+    """Return arguments that are taken: features [2, 3, 8, 8], a reference [1, 3, 8, 12], K = 4."""
+    held, patches = HELD_AS[dtype], launch.find_rbfrm_patches_shape((1, 3, 8, 12), 4)
+    scratch_bytes = launch.count_rbfrm_scratch_bytes(2, 3, 8, 8, patches[0], 4, dtype=dtype)
+    return {
+        "features": make_empty((2, 3, 8, 8), held),
+        "patches": make_empty(patches, held),
+        "unit_patches": make_empty(patches, held),
+        "out": make_empty((2, 3, 8, 8), held),
+        "scratch": make_empty((scratch_bytes,), np.uint8),
+        "size": 4,
+        "dtype": dtype,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("dtype", "float64", "dtype is 'float64'"),
+        ("dtype", "float32", r"features is float16 \[2, 3, 8, 8\], dense, on the device; float32"),
+        ("dtype", "bfloat16", r"bfloat16 \(held as uint16\)"),
+        ("size", 3, "the patch size K is 3; 2 or 4 is taken"),
+        ("features", make_empty((2, 3, 8, 6), np.float16), r"features is \[2, 3, 8, 6\].*multiples of 4"),
+        ("features", make_empty((2, 3, 8), np.float16), r"features is \[2, 3, 8\]; \[n, c, h, w\]"),
+        ("features", make_empty((2, 3, 8, 16), np.float16)[..., ::2], "features is .*not dense"),
+        ("features", make_empty((2, 7, 8, 8), np.float16), r"out is .*\[2, 7, 8, 8\], dense, is taken"),
+        ("features", make_empty((385,), np.float16)[1:].reshape(2, 3, 8, 8), "a multiple of 8 bytes"),
+        ("out", make_empty((2, 3, 8, 8), np.float32), "out is float32"),
+        ("patches", make_empty((6, 48), np.float16), r"patches is float16 \[6, 48\].*\[any, 64\]"),
+        ("unit_patches", make_empty((5, 64), np.float16), r"unit_patches is float16 \[5, 64\].*\[6, 64\]"),
+        ("scratch", make_empty((1023,), np.uint8), "scratch has 1023 bytes; .* need 1024"),
+        ("scratch", make_empty((1024,), np.float16), "scratch is float16"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(kernels: KernelSet, name: str, value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        launch.rbfrm(kernels, **{**make_arguments(), name: value}, stream=None)
+
+
+def test_overlapping_arrays_are_refused(kernels: KernelSet) -> None:
+    arguments = make_arguments()
+    both = make_empty((8 * 1024,), np.uint8)
+    for name, other in (("out", "scratch"), ("features", "scratch"), ("patches", "out")):
+        shared = {
+            key: both[: arguments[key].nbytes].view(arguments[key].dtype).reshape(*arguments[key].shape)
+            for key in (name, other)
+        }
+        with pytest.raises(InputError, match="share memory"):
+            launch.rbfrm(kernels, **{**arguments, **shared}, stream=None)
+
+
+def test_a_reference_that_does_not_fit_its_patches_is_refused(kernels: KernelSet) -> None:
+    held = make_empty((1, 3, 8, 12), np.float16)
+    patches, other = make_empty((6, 64), np.float16), make_empty((6, 64), np.float16)
+    with pytest.raises(InputError, match=r"patches is float16 \[6, 64\].*\[24, 64\]"):
+        launch.prepare_rbfrm(kernels, held, patches, other, 2, dtype="float16", stream=None)
+    with pytest.raises(InputError, match=r"reference is float16 \[2, 3, 8, 12\]"):
+        launch.prepare_rbfrm(
+            kernels, make_empty((2, 3, 8, 12), np.float16), patches, other, 4, dtype="float16", stream=None
+        )
+    with pytest.raises(InputError, match="unit_patches and patches share memory"):
+        launch.prepare_rbfrm(kernels, held, patches, patches, 4, dtype="float16", stream=None)
