@@ -21,6 +21,8 @@ SHARED_LIMIT_BYTES = {
 # one of sm_75, which holds 1024 and whose compiler takes that many; with 255 two blocks of 128 threads run at once.
 MAX_REGISTERS = {
     "fuse_maps": 64,
+    "preprocess_convert": 56,
+    "preprocess_resize": 64,
     "rbfrm_combine": 64,
     "rbfrm_prepare": 40,
     "rbfrm_rebuild": 255,

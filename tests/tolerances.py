@@ -22,8 +22,14 @@ class Tolerance:
 TOLERANCES: dict[tuple[str, str], Tolerance] = {
     # measuring (bench/)
     ("metric", "float64"): Tolerance(absolute=1e-12, reason="sums of at most 1e6 float64 terms, all of one sign"),
-    # preprocessing (ndp_rt/imaging.py)
+    # preprocessing (ndp_rt/imaging.py), and its CUDA form
     ("preprocess", "float32"): Tolerance(absolute=1e-6, reason="a few float32 roundings of values in [0, 1]"),
+    ("preprocess", "float16"): Tolerance(
+        absolute=1e-6, relative=2**-11, reason="float32's, then one rounding to 11 significant bits"
+    ),
+    ("preprocess", "bfloat16"): Tolerance(
+        absolute=1e-6, relative=2**-8, reason="float32's, then one rounding to 8 significant bits"
+    ),
     # kernels: host and CUDA forms against the NumPy definition
     ("smooth", "float32"): Tolerance(absolute=1e-6, reason="25 float32 additions of values in [0, 1], 2^-24 each"),
     ("smooth_levels", "float32"): Tolerance(
