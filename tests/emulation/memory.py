@@ -75,6 +75,9 @@ class FakeDeviceArray:
     def reshape(self, *shape: int) -> "FakeDeviceArray":
         return FakeDeviceArray(self._host.reshape(*shape), self._memory)
 
+    def transpose(self, *axes: int) -> "FakeDeviceArray":
+        return FakeDeviceArray(self._host.transpose(*axes), self._memory)
+
     def view(self, dtype: DTypeLike) -> "FakeDeviceArray":
         return FakeDeviceArray(self._host.view(dtype), self._memory)
 
