@@ -333,7 +333,7 @@ def test_staged_reference_is_swapped_while_running(tiny_bundle: Path, rng: np.ra
 
 def test_refuses_settings_that_make_no_sense(tiny_bundle: Path) -> None:
     for settings, error, message in (
-        ({"device": "cuda"}, DeviceError, "device is 'cuda'"),
+        ({"device": "cuda:99"}, (DeviceError, MissingExtraError), "cuda:99|no GPU|CuPy"),
         ({"device": "gpu"}, InputError, "device is 'gpu'"),
         ({"backend": "caffe"}, InputError, "openvino"),
         ({"plan": "both"}, InputError, "fused"),
@@ -393,7 +393,7 @@ def test_goes_on_with_the_cpu_where_the_gpu_cannot_be_used(
     tiny_bundle: Path, one: Inspector, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = draw_image(rng, SIDE, SIDE, 3)
-    settings: dict[str, Any] = {"device": "cuda", "precision": "fp16", "threshold": 0.55}
+    settings: dict[str, Any] = {"device": "cuda:99", "precision": "fp16", "threshold": 0.55}
     with pytest.raises((DeviceError, MissingExtraError)):
         Inspector.open(tiny_bundle, **settings)
     with Inspector.open(tiny_bundle, fallback=True, **settings) as opened:

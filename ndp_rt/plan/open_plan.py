@@ -9,6 +9,7 @@ from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.base import EngineOptions
 from ndp_rt.engines.build import build_engine, load_engine, locate_keys
 from ndp_rt.engines.cache import find_engines_dir
+from ndp_rt.engines.registry import find_backend
 from ndp_rt.engines.request import EngineRequest
 from ndp_rt.plan.base import Plan
 from ndp_rt.plan.fused import FusedPlan
@@ -42,6 +43,7 @@ def open_plan(
         InputError: a name or number that is not taken.
         EngineError: an engine cannot be built, is damaged, or is missing and `build` is False.
     """
+    find_backend(backend)
     options = EngineOptions(precision=precision, threads=threads)
     if batches is None:
         batches = (1, *list_built_batches(bundle, plan=plan, backend=backend, precision=precision))

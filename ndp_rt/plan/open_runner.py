@@ -1,7 +1,6 @@
 """From how an inspector was opened to what it runs images through."""
 
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.errors import DeviceError
 from ndp_rt.inspector_options import CPU, Options
 from ndp_rt.plan.host_runner import HostRunner
 from ndp_rt.plan.open_plan import open_plan
@@ -12,12 +11,16 @@ def open_runner(bundle: Bundle, options: Options) -> Runner:
     """Load a bundle's engines, building what is missing, and return what runs images through them.
 
     Raises:
-        DeviceError: another device than the CPU.
+        DeviceError: there is no such GPU, or it fails.
+        MissingExtraError: a package that the backend needs is not installed.
         InputError: a name or number that is not taken.
         EngineError: an engine cannot be built, is damaged, or is missing and `options.build` is False.
     """
     if options.device != CPU:
-        raise DeviceError(f"device is '{options.device}'; this version runs on the CPU. Open with device='cpu'.")
+        # Imported here: CuPy's arrays and kernels are of no use to a program on a CPU.
+        from ndp_rt.plan.open_gpu import open_gpu_runner
+
+        return open_gpu_runner(bundle, options)
     plan = open_plan(
         bundle,
         plan=options.plan or "fused",

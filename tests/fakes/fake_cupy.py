@@ -166,6 +166,7 @@ class FakeCuda:
             Stream=make_stream,
             ExternalStream=find_stream,
             Event=make_event,
+            get_elapsed_time=lambda start_event, end_event: 1.0,
             Graph=FakeGraph,
             MemoryPointer=MemoryPointer,
             UnownedMemory=UnownedMemory,
@@ -189,6 +190,7 @@ class FakeCuda:
             getDeviceCount=lambda: self.device_count,
             getDeviceProperties=lambda device: {"name": b"Fake GPU", "major": 9, "minor": 0},
             driverGetVersion=lambda: 13000,
+            runtimeGetVersion=lambda: 13000,
             setDevice=set_device,
             memGetInfo=lambda: (
                 self.device_heap.limit_bytes - self.device_heap.used_bytes,

@@ -1,0 +1,152 @@
+"""The inspector on the fake GPU, from the bundle to the result: built, cached, checked, run, swapped, lost, closed."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ndp_rt import Inspector
+from ndp_rt.device import Gpu
+from ndp_rt.engines import build, registry, worker
+from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
+from tests.emulation.emulator import Emulator
+from tests.fakes.fake_backend import FakeDeviceBackend
+from tests.fakes.fake_cupy import FakeCuda
+from tests.fakes.fake_streams import CUDARuntimeError
+from tests.tolerances import assert_close
+
+SIDE = 64
+SETTINGS: dict[str, Any] = {"device": "cuda", "backend": "fake", "threshold": 0.55}
+LOST = CUDARuntimeError(719, "cudaErrorLaunchFailure: unspecified launch failure")
+
+
+@pytest.fixture
+def gpu(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """A machine with one fake GPU, its backend, and a builder that runs in this process."""
+    gpu = FakeCuda(emulator.make_module)
+    backend = FakeDeviceBackend(gpu.machine)
+    monkeypatch.setitem(sys.modules, "cupy", gpu.module)
+    monkeypatch.setattr(
+        "ndp_rt.device.find_gpus",
+        lambda: (Gpu(name="Fake GPU", index=0, memory_bytes=2**31, compute_capability="9.0"),),
+    )
+    monkeypatch.setitem(registry.DEVICE_BACKENDS, "fake", backend)
+    monkeypatch.setitem(registry.ALL_BACKENDS, "fake", backend)
+    monkeypatch.setattr(build, "_run_worker", lambda job, progress: worker.build(job, progress))
+    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
+    return gpu
+
+
+@pytest.fixture
+def host(tiny_bundle: Path) -> Iterator[Inspector]:
+    with Inspector.open(tiny_bundle, threads=1, threshold=0.55) as opened:
+        yield opened
+
+
+def draw(rng: np.random.Generator, *shape: int, dtype: str = "uint8") -> np.ndarray:
+    return rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+
+
+@pytest.mark.parametrize("plan", [None, "unmerged", "fused"])
+def test_gives_the_results_of_the_cpu(
+    gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator, plan: str | None
+) -> None:
+    images = [draw(rng, 64, 64, 3), draw(rng, 100, 50), draw(rng, 40, 80, 3, dtype="uint16")]
+    with Inspector.open(tiny_bundle, plan=plan, batches=(1, 2), **SETTINGS) as opened:
+        assert opened.batch_sizes == (1, 2)
+        results = [opened.inspect(image, keep_reconstruction=True) for image in images]
+        for image, one, batched, streamed in zip(
+            images, results, opened.inspect_batch(images), opened.stream(images), strict=True
+        ):
+            expected = host.inspect(image, keep_reconstruction=True)
+            for result in (one, batched, streamed):
+                assert_close(result.anomaly_map, expected.anomaly_map, "map", "float32")
+                assert result.is_defect == expected.is_defect == bool(result.defects)
+            assert_close(one.reconstruction, expected.reconstruction, "map", "float32")
+        large = draw(rng, 150, 90)
+        assert_close(opened.inspect_large(large).anomaly_map, host.inspect_large(large).anomaly_map, "map", "float32")
+    assert gpu.device_heap.blocks == gpu.pinned_heap.blocks == {}
+
+
+def test_engines_are_built_once_and_never_behind_the_users_back(gpu: FakeCuda, tiny_bundle: Path) -> None:
+    with pytest.raises(EngineError, match=r"Build it with: ndp-rt build-engine .* --backend fake"):
+        Inspector.open(tiny_bundle, build=False, **SETTINGS)
+    with Inspector.open(tiny_bundle, **SETTINGS) as first:
+        name = first.engine_hash
+    with Inspector.open(tiny_bundle, build=False, **SETTINGS) as second:
+        assert second.engine_hash == name
+    assert gpu.machine.graph_launch_count >= 2
+
+
+def test_the_reference_is_swapped_between_frames(gpu: FakeCuda, tiny_bundle: Path, rng: np.random.Generator) -> None:
+    image, good = draw(rng, SIDE, SIDE, 3), draw(rng, 80, 80, 3)
+    with (
+        Inspector.open(tiny_bundle, plan="staged", threads=1, threshold=0.55) as host,
+        Inspector.open(tiny_bundle, **SETTINGS) as opened,
+    ):
+        for one in (host, opened):
+            one.set_reference(good)
+        assert_close(opened.inspect(image).anomaly_map, host.inspect(image).anomaly_map, "map", "float32")
+
+
+def test_a_lost_device_is_an_error_and_the_process_and_close_live_on(
+    gpu: FakeCuda, tiny_bundle: Path, rng: np.random.Generator
+) -> None:
+    image = draw(rng, SIDE, SIDE)
+    opened = Inspector.open(tiny_bundle, **SETTINGS)
+    opened.inspect(image)
+    gpu.machine.lost = LOST
+    for call in (lambda: opened.inspect(image), lambda: next(opened.stream([image]))):
+        with pytest.raises(DeviceError, match="cudaErrorLaunchFailure"):
+            call()
+    opened.close()
+    with pytest.raises(ClosedError):
+        opened.inspect(image)
+
+
+def test_the_cpu_takes_over_from_a_lost_device_without_losing_a_frame(
+    gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator
+) -> None:
+    images = [draw(rng, SIDE, SIDE) for _ in range(7)]
+    expected = [host.inspect(image).score for image in images]
+    buffer = np.empty((SIDE, SIDE), np.uint8)
+
+    def fill_buffer() -> Iterator[np.ndarray]:
+        for image in images:
+            buffer[...] = image
+            yield buffer
+
+    with Inspector.open(tiny_bundle, fallback=True, **SETTINGS) as opened:
+        scores = []
+        for result in opened.stream(fill_buffer()):
+            scores.append(result.score)
+            if len(scores) == 2:
+                gpu.machine.lost = LOST
+        assert_close(scores, expected, "map", "float32")
+        assert scores[-1] == expected[-1]  # the very same engine
+        assert opened.inspect(images[0]).score == expected[0]
+        assert "cpu" in repr(opened)
+
+
+def test_the_first_frame_after_the_device_was_lost_is_inspected_on_the_cpu(
+    gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator
+) -> None:
+    images = [draw(rng, SIDE, SIDE) for _ in range(3)]
+    with Inspector.open(tiny_bundle, batches=(1, 2), fallback=True, **SETTINGS) as opened:
+        gpu.machine.lost = LOST
+        assert [r.score for r in opened.inspect_batch(images)] == [host.inspect(image).score for image in images]
+
+
+def test_what_does_not_fit_together_is_refused(gpu: FakeCuda, tiny_bundle: Path) -> None:
+    for changes, error, message in (
+        ({"device": "cuda:3"}, DeviceError, "'cuda:3'; this machine has 1 GPUs"),
+        ({"backend": "openvino"}, InputError, "for the CPU; on a GPU"),
+        ({"plan": "both"}, InputError, "plan is 'both'; one of .*unmerged"),
+        ({"precision": "fp16"}, InputError, "precision is 'fp16'"),
+        ({"device": "cpu"}, InputError, "'fake', which is for a GPU"),
+    ):
+        with pytest.raises(error, match=message):
+            Inspector.open(tiny_bundle, **{**SETTINGS, **changes})
