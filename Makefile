@@ -1,11 +1,12 @@
 # make demo: see it work. make test: run the tests. Both make their own environment, .venv, and do that once.
+# make gpu-check PYTHON=...: tests and measures on a GPU, with what that Python has; installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 # setuptools warns of editable installations in general; nothing in that is for the reader.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 HAS_TORCH := $(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("torch") is None)'
 
-.PHONY: demo test
+.PHONY: demo test gpu-check
 
 demo: .venv/.base
 	@$(BIN)/python -m ndp_rt.cli demo
@@ -19,6 +20,9 @@ test: .venv/.test
 		$(BIN)/python -m mypy --follow-imports=silent --exclude '/export/' -p ndp_rt; \
 	fi
 	$(BIN)/python -m pytest
+
+gpu-check:
+	@'$(PYTHON)' -m ndp_rt.bench.gpu_check $(ARGS)
 
 .venv/.python:
 	@command -v '$(PYTHON)' >/dev/null || { \

@@ -12,9 +12,9 @@ import ndp_rt
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.config import find_cache_dir
 from ndp_rt.device import find_cpu, find_driver_version, find_gpus
+from ndp_rt.engines.built import list_built_batches
 from ndp_rt.engines.registry import ALL_BACKENDS, find_plan_stages
 from ndp_rt.errors import NdpRtError
-from ndp_rt.plan.open_plan import list_built_batches
 
 FOUND, MISSING = "found", "missing"
 CROWDED_BYTES = 2**30  # less free space than this is worth a word: engines of w = 64 take some 150 MB each

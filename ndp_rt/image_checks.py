@@ -3,9 +3,12 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ndp_rt.config import MAX_IMAGE_PX
 from ndp_rt.errors import InputError
+
+Image = NDArray[Any]  # uint8 or uint16, [h, w], [h, w, 1], [h, w, 3] or, with "drop-alpha", [h, w, 4]
 
 CHANNELS = ("rgb", "bgr", "drop-alpha")
 TAKEN = "uint8 or uint16, [h, w], [h, w, 1] or [h, w, 3], is taken"
@@ -59,3 +62,16 @@ def check_resizable(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
             f"image is {dtype} {list(shape)}; up to {RESIZE_MAX_SIDE_PX} pixels a side and "
             f"{MAX_IMAGE_PX} in all are resized at once. Cut it into tiles (inspect_large does)."
         )
+
+
+def check_image(image: object, channels: str = "rgb") -> Image:
+    """Return `image` if it is one that the preprocessing takes.
+
+    Raises:
+        InputError: another type, shape, channel count or dtype; the message says which.
+    """
+    check_channels(channels)
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"image is {type(image).__name__}; a NumPy array, {TAKEN}. Read files with read_image().")
+    check_kind(image.dtype, image.shape, channels)
+    return image

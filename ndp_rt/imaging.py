@@ -7,7 +7,6 @@ aspect ratio is not kept.
 """
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,11 +14,10 @@ from numpy.typing import NDArray
 
 from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ImageFileError, InputError
-from ndp_rt.image_checks import TAKEN, check_channels, check_kind, check_resizable
+from ndp_rt.image_checks import Image, check_channels, check_image, check_resizable
 from ndp_rt.image_headers import check_complete, read_size
 from ndp_rt.specs import InputContract
 
-Image = NDArray[Any]  # uint8 or uint16, [h, w], [h, w, 1], [h, w, 3] or, with "drop-alpha", [h, w, 4]
 FloatArray = NDArray[np.float32]
 
 # Scratch for larger images is not kept between calls: 16 million float32 RGB pixels are 192 MiB.
@@ -67,19 +65,6 @@ def decode_image(data: bytes, *, name: str, limits: ImageLimits | None = None) -
         raise ImageFileError(f"{name}: has {channel_count} channels; grey, RGB and RGBA are taken. Convert it.")
     rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if channel_count == 3 else cv2.COLOR_BGRA2RGB)
     return rgb
-
-
-def check_image(image: object, channels: str = "rgb") -> Image:
-    """Return `image` if it is one that the preprocessing takes.
-
-    Raises:
-        InputError: another type, shape, channel count or dtype; the message says which.
-    """
-    check_channels(channels)
-    if not isinstance(image, np.ndarray):
-        raise InputError(f"image is {type(image).__name__}; a NumPy array, {TAKEN}. Read files with read_image().")
-    check_kind(image.dtype, image.shape, channels)
-    return image
 
 
 class Preprocessor:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError, MissingExtraError
-from ndp_rt.imaging import Image, Preprocessor, check_image
+from ndp_rt.image_checks import Image, check_image
+from ndp_rt.imaging import Preprocessor
 from ndp_rt.inspector_options import Options
 from ndp_rt.lane import Lane, StreamSlot, make_result, open_lane, pack_result
-from ndp_rt.result import Result, Times
+from ndp_rt.result import Result
 from ndp_rt.streaming import FrameReader, StartedFrame
 from ndp_rt.tiling import Tile, cut_tile, list_tiles
+from ndp_rt.times import Times
 
 FloatArray = NDArray[np.float32]
 Value = TypeVar("Value")

@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.imaging import Image
+from ndp_rt.image_checks import Image
 from ndp_rt.inspector_options import Options, find_threshold
 from ndp_rt.plan.open_runner import open_runner
 from ndp_rt.plan.runner import Runner, Slot
 from ndp_rt.postprocess import Judge, Judgement
-from ndp_rt.result import Result, Times
+from ndp_rt.result import Result
+from ndp_rt.times import Times
 
 FloatArray = NDArray[np.float32]
 

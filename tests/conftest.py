@@ -1,6 +1,7 @@
 """Fixtures that every test may use, and the skips for what this machine lacks."""
 
 import importlib.util
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from zlib import crc32
@@ -8,10 +9,13 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from ndp_rt.device import find_gpus
+from ndp_rt.device import Gpu, find_gpus
+from ndp_rt.engines import build, registry, worker
 from ndp_rt.kernels.load import KernelSet
 from tests.emulation.build import find_reason_not_to_build
 from tests.emulation.emulator import Emulator
+from tests.fakes.fake_backend import FakeDeviceBackend
+from tests.fakes.fake_cupy import FakeCuda
 
 TORCH_REMEDY = (
     "needs PyTorch: pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu, "
@@ -104,3 +108,18 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NDP_RT_CACHE", str(folder / "cache"))
         yield make_tiny_bundle(folder / "tiny.ndp").path
+
+
+@pytest.fixture
+def fake_gpu(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """A machine with one fake GPU, a backend "fake" for it, and a builder that runs in this process."""
+    gpu = FakeCuda(emulator.make_module)
+    backend = FakeDeviceBackend(gpu.machine)
+    found = Gpu(name="Fake GPU", index=0, memory_bytes=2**31, compute_capability="9.0")
+    monkeypatch.setitem(sys.modules, "cupy", gpu.module)
+    monkeypatch.setattr("ndp_rt.device.find_gpus", lambda: (found,))
+    monkeypatch.setitem(registry.DEVICE_BACKENDS, "fake", backend)
+    monkeypatch.setitem(registry.ALL_BACKENDS, "fake", backend)
+    monkeypatch.setattr(build, "_run_worker", lambda job, progress: worker.build(job, progress))
+    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
+    return gpu

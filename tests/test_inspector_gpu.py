@@ -1,6 +1,5 @@
 """The inspector on the fake GPU, from the bundle to the result: built, cached, checked, run, swapped, lost, closed."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,7 @@ import numpy as np
 import pytest
 
 from ndp_rt import Inspector
-from ndp_rt.device import Gpu
-from ndp_rt.engines import build, registry, worker
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
-from tests.emulation.emulator import Emulator
-from tests.fakes.fake_backend import FakeDeviceBackend
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.fake_streams import CUDARuntimeError
 from tests.tolerances import assert_close
@@ -21,23 +16,6 @@ from tests.tolerances import assert_close
 SIDE = 64
 SETTINGS: dict[str, Any] = {"device": "cuda", "backend": "fake", "threshold": 0.55}
 LOST = CUDARuntimeError(719, "cudaErrorLaunchFailure: unspecified launch failure")
-
-
-@pytest.fixture
-def gpu(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
-    """A machine with one fake GPU, its backend, and a builder that runs in this process."""
-    gpu = FakeCuda(emulator.make_module)
-    backend = FakeDeviceBackend(gpu.machine)
-    monkeypatch.setitem(sys.modules, "cupy", gpu.module)
-    monkeypatch.setattr(
-        "ndp_rt.device.find_gpus",
-        lambda: (Gpu(name="Fake GPU", index=0, memory_bytes=2**31, compute_capability="9.0"),),
-    )
-    monkeypatch.setitem(registry.DEVICE_BACKENDS, "fake", backend)
-    monkeypatch.setitem(registry.ALL_BACKENDS, "fake", backend)
-    monkeypatch.setattr(build, "_run_worker", lambda job, progress: worker.build(job, progress))
-    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
-    return gpu
 
 
 @pytest.fixture
@@ -52,7 +30,7 @@ def draw(rng: np.random.Generator, *shape: int, dtype: str = "uint8") -> np.ndar
 
 @pytest.mark.parametrize("plan", [None, "unmerged", "fused"])
 def test_gives_the_results_of_the_cpu(
-    gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator, plan: str | None
+    fake_gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator, plan: str | None
 ) -> None:
     images = [draw(rng, 64, 64, 3), draw(rng, 100, 50), draw(rng, 40, 80, 3, dtype="uint16")]
     with Inspector.open(tiny_bundle, plan=plan, batches=(1, 2), **SETTINGS) as opened:
@@ -68,20 +46,22 @@ def test_gives_the_results_of_the_cpu(
             assert_close(one.reconstruction, expected.reconstruction, "map", "float32")
         large = draw(rng, 150, 90)
         assert_close(opened.inspect_large(large).anomaly_map, host.inspect_large(large).anomaly_map, "map", "float32")
-    assert gpu.device_heap.blocks == gpu.pinned_heap.blocks == {}
+    assert fake_gpu.device_heap.blocks == fake_gpu.pinned_heap.blocks == {}
 
 
-def test_engines_are_built_once_and_never_behind_the_users_back(gpu: FakeCuda, tiny_bundle: Path) -> None:
+def test_engines_are_built_once_and_never_behind_the_users_back(fake_gpu: FakeCuda, tiny_bundle: Path) -> None:
     with pytest.raises(EngineError, match=r"Build it with: ndp-rt build-engine .* --backend fake"):
         Inspector.open(tiny_bundle, build=False, **SETTINGS)
     with Inspector.open(tiny_bundle, **SETTINGS) as first:
         name = first.engine_hash
     with Inspector.open(tiny_bundle, build=False, **SETTINGS) as second:
         assert second.engine_hash == name
-    assert gpu.machine.graph_launch_count >= 2
+    assert fake_gpu.machine.graph_launch_count >= 2
 
 
-def test_the_reference_is_swapped_between_frames(gpu: FakeCuda, tiny_bundle: Path, rng: np.random.Generator) -> None:
+def test_the_reference_is_swapped_between_frames(
+    fake_gpu: FakeCuda, tiny_bundle: Path, rng: np.random.Generator
+) -> None:
     image, good = draw(rng, SIDE, SIDE, 3), draw(rng, 80, 80, 3)
     with (
         Inspector.open(tiny_bundle, plan="staged", threads=1, threshold=0.55) as host,
@@ -93,12 +73,12 @@ def test_the_reference_is_swapped_between_frames(gpu: FakeCuda, tiny_bundle: Pat
 
 
 def test_a_lost_device_is_an_error_and_the_process_and_close_live_on(
-    gpu: FakeCuda, tiny_bundle: Path, rng: np.random.Generator
+    fake_gpu: FakeCuda, tiny_bundle: Path, rng: np.random.Generator
 ) -> None:
     image = draw(rng, SIDE, SIDE)
     opened = Inspector.open(tiny_bundle, **SETTINGS)
     opened.inspect(image)
-    gpu.machine.lost = LOST
+    fake_gpu.machine.lost = LOST
     for call in (lambda: opened.inspect(image), lambda: next(opened.stream([image]))):
         with pytest.raises(DeviceError, match="cudaErrorLaunchFailure"):
             call()
@@ -108,7 +88,7 @@ def test_a_lost_device_is_an_error_and_the_process_and_close_live_on(
 
 
 def test_the_cpu_takes_over_from_a_lost_device_without_losing_a_frame(
-    gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator
+    fake_gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator
 ) -> None:
     images = [draw(rng, SIDE, SIDE) for _ in range(7)]
     expected = [host.inspect(image).score for image in images]
@@ -124,7 +104,7 @@ def test_the_cpu_takes_over_from_a_lost_device_without_losing_a_frame(
         for result in opened.stream(fill_buffer()):
             scores.append(result.score)
             if len(scores) == 2:
-                gpu.machine.lost = LOST
+                fake_gpu.machine.lost = LOST
         assert_close(scores, expected, "map", "float32")
         assert scores[-1] == expected[-1]  # the very same engine
         assert opened.inspect(images[0]).score == expected[0]
@@ -132,15 +112,15 @@ def test_the_cpu_takes_over_from_a_lost_device_without_losing_a_frame(
 
 
 def test_the_first_frame_after_the_device_was_lost_is_inspected_on_the_cpu(
-    gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator
+    fake_gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator
 ) -> None:
     images = [draw(rng, SIDE, SIDE) for _ in range(3)]
     with Inspector.open(tiny_bundle, batches=(1, 2), fallback=True, **SETTINGS) as opened:
-        gpu.machine.lost = LOST
+        fake_gpu.machine.lost = LOST
         assert [r.score for r in opened.inspect_batch(images)] == [host.inspect(image).score for image in images]
 
 
-def test_what_does_not_fit_together_is_refused(gpu: FakeCuda, tiny_bundle: Path) -> None:
+def test_what_does_not_fit_together_is_refused(fake_gpu: FakeCuda, tiny_bundle: Path) -> None:
     for changes, error, message in (
         ({"device": "cuda:3"}, DeviceError, "'cuda:3'; this machine has 1 GPUs"),
         ({"backend": "openvino"}, InputError, "for the CPU; on a GPU"),

@@ -24,6 +24,7 @@ LADDER: tuple[frozenset[str], ...] = (
             "decision",
             "defects",
             "result",
+            "times",
         }
     ),
     frozenset({"engines", "kernels"}),

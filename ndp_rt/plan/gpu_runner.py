@@ -20,12 +20,11 @@ from ndp_rt.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.decision import not_finite
 from ndp_rt.engines.half_types import HELD_AS, widen
 from ndp_rt.errors import ClosedError, InputError
-from ndp_rt.imaging import Image, Preprocessor, check_image
+from ndp_rt.image_checks import Image, check_image
 from ndp_rt.kernels import launch
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.plan.gpu import GpuPlan
-from ndp_rt.plan.reference_image import make_reference_file, read_features, round_to_picture
-from ndp_rt.result import Times
+from ndp_rt.times import Times
 
 FloatArray = NDArray[np.float32]
 
@@ -197,6 +196,10 @@ class GpuRunner:
             times.engine_ms = elapsed_ms / slot.image_count
 
     def set_reference(self, image: Image) -> None:
+        # Imported here: this alone needs OpenCV and safetensors, which a machine that runs engines may lack.
+        from ndp_rt.imaging import Preprocessor
+        from ndp_rt.plan.reference_image import make_reference_file, read_features, round_to_picture
+
         prepared = np.empty((1, 3, self._contract.height_px, self._contract.width_px), np.float32)
         Preprocessor(self._contract, channels=self._channels)(image, prepared[0])
         round_to_picture(prepared)

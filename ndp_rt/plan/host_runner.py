@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ClosedError, InputError
-from ndp_rt.imaging import Image, Preprocessor, check_image
+from ndp_rt.image_checks import Image, check_image
+from ndp_rt.imaging import Preprocessor
 from ndp_rt.plan.base import Plan
 from ndp_rt.plan.reference_image import make_reference_file, read_features, round_to_picture
 from ndp_rt.postprocess import Smoother
-from ndp_rt.result import Times
 from ndp_rt.specs import InputContract
+from ndp_rt.times import Times
 
 FloatArray = NDArray[np.float32]
 

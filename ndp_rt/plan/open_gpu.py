@@ -7,6 +7,7 @@ from ndp_rt.cuda.driver import CudaDevice, parse_device
 from ndp_rt.cuda.graph import Capture, capture_graph
 from ndp_rt.engines.base import AnyBackend
 from ndp_rt.engines.build import build_requested, load_device_engines
+from ndp_rt.engines.built import list_built_batches, name_engines
 from ndp_rt.engines.registry import DEVICE_BACKENDS, find_device_backend
 from ndp_rt.engines.request import EngineRequest
 from ndp_rt.errors import MissingExtraError
@@ -15,7 +16,6 @@ from ndp_rt.kernels.load import KernelSet
 from ndp_rt.plan.gpu import GpuPlan
 from ndp_rt.plan.gpu_check import CHECK, check_plan
 from ndp_rt.plan.gpu_runner import GpuRunner
-from ndp_rt.plan.open_plan import list_built_batches, name_engines
 
 log = logging.getLogger("ndp_rt")
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.result import Times
+from ndp_rt.times import Times
 
 FloatArray = NDArray[np.float32]
 

@@ -1,0 +1,30 @@
+"""How long the parts of an inspection took."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True)
+class Times:
+    """The times of one inspection while it is made."""
+
+    preprocess_ms: float = 0.0
+    engine_ms: float = 0.0
+    postprocess_ms: float = 0.0
+    total_ms: float = 0.0
+    stages_ms: dict[str, float] = field(default_factory=dict)
+
+    def share(self, count: int) -> "Times":
+        """Return one image's share of the engine's time for `count` images."""
+        stages_ms = {name: value / count for name, value in self.stages_ms.items()}
+        return Times(engine_ms=self.engine_ms / count, stages_ms=stages_ms)
+
+    def add_run(self, run: "Times") -> None:
+        """Add the engine's times of another batch."""
+        self.engine_ms += run.engine_ms
+        for name, value in run.stages_ms.items():
+            self.stages_ms[name] = self.stages_ms.get(name, 0.0) + value
+
+    def to_mapping(self) -> dict[str, float]:
+        """Return the times as `Result.timings_ms` has them."""
+        parts = {"preprocess": self.preprocess_ms, "engine": self.engine_ms, "postprocess": self.postprocess_ms}
+        return {**parts, "total": self.total_ms, **self.stages_ms}
