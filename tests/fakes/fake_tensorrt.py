@@ -33,6 +33,7 @@ ENUMS: dict[str, tuple[str, ...]] = {
     "ProfilingVerbosity": ("LAYER_NAMES_ONLY", "NONE", "DETAILED"),
     "DataType": ("FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "BF16"),
     "TensorFormat": ("LINEAR", "CHW2", "HWC8"),
+    "TacticSource": ("CUBLAS", "CUBLAS_LT", "CUDNN", "EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"),
     "TensorIOMode": ("NONE", "INPUT", "OUTPUT"),
     "LayerInformationFormat": ("ONELINE", "JSON"),
     "HardwareCompatibilityLevel": ("NONE", "AMPERE_PLUS"),
@@ -70,6 +71,9 @@ GONE = {
     "ILayer.set_output_type": (11, 0),
     "ILayer.output_type_is_set": (11, 0),
     "ICudaEngine.device_memory_size": (11, 0),
+    "TacticSource.CUBLAS": (11, 0),
+    "TacticSource.CUBLAS_LT": (11, 0),
+    "TacticSource.CUDNN": (11, 0),
 }
 
 
@@ -94,6 +98,7 @@ def make_fake(version: str) -> Any:
     """Return a module that has what this version of TensorRT has."""
     lib = ModuleType("tensorrt")
     lib.__version__ = version  # type: ignore[attr-defined]
+    lib.__file__ = "/not-there/tensorrt/__init__.py"
     lib.knobs = Knobs()  # type: ignore[attr-defined]
     numbers = tuple(map(int, version.split(".")[:2]))
 
@@ -384,10 +389,11 @@ class ITimingCache(Faked):
 
 
 class IBuilderConfig(Faked):
-    __slots__ = ("_cache", "_flags", "_level", "_limits", "_monitor", "_profiles", "_verbosity")
+    __slots__ = ("_cache", "_flags", "_level", "_limits", "_monitor", "_profiles", "_sources", "_verbosity")
 
     def __init__(self) -> None:
         self._flags = {"TF32"}
+        self._sources = 0b11111
         self._limits: dict[str, int] = {}
         self._profiles: list[Any] = []
         self._cache: Any = None
@@ -403,6 +409,13 @@ class IBuilderConfig(Faked):
 
     def get_flag(self, flag: Any) -> bool:
         return flag.name in self._flags
+
+    def get_tactic_sources(self) -> int:
+        return self._sources
+
+    def set_tactic_sources(self, tactic_sources: int) -> bool:
+        self._sources = tactic_sources
+        return not self._refuses("set_tactic_sources")
 
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
         self._limits[pool.name] = pool_size
@@ -484,6 +497,7 @@ class Builder(Faked):
                 "flags": set(config._flags),
                 "network_flags": network._flags,
                 "limits": dict(config._limits),
+                "sources": config._sources,
                 "verbosity": config._verbosity.name if config._verbosity is not None else None,
                 "level": config._level.name if config._level is not None else None,
                 "profiles": [dict(profile._shapes) for profile in config._profiles],

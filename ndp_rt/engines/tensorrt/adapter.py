@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndp_rt.engines.base import BuildOptions
-from ndp_rt.engines.tensorrt.library import OLDEST, REMEDY, dotted, find_version, import_tensorrt
+from ndp_rt.engines.tensorrt.library import (
+    OLDEST,
+    REMEDY,
+    dotted,
+    find_missing_libraries,
+    find_version,
+    import_tensorrt,
+)
 from ndp_rt.engines.tensorrt.logger import describe_last_error, get_log
 from ndp_rt.engines.tensorrt.progress import BuildProgress
 from ndp_rt.errors import DeviceError, EngineError, InputError
@@ -41,6 +48,9 @@ VERSIONED: dict[str, Span] = {
     "ILayer.precision": Span(gone=ALWAYS_TYPED),
     "ILayer.set_output_type": Span(gone=ALWAYS_TYPED),
     "ILayer.output_type_is_set": Span(gone=ALWAYS_TYPED),
+    "TacticSource.CUBLAS": Span(gone=ALWAYS_TYPED),
+    "TacticSource.CUBLAS_LT": Span(gone=ALWAYS_TYPED),
+    "TacticSource.CUDNN": Span(gone=ALWAYS_TYPED),
     "DataType.BF16": Span(since=TYPED),
     "BuilderFlag.VERSION_COMPATIBLE": Span(since=(8, 6)),
     "Runtime.engine_host_code_allowed": Span(since=(8, 6)),
@@ -163,6 +173,27 @@ def set_precision(config: "trt.IBuilderConfig", network: "trt.INetworkDefinition
         config.set_flag(lib.BuilderFlag.INT8)
     config.set_flag(lib.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     _hold_types(network)
+
+
+def leave_out_missing_libraries(config: "trt.IBuilderConfig") -> None:
+    """Let a build before 10 do without cuBLAS and cuDNN where they are not installed; later ones do so by themselves.
+
+    Raises:
+        EngineError: TensorRT refuses.
+    """
+    if find_version() >= TYPED:
+        return
+    lib = import_tensorrt()
+    sources: int = config.get_tactic_sources()
+    bits = {
+        "CUBLAS": 1 << int(lib.TacticSource.CUBLAS),
+        "CUBLAS_LT": 1 << int(lib.TacticSource.CUBLAS_LT),
+        "CUDNN": 1 << int(lib.TacticSource.CUDNN),
+    }
+    for name in find_missing_libraries():
+        sources &= ~bits[name]
+    if not config.set_tactic_sources(sources):
+        raise EngineError(f"TensorRT refuses to build without cuBLAS and cuDNN: {describe_last_error()}.")
 
 
 # What has a type of its own that no constraint may touch, or only moves data.

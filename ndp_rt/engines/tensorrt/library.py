@@ -1,7 +1,9 @@
 """The installed TensorRT: its package, its module and its version."""
 
 import contextlib
+import ctypes
 import importlib.metadata
+from pathlib import Path
 from typing import Any
 
 from ndp_rt.errors import EngineError, MissingExtraError
@@ -9,6 +11,7 @@ from ndp_rt.errors import EngineError, MissingExtraError
 REMEDY = "pip install 'ndp-rt[gpu]' (CUDA 12) or 'ndp-rt[gpu13]' (CUDA 13), on a machine with an NVIDIA GPU"
 DISTRIBUTIONS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
 OLDEST = (8, 5)
+KERNEL_LIBRARIES = {"CUBLAS": "libcublas", "CUBLAS_LT": "libcublasLt", "CUDNN": "libcudnn"}
 
 
 def find_distribution() -> tuple[str, str] | None:
@@ -36,6 +39,25 @@ def import_tensorrt() -> Any:
             f"TensorRT {tensorrt.__version__} is installed; {dotted(OLDEST)} or later is taken. Install one: {REMEDY}."
         )
     return tensorrt
+
+
+def find_missing_libraries() -> set[str]:
+    """Return which of NVIDIA's libraries that TensorRT 8 takes kernels from are not there, as it calls them.
+
+    TensorRT finds them where the loader does, and beside its own package.
+    """
+    packages = Path(str(import_tensorrt().__file__)).parents[1]
+    return {name for name, stem in KERNEL_LIBRARIES.items() if not _is_there(stem, packages)}
+
+
+def _is_there(stem: str, packages: Path) -> bool:
+    if any(packages.glob(f"nvidia/*/lib/{stem}.so.*")):
+        return True
+    for version in ("12", "11", "9", "8"):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(f"{stem}.so.{version}")
+            return True
+    return False
 
 
 def find_version() -> tuple[int, int]:

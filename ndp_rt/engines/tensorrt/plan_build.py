@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.tensorrt.adapter import check_offered, make_builder, set_compatibility, set_precision, watch
+from ndp_rt.engines.tensorrt.adapter import (
+    check_offered,
+    leave_out_missing_libraries,
+    make_builder,
+    set_compatibility,
+    set_precision,
+    watch,
+)
 from ndp_rt.engines.tensorrt.layers import check_products
 from ndp_rt.engines.tensorrt.library import find_version, import_tensorrt
 from ndp_rt.engines.tensorrt.logger import describe_last_error, get_log, listen
@@ -55,6 +62,7 @@ def build_plan(onnx_path: Path, options: EngineOptions) -> BuiltPlan:
     config.profiling_verbosity = lib.ProfilingVerbosity.DETAILED
     if options.build.workspace_bytes is not None:
         config.set_memory_pool_limit(lib.MemoryPoolType.WORKSPACE, options.build.workspace_bytes)
+    leave_out_missing_libraries(config)
     set_precision(config, network, options.precision)
     set_compatibility(config, options.build)
     parsed.fix_batch(builder, config, options.batch)

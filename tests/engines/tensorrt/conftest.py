@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from ndp_rt import device
 from ndp_rt.engines.base import BuildOptions, EngineOptions
 from ndp_rt.engines.tensorrt import TensorRtBackend
 from ndp_rt.engines.tensorrt.engine import TensorRtEngine
@@ -20,9 +19,7 @@ ADDRESSES = {"image": 0x1000, "reconstruction": 0x2000, "am1": 0x3000}
 
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "find_gpus", lambda: (toy_device.GPU,))
-    for name, value in (("find_driver_version", toy_device.DRIVER), ("find_cuda_version", "12.4")):
-        monkeypatch.setattr(f"ndp_rt.engines.tensorrt.plan_manifest.{name}", lambda value=value: value)
+    toy_device.install_gpu(monkeypatch)
 
 
 @pytest.fixture(params=VERSIONS)

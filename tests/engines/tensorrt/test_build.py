@@ -6,12 +6,14 @@ The interface is compared with the real one in test_bindings.py.
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ndp_rt import device
 from ndp_rt.engines.tensorrt import adapter, build_log, logger
+from ndp_rt.engines.tensorrt.library import find_missing_libraries
 from ndp_rt.engines.tensorrt.progress import BuildProgress
 from ndp_rt.errors import EngineError, InputError, StorageError
 from tests.engines.tensorrt.conftest import ADDRESSES, BACKEND, VERSIONS, Stage
@@ -86,6 +88,42 @@ def test_before_10_layers_are_held_to_the_types_of_the_file(
 def test_before_10_quantized_layers_are_left_to_their_quantization(old_trt: Any, stage: Stage) -> None:
     stage.compile(stage.options("int8"))
     assert "conv1" not in old_trt.knobs.builds[0]["held"] and old_trt.knobs.builds[0]["held"]["squares"] == "FLOAT"
+
+
+@pytest.mark.parametrize(
+    ("version", "missing", "sources"),
+    [
+        ("8.5.3.1", {"CUBLAS", "CUBLAS_LT", "CUDNN"}, 0b11000),
+        ("8.6.1", {"CUDNN"}, 0b11011),
+        ("8.6.1", set(), 0b11111),
+        ("10.0.1", {"CUBLAS", "CUBLAS_LT", "CUDNN"}, 0b11111),
+    ],
+)
+def test_before_10_kernels_of_libraries_that_are_missing_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage, version: str, missing: set[str], sources: int
+) -> None:
+    lib = fake_tensorrt.install(monkeypatch, version)
+    monkeypatch.setattr("ndp_rt.engines.tensorrt.adapter.find_missing_libraries", lambda: missing)
+    stage.compile(stage.options())
+    assert lib.knobs.builds[0]["sources"] == sources
+
+
+def test_libraries_are_found_beside_tensorrts_package(
+    trt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name: fail(name))
+
+    def fail(name: str) -> None:
+        raise OSError(name)
+
+    trt.__file__ = str(tmp_path / "tensorrt" / "__init__.py")
+    assert find_missing_libraries() == {"CUBLAS", "CUBLAS_LT", "CUDNN"}
+    (tmp_path / "nvidia" / "cublas" / "lib").mkdir(parents=True)
+    for name in ("libcublas.so.11", "libcublasLt.so.11"):
+        (tmp_path / "nvidia" / "cublas" / "lib" / name).touch()
+    assert find_missing_libraries() == {"CUDNN"}
+    monkeypatch.setattr("ctypes.CDLL", lambda name: None if name == "libcudnn.so.8" else fail(name))
+    assert find_missing_libraries() == set()
 
 
 def test_from_10_on_no_layer_is_held(trt: Any, stage: Stage) -> None:
