@@ -1,15 +1,17 @@
 """`ndp-rt build-engine`: compiles a bundle for this machine, or finds that it is compiled already."""
 
 import argparse
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ndp_rt.specs import PLAN_STAGES
+from ndp_rt.specs import GPU_PLAN_STAGES, PLAN_STAGES
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ndp_rt.engines.request import EngineRecord
+    from ndp_rt.engines.request import EngineRecord, EngineRequest
 
 # Layers that only hold or hand over data.
 PASSIVE_LAYERS = frozenset({"Const", "Input", "Output", "Parameter", "Result"})
@@ -33,21 +35,46 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_size(text: str) -> int:
+    """Read a number of bytes such as 4GiB, 512MiB, 2GB or 1048576."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", text.strip(), re.IGNORECASE)
+    unit = (match.group(2) or "").upper() if match else ""
+    scale = (1024 if unit.endswith("I") else 1000) ** " KMGT".index(unit[:1] or " ")
+    size = int(float(match.group(1)) * scale) if match else 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; such as 4GiB, 512MiB or a number of bytes is taken")
+    return size
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("bundle", metavar="NAME.ndp", help="the bundle to compile")
     parser.add_argument(
         "--backend", choices=("openvino", "onnxruntime", "tensorrt"), default="openvino", help="default: openvino"
     )
-    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16", "int8"), default="fp32", help="default: fp32")
+    parser.add_argument(
+        "--precision", choices=("fp32", "tf32", "bf16", "fp16", "int8"), default="fp32", help="default: fp32"
+    )
     parser.add_argument(
         "--batch", type=parse_batches, default=(1,), metavar="1,8", help="batch sizes, one engine each; default: 1"
     )
     parser.add_argument(
-        "--plan", choices=tuple(PLAN_STAGES), default="fused", help="one graph, or one engine a stage; default: fused"
+        "--plan",
+        choices=tuple(dict.fromkeys((*PLAN_STAGES, *GPU_PLAN_STAGES))),
+        help="one graph, or one engine a stage; unmerged: smaller stages, on a GPU; default: fused (CPU), staged (GPU)",
     )
     parser.add_argument("--threads", type=parse_count, metavar="N", help="threads for the check; default: all cores")
     parser.add_argument("--rebuild", action="store_true", help="build anew, also what is there or damaged")
+    group = parser.add_argument_group("for a GPU")
+    group.add_argument("--device", metavar="cuda:N", default="cuda", help="which GPU; default: the first")
+    group.add_argument(
+        "--workspace", type=parse_size, metavar="4GiB", help="scratch memory at most; default: what the GPU has"
+    )
+    group.add_argument("--timing-cache", metavar="FILE", help="kernels' times of earlier builds; default: in the cache")
+    group.add_argument("--version-compatible", action="store_true", help="later versions of the backend load it too")
+    group.add_argument("--hardware-compatible", action="store_true", help="other GPUs from Ampere on load it too")
+    group.add_argument("--strip", action="store_true", help="leave the weights in --onnx-stages, read on loading")
+    group.add_argument("--onnx-stages", metavar="DIR", help="what export-stages wrote; default: made for the build")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,16 +82,16 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ndp_rt.bundle import open_bundle
-    from ndp_rt.engines.build import build_engine
+    from ndp_rt.engines.build import build_requested
+    from ndp_rt.plan import DEVICE_CHECK
 
     console = Console(highlight=False, soft_wrap=True)
     bundle = open_bundle(args.bundle)
-    record = build_engine(
+    request = make_request(args)
+    record = build_requested(
         bundle,
-        backend=args.backend,
-        precision=args.precision,
-        batches=args.batch,
-        plan=args.plan,
+        request,
+        check=DEVICE_CHECK if request.is_for_device else None,
         threads=args.threads,
         rebuild=args.rebuild,
         progress=lambda line: console.print(f"  {line}", style="dim", markup=False),
@@ -73,13 +100,44 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def make_request(args: argparse.Namespace) -> "EngineRequest":
+    """Return which engines the arguments mean."""
+    from ndp_rt.cuda.driver import parse_device
+    from ndp_rt.engines.base import BuildOptions
+    from ndp_rt.engines.registry import DEVICE_BACKENDS
+    from ndp_rt.engines.request import EngineRequest
+
+    build = BuildOptions(
+        workspace_bytes=args.workspace,
+        timing_cache=None if args.timing_cache is None else str(Path(args.timing_cache).absolute()),
+        version_compatible=args.version_compatible,
+        hardware_compatible=args.hardware_compatible,
+        strip=args.strip,
+        onnx_stages=None if args.onnx_stages is None else str(Path(args.onnx_stages).absolute()),
+    )
+    return EngineRequest(
+        backend=args.backend,
+        precision=args.precision,
+        batches=args.batch,
+        plan=args.plan or ("staged" if args.backend in DEVICE_BACKENDS else "fused"),
+        build=None if build == BuildOptions() else build,
+        device_index=parse_device(args.device),
+    )
+
+
 def print_record(console: "Console", name: str, record: "EngineRecord") -> None:
     """Print where the engines are, how they compute and how far they are from the golden vectors."""
     request = record.request
     took = f"{record.seconds * 1e3:.1f} ms" if record.seconds < 1 else f"{record.seconds:.1f} s"
     how = "cache hit" if record.was_cached else "built (cache miss)"
-    version = record.entries[0].key.backend_version
-    console.print(f"{name}: {how}, {took}; {request.backend} {version}, {request.precision}, plan {request.plan}")
+    key = record.entries[0].key
+    console.print(
+        f"{name}: {how}, {took}; {request.backend} {key.backend_version}, {request.precision}, plan {request.plan}"
+    )
+    if request.is_for_device:
+        options = f"; {', '.join(key.build_options)}" if key.build_options else ""
+        where = f"{key.device_model}, compute capability {key.compute_capability}, driver {key.driver_version}"
+        console.print(f"for {where}{options}", markup=False)
     _print_precisions(console, record.precision_by_layer_type())
     for batch in request.batches:
         golden = next(entry.golden for entry in record.entries if entry.key.batch == batch)
@@ -89,7 +147,9 @@ def print_record(console: "Console", name: str, record: "EngineRecord") -> None:
             f"score {golden['score_max_abs_difference']:.1e} (allowed {golden['score_tolerance']:.0e})"
         )
     for entry in record.entries:
-        console.print(f"{entry.key.stage}, batch {entry.key.batch}: {entry.path}", markup=False)
+        log = entry.document["notes"].get("log")
+        log_note = f" (how it was built: {log})" if log else ""
+        console.print(f"{entry.key.stage}, batch {entry.key.batch}: {entry.path}{log_note}", markup=False)
     console.print(f"engine hash: {record.engine_hash[:16]}")
 
 

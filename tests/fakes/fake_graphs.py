@@ -4,6 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ndp_rt.bundle import Bundle
+from ndp_rt.bundle.open import hash_file
+from ndp_rt.engines.stage_files import STAGES_FILE, STAGES_FORMAT, STAGES_FORMAT_VERSION, StageFolder, open_stages
+from ndp_rt.specs import GPU_PLAN_STAGES
+
 TYPES = {"fp32": "FLOAT", "tf32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "HALF"}
 BORDERS = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
 SIDE = 64
@@ -49,3 +54,24 @@ def write_graph(path: Path, graph: dict[str, Any]) -> Path:
         length >>= 7
     path.write_bytes(b"\x12" + sizes + bytes([length]) + text)
     return path
+
+
+def write_fake_stages(bundle: Bundle, precision: str, folder: Path, *, plan: str = "staged") -> StageFolder:
+    """Write a folder as `stage_files.write_stages` does, of stages for the fake."""
+    folder.mkdir(parents=True)
+    stages = {}
+    for name in GPU_PLAN_STAGES[plan]:
+        path = write_graph(folder / f"{name}.onnx", make_graph(precision))
+        dims = {"image": {"dtype": BORDERS[precision], "dims": ["n", 3, SIDE, SIDE]}}
+        stages[name] = {"file": path.name, "sha256": hash_file(path), "inputs": dims, "outputs": {}}
+    document = {
+        "format": STAGES_FORMAT,
+        "format_version": STAGES_FORMAT_VERSION,
+        "bundle_name": bundle.manifest.name,
+        "bundle_fingerprint": bundle.fingerprint,
+        "precision": precision,
+        "plan": plan,
+        "stages": stages,
+    }
+    (folder / STAGES_FILE).write_text(json.dumps(document))
+    return open_stages(folder)

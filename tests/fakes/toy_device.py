@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ndp_rt.bundle import Bundle
 from ndp_rt.device import Gpu
 from ndp_rt.engines import registry
 from ndp_rt.engines.base import BackendStatus, EngineOptions
+from ndp_rt.engines.golden_report import GoldenReport
 from ndp_rt.errors import EngineError
 
 GPU = Gpu(name="Toy H200", index=0, memory_bytes=2**37, compute_capability="9.0")
@@ -68,7 +70,14 @@ class ToyBackend:
 def check(bundle: Bundle, engines: Mapping[str, Any], **options: Any) -> Mapping[str, float | int]:
     """A BuildCheck that finds nothing wrong; what it was called with is in `CHECKED`."""
     CHECKED.append({"engines": dict(engines), **options})
-    return {"vector_count": 2, "map_max_abs_difference": 0.0, "map_tolerance": 1.0, "score_max_abs_difference": 0.0}
+    report = GoldenReport(
+        vector_count=2,
+        map_max_abs_difference=0.0,
+        map_tolerance=1.0,
+        score_max_abs_difference=0.0,
+        score_tolerance=1.0,
+    )
+    return asdict(report)
 
 
 CHECKED: list[dict[str, Any]] = []
@@ -78,11 +87,18 @@ def install(patch: pytest.MonkeyPatch) -> ToyBackend:
     """Put the GPU and the backend in place for one test."""
     backend = ToyBackend()
     CHECKED.clear()
-    patch.setattr(device, "find_gpus", lambda: (GPU,))
-    patch.setattr("ndp_rt.engines.request.find_driver_version", lambda: DRIVER)
+    install_gpu(patch)
     patch.setitem(registry.DEVICE_BACKENDS, backend.name, backend)
     patch.setitem(registry.ALL_BACKENDS, backend.name, backend)
     return backend
+
+
+def install_gpu(patch: pytest.MonkeyPatch) -> None:
+    """Let this machine seem to have a GPU and its driver."""
+    patch.setattr(device, "find_gpus", lambda: (GPU,))
+    for module in ("request", "tensorrt.plan_manifest"):
+        patch.setattr(f"ndp_rt.engines.{module}.find_driver_version", lambda: DRIVER)
+    patch.setattr("ndp_rt.engines.tensorrt.plan_manifest.find_cuda_version", lambda: "12.4")
 
 
 def run_worker_here(patch: pytest.MonkeyPatch) -> None:
