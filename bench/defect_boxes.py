@@ -5,6 +5,7 @@ clock: `list_defects`, a smoothed map in memory to the list of boxes. Each recor
 """
 
 import argparse
+import os
 import shlex
 import sys
 import time
@@ -61,6 +62,7 @@ def measure(*, round_count: int, size_px: int, command: str) -> Record:
         size_px: side of the maps; a multiple of PITCH_PX with room for the most regions.
         command: what the record says it was made with.
     """
+    load_average = os.getloadavg()[0]  # of the last minute: what else the machine did
     rng = np.random.default_rng(0)
     cases = {count: make_map(count, size_px, rng) for count in REGION_COUNTS}
     times_ms: dict[int, list[float]] = {count: [] for count in REGION_COUNTS}
@@ -78,6 +80,7 @@ def measure(*, round_count: int, size_px: int, command: str) -> Record:
     record["inside_the_clock"] = "list_defects: smoothed map in memory to the list of boxes"
     record["map_px"] = [size_px, size_px]
     record["opencv_threads"] = cv2.getNumThreads()
+    record["load_average"] = load_average
     record["round_count"] = round_count
     record["wrong_box_count"] = wrong
     record["times_ms"] = {
