@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndp_rt.cuda.element_types import from_device_type, to_device_type
+from ndp_rt.engines.half_types import narrow, widen
 from ndp_rt.errors import InputError
 from ndp_rt.kernels import launch
 from ndp_rt.kernels.host import PreparedReference, Rbfrm
@@ -16,7 +16,8 @@ from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.reference import NORM_EPS, join_patches, rbfrm, split_patches
 from tests.emulation.barriers import assert_every_barrier_is_needed
 from tests.emulation.emulator import Emulator
-from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty
+from tests.emulation.memory import make_empty
+from tests.kernels.conftest import CupyDevice, Device, EmulatedDevice
 from tests.tolerances import assert_close
 
 SHAPES = [(1, 1, 4, 4), (1, 8, 8, 12), (3, 5, 16, 8), (2, 32, 16, 16)]
@@ -91,21 +92,22 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         rebuild(np.zeros((1, 3, 8, 8), np.float32), np.zeros((1, 3, 8, 8)))  # type: ignore[arg-type]
 
 
-def prepare(kernels: KernelSet, held: np.ndarray, size: int, dtype: str) -> tuple[FakeDeviceArray, FakeDeviceArray]:
+def prepare(device: Device, held: np.ndarray, size: int, dtype: str) -> tuple[Any, Any]:
     shape = launch.find_rbfrm_patches_shape(held.shape, size)
-    patches, unit_patches = (make_empty(shape, held.dtype) for _ in range(2))
-    launch.prepare_rbfrm(kernels, copy_to_device(held), patches, unit_patches, size, dtype=dtype, stream=None)
+    patches, unit_patches = (device.make_empty(shape, held.dtype) for _ in range(2))
+    launch.prepare_rbfrm(device.kernels, device.copy(held), patches, unit_patches, size, dtype=dtype, stream=None)
     return patches, unit_patches
 
 
-def run(kernels: KernelSet, features: np.ndarray, held: np.ndarray, size: int, dtype: str) -> np.ndarray:
+def run(device: Device, features: np.ndarray, held: np.ndarray, size: int, dtype: str) -> np.ndarray:
     """Return the rebuilt features, as held; every byte of the outputs and of the scratch memory is NaN before."""
-    patches, unit_patches = prepare(kernels, held, size, dtype)
+    patches, unit_patches = prepare(device, held, size, dtype)
     scratch_bytes = launch.count_rbfrm_scratch_bytes(*features.shape, patches.shape[0], size, dtype=dtype)
-    out, scratch = make_empty(features.shape, features.dtype), make_empty((scratch_bytes,), np.uint8)
-    arrays = (copy_to_device(features), patches, unit_patches, out, scratch)
-    launch.rbfrm(kernels, *arrays, size, dtype=dtype, stream=None)
-    return out.get()
+    out, scratch = device.make_empty(features.shape, features.dtype), device.make_empty((scratch_bytes,), np.uint8)
+    arrays = (device.copy(features), patches, unit_patches, out, scratch)
+    launch.rbfrm(device.kernels, *arrays, size, dtype=dtype, stream=None)
+    rebuilt: np.ndarray = out.get()
+    return rebuilt
 
 
 def make_case(
@@ -117,47 +119,62 @@ def make_case(
     features[-1, :, -size:, :size] = 0
     if sides > (size, size):
         made[0, :, :size, -size:] = 0
-    return to_device_type(features, dtype), to_device_type(made, dtype)
+    return narrow(features.astype(np.float32), dtype), narrow(made.astype(np.float32), dtype)
 
 
-def assert_equals_definition(kernels: KernelSet, case: tuple[np.ndarray, np.ndarray], size: int, dtype: str) -> None:
-    out = run(kernels, *case, size, dtype)
-    expected = rbfrm(*(from_device_type(held, dtype) for held in case), size)
-    assert_close(from_device_type(out, dtype), expected, "rbfrm_cuda", dtype)
+def assert_equals_definition(device: Device, case: tuple[np.ndarray, np.ndarray], size: int, dtype: str) -> None:
+    out = run(device, *case, size, dtype)
+    expected = rbfrm(*(widen(held, dtype) for held in case), size)
+    assert_close(widen(out, dtype), expected, "rbfrm_cuda", dtype)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_cuda_form_equals_the_definition(
-    rng: np.random.Generator, kernels: KernelSet, dtype: str, size: int, case: tuple[Any, Any]
+    rng: np.random.Generator, device: Device, dtype: str, size: int, case: tuple[Any, Any]
 ) -> None:
-    assert_equals_definition(kernels, make_case(rng, *case, size, dtype), size, dtype)
+    assert_equals_definition(device, make_case(rng, *case, size, dtype), size, dtype)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_level_5_of_the_paper_equals_the_definition(rng: np.random.Generator, kernels: KernelSet, size: int) -> None:
-    assert_equals_definition(kernels, make_case(rng, *PAPER_LEVEL_5, size, "float16"), size, "float16")
+def test_level_5_of_the_paper_equals_the_definition(rng: np.random.Generator, device: Device, size: int) -> None:
+    assert_equals_definition(device, make_case(rng, *PAPER_LEVEL_5, size, "float16"), size, "float16")
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("float16", 2), ("bfloat16", 4)])
 def test_large_tiles_equal_the_definition(
-    rng: np.random.Generator, kernels: KernelSet, monkeypatch: pytest.MonkeyPatch, dtype: str, size: int
+    rng: np.random.Generator, device: Device, monkeypatch: pytest.MonkeyPatch, dtype: str, size: int
 ) -> None:
     monkeypatch.setattr(LAUNCHER, "MIN_LARGE_TILES", 1)
     for case in (*CASES[:2], LARGE):
-        assert_equals_definition(kernels, make_case(rng, *case, size, dtype), size, dtype)
+        assert_equals_definition(device, make_case(rng, *case, size, dtype), size, dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("level", [3, 4, 5])
+def test_the_levels_of_the_paper_equal_the_definition_at_batch_1_and_32(
+    rng: np.random.Generator, level: int, size: int, dtype: str
+) -> None:
+    c, side = {3: (256, 64), 4: (512, 32), 5: (512, 16)}[level]
+    features, held = make_case(rng, (1, c, side, side), (side, side), size, dtype)
+    expected = rbfrm(widen(features, dtype), widen(held, dtype), size)
+    for n in (1, 32):
+        out = run(CupyDevice(), features.repeat(n, axis=0), held, size, dtype)
+        assert_close(widen(out, dtype), expected.repeat(n, axis=0), "rbfrm_cuda", dtype)
 
 
 @pytest.mark.parametrize(("dtype", "case"), [("float16", LARGE), ("bfloat16", CASES[-1]), ("float32", CASES[2])])
 def test_every_schedule_and_every_run_gives_the_same_bits(
     rng: np.random.Generator, emulator: Emulator, dtype: str, case: tuple[Any, Any]
 ) -> None:
-    kernels, inputs = KernelSet(emulator.make_module), make_case(rng, *case, 2, dtype)
-    first = run(kernels, *inputs, 2, dtype)
+    device, inputs = EmulatedDevice(KernelSet(emulator.make_module)), make_case(rng, *case, 2, dtype)
+    first = run(device, *inputs, 2, dtype)
     for seed in (0, 1, 2, 3):
         emulator.seed = seed
-        assert np.array_equal(run(kernels, *inputs, 2, dtype), first)
+        assert np.array_equal(run(device, *inputs, 2, dtype), first)
 
 
 @pytest.mark.parametrize(("dtype", "tile"), [("float32", 64), ("float16", 64), ("float16", 128)])
@@ -166,28 +183,28 @@ def test_every_barrier_is_needed(
 ) -> None:
     if tile == LAUNCHER.LARGE_TILE:
         monkeypatch.setattr(LAUNCHER, "MIN_LARGE_TILES", 1)
-    kernels, inputs = KernelSet(emulator.make_module), make_case(rng, (1, 48, 8, 16), (12, 16), 2, dtype)
-    right = run(kernels, *inputs, 2, dtype)
-    assert_every_barrier_is_needed(emulator, lambda: np.array_equal(run(kernels, *inputs, 2, dtype), right))
+    device, inputs = EmulatedDevice(KernelSet(emulator.make_module)), make_case(rng, (1, 48, 8, 16), (12, 16), 2, dtype)
+    right = run(device, *inputs, 2, dtype)
+    assert_every_barrier_is_needed(emulator, lambda: np.array_equal(run(device, *inputs, 2, dtype), right))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nan_stays_in_its_patch(rng: np.random.Generator, kernels: KernelSet, dtype: str) -> None:
+def test_nan_stays_in_its_patch(rng: np.random.Generator, device: Device, dtype: str) -> None:
     features, held = make_case(rng, (2, 5, 8, 8), (8, 12), 2, dtype)
-    expected = from_device_type(run(kernels, features, held, 2, dtype), dtype)
-    features[0, 3, 5, 6] = to_device_type(np.float32([np.nan]), dtype)[0]
+    expected = widen(run(device, features, held, 2, dtype), dtype)
+    features[0, 3, 5, 6] = narrow(np.float32([np.nan]), dtype)[0]
     expected[0, :, 4:6, 6:8] = np.nan
-    assert np.array_equal(from_device_type(run(kernels, features, held, 2, dtype), dtype), expected, equal_nan=True)
+    assert np.array_equal(widen(run(device, features, held, 2, dtype), dtype), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_patches_are_kept_as_they_are_and_at_length_1(
-    rng: np.random.Generator, kernels: KernelSet, dtype: str, size: int
+    rng: np.random.Generator, device: Device, dtype: str, size: int
 ) -> None:
     held = make_case(rng, (1, 7, 4, 4), (12, 8), size, dtype)[1]
-    patches, unit_patches = (from_device_type(array.get(), dtype) for array in prepare(kernels, held, size, dtype))
-    expected = split_patches(from_device_type(held, dtype), size)[0]
+    patches, unit_patches = (widen(array.get(), dtype) for array in prepare(device, held, size, dtype))
+    expected = split_patches(widen(held, dtype), size)[0]
     length = expected.shape[1]
     assert np.array_equal(patches[:, :length], expected)
     assert not patches[:, length:].any() and not unit_patches[:, length:].any()
