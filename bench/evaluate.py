@@ -214,10 +214,12 @@ def evaluate_bundle(
     bundle_path: Path,
     data: Path,
     *,
-    backend: str = "openvino",
+    device: str = "cpu",
+    backend: str | None = None,
     precision: str = "fp32",
-    plan: str = "fused",
+    plan: str | None = None,
     threads: int | None = None,
+    fallback: bool = False,
     start_progress: Callable[[int], Progress],
     command: str,
 ) -> tuple[Evaluation, Record]:
@@ -226,10 +228,12 @@ def evaluate_bundle(
     Args:
         bundle_path: the folder NAME.ndp.
         data: a folder in MVTec's layout.
+        device: see `Inspector.open`, as for all of these.
         backend: the engine's backend.
         precision: the engine's precision, which also chooses the bundle's threshold.
         plan: the inspector's plan.
         threads: of the engine; None lets the backend choose.
+        fallback: whether the CPU may take over.
         start_progress: given the number of images, returns what counts them.
         command: what the record says it was made with.
 
@@ -240,9 +244,9 @@ def evaluate_bundle(
     samples = list_samples(data)
     bundle = open_bundle(bundle_path)
     threshold = bundle.threshold(precision)
-    engine: Record = {"backend": backend, "precision": precision, "plan": plan, "threads": threads}
+    engine: Record = {"device": device, "backend": backend, "precision": precision, "plan": plan, "threads": threads}
     stand_in = UNREACHABLE if threshold.value is None else None
-    with Inspector.open(bundle_path, threshold=stand_in, **engine) as inspector:
+    with Inspector.open(bundle_path, threshold=stand_in, fallback=fallback, **engine) as inspector:
         engine["hash"] = inspector.engine_hash
         with start_progress(len(samples)) as progress:
             scored, exclusions = score_samples(inspector, samples, progress.advance)

@@ -50,7 +50,8 @@ def calibrate(
     *,
     rate: float | None = None,
     precision: str = "fp32",
-    backend: str = "openvino",
+    device: str = "cpu",
+    backend: str | None = None,
     threads: int | None = None,
     on_image: Callable[[], None] | None = None,
 ) -> ThresholdSpec:
@@ -61,7 +62,8 @@ def calibrate(
         images: independent good images that the model was not trained on.
         rate: wanted highest rate of false alarms, or None for the strongest promise.
         precision: that the threshold is for.
-        backend: that runs the engine.
+        device: that the engine runs on.
+        backend: that runs the engine; None: the device's first.
         threads: of the engine.
         on_image: called after each image.
 
@@ -71,7 +73,13 @@ def calibrate(
     """
     scores = []
     with Inspector.open(
-        bundle.path, precision=precision, backend=backend, threads=threads, threshold=float("inf"), batches=(1,)
+        bundle.path,
+        device=device,
+        precision=precision,
+        backend=backend,
+        threads=threads,
+        threshold=float("inf"),
+        batches=(1,),
     ) as inspector:
         for path in images:
             scores.append(inspector.inspect(read_image(path)).score)

@@ -50,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("bundle", metavar="NAME.ndp", help="the bundle to compile")
     parser.add_argument(
-        "--backend", choices=("openvino", "onnxruntime", "tensorrt"), default="openvino", help="default: openvino"
+        "--backend",
+        choices=("openvino", "onnxruntime", "tensorrt", "torch-cuda"),
+        default="openvino",
+        help="default: openvino",
     )
     parser.add_argument(
         "--precision", choices=("fp32", "tf32", "bf16", "fp16", "int8"), default="fp32", help="default: fp32"

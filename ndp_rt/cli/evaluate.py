@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
+from ndp_rt.cli.engine_arguments import add_engine_arguments, describe_engine, engine_options, log_to_stderr
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,8 +78,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path(f"{args.bundle.resolve().stem}-evaluation")
     console = Console()
     options = engine_options(args)
-    command = ["ndp-rt", "evaluate", str(args.bundle), str(args.data)]
-    command += [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+    command = ["ndp-rt", "evaluate", str(args.bundle), str(args.data), *describe_engine(args)]
     log_to_stderr()
     evaluation, record = evaluate_bundle(
         args.bundle,
@@ -88,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
         start_progress=lambda count: ProgressLine("inspecting", count),
         command=shlex.join(command),
     )
-    title = f"{args.bundle.resolve().name} on {args.data.resolve().name}: {args.backend}, {args.precision}"
+    engine = f"{options['backend'] or args.device}, {args.precision}"
+    title = f"{args.bundle.resolve().name} on {args.data.resolve().name}: {engine}"
     console.print(make_table(evaluation, title))  # first, so that a full disk loses no figures
     if evaluation.threshold is None:
         console.print(f"The bundle has no threshold for {args.precision}, so nothing was decided: ndp-rt set-threshold")

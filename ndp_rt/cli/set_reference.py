@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     set_reference(args.bundle, args.image, backend=args.backend, threads=args.threads)
     print(f"{args.bundle}: the reference is now {args.image}")
     if args.calibrate is not None:
-        threshold = calibrate_from(args.bundle, args)
+        threshold = calibrate_from(args.bundle, args, "cpu")
         set_threshold(open_bundle(args.bundle), args.precision, threshold)
     for precision, threshold in open_bundle(args.bundle).manifest.thresholds.items():
         print(f"{precision}: threshold {describe(threshold)}")

@@ -23,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("value", metavar="VALUE", type=float, nargs="?", help="a defect scores at least this")
     parser.add_argument("--calibrate", metavar="DIR", nargs="+", help="folder (or files) of good images")
     parser.add_argument("--false-alarm-rate", metavar="R", type=float, help="wanted highest rate, 0.01 for 1 %%")
-    parser.add_argument("--precision", default="fp32", help="whose threshold: fp32 or bf16 (default: %(default)s)")
-    parser.add_argument("--backend", default="openvino", help="for --calibrate (default: %(default)s)")
+    parser.add_argument("--precision", default="fp32", help="whose threshold, such as fp32 (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="for --calibrate: cpu, cuda or cuda:N")
+    parser.add_argument("--backend", metavar="NAME", help="for --calibrate (default: the device's first)")
     parser.add_argument("--threads", type=int, metavar="N", help="for --calibrate (default: the backend's choice)")
 
 
@@ -47,13 +48,13 @@ def run(args: argparse.Namespace) -> int:
     if args.value is not None:
         threshold = ThresholdSpec(value=args.value, source="manual", note="set by hand")
     else:
-        threshold = calibrate_from(args.bundle, args)
+        threshold = calibrate_from(args.bundle, args, args.device)
     set_threshold(bundle, args.precision, threshold)
     print(f"{args.bundle}, {args.precision}: threshold {describe(former)} -> {describe(threshold)}")
     return 0
 
 
-def calibrate_from(path: Path, args: argparse.Namespace) -> "ThresholdSpec":
+def calibrate_from(path: Path, args: argparse.Namespace, device: str) -> "ThresholdSpec":
     """Score the images of --calibrate, with progress, and return the threshold they support."""
     from ndp_rt.bundle.open import open_bundle
     from ndp_rt.changes import calibrate
@@ -69,6 +70,7 @@ def calibrate_from(path: Path, args: argparse.Namespace) -> "ThresholdSpec":
             images,
             rate=args.false_alarm_rate,
             precision=args.precision,
+            device=device,
             backend=args.backend,
             threads=args.threads,
             on_image=progress.advance,

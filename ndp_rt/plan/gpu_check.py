@@ -16,8 +16,6 @@ from ndp_rt.plan.gpu import GpuPlan
 
 FloatArray = NDArray[np.float32]
 
-CHECK = "ndp_rt.plan.gpu_check:check_build"  # as `ndp_rt.engines.build_check` looks it up
-
 
 def check_build(
     bundle: Bundle,
