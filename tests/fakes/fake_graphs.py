@@ -33,8 +33,10 @@ def make_graph(precision: str, cast_kind: str = "CAST") -> dict[str, Any]:
         {"kind": "MATRIX_MULTIPLY", "name": "product", "inputs": ["h1"], "output": "m1", "dtype": kind},
         {"kind": cast_kind, "name": "last", "inputs": ["m1"], "output": "am1", "dtype": "FLOAT", "is_set": True},
     ]
-    if precision == "int8":  # conv1 between DEQUANTIZE and QUANTIZE
-        layers[0]["inputs"] = ["d"]
+    if precision == "int8":  # up to opset 18, quantized values come back as float32
+        layers[0].update(inputs=["d"], output="c0", dtype="FLOAT")
+        cast = {"kind": cast_kind, "name": "half", "inputs": ["c0"], "output": "c1", "dtype": kind, "is_set": True}
+        layers.insert(1, cast)
         layers.insert(0, {"kind": "DEQUANTIZE", "name": "dq", "inputs": ["q"], "output": "d", "dtype": "FLOAT"})
         layers.insert(0, {"kind": "QUANTIZE", "name": "q", "inputs": ["image"], "output": "q", "dtype": "INT8"})
     layers.insert(2, {"kind": "CONSTANT", "name": "shape", "inputs": [], "output": "s", "dtype": "INT32"})

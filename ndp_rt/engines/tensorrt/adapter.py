@@ -200,6 +200,7 @@ def leave_out_missing_libraries(config: "trt.IBuilderConfig") -> None:
 FREE_LAYERS = frozenset(
     {"CONSTANT", "SHAPE", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "SHUFFLE", "SLICE", "CONCATENATION", "GATHER"}
 )
+TYPING_LAYERS = frozenset({"CONSTANT", "CAST", "QUANTIZE", "DEQUANTIZE"})
 PRODUCT_LAYERS = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED", "EINSUM"})
 
 
@@ -240,7 +241,7 @@ def read_types(network: "trt.INetworkDefinition") -> dict[str, str]:
         for number in range(layer.num_outputs):
             output: trt.ITensor = layer.get_output(number)
             own = _name_type(output)
-            is_given = passes_on or kind.name in ("CONSTANT", "CAST") or layer.output_type_is_set(number)
+            is_given = passes_on or kind.name in TYPING_LAYERS or layer.output_type_is_set(number)
             follows = not is_given and own in ("FLOAT", "HALF") and first is not None
             types[output.name] = types.get(first.name, own) if follows else own
     return types

@@ -14,6 +14,7 @@ import pytest
 from ndp_rt import device
 from ndp_rt.engines.tensorrt import adapter, build_log, logger
 from ndp_rt.engines.tensorrt.library import find_missing_libraries
+from ndp_rt.engines.tensorrt.network import ParsedNetwork
 from ndp_rt.engines.tensorrt.progress import BuildProgress
 from ndp_rt.errors import EngineError, InputError, StorageError
 from tests.engines.tensorrt.conftest import ADDRESSES, BACKEND, VERSIONS, Stage
@@ -87,7 +88,21 @@ def test_before_10_layers_are_held_to_the_types_of_the_file(
 
 def test_before_10_quantized_layers_are_left_to_their_quantization(old_trt: Any, stage: Stage) -> None:
     stage.compile(stage.options("int8"))
-    assert "conv1" not in old_trt.knobs.builds[0]["held"] and old_trt.knobs.builds[0]["held"]["squares"] == "FLOAT"
+    held = {"up": "HALF", "product": "HALF", "squares": "FLOAT", "softmax": "FLOAT"}
+    assert old_trt.knobs.builds[0]["held"] == held
+    document = json.loads((stage.artifact / "plan.json").read_text())
+    assert document["products"] == {"f16": 2, "f32": 1, "i8": 1}
+
+
+@pytest.mark.parametrize(("version", "precision"), OFFERED)
+def test_the_types_of_all_tensors_are_those_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage, version: str, precision: str
+) -> None:
+    fake_tensorrt.install(monkeypatch, version)
+    graph = make_graph(precision, "IDENTITY" if version.startswith("8.5") else "CAST")
+    parsed = ParsedNetwork(adapter.make_builder(), stage.write(graph))
+    expected = {one["output"]: one["dtype"] for one in graph["layers"]} | {"image": graph["inputs"][0]["dtype"]}
+    assert adapter.read_types(parsed.network) == expected
 
 
 @pytest.mark.parametrize(
