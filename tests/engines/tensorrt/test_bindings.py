@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -166,30 +167,33 @@ def dump_bindings(python: str, folder: Path, stubs: Path, major: str) -> Binding
 def fetch_wheel(package: str, version: str, folder: Path) -> Path:
     """Return the folder of an unpacked wheel, fetched unless it is there; skip the test if it cannot be."""
     target = folder / f"{version}-{sys.version_info.major}.{sys.version_info.minor}"
-    if not target.is_dir():
-        part = folder / f".{target.name}"
-        shutil.rmtree(part, ignore_errors=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--retries", "1"]
-        done = subprocess.run(
-            [*command, "--timeout", "10", "--only-binary=:all:", "-d", str(part), f"{package}=={version}"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-200:]]
-            pytest.skip(f"{package} {version} cannot be fetched for this Python: {lines[-1]}")
-        (wheel,) = part.glob("*.whl")
-        shutil.unpack_archive(wheel, part, "zip")
-        part.rename(target)
+    reason = "" if target.is_dir() else download(package, version, target)
+    if reason:
+        pytest.skip(f"{package} {version} cannot be fetched for this Python: {reason}")
     return target
+
+
+@cache
+def download(package: str, version: str, target: Path) -> str:
+    """Fetch a wheel and unpack it into `target`; return why that was not possible, or nothing."""
+    part = target.with_name(f".{target.name}")
+    shutil.rmtree(part, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--retries", "1"]
+    command += ["--timeout", "10", "--only-binary=:all:", "-d", str(part), f"{package}=={version}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode != 0:
+        return next((line for line in done.stderr.splitlines() if line.startswith("ERROR: No")), done.stderr[-200:])
+    (wheel,) = part.glob("*.whl")
+    shutil.unpack_archive(wheel, part, "zip")
+    part.rename(target)
+    return ""
 
 
 @pytest.fixture(scope="module")
 def wheels(stubs: Path, pytestconfig: pytest.Config) -> Path:
-    """The folder that fetched wheels are kept in from run to run."""
-    assert pytestconfig.cache is not None
-    return Path(str(pytestconfig.cache.mkdir("tensorrt-bindings")))
+    """The folder that fetched wheels are kept in, from run to run if pytest has a cache."""
+    cache = getattr(pytestconfig, "cache", None)
+    return stubs if cache is None else Path(str(cache.mkdir("tensorrt-bindings")))
 
 
 @pytest.fixture(scope="module", params=["8.5.3.1", *WHEELS])
