@@ -125,15 +125,11 @@ def test_tensorrt_engines_are_built_with_every_option_and_described(
         "timing-tensorrt-10.13.3.9-Toy-H200.cache"
     ]
     assert main(command) == 0 and "cache hit" in capsys.readouterr().out
-    options = [
-        "--workspace",
-        "2GiB",
-        "--version-compatible",
-        "--hardware-compatible",
-        "--timing-cache",
-        str(tmp_path / "t"),
-    ]
-    assert main([*command, "--plan", "fused", *options]) == 0
+    assert main(["doctor", str(bundle_path)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "tensorrt fp16 staged" in told and "built for batch 1, 8" in told and "10.13.3.9 on Toy H200" in told
+    command += ["--plan", "fused", "--workspace", "2GiB", "--version-compatible", "--hardware-compatible"]
+    assert main([*command, "--timing-cache", str(tmp_path / "t")]) == 0
     assert "driver 550.54; version-compatible, hardware-compatible, workspace=2147483648" in capsys.readouterr().out
     last = tensorrt.knobs.builds[-1]
     assert last["limits"] == {"WORKSPACE": 2**31} and last["level"] == "AMPERE_PLUS" and (tmp_path / "t").is_file()

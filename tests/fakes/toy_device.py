@@ -96,6 +96,7 @@ def install(patch: pytest.MonkeyPatch) -> ToyBackend:
 def install_gpu(patch: pytest.MonkeyPatch) -> None:
     """Let this machine seem to have a GPU and its driver."""
     patch.setattr(device, "find_gpus", lambda: (GPU,))
+    patch.setattr("ndp_rt.engines.tensorrt.backend.find_gpus", lambda: (GPU,))
     for module in ("request", "tensorrt.plan_manifest"):
         patch.setattr(f"ndp_rt.engines.{module}.find_driver_version", lambda: DRIVER)
     patch.setattr("ndp_rt.engines.tensorrt.plan_manifest.find_cuda_version", lambda: "12.4")
