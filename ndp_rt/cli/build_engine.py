@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ndp_rt.bundle import open_bundle
     from ndp_rt.engines.build import build_requested
-    from ndp_rt.plan import DEVICE_CHECK
+    from ndp_rt.plan.gpu_check import CHECK
 
     console = Console(highlight=False, soft_wrap=True)
     bundle = open_bundle(args.bundle)
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     record = build_requested(
         bundle,
         request,
-        check=DEVICE_CHECK if request.is_for_device else None,
+        check=CHECK if request.is_for_device else None,
         threads=args.threads,
         rebuild=args.rebuild,
         progress=lambda line: console.print(f"  {line}", style="dim", markup=False),
