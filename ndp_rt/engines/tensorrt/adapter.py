@@ -20,7 +20,7 @@ from ndp_rt.engines.tensorrt.library import (
     find_version,
     import_tensorrt,
 )
-from ndp_rt.engines.tensorrt.logger import describe_last_error, get_log
+from ndp_rt.engines.tensorrt.logger import describe_errors, get_log
 from ndp_rt.engines.tensorrt.progress import BuildProgress
 from ndp_rt.errors import DeviceError, EngineError, InputError
 
@@ -129,7 +129,7 @@ def _explain_null(what: str) -> Iterator[None]:
         yield
     except TypeError as error:
         raise DeviceError(
-            f"TensorRT {import_tensorrt().__version__} makes no {what} ({describe_last_error(before)}): it finds no "
+            f"TensorRT {import_tensorrt().__version__} makes no {what} ({describe_errors(before)}): it finds no "
             "GPU, or the driver is too old for its CUDA. Install a newer NVIDIA driver (in a container: run it with "
             "--gpus all), or a TensorRT for an older CUDA."
         ) from error
@@ -192,8 +192,9 @@ def leave_out_missing_libraries(config: "trt.IBuilderConfig") -> None:
     }
     for name in find_missing_libraries():
         sources &= ~bits[name]
+    before = get_log().error_count
     if not config.set_tactic_sources(sources):
-        raise EngineError(f"TensorRT refuses to build without cuBLAS and cuDNN: {describe_last_error()}.")
+        raise EngineError(f"TensorRT refuses to build without cuBLAS and cuDNN: {describe_errors(before)}.")
 
 
 # What has a type of its own that no constraint may touch, or only moves data.
@@ -336,11 +337,9 @@ def refit(engine: "trt.ICudaEngine", onnx_path: Path) -> None:
     before = get_log().error_count
     if not parser.refit_from_file(str(onnx_path)):
         complaints = [describe_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise EngineError(
-            f"the weights of {onnx_path} do not fit: {'; '.join(complaints) or describe_last_error(before)}."
-        )
+        raise EngineError(f"the weights of {onnx_path} do not fit: {'; '.join(complaints) or describe_errors(before)}.")
     if not refitter.refit_cuda_engine():
-        raise EngineError(f"the weights of {onnx_path} cannot be put back: {describe_last_error(before)}.")
+        raise EngineError(f"the weights of {onnx_path} cannot be put back: {describe_errors(before)}.")
 
 
 def find_scratch_bytes(engine: "trt.ICudaEngine") -> int:

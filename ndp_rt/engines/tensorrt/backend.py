@@ -13,7 +13,7 @@ from ndp_rt.engines.tensorrt.build_log import BuildLog
 from ndp_rt.engines.tensorrt.engine import TensorRtEngine
 from ndp_rt.engines.tensorrt.layers import WANTED, check_products, compare_products, sum_products
 from ndp_rt.engines.tensorrt.library import REMEDY, find_distribution
-from ndp_rt.engines.tensorrt.logger import describe_last_error, get_log, listen
+from ndp_rt.engines.tensorrt.logger import describe_errors, get_log, listen
 from ndp_rt.engines.tensorrt.plan_build import BuiltPlan, build_plan
 from ndp_rt.engines.tensorrt.plan_manifest import (
     LOG_FILE,
@@ -118,7 +118,7 @@ def load_plan(path: Path, manifest: PlanManifest) -> TensorRtEngine:
     before = get_log().error_count
     engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(content)
     if engine is None:
-        raise EngineError(f"{path}: TensorRT refuses the engine: {describe_last_error(before)}.")
+        raise EngineError(f"{path}: TensorRT refuses the engine: {describe_errors(before)}.")
     weight_bytes = len(content)
     if manifest.onnx_path is not None:
         onnx_path = Path(manifest.onnx_path)

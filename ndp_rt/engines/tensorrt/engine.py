@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ndp_rt.engines.tensorrt.adapter import find_scratch_bytes
 from ndp_rt.engines.tensorrt.layers import count_layers, sum_products
 from ndp_rt.engines.tensorrt.library import import_tensorrt
-from ndp_rt.engines.tensorrt.logger import describe_last_error, get_log
+from ndp_rt.engines.tensorrt.logger import describe_errors, get_log
 from ndp_rt.engines.tensorrt.network import name_dtype
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
 from ndp_rt.specs import TensorSpec
@@ -38,7 +38,7 @@ class TensorRtEngine:
         if context is None:
             raise DeviceError(
                 f"the GPU has no room for an engine's scratch memory, {scratch_bytes} bytes beside {weight_bytes} of "
-                f"weights: {describe_last_error(before)}. Use smaller batches, or free some of its memory."
+                f"weights: {describe_errors(before)}. Use smaller batches, or free some of its memory."
             )
         self._runtime: trt.Runtime | None = runtime
         self._engine: trt.ICudaEngine | None = engine
@@ -72,13 +72,13 @@ class TensorRtEngine:
                 )
             before = self._log.error_count
             if not context.set_tensor_address(name, pointer):
-                raise InputError(f"TensorRT refuses {pointer:#x} as '{name}': {describe_last_error(before)}.")
+                raise InputError(f"TensorRT refuses {pointer:#x} as '{name}': {describe_errors(before)}.")
 
     def enqueue(self, stream: int) -> None:
         context = self._find_context()
         before = self._log.error_count
         if not context.execute_async_v3(stream):
-            raise EngineError(f"TensorRT refuses to run: {describe_last_error(before)}.")
+            raise EngineError(f"TensorRT refuses to run: {describe_errors(before)}.")
 
     def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
         """Return the layers by kind and type as the inspector reports them; empty where it reports none."""
@@ -115,7 +115,7 @@ def _fix_shapes(
     for name in inputs:
         shape = (batch, *tuple(engine.get_tensor_shape(name))[1:])
         if not context.set_input_shape(name, shape):
-            raise EngineError(f"TensorRT refuses {list(shape)} for '{name}': {describe_last_error(before)}.")
+            raise EngineError(f"TensorRT refuses {list(shape)} for '{name}': {describe_errors(before)}.")
     unknown = context.infer_shapes()
     if unknown:
         raise EngineError(f"the shapes of {', '.join(unknown)} stay open; an engine of one batch size is taken.")

@@ -13,7 +13,7 @@ from ndp_rt.engines.tensorrt.adapter import (
     read_types,
 )
 from ndp_rt.engines.tensorrt.library import import_tensorrt
-from ndp_rt.engines.tensorrt.logger import describe_last_error, get_log
+from ndp_rt.engines.tensorrt.logger import describe_errors, get_log
 from ndp_rt.errors import EngineError
 from ndp_rt.specs import TensorSpec
 
@@ -41,7 +41,7 @@ class ParsedNetwork:
             complaints = [describe_parser_error(self._parser.get_error(i)) for i in range(self._parser.num_errors)]
             raise EngineError(
                 f"TensorRT {lib.__version__} cannot read {onnx_path}: "
-                f"{'; '.join(complaints) or describe_last_error(before)}."
+                f"{'; '.join(complaints) or describe_errors(before)}."
             )
 
     def fix_batch(self, builder: "trt.Builder", config: "trt.IBuilderConfig", batch: int) -> None:
@@ -67,8 +67,9 @@ class ParsedNetwork:
         for index in range(network.num_outputs):
             given: trt.ITensor = network.get_output(index)
             given.allowed_formats = linear
+        before = get_log().error_count
         if config.add_optimization_profile(profile) < 0:
-            raise EngineError(f"TensorRT refuses batch {batch}: {describe_last_error()}.")
+            raise EngineError(f"TensorRT refuses batch {batch}: {describe_errors(before)}.")
 
     def describe(self, batch: int) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
         """Return the inputs and outputs for one batch size.

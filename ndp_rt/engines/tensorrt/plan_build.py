@@ -17,7 +17,7 @@ from ndp_rt.engines.tensorrt.adapter import (
 )
 from ndp_rt.engines.tensorrt.layers import check_products
 from ndp_rt.engines.tensorrt.library import find_version, import_tensorrt
-from ndp_rt.engines.tensorrt.logger import describe_last_error, get_log, listen
+from ndp_rt.engines.tensorrt.logger import describe_errors, get_log, listen
 from ndp_rt.engines.tensorrt.network import ParsedNetwork
 from ndp_rt.engines.tensorrt.progress import BuildProgress
 from ndp_rt.engines.tensorrt.timing_cache import TimingCache
@@ -85,7 +85,7 @@ def build_plan(onnx_path: Path, options: EngineOptions) -> BuiltPlan:
 
 
 def _explain_failure(onnx_path: Path, options: EngineOptions, error_count_before: int) -> EngineError:
-    reason = describe_last_error(error_count_before)
+    reason = describe_errors(error_count_before)
     if "builder_resource" in reason:
         advice = "The library libnvinfer_builder_resource is part of TensorRT: install all of it."
     elif options.build.workspace_bytes is not None:

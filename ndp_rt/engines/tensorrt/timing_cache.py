@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ndp_rt.engines.tensorrt.logger import describe_last_error
+from ndp_rt.engines.tensorrt.logger import describe_errors, get_log
 from ndp_rt.errors import EngineError, StorageError
 
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ class TimingCache:
         if cache is None or not config.set_timing_cache(cache, False):
             if content:
                 tell(f"the timing cache {self._path} was made on another GPU or by another TensorRT; it is not used")
+            before = get_log().error_count
             cache = config.create_timing_cache(b"")
             if not config.set_timing_cache(cache, False):
-                raise EngineError(f"TensorRT refuses a new timing cache: {describe_last_error()}.")
+                raise EngineError(f"TensorRT refuses a new timing cache: {describe_errors(before)}.")
         self._cache = cache
 
     def save(self, config: "trt.IBuilderConfig") -> None:

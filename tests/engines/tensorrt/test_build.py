@@ -350,7 +350,20 @@ def test_the_logger_never_raises_and_is_one_for_the_process(trt: Any) -> None:
         logger.get_log().log(trt.ILogger.Severity.INTERNAL_ERROR, "so\n  wrong")
     logger.get_log().log(trt.ILogger.Severity.INFO, "unheard")
     assert lines == [("INTERNAL_ERROR", "so\n  wrong")]
-    assert logger.describe_last_error() == "so wrong" and logger.get_log() is logger.get_log()
+    assert logger.describe_errors(0) == "so wrong" and logger.get_log() is logger.get_log()
+
+
+def test_of_many_errors_the_first_and_the_last_are_told(trt: Any) -> None:
+    log = logger.get_log()
+    log.log(trt.ILogger.Severity.ERROR, "an old story")
+    before = log.error_count
+    assert logger.describe_errors(before) == "its log holds no error"
+    for text in ("no implementation for conv1", "in between", "Assertion engine != nullptr failed."):
+        log.log(trt.ILogger.Severity.ERROR, text)
+    assert logger.describe_errors(before) == "no implementation for conv1 [then] Assertion engine != nullptr failed."
+    for index in range(200):
+        log.log(trt.ILogger.Severity.ERROR, f"error {index}")
+    assert logger.describe_errors(before) == "error 136 [then] error 199"
 
 
 def test_a_log_that_cannot_be_written_is_a_storage_error_after_the_build(
