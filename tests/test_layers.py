@@ -38,7 +38,7 @@ LADDER: tuple[frozenset[str], ...] = (
 HOMES: dict[str, tuple[str, ...]] = {
     "tensorrt": ("ndp_rt/engines/tensorrt/",),
     "openvino": ("ndp_rt/engines/openvino.py",),
-    "onnxruntime": ("ndp_rt/engines/onnxruntime.py",),
+    "onnxruntime": ("ndp_rt/engines/onnxruntime.py", "ndp_rt/engines/quantised_graph.py"),
     "cupy": ("ndp_rt/cuda/", "kernels/"),
     "torch": ("export/", "bench/peers/", "ndp_rt/engines/torch_"),
     "torchvision": (),

@@ -5,7 +5,15 @@ for, and this one needs neither.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ndp_rt.specs import InputContract
 
 DETAILS = """\
 A GPU's engines are built from graphs that have the precision in their own types, which takes the onnx package. Where
@@ -18,13 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = DETAILS
     parser.add_argument("bundle", metavar="NAME.ndp", type=Path, help="the bundle")
     parser.add_argument(
-        "--precision", choices=("fp32", "tf32", "fp16", "bf16"), default="fp16", help="default: %(default)s"
+        "--precision", choices=("fp32", "tf32", "fp16", "bf16", "int8"), default="fp16", help="default: %(default)s"
     )
     parser.add_argument(
         "--plan",
         choices=("staged", "unmerged", "fused"),
         default="staged",
         help="two engines, the second with decoder, head and segmentation; four engines; one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="IMAGES",
+        nargs="+",
+        help="for int8: files, folders or patterns of images, of the good surface and, if you have some, of defects",
     )
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="a folder, empty or new")
 
@@ -34,8 +48,24 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.bundle.open import open_bundle
     from ndp_rt.engines.stage_files import write_stages
 
-    folder = write_stages(open_bundle(args.bundle), args.precision, args.output, plan=args.plan)
+    bundle = open_bundle(args.bundle)
+    calibration = None if args.calibrate is None else read_inputs(args.calibrate, bundle.manifest.input)
+    folder = write_stages(bundle, args.precision, args.output, plan=args.plan, calibration=calibration)
     print(f"{folder.path}: {folder.precision}, plan {folder.plan}, {folder.size_bytes / 1e6:.2f} MB")
     for stage in folder.stages.values():
         print(f"{stage.path.name}: {', '.join(stage.inputs)} -> {', '.join(stage.outputs)}; {stage.sha256[:12]}")
     return 0
+
+
+def read_inputs(paths: Sequence[str], contract: "InputContract") -> "NDArray[np.float32]":
+    """Read images and return them preprocessed, [k, 3, h, w]."""
+    import numpy as np
+
+    from ndp_rt.image_paths import list_images
+    from ndp_rt.imaging import preprocess, read_image
+
+    files = list_images(paths)
+    inputs = np.empty((len(files), 3, contract.height_px, contract.width_px), np.float32)
+    for file, out in zip(files, inputs, strict=True):
+        preprocess(read_image(file), contract, out)
+    return inputs

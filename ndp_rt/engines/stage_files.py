@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import Bundle, hash_file, is_plain_name
-from ndp_rt.errors import BundleError, StorageError
+from ndp_rt.errors import BundleError, InputError, StorageError
 from ndp_rt.specs import TensorSpec
 
 STAGES_FORMAT = "ndp-rt stages"
@@ -49,7 +52,14 @@ class StageFolder:
         return sum(stage.path.stat().st_size for stage in self.stages.values())
 
 
-def write_stages(bundle: Bundle, precision: str, folder: Path, *, plan: str = "staged") -> StageFolder:
+def write_stages(
+    bundle: Bundle,
+    precision: str,
+    folder: Path,
+    *,
+    plan: str = "staged",
+    calibration: NDArray[np.float32] | None = None,
+) -> StageFolder:
     """Write a bundle's typed stages for a GPU plan; needs the onnx package.
 
     Args:
@@ -57,20 +67,22 @@ def write_stages(bundle: Bundle, precision: str, folder: Path, *, plan: str = "s
         precision: one of `typed_graph.BORDER_DTYPES`.
         folder: empty, or not there yet.
         plan: one of `ndp_rt.specs.GPU_PLAN_STAGES`.
+        calibration: for int8, and only for it: images float32 [k, 3, h, w], preprocessed (`quantised_graph`).
 
     Raises:
-        InputError: another precision or plan.
+        InputError: another precision or plan, or calibration images missing, of another shape or not needed.
         BundleError: a stage cannot be read or cut.
+        MissingExtraError: int8 without ONNX Runtime.
         EngineError: the precision cannot hold the weights, or onnx's checker refuses a graph.
         StorageError: the folder holds something, or cannot be written.
     """
     import onnx
 
-    from ndp_rt.engines.gpu_stages import make_gpu_stages
     from ndp_rt.engines.typed_graph import make_typed
 
+    models = _make_models(bundle, precision, plan, calibration)
     contents, entries = {}, {}
-    for name, model in make_gpu_stages(bundle, plan).items():
+    for name, model in models.items():
         typed = make_typed(model, precision)
         check_graph(onnx, typed)
         contents[f"{name}.onnx"] = typed.SerializeToString(deterministic=True)
@@ -93,6 +105,25 @@ def write_stages(bundle: Bundle, precision: str, folder: Path, *, plan: str = "s
     contents[STAGES_FILE] = (json.dumps(document, indent=2) + "\n").encode()
     _write(folder, contents)
     return open_stages(folder)
+
+
+def _make_models(
+    bundle: Bundle, precision: str, plan: str, calibration: NDArray[np.float32] | None
+) -> Mapping[str, Any]:
+    """Return the float32 graphs of a plan, quantised for int8."""
+    from ndp_rt.engines.gpu_stages import make_gpu_stages
+
+    if (calibration is None) == (precision == "int8"):
+        raise InputError(
+            f"precision is {precision}, with{'out' if calibration is None else ''} calibration images; they go with "
+            f"int8 alone. Write int8 stages with: ndp-rt export-stages {bundle.path} --precision int8 --calibrate "
+            "IMAGES -o DIR, and build with --onnx-stages DIR."
+        )
+    if calibration is None:
+        return make_gpu_stages(bundle, plan)
+    from ndp_rt.engines.quantised_graph import quantise_stages
+
+    return quantise_stages(bundle, plan, calibration)
 
 
 def check_graph(onnx: Any, model: Any) -> None:

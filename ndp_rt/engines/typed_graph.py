@@ -10,6 +10,8 @@ In fp16 and bf16 every tensor has the border's type but for islands that stay fl
 - the sigmoids of the three maps, whose results leave the graph as float32.
 
 Convolutions and matrix products, where the time goes, are never in an island, except for one that sums squares.
+
+An int8 graph is a float16 one with QuantizeLinear and DequantizeLinear in front of convolutions (`quantised_graph`).
 """
 
 from collections.abc import Callable, Iterable
@@ -24,11 +26,11 @@ from ndp_rt.engines.half_types import FloatArray, narrow, widen
 from ndp_rt.errors import EngineError, InputError
 
 # The element type of image, features, repaired features and reconstruction; maps are float32 in every precision.
-BORDER_DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+BORDER_DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
 ONNX_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
-# Opset 22 is the first whose convolutions and pools take bfloat16; other precisions keep the bundle's own, which
-# TensorRT 8.5 reads too (it has no bfloat16).
-BF16_OPSET, BF16_IR_VERSION = 22, 10
+# Opset 22 is the first whose convolutions and pools take bfloat16, 19 the first whose QuantizeLinear takes float16; the
+# IR versions are those that came with them. Other precisions keep the bundle's own opset, which TensorRT 8.5 reads too.
+OPSETS = {"bf16": (22, 10), "int8": (19, 9)}
 # Rounding a weight costs at most 2^-11 of it; more than this means values among float16's subnormal numbers.
 MAX_WEIGHT_ERROR = 1e-2
 
@@ -37,20 +39,26 @@ def make_typed(model: ModelProto, precision: str) -> ModelProto:
     """Return the model with a precision in its types; fp32 and tf32 are float32 graphs, as the model is.
 
     Args:
-        model: float32, constants folded (`ndp_rt.engines.gpu_stages`).
+        model: float32, constants folded (`gpu_stages`); for int8 with Q/DQ nodes (`quantised_graph`).
         precision: one of BORDER_DTYPES.
 
     Raises:
         InputError: another precision.
-        EngineError: weights that the type cannot hold, or an operator whose types are not known; the message names it.
+        EngineError: weights that the type cannot hold, an operator whose types are not known, or Q/DQ nodes where int8
+            was not asked for; the message names what it is.
     """
     if precision not in BORDER_DTYPES:
         raise InputError(f"precision is '{precision}'; one of {', '.join(BORDER_DTYPES)} is taken.")
+    if precision != "int8" and any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise EngineError(
+            f"stage '{model.graph.name}' has QuantizeLinear nodes, precision is {precision}; they go with int8. Take "
+            "the graph before it was quantised."
+        )
     typed = ModelProto()
     typed.CopyFrom(model)
     if BORDER_DTYPES[precision] != "float32":
-        if precision == "bf16":
-            _raise_opset(typed)
+        if precision in OPSETS:
+            _raise_opset(typed, *OPSETS[precision])
         _Typing(typed, BORDER_DTYPES[precision]).apply()
     return typed
 
@@ -250,18 +258,18 @@ def check_weights(values: FloatArray, name: str, dtype: str) -> None:
 
 
 def _find_followers(node: NodeProto, opset: int) -> list[bool]:
-    """Tell for each input whether its type is that of the node's result, as ONNX defines the operator."""
+    """Tell for each input whether its type is the one that the node computes in, as ONNX defines the operator."""
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     except onnx.defs.SchemaError as error:
         raise EngineError(f"operator {node.op_type} is not in ONNX opset {opset}. Export the bundle again.") from error
-    kind = schema.outputs[0].type_str
     formal = schema.inputs
+    kind = (formal if node.op_type == "QuantizeLinear" else schema.outputs)[0].type_str
     return [formal[min(index, len(formal) - 1)].type_str == kind for index in range(len(node.input))]
 
 
-def _raise_opset(model: ModelProto) -> None:
-    """Move a graph of opset 17 to opset 22. Of what bundles use, ReduceL2 alone changed: its axes became an input."""
+def _raise_opset(model: ModelProto, opset: int, ir_version: int) -> None:
+    """Move a graph of opset 17 to a later one. Of what bundles use only ReduceL2 changed: its axes became an input."""
     for node in model.graph.node:
         if node.op_type == "ReduceL2":
             axes = next(attribute for attribute in node.attribute if attribute.name == "axes")
@@ -269,5 +277,5 @@ def _raise_opset(model: ModelProto) -> None:
             model.graph.initializer.append(tensor)
             node.input.append(tensor.name)
             node.attribute.remove(axes)
-    model.opset_import[0].version = BF16_OPSET
-    model.ir_version = BF16_IR_VERSION
+    model.opset_import[0].version = opset
+    model.ir_version = ir_version

@@ -159,7 +159,7 @@ def test_weights_below_float16_are_named() -> None:
 
 
 def test_other_precisions_are_refused(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match="precision is 'fp8'; one of fp32, tf32, fp16, bf16 is taken"):
+    with pytest.raises(InputError, match="precision is 'fp8'; one of fp32, tf32, fp16, bf16, int8 is taken"):
         make_typed(make_gpu_stage(bundle, "encoder"), "fp8")
 
 
