@@ -31,24 +31,25 @@ def check_kind(dtype: np.dtype[Any], shape: tuple[int, ...], channels: str) -> N
     Raises:
         InputError: another dtype, shape or channel count; the message says which.
     """
-    came = f"image is {dtype} {list(shape)}"
+    if dtype.kind == "f":
+        hint = "Floats carry no range (and may hold NaN): scale to 0..255 or 0..65535 and convert with astype()."
+        raise _refuse(dtype, shape, hint)
     if dtype.kind != "u" or dtype.itemsize > 2:
-        hint = (
-            "Floats carry no range (and may hold NaN): scale to 0..255 or 0..65535 and convert with astype()."
-            if dtype.kind == "f"
-            else "Convert it with astype()."
-        )
-        raise InputError(f"{came}; {TAKEN}. {hint}")
+        raise _refuse(dtype, shape, "Convert it with astype().")
     if len(shape) not in (2, 3):
-        raise InputError(f"{came}; {TAKEN}. Pass one image at a time (inspect_batch takes a list).")
+        raise _refuse(dtype, shape, "Pass one image at a time (inspect_batch takes a list).")
     if 0 in shape:
-        raise InputError(f"{came}, which has no pixels; {TAKEN}. Check the crop that made it.")
+        raise _refuse(dtype, shape, "Check the crop that made it.", ", which has no pixels")
     if len(shape) == 3:
         count = shape[2]
         if count == 4 and channels != "drop-alpha":
-            raise InputError(f'{came}; {TAKEN}. Drop the alpha channel, or open with channels="drop-alpha".')
+            raise _refuse(dtype, shape, 'Drop the alpha channel, or open with channels="drop-alpha".')
         if count not in (1, 3, 4):
-            raise InputError(f"{came}; {TAKEN}. Channels go last: transpose [c, h, w] arrays.")
+            raise _refuse(dtype, shape, "Channels go last: transpose [c, h, w] arrays.")
+
+
+def _refuse(dtype: np.dtype[Any], shape: tuple[int, ...], hint: str, flaw: str = "") -> InputError:
+    return InputError(f"image is {dtype} {list(shape)}{flaw}; {TAKEN}. {hint}")
 
 
 def check_resizable(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
