@@ -202,7 +202,15 @@ class FakeCuda:
             freeHost=self.pinned_heap.free,
             memcpyAsync=self._copy,
             memsetAsync=self._set,
+            eventRecord=lambda event, stream: self.machine.events[event].record(self.machine.streams[stream]),
+            pointerGetAttributes=self._find_memory,
         )
+
+    def _find_memory(self, ptr: int) -> types.SimpleNamespace:
+        """As cudaPointerGetAttributes: type 0 is memory that CUDA does not know."""
+        self.machine.check()
+        kinds = ((1, self.pinned_heap), (2, self.device_heap))
+        return types.SimpleNamespace(type=next((kind for kind, heap in kinds if heap.holds(ptr, 1)), 0), device=0)
 
     def _allocate(self, heap: Heap, size_bytes: int) -> int:
         self.machine.check()

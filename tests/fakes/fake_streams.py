@@ -9,6 +9,7 @@ overwritten data under some mix of lazy and eager streams, at every run: no timi
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -56,6 +57,7 @@ class Machine:
     def __init__(self, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
         self.streams: dict[int, FakeStream] = {}
+        self.events: weakref.WeakValueDictionary[int, FakeEvent] = weakref.WeakValueDictionary()
         self.numbers = itertools.count(0x5000)
         self.operation_count = 0
         self.synchronisation_count = 0
@@ -170,6 +172,8 @@ class FakeEvent:
 
     def __init__(self, machine: Machine, block: bool = False, disable_timing: bool = False) -> None:
         self.machine = machine
+        self.ptr = next(machine.numbers)
+        machine.events[self.ptr] = self
         self.node: Operation | None = None
         self.capture: Capture | None = None
         self.disable_timing = disable_timing
