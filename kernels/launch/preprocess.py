@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ndp_rt.kernels.flags import Variant
 from ndp_rt.kernels.launch.checks import (
     ELEMENT_CODES,
     DeviceArray,
+    DevicePointer,
     check_array,
     check_element_type,
     check_image_count,
@@ -33,6 +34,19 @@ VARIANTS = tuple(
     for code in ELEMENT_CODES.values()
     for sample_bytes in (1, 2)
 )
+
+
+class DeviceImage(Protocol):
+    """What is used of an image: `cupy.ndarray` has it, and `ndp_rt.cuda.foreign.ForeignImage`."""
+
+    @property
+    def data(self) -> DevicePointer: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> "np.dtype[Any]": ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +111,7 @@ class Launch:
 
 def preprocess(
     kernels: KernelSet,
-    image: DeviceArray,
+    image: DeviceImage,
     out: DeviceArray,
     contract: InputContract,
     *,
