@@ -5,12 +5,14 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.demo import BUNDLE
+from ndp_rt.engines.half_types import HELD_AS, widen
 from ndp_rt.errors import InputError
 from ndp_rt.imaging import preprocess
 from ndp_rt.kernels import launch, reference
@@ -20,12 +22,12 @@ from ndp_rt.specs import InputContract
 from tests.emulation.barriers import assert_every_barrier_is_needed
 from tests.emulation.emulator import Emulator
 from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty
+from tests.kernels.conftest import CupyDevice, Device, EmulatedDevice
 from tests.tolerances import assert_close
 
 CONTRACT = InputContract(height_px=64, width_px=128, white_level_16bit=40000)
 SIZES = [(64, 128), (1, 1), (1, 300), (200, 1), (63, 129), (300, 40), (40, 300), (133, 555), (128, 256), (64, 127)]
 KINDS = [(0, "rgb"), (1, "bgr"), (3, "rgb"), (3, "bgr"), (4, "drop-alpha")]
-HELD_AS = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +57,18 @@ def define(image: np.ndarray, contract: InputContract = CONTRACT, channels: str 
 
 
 def run_cuda(
-    kernels: KernelSet,
-    image: FakeDeviceArray,
+    device: Device,
+    image: Any,
     contract: InputContract = CONTRACT,
     channels: str = "rgb",
     dtype: str = "float32",
     image_count: int | None = None,
 ) -> np.ndarray:
-    """Return the input that the kernel writes, in float32."""
+    """Return the input that the kernel makes of a device array, in float32."""
     shape = (3, contract.height_px, contract.width_px)
-    out = make_empty(shape if image_count is None else (image_count, *shape), HELD_AS[dtype])
-    launch.preprocess(kernels, image, out, contract, channels=channels, dtype=dtype, stream=None)
-    bits = out.get()
-    return (bits.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else bits.astype(np.float32)
+    out = device.make_empty(shape if image_count is None else (image_count, *shape), HELD_AS[dtype])
+    launch.preprocess(device.kernels, image, out, contract, channels=channels, dtype=dtype, stream=None)
+    return widen(out.get(), dtype)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -92,7 +93,7 @@ def test_only_covers_below_a_thousandth_of_a_pixel_set_opencv_apart(rng: np.rand
 @pytest.mark.parametrize(("channel_count", "channels"), KINDS)
 def test_the_cuda_form_equals_the_definition(
     rng: np.random.Generator,
-    kernels: KernelSet,
+    device: Device,
     size: tuple[int, int],
     source: type,
     channel_count: int,
@@ -101,7 +102,7 @@ def test_the_cuda_form_equals_the_definition(
     image = make_image(rng, (*size, channel_count) if channel_count else size, source)
     expected = define(image, channels=channels)
     for dtype in HELD_AS:
-        result = run_cuda(kernels, copy_to_device(image), channels=channels, dtype=dtype)
+        result = run_cuda(device, device.copy(image), channels=channels, dtype=dtype)
         assert_close(result, expected, "preprocess", dtype)
         assert result.min() >= 0 and result.max() <= 1
 
@@ -110,40 +111,62 @@ def test_the_cuda_form_equals_the_definition(
     ("size", "channel_count"), [((600, 2100), 3), ((900, 7), 0), ((5, 4000), 4), ((130, 4100), 1), ((2, 9000), 3)]
 )
 def test_large_factors_take_several_lanes_and_passes(
-    rng: np.random.Generator, kernels: KernelSet, size: tuple[int, int], channel_count: int
+    rng: np.random.Generator, device: Device, size: tuple[int, int], channel_count: int
 ) -> None:
     image = make_image(rng, (*size, channel_count) if channel_count else size, np.uint8)
     contract = InputContract(height_px=64, width_px=64)
-    result = run_cuda(kernels, copy_to_device(image), contract, "drop-alpha")
+    result = run_cuda(device, device.copy(image), contract, "drop-alpha")
     assert_close(result, define(image, contract, "drop-alpha"), "preprocess", "float32")
 
 
-def test_the_cuda_form_equals_opencv_on_the_bundles_golden_images(kernels: KernelSet) -> None:
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(4096, 4096, 3), (3000, 4001, 3), (2000, 3001)])
+@pytest.mark.parametrize("source", [np.uint8, np.uint16])
+def test_photographs_equal_the_definition(rng: np.random.Generator, shape: tuple[int, ...], source: type) -> None:
+    device, contract, image = CupyDevice(), InputContract(), make_image(rng, shape, source)
+    result = run_cuda(device, device.copy(image), contract, dtype="float16")
+    assert_close(result, define(image, contract), "preprocess", "float16")
+
+
+def test_the_cuda_form_equals_opencv_on_the_bundles_golden_images(device: Device) -> None:
     bundle = open_bundle(BUNDLE)
     for raw, expected in zip(bundle.golden().raw, bundle.golden().raw_expected, strict=True):
         contract = replace(bundle.manifest.input, height_px=expected.shape[1], width_px=expected.shape[2])
-        assert_close(run_cuda(kernels, copy_to_device(raw), contract), expected, "preprocess", "float32")
+        assert_close(run_cuda(device, device.copy(raw), contract), expected, "preprocess", "float32")
         assert_close(define(raw, contract), expected, "preprocess", "float32")
 
 
 @pytest.mark.parametrize("white", [1, 255, 4095, 16383, 40000, 65534, 65535])
-def test_without_a_resize_every_value_is_divided_exactly_as_on_the_host(kernels: KernelSet, white: int) -> None:
+def test_without_a_resize_every_value_is_divided_exactly_as_on_the_host(device: Device, white: int) -> None:
     contract = InputContract(height_px=256, width_px=256, white_level_16bit=white)
     every = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
-    assert np.array_equal(run_cuda(kernels, copy_to_device(every), contract), run_opencv(every, contract))
+    assert np.array_equal(run_cuda(device, device.copy(every), contract), run_opencv(every, contract))
     small = (every % 256).astype(np.uint8)
-    assert np.array_equal(run_cuda(kernels, copy_to_device(small), contract), run_opencv(small, contract))
+    assert np.array_equal(run_cuda(device, device.copy(small), contract), run_opencv(small, contract))
 
 
-def list_layouts(image: np.ndarray) -> Iterator[tuple[str, FakeDeviceArray]]:
+def fill(device: Device, view: Any, image: np.ndarray) -> Any:
+    """Write an image to a device view of any strides, and return the view."""
+    if isinstance(device, EmulatedDevice):
+        view.set(image)
+    else:
+        view[...] = device.copy(image)
+    return view
+
+
+def list_layouts(device: Device, image: np.ndarray) -> Iterator[tuple[str, Any]]:
     """Return device views that all equal `image`, each from other strides, in memory that ends with the view."""
 
-    def embed(shape: tuple[int, ...], *index: object, spare: int = 0) -> FakeDeviceArray:
-        """Put the image into a larger array at `index`, with `spare` samples behind it."""
-        flat = make_empty((int(np.prod(shape)) + spare,), image.dtype, image.itemsize)
-        view = flat[: flat.size - spare].reshape(*shape)[index]
-        view.set(image)
-        return view
+    def make_flat(count: int) -> Any:
+        if isinstance(device, EmulatedDevice):
+            return make_empty((count,), image.dtype, image.itemsize)
+        return device.make_empty((count,), image.dtype)
+
+    def embed(shape: tuple[int, ...], *index: object, spare: int = 0) -> Any:
+        """Put the image into a larger array at `index`, with `spare` samples before or behind it."""
+        flat = make_flat(int(np.prod(shape)) + spare)
+        part = flat[: flat.size - spare] if isinstance(device, EmulatedDevice) else flat[spare:]
+        return fill(device, part.reshape(*shape)[index], image)
 
     (h, w), rest = image.shape[:2], image.shape[2:]
     yield "dense", embed(image.shape)
@@ -157,10 +180,9 @@ def list_layouts(image: np.ndarray) -> Iterator[tuple[str, FakeDeviceArray]]:
     for order in itertools.permutations(range(image.ndim)):  # transposed; channels first, as torch has them
         shape = tuple(image.shape[axis] for axis in order)
         for flips in itertools.product((1, -1), repeat=image.ndim):
-            back = make_empty(shape, image.dtype, image.itemsize).transpose(*np.argsort(order).tolist())
+            back = make_flat(image.size).reshape(*shape).transpose(*np.argsort(order).tolist())
             view = back[tuple(slice(None, None, step) for step in flips)]
-            view.set(image)
-            yield f"axes {order}, steps {flips}", view
+            yield f"axes {order}, steps {flips}", fill(device, view, image)
     if rest in ((1,), (3,)):
         yield "the first of four channels", embed((h, w, 4), ..., slice(0, rest[0]))
         yield "the last of four channels", embed((h, w, 4), ..., slice(4 - rest[0], None))
@@ -178,7 +200,7 @@ def list_layouts(image: np.ndarray) -> Iterator[tuple[str, FakeDeviceArray]]:
 @pytest.mark.parametrize(("channel_count", "channels"), [(0, "rgb"), (3, "rgb"), (3, "bgr"), (4, "drop-alpha")])
 def test_strides_do_not_matter(
     rng: np.random.Generator,
-    kernels: KernelSet,
+    device: Device,
     size: tuple[int, int],
     source: type,
     channel_count: int,
@@ -187,8 +209,8 @@ def test_strides_do_not_matter(
     image = make_image(rng, (*size, channel_count) if channel_count else size, source)
     expected = define(image, channels=channels)
     worst = 0.0
-    for name, view in list_layouts(image):
-        apart = np.abs(run_cuda(kernels, view, channels=channels) - expected).max()
+    for name, view in list_layouts(device, image):
+        apart = np.abs(run_cuda(device, view, channels=channels) - expected).max()
         assert apart < 1e-6, name
         worst = max(worst, float(apart))
     assert_close(worst, 0.0, "preprocess", "float32")
@@ -215,8 +237,9 @@ def test_loads_of_four_samples_are_aligned_in_every_row(
 ) -> None:
     """The CPU that emulates a GPU takes loads that are not; a GPU ends the process's context."""
     width, aligned = 4 * np.dtype(source).itemsize, set()
-    for name, view in list_layouts(np.zeros((*size, *rest), source)):
-        run_cuda(KernelSet(Recorder), view, channels="drop-alpha")
+    device = EmulatedDevice(KernelSet(Recorder))
+    for name, view in list_layouts(device, np.zeros((*size, *rest), source)):
+        run_cuda(device, view, channels="drop-alpha")
         entry, (address, _, image_stride, *numbers) = Recorder.last
         group_stride, row_stride = (0, numbers[0]) if entry == "preprocess_convert" else numbers[:2]
         by_four = numbers[6] > 0 if entry == "preprocess_convert" else numbers[-2] == 1
@@ -231,15 +254,15 @@ def test_loads_of_four_samples_are_aligned_in_every_row(
 @pytest.mark.parametrize("size", [(64, 128), (70, 200)])
 @pytest.mark.parametrize("rest", [(), (3,)])
 def test_a_batch_equals_its_images(
-    rng: np.random.Generator, kernels: KernelSet, size: tuple[int, int], rest: tuple[int, ...]
+    rng: np.random.Generator, device: Device, size: tuple[int, int], rest: tuple[int, ...]
 ) -> None:
     images = make_image(rng, (4, *size, *rest), np.uint8)
-    expected = np.stack([run_cuda(kernels, copy_to_device(image)) for image in images])
-    assert np.array_equal(run_cuda(kernels, copy_to_device(images), image_count=4), expected)
-    assert np.array_equal(run_cuda(kernels, copy_to_device(images)[::-2], image_count=2), expected[::-2])
-    channels_first = copy_to_device(np.ascontiguousarray(np.moveaxis(images, -1, 1)))
+    expected = np.stack([run_cuda(device, device.copy(image)) for image in images])
+    assert np.array_equal(run_cuda(device, device.copy(images), image_count=4), expected)
+    assert np.array_equal(run_cuda(device, device.copy(images)[::-2], image_count=2), expected[::-2])
+    channels_first = device.copy(np.moveaxis(images, -1, 1))
     axes = (0, 2, 3, 1) if rest else (0, 2, 1)
-    assert_close(run_cuda(kernels, channels_first.transpose(*axes), image_count=4), expected, "preprocess", "float32")
+    assert_close(run_cuda(device, channels_first.transpose(*axes), image_count=4), expected, "preprocess", "float32")
 
 
 @pytest.mark.parametrize("columns", [128, 160])
@@ -256,7 +279,7 @@ def test_rows_may_lie_more_than_four_gigabytes_apart(
     image = make_image(rng, (80, columns), np.uint8)
     view[...] = image
     contract = InputContract(height_px=64, width_px=128)
-    result = run_cuda(kernels, FakeDeviceArray(view, None), contract)
+    result = run_cuda(EmulatedDevice(kernels), FakeDeviceArray(view, None), contract)
     assert_close(result, define(image, contract), "preprocess", "float32")
 
 
@@ -264,10 +287,10 @@ def test_rows_may_lie_more_than_four_gigabytes_apart(
 def test_every_barrier_is_needed(rng: np.random.Generator, emulator: Emulator, channel_count: int) -> None:
     image = make_image(rng, (100, 700, channel_count), np.uint16)
     contract = InputContract(height_px=64, width_px=64)
-    kernels, device = KernelSet(emulator.make_module), copy_to_device(image)
-    first = run_cuda(kernels, device, contract)
+    device, held = EmulatedDevice(KernelSet(emulator.make_module)), copy_to_device(image)
+    first = run_cuda(device, held, contract)
     assert_close(first, define(image, contract), "preprocess", "float32")
-    assert_every_barrier_is_needed(emulator, lambda: np.array_equal(run_cuda(kernels, device, contract), first))
+    assert_every_barrier_is_needed(emulator, lambda: np.array_equal(run_cuda(device, held, contract), first))
 
 
 @pytest.mark.parametrize("target", [64, 192, 1024, 32704])
