@@ -89,6 +89,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("ndp-rt: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) has left. stdout goes to the null device so that the shutdown's flush stays quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader (head, less) has left
         return EXIT_OK
+    except OSError as error:  # what the system refused and nobody nearer had better words for
+        where = f"{error.filename}: " if error.filename is not None else ""
+        hint = "Check the path, its permissions and the free space."
+        print(f"ndp-rt: error: {where}{error.strerror or error}. {hint}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it was stdout that refused
+            _drop_output()
+        return EXIT_ERROR
+
+
+def _drop_output() -> None:
+    """Send stdout to the null device, so that the flush at shutdown stays quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

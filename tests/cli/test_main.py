@@ -1,6 +1,7 @@
 """The dispatcher: usage, exit codes, and what it imports."""
 
 import argparse
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,6 +83,27 @@ def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(cli, "load_command", lambda name: make_command(fail))
     assert cli.main(["doctor"]) == 1
     assert "not enough memory (Unable to allocate 3.00 GiB)" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(args: argparse.Namespace) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "/secret/x")
+
+    monkeypatch.setattr(cli, "load_command", lambda name: make_command(refuse))
+    assert cli.main(["doctor"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("ndp-rt: error: /secret/x: Permission denied. Check")
+
+
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ndp_rt.cli", "doctor"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("ndp-rt: error: No space left on device.") and done.stderr.count("\n") == 1
 
 
 def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
