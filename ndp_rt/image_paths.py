@@ -22,14 +22,14 @@ def list_images(paths: Sequence[str], excluded: Path | None = None) -> list[Path
         excluded: a folder that is not searched, such as that of the results.
 
     Raises:
-        InputError: a folder or pattern with no image, or nothing that exists.
+        InputError: a folder or pattern with no image, a folder that cannot be read, or nothing that exists.
     """
     found: dict[str, Path] = {}
     for path in paths:
         for file in _expand(path, excluded):
             found.setdefault(os.path.abspath(file), file)
     files = list(found.values())
-    if not any(file.exists() for file in files):
+    if not any(os.path.exists(file) for file in files):  # unlike Path's, False for a name that is too long
         names = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
         raise InputError(f"no image: {names or 'no path'} does not exist. Give image files, folders or patterns.")
     return files
@@ -55,7 +55,7 @@ def _expand(path: str, excluded: Path | None) -> list[Path]:
 
 def _walk(folder: str, excluded: Path | None) -> Iterator[Path]:
     skipped = None if excluded is None else os.path.abspath(excluded)
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [
             name
             for name in folders
@@ -64,3 +64,11 @@ def _walk(folder: str, excluded: Path | None) -> Iterator[Path]:
         for name in names:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 yield Path(parent, name)
+
+
+def _refuse(error: OSError) -> None:
+    """Refuse a folder that cannot be read; os.walk would leave it out, and its images with it, without a word."""
+    raise InputError(
+        f"{error.filename}: cannot be read ({error.strerror}), so its images would be left out. Make it readable, or "
+        "name the other folders."
+    ) from error

@@ -1,5 +1,8 @@
 """Which files a command line's paths mean."""
 
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,23 @@ def test_refuses_what_means_no_file(folder: Path, path: str) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(InputError, match=r"Give|Quote"):
         list_images([str(folder / path)])
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out_in_silence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
+        if path.endswith("sub"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"sub: cannot be read \(Permission denied\)"):
+        list_images([str(folder)])
+    assert names(folder, "b.PNG") == ["b.PNG"]
+
+
+def test_a_name_that_is_too_long_is_one_missing_file(folder: Path) -> None:
+    assert names(folder, "b.PNG", "x" * 300) == ["b.PNG", "x" * 300]
+    with pytest.raises(InputError, match="does not exist"):
+        list_images([str(folder / ("x" * 300))])
