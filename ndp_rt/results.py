@@ -246,7 +246,8 @@ def _write_parquet(journal: Path, target: Path, columns: Sequence[str]) -> None:
     schema = _make_schema(pa, columns)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with parquet.ParquetWriter(temporary, schema) as writer:
+        # A stream, not the path: pyarrow takes no path that is no UTF-8.
+        with temporary.open("wb") as stream, parquet.ParquetWriter(stream, schema) as writer:
             rows: list[Mapping[str, Any]] = []
             for row in read_rows(journal):
                 rows.append(row)

@@ -111,8 +111,10 @@ def test_a_last_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_utf8_do_not_stop_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
     for kind in ("parquet", "csv", "jsonl"):
-        with ResultTable(tmp_path, kind) as table:
+        with ResultTable(folder, kind) as table:
             table.add(make_row("caf\udce9.png", make_result(), "hash", overlay=None, map_file=None))
         assert table.path.stat().st_size > 0
 

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_OK, EXIT_DEFECTS, EXIT_UNREADABLE = 0, 3, 4
 SHOWN_ERRORS = 5
+LONGEST_STEM_BYTES = 200
 DETAILS = """\
 PATH is an image, a folder (searched with its subfolders, bundles left out) or a quoted pattern such as 'day/**/*.png'.
 Each file is inspected once. OUT is a folder; it is made, and refused if it holds results of an earlier run, unless
@@ -89,7 +91,7 @@ class Recorder:
         from ndp_rt.results import make_row
 
         # The row's number keeps pictures of files with the same name in different folders apart.
-        name = f"{self._table.row_count:05d}-{path.stem}"
+        name = f"{self._table.row_count:05d}-{_shorten(path.stem)}"
         overlay = self._write(f"overlays/{name}.png", self._draw(path, image, result)) if self._with_overlays else None
         map_file = self._write(f"maps/{name}.npy", _encode_map(result)) if self._with_maps else None
         row = make_row(str(path), result, self._engine_hash, overlay=overlay, map_file=map_file)
@@ -116,6 +118,12 @@ class Recorder:
 
         write_atomically(self._out / name, content)
         return name
+
+
+def _shorten(stem: str) -> str:
+    """Return as much of a name as leaves room, in the 255 bytes that a file's name may have, for what goes around."""
+    content = os.fsencode(stem)
+    return stem if len(content) <= LONGEST_STEM_BYTES else content[:LONGEST_STEM_BYTES].decode("utf-8", "ignore")
 
 
 def _encode_map(result: "Result") -> bytes:

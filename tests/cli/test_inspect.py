@@ -120,6 +120,17 @@ def test_files_of_the_same_name_get_pictures_of_their_own(tiny_bundle: Path, pho
         assert anomaly_map.dtype == np.float32 and anomaly_map.shape == (row["height_px"], row["width_px"])
 
 
+def test_the_longest_names_have_pictures_too(tiny_bundle: Path, photographs: Path, tmp_path: Path) -> None:
+    paths = [photographs / f"{letter * (251 // len(letter.encode()))}.png" for letter in ("n", "ü")]
+    for path in paths:
+        os.link(photographs / "a" / "0.png", path)
+    out = tmp_path / "out"
+    arguments = [*map(str, paths), "-o", str(out), "--overlays", "--maps"]
+    assert main(["inspect", str(tiny_bundle), *arguments]) == 0
+    for row in read_table(out, "parquet"):
+        assert (out / row["overlay"]).is_file() and (out / row["map"]).is_file()
+
+
 def test_takes_patterns_and_each_file_once(tiny_bundle: Path, photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     paths = [str(photographs / "**" / "1.png"), str(photographs / "a"), str(photographs / "a" / "0.png")]
