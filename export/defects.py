@@ -19,6 +19,7 @@ TextureSource = Callable[[np.random.Generator, int, int], FloatArray]
 LATTICE_CELLS = 64  # the gradient lattice repeats after so many cells, more than any mask spans
 SMALLEST_AREA_PX = 8
 SHORTEST_LINE_PX = 8.0
+LARGEST_SHADE = 0.5  # change of brightness, in image units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class DefectSettings:
     """What artificial defects look like; shares are probabilities, areas fractions of the image.
 
     Raises:
-        ValueError: a share outside [0, 1].
+        ValueError: a number out of its range.
     """
 
     defect_free_share: float = 0.25  # images left whole, so that training sees good surfaces as they are
@@ -45,6 +46,11 @@ class DefectSettings:
         for name, value in vars(self).items():
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"DefectSettings: {name} is {value}; a number from 0 to 1 is taken.")
+        if self.largest_area == 0.0:
+            raise ValueError("DefectSettings: largest_area is 0.0; a number above 0 is taken.")
+        if not 0.0 < self.smallest_shade <= LARGEST_SHADE:
+            taken = f"a number above 0, up to {LARGEST_SHADE}, is taken"
+            raise ValueError(f"DefectSettings: smallest_shade is {self.smallest_shade}; {taken}.")
 
 
 def perlin(rng: np.random.Generator, x: FloatArray, y: FloatArray) -> FloatArray:
@@ -162,7 +168,8 @@ def draw_mask(rng: np.random.Generator, height: int, width: int, settings: Defec
     mask = np.zeros((height, width), np.bool_)
     while not mask.any():
         if kind < settings.blob_share:
-            area_px = log_uniform(rng, SMALLEST_AREA_PX, settings.largest_area * height * width)
+            largest_px = max(SMALLEST_AREA_PX, settings.largest_area * height * width)
+            area_px = log_uniform(rng, SMALLEST_AREA_PX, largest_px)
             for _ in range(1 + int(rng.integers(3)) * (area_px < 0.004 * height * width)):
                 mask |= blob_mask(rng, height, width, area_px)
         elif kind < settings.blob_share + settings.line_share:
@@ -208,7 +215,7 @@ def _shade(rng: np.random.Generator, image: FloatArray, settings: DefectSettings
         sigma = log_uniform(rng, 0.7, 6.0)
         fill = cv2.GaussianBlur(fill, (0, 0), sigma).reshape(image.shape)
     mean = fill.mean(axis=(0, 1), keepdims=True)
-    shift = log_uniform(rng, settings.smallest_shade, 0.5)
+    shift = log_uniform(rng, settings.smallest_shade, LARGEST_SHADE)
     shift *= 1.0 if rng.random() < 1.0 - settings.darker_share else -1.0
     tint = np.ones(image.shape[2]) if rng.random() < 0.7 else rng.uniform(0.4, 1.2, image.shape[2])
     fill = (fill - mean) * rng.uniform(0.3, 1.2) + mean + shift * tint

@@ -11,6 +11,8 @@ from ndp_rt.export.models.ndpnet import PRESET_WIDTH
 from ndp_rt.specs import InputContract
 
 CROP_STEP_PX = 64  # level 5 is 1/16 of the input and is cut into patches of up to 4
+LARGEST_CHANGES = {"turn_degrees": 180.0, "zoom": 2.0}  # of AugmentSettings; the others go up to 1
+LARGEST_SEED = 2**63 - 1  # torch's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,11 @@ class LossWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentSettings:
-    """How far good images are changed before a defect is painted: the paper names none, the defaults are **choice**."""
+    """How far good images are changed before a defect is painted: the paper names none, the defaults are **choice**.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
 
     warp_share: float = 0.4  # of the images that are turned and zoomed a little
     turn_degrees: float = 12.0
@@ -38,6 +44,12 @@ class AugmentSettings:
     noise_share: float = 0.3
     noise: float = 0.02  # largest standard deviation
     spot_share: float = 0.0  # of the images that get harmless blots; for surfaces where only lines are defects
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            largest = LARGEST_CHANGES.get(name, 1.0)
+            if not 0.0 <= value <= largest:
+                raise ValueError(f"AugmentSettings: {name} is {value}; a number from 0 to {largest:g} is taken.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +91,7 @@ class TrainSettings:
             "phase_steps": (min(self.phase_steps) >= 1, "two numbers from 1"),
             "learning_rate": (0.0 < self.learning_rate < 1.0, "a number between 0 and 1"),
             "holdout": (0.0 <= self.holdout < 1.0, "a share from 0 to below 1"),
-            "seed": (self.seed >= 0, "0 or more"),
+            "seed": (0 <= self.seed <= LARGEST_SEED, f"0 to {LARGEST_SEED}"),
             "thread_count": (self.thread_count >= 1, "1 or more"),
         }
         for name, (is_met, taken) in rules.items():

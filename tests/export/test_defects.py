@@ -74,6 +74,11 @@ def test_a_mask_is_never_empty(rng: np.random.Generator, size: tuple[int, int]) 
         assert mask.any()
 
 
+def test_the_smallest_areas_asked_for_are_drawn(rng: np.random.Generator) -> None:
+    settings = DefectSettings(blob_share=1.0, line_share=0.0, largest_area=1e-6)
+    assert draw_mask(rng, 64, 64, settings).any()
+
+
 def test_areas_range_over_two_orders_of_magnitude(rng: np.random.Generator) -> None:
     areas = [draw_mask(rng, 128, 128, ALWAYS).mean() for _ in range(150)]
     assert np.quantile(areas, 0.1) < 0.003

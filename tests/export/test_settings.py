@@ -46,6 +46,7 @@ def test_settings_survive_json() -> None:
         ("learning_rate", 0.0),
         ("holdout", 1.0),
         ("seed", -1),
+        ("seed", 2**63),
         ("thread_count", 0),
         ("height_px", 100),
     ],
@@ -62,8 +63,23 @@ def test_single_fields_of_defects_and_augment_are_changed() -> None:
     assert settings.augment.spot_share == 0.5
 
 
-@pytest.mark.parametrize(("option", "value"), [("defects", {"lines": 1.0}), ("defects", {"line_share": 2.0})])
-def test_rejects_unknown_fields_and_shares_above_one(option: str, value: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("defects", {"lines": 1.0}),
+        ("defects", {"line_share": 2.0}),
+        ("defects", {"largest_area": 0.0}),
+        ("defects", {"smallest_shade": 0.0}),
+        ("defects", {"smallest_shade": 0.6}),
+        ("augment", {"brightness": -0.1}),
+        ("augment", {"contrast": float("inf")}),
+        ("augment", {"noise": float("nan")}),
+        ("augment", {"zoom": 1000.0}),
+        ("augment", {"turn_degrees": 181.0}),
+        ("augment", {"spot_share": 1.1}),
+    ],
+)
+def test_rejects_unknown_fields_and_numbers_out_of_range(option: str, value: dict[str, float]) -> None:
     with pytest.raises(InputError, match=f"--{option}.*{next(iter(value))}"):
         preset_settings("edge", **{option: value})
 
