@@ -11,6 +11,7 @@ model.safetensors       the final weights, reference features included; there wh
 
 import json
 import platform
+import shlex
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,10 +23,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ndp_rt.errors import RunError, StorageError
+from ndp_rt.errors import DeviceError, RunError, StorageError
 from ndp_rt.export.checkpoint import write_atomically
 from ndp_rt.export.settings import TrainSettings
 
+PROGRAM = "ndp-rt"
+CHECKPOINT_FILE = "checkpoint.safetensors"
 FORMAT = "ndp-rt run"
 FORMAT_VERSION = 1
 
@@ -38,6 +41,11 @@ class RunDir:
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Tell whether there is a state to resume from."""
+        return (self.path / CHECKPOINT_FILE).is_file()
 
     def create(self) -> None:
         """Make the folder.
@@ -122,8 +130,8 @@ def processor_name() -> str:
 
 
 def command_line() -> str:
-    """Return this process's command, with the program's bare name."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Return this process's command as a shell takes it."""
+    return shlex.join([PROGRAM, *sys.argv[1:]])
 
 
 def write_reference(run_dir: RunDir, image: npt.NDArray[np.float32]) -> None:
@@ -131,6 +139,22 @@ def write_reference(run_dir: RunDir, image: npt.NDArray[np.float32]) -> None:
     pixels = np.rint(np.broadcast_to(image, (*image.shape[:2], 3)) * 255.0).astype(np.uint8)
     _, content = cv2.imencode(".png", pixels[:, :, ::-1])
     write_atomically(run_dir / "reference.png", content.tobytes())
+
+
+def check_device(name: str) -> None:
+    """Check that PyTorch computes on a device here.
+
+    Raises:
+        DeviceError: it knows no such device, or cannot use it.
+    """
+    taken = "cpu, or a CUDA device that PyTorch finds, is taken. Leave --device out to train on the CPU"
+    try:
+        device = torch.device(name)
+        is_usable = device.type in ("cpu", "cuda") and torch.zeros(1, device=device).item() == 0.0
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+        raise DeviceError(f"--device is '{name}' ({str(error).splitlines()[0]}); {taken}.") from error
+    if not is_usable:
+        raise DeviceError(f"--device is '{name}'; {taken}.")
 
 
 def seed_torch(settings: TrainSettings) -> None:

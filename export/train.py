@@ -27,7 +27,7 @@ from ndp_rt.export.models.ndpnet import NDPNet
 from ndp_rt.export.phases import learning_rate, phase_losses, start_phase
 from ndp_rt.export.progress import Reporter, describe_losses
 from ndp_rt.export.reference_image import describe_images, nearest_to_others
-from ndp_rt.export.run_dir import RunDir, write_reference
+from ndp_rt.export.run_dir import CHECKPOINT_FILE, RunDir, write_reference
 from ndp_rt.export.settings import TrainSettings
 from ndp_rt.export.textures import TextureImages
 from ndp_rt.export.vgg import VGGFeatures
@@ -106,7 +106,7 @@ class Trainer:
         Raises:
             RunError: there is none, or it doesn't fit.
         """
-        tensors, header = load_tensors(self.run_dir / "checkpoint.safetensors")
+        tensors, header = load_tensors(self.run_dir / CHECKPOINT_FILE)
         if header["settings"] != self.settings.to_json():
             changed = [k for k, v in self.settings.to_json().items() if header["settings"].get(k) != v]
             raise RunError(
@@ -177,7 +177,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         good, defective, mask = (self._to_tensor(x) for x in (batch.good, batch.defective, batch.mask))
-        with torch.autocast(settings.device, torch.bfloat16, enabled=settings.precision == "bf16"):
+        with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
             losses = phase_losses(self.model, phase, good, defective, mask, self.inputs.vgg, settings)
         total = torch.stack(list(losses.values())).sum()
         values = {name: loss.item() for name, loss in losses.items()}
@@ -237,7 +237,7 @@ class Trainer:
         """Write the checkpoint and the losses so far."""
         header = {"settings": self.settings.to_json(), "state": self.state.to_json()}
         write_losses(self.run_dir / "losses.csv", self.rows)
-        save_tensors(self.run_dir / "checkpoint.safetensors", pack_state(self.model, self.optimizer), header)
+        save_tensors(self.run_dir / CHECKPOINT_FILE, pack_state(self.model, self.optimizer), header)
 
     def _finish(self) -> dict[str, Any]:
         self.model.eval()

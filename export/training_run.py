@@ -9,7 +9,7 @@ from ndp_rt.errors import DataError, RunError
 from ndp_rt.export.data import DataSplit, fingerprint_files, split_data
 from ndp_rt.export.images import GoodImages
 from ndp_rt.export.progress import Reporter
-from ndp_rt.export.run_dir import RunDir, describe_run, open_run, seed_torch
+from ndp_rt.export.run_dir import RunDir, check_device, describe_run, open_run, seed_torch
 from ndp_rt.export.settings import PAPER_EPOCHS, TrainSettings, preset_settings, steps_of_epochs
 from ndp_rt.export.textures import TextureImages, list_textures, load_textures, textures_from_data
 from ndp_rt.export.train import Trainer, TrainInputs
@@ -44,6 +44,7 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunDir:
 
     Raises:
         DataError, ImageFileError: the images don't do.
+        DeviceError: PyTorch cannot use the device.
         InputError: a setting or the VGG file doesn't.
         RunError: the folder holds another run, or none to resume, or the loss is no longer a number.
         StorageError: a file could not be written.
@@ -54,7 +55,9 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunDir:
     if has_run and not request.resumes:
         raise RunError(f"{request.run} holds a run already. Give --resume to go on with it, or another folder.")
     settings = preset_settings(request.preset, **request.changes)
+    check_device(settings.device)
     split = split_data(request.data, holdout=settings.holdout, seed=settings.seed)
+    _check_run_folder(request, split)
     settings = _with_steps(settings, request, len(split.training))
     reporter.say(
         f"{len(split.training)} good images to train on, {len(split.calibration)} held out for calibration; preset "
@@ -76,7 +79,7 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunDir:
         minutes=request.minutes,
         checkpoint_interval_s=request.checkpoint_interval_s,
     )
-    if has_run and (run_dir / "checkpoint.safetensors").is_file():
+    if has_run and run_dir.has_checkpoint:
         trainer.resume()
         reporter.say(f"resuming at step {trainer.state.step} of phase {trainer.state.phase}")
     run_dir.create()
@@ -87,6 +90,25 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunDir:
     run_dir.write_json("run.json", document)
     run_dir.write_json("run.json", document | trainer.train())
     return run_dir
+
+
+def _check_run_folder(request: TrainRequest, split: DataSplit) -> None:
+    """Keep the run's own pictures apart from images that are read.
+
+    Raises:
+        RunError: the run's folder is that of the good images, or lies in that of the textures.
+    """
+    run = request.run.resolve()
+    if run in {path.parent.resolve() for path in (*split.training, *split.calibration)}:
+        raise RunError(
+            f"{request.run} holds the good images; the run's own pictures would be taken for more of them. Give "
+            "another folder."
+        )
+    if request.textures is not None and run.is_relative_to(request.textures.resolve()):
+        raise RunError(
+            f"{request.run} lies in --textures {request.textures}, whose images are all taken; the run's own pictures "
+            "would be among them. Give another folder."
+        )
 
 
 def _with_steps(settings: TrainSettings, request: TrainRequest, image_count: int) -> TrainSettings:
@@ -106,8 +128,6 @@ def _describe(request: TrainRequest, settings: TrainSettings, split: DataSplit) 
     calibration, calibration_sha256 = fingerprint_files(split.root, split.calibration)
     texture_paths = list_textures(request.textures) if request.textures is not None else []
     textures, textures_sha256 = fingerprint_files(request.textures or split.root, texture_paths)
-    others = [path for path in (request.vgg, request.reference) if path is not None]
-    given = {Path(str(row["path"])).name: row["sha256"] for row in fingerprint_files(Path("/"), others)[0]}
     facts: dict[str, Any] = {
         "data": {
             "root": str(split.root.absolute()),
@@ -122,10 +142,19 @@ def _describe(request: TrainRequest, settings: TrainSettings, split: DataSplit) 
             "image_count": len(textures),
             "sha256": textures_sha256 if textures else None,
         },
-        "vgg": {"name": request.vgg.name, "sha256": given[request.vgg.name]} if request.vgg is not None else None,
+        "vgg": _describe_file(request.vgg),
+        "reference_file": _describe_file(request.reference),
         "data_files": {"training": training, "calibration": calibration, "textures": textures},
     }
     return describe_run(settings, request.data.absolute().name, request.command, facts)
+
+
+def _describe_file(path: Path | None) -> dict[str, object] | None:
+    """Return the name and SHA-256 of a file that was given, None where none was."""
+    if path is None:
+        return None
+    (row,), _ = fingerprint_files(path.parent, [path])
+    return {"name": path.name, "sha256": row["sha256"]}
 
 
 def _check_same(run_dir: RunDir, wanted: dict[str, Any], command: str) -> dict[str, Any]:
@@ -139,6 +168,10 @@ def _check_same(run_dir: RunDir, wanted: dict[str, Any], command: str) -> dict[s
     for key in ("data", "textures"):
         hashes = [name for name in wanted[key] if name.endswith("sha256")]
         changed += [f"{key} files" for name in hashes if wanted[key][name] != found[key][name]]
+    for key, option in (("vgg", "--vgg"), ("reference_file", "--reference")):
+        then, now = found.get(key, wanted[key]), wanted[key]
+        if (then and then["sha256"]) != (now and now["sha256"]):
+            changed.append(f"{option} file")
     if changed:
         raise RunError(
             f"{run_dir.path} was trained with other {', '.join(sorted(set(changed)))}. Resume with the same options "

@@ -70,15 +70,18 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    width = width or height
+    height, cross, width = text.partition("x")
+    width = width if cross else height
     if not (height.isdecimal() and width.isdecimal()):
         raise argparse.ArgumentTypeError(f"'{text}': a number such as 256, or 128x512 (height x width), is taken")
     return int(height), int(width)
 
 
 def _minutes(text: str) -> float:
-    minutes = float(text)
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
     if not minutes > 0.0:
         raise argparse.ArgumentTypeError(f"'{text}': a number above 0 is taken")
     return minutes
@@ -86,10 +89,11 @@ def _minutes(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Train; return the exit code."""
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtraError("training needs PyTorch, which is not installed: pip install 'ndp-rt[train]'")
+    for module, name in (("torch", "PyTorch"), ("matplotlib", "matplotlib for the curve")):
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(f"training needs {name}, which is not installed: pip install 'ndp-rt[train]'")
     from ndp_rt.export.progress import make_reporter
-    from ndp_rt.export.run_dir import command_line
+    from ndp_rt.export.run_dir import RunDir, command_line
     from ndp_rt.export.training_run import TrainRequest, train_run
 
     options = {
@@ -99,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         "phase_steps": args.steps,
         "batch_size": args.batch,
         "learning_rate": args.learning_rate,
-        "thread_count": args.threads or os.cpu_count() or 1,
+        "thread_count": (os.cpu_count() or 1) if args.threads is None else args.threads,
         "precision": args.precision,
         "device": args.device,
         "height_px": args.size and args.size[0],
@@ -124,7 +128,14 @@ def run(args: argparse.Namespace) -> int:
     try:
         train_run(request, reporter)
     except KeyboardInterrupt:
-        reporter.say(f"stopped; {args.output} keeps the checkpoint. Go on with the same command and --resume")
+        kept = (
+            f"; {args.output} keeps the checkpoint. Go on"
+            if RunDir(path=args.output).has_checkpoint
+            else ". Begin again"
+        )
+        reporter.say(f"stopped{kept} with the same command and --resume")
         return 130
+    finally:
+        reporter.stop()  # whatever ended it, the terminal gets its cursor back
     print(f"trained: {args.output}")
     return 0

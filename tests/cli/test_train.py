@@ -1,5 +1,11 @@
 """`ndp-rt train`: its arguments, and what it does with a folder."""
 
+import contextlib
+import importlib.util
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +42,7 @@ def test_a_folder_without_images_is_one_line_and_exit_1(tmp_path: Path, capsys: 
         ["--steps", "5"],
         ["--size", "big"],
         ["--minutes", "-1"],
+        ["--size", "64x"],
         ["--defects", "line_share"],
         ["--steps", "1,2", "--epochs", "1,2"],
     ],
@@ -48,12 +55,59 @@ def test_wrong_usage_is_exit_2(option: list[str], tmp_path: Path) -> None:
     assert code == 2
 
 
-def test_ctrl_c_is_exit_130_and_names_the_way_on(
+@pytest.mark.parametrize("device", ["abacus", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_line(
+    device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_surface(tmp_path / "data", count=3)
+    assert main(["train", str(data), "-o", str(tmp_path / "run"), "--device", device]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ndp-rt: error: --device is '{device}'")
+
+
+def test_no_threads_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path), "-o", str(tmp_path / "run"), "--threads", "0"]) == 1
+    assert "thread_count is 0" in capsys.readouterr().err
+
+
+def test_a_missing_matplotlib_is_found_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    assert main(["train", str(tmp_path), "-o", str(tmp_path / "run")]) == 1
+    assert "matplotlib for the curve, which is not installed: pip install" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("has_checkpoint", "words"), [(True, "keeps the checkpoint. Go on"), (False, "Begin again")])
+def test_ctrl_c_is_exit_130_and_names_the_way_on(
+    has_checkpoint: bool,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def interrupt(*_arguments: object) -> None:
+        if has_checkpoint:
+            (tmp_path / "run").mkdir()
+            (tmp_path / "run" / "checkpoint.safetensors").touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training_run, "train_run", interrupt)
     assert main(["train", str(tmp_path), "-o", str(tmp_path / "run")]) == 130
-    assert "--resume" in capsys.readouterr().err
+    assert f"{words} with the same command and --resume" in capsys.readouterr().err
+
+
+def test_the_terminal_gets_its_cursor_back_after_an_error(tmp_path: Path) -> None:
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "ndp_rt.cli", "train", str(tmp_path), "-o", "run"]
+    with subprocess.Popen(command, stdin=end, stdout=end, stderr=end) as child:
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):  # how Linux ends a terminal whose programs have left
+            while part := os.read(terminal, 65536):
+                shown += part
+    os.close(terminal)
+    assert child.returncode == 1
+    assert b"holds no images" in shown
+    assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1  # hidden by the bar, and shown again

@@ -18,7 +18,7 @@ from ndp_rt.export import train as training
 from ndp_rt.export.checkpoint import load_tensors
 from ndp_rt.export.curves import read_losses
 from ndp_rt.export.models.ndpnet import NDPNet
-from ndp_rt.export.run_dir import open_run
+from ndp_rt.export.run_dir import command_line, open_run
 from tests.export.tiny_run import train_tiny, write_surface
 
 pytestmark = pytest.mark.torch
@@ -186,6 +186,28 @@ def test_refuses_to_resume_with_other_settings_or_data(data: Path, finished: Pat
     other = write_surface(tmp_path / "data", count=7)
     with pytest.raises(RunError, match="data files"):
         train_tiny(other, finished, resumes=True)
+
+
+def test_refuses_to_resume_with_another_reference(data: Path, tmp_path: Path) -> None:
+    run = train_tiny(data, tmp_path / "run", reference=data / "3.png").path
+    for reference in (data / "4.png", None):
+        with pytest.raises(RunError, match="other --reference file"):
+            train_tiny(data, run, resumes=True, reference=reference)
+    train_tiny(data, run, resumes=True, reference=data / "3.png")
+
+
+def test_refuses_a_folder_whose_pictures_would_become_data(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds the good images"):
+        train_tiny(data, data)
+    textures = write_surface(tmp_path / "textures", count=2)
+    with pytest.raises(RunError, match="lies in --textures"):
+        train_tiny(data, textures / "deeper" / "run", textures=textures)
+    assert not (data / "run.json").exists() and not (textures / "deeper").exists()
+
+
+def test_the_recorded_command_is_one_that_a_shell_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/some/where/__main__.py", "train", "my photos", "-o", "a;b"])
+    assert command_line() == "ndp-rt train 'my photos' -o 'a;b'"
 
 
 def test_a_given_reference_is_used(data: Path, tmp_path: Path) -> None:
