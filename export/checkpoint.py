@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ndp_rt.errors import RunError, StorageError
 
 FORMAT = "ndp-rt checkpoint 1"
+_LENGTH_BYTES = 8
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -40,7 +41,20 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     """Write tensors and a header of JSON values as one safetensors file, atomically."""
     dense = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {"format": FORMAT, "header": json.dumps(header)}
-    write_atomically(path, save(dense, metadata=metadata))
+    write_atomically(path, _order_metadata(save(dense, metadata=metadata)))
+
+
+def _order_metadata(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata in order, so that equal states are equal files.
+
+    The library (0.8) writes it in the order of a hash map, another one in each process.
+    """
+    start = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+    header = json.loads(content[_LENGTH_BYTES:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # the format's alignment of what follows
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + content[start:]
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,6 +1,8 @@
 """Checkpoints: what goes in comes out, a damaged file says so, a failed write leaves the old file."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,18 @@ def test_a_restored_state_steps_on_as_the_saved_one(tmp_path: Path) -> None:
         step(restored, other_optimizer)
     others = restored.state_dict()
     assert all(torch.equal(tensor, others[name]) for name, tensor in model.state_dict().items())
+
+
+def test_equal_states_are_equal_files_in_every_process(tmp_path: Path) -> None:
+    program = (
+        "import sys, torch; from pathlib import Path; from ndp_rt.export.checkpoint import save_tensors; "
+        "save_tensors(Path(sys.argv[1]), {'b': torch.ones(3), 'a': torch.arange(5)}, {'ü': 1, 'a': [2]})"
+    )
+    for index in range(4):
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / f"{index}")], check=True)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    tensors, header = load_tensors(tmp_path / "0")
+    assert header == {"ü": 1, "a": [2]} and torch.equal(tensors["a"], torch.arange(5))
 
 
 @pytest.mark.parametrize("content", [b"", b"no safetensors", None])
