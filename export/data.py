@@ -97,5 +97,5 @@ def fingerprint_files(root: Path, paths: Sequence[Path]) -> tuple[list[dict[str,
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
         digest = hashlib.sha256(content).hexdigest()
         rows.append({"path": name, "bytes": len(content), "sha256": digest})
-        total.update(f"{name}\n{digest}\n".encode())
+        total.update(f"{name}\n{digest}\n".encode("utf-8", "surrogateescape"))
     return rows, total.hexdigest()

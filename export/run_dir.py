@@ -62,7 +62,9 @@ class RunDir:
 
     def write_json(self, name: str, document: Any) -> None:
         """Write one of the JSON files, atomically."""
-        write_atomically(self.path / name, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        # A path that is no UTF-8 holds lone surrogates, which this writes as the escapes that JSON has for them.
+        write_atomically(self.path / name, text.encode("utf-8", "backslashreplace"))
 
     def read_json(self, name: str) -> Any:
         """Read one of the JSON files.

@@ -9,6 +9,7 @@ import pytest
 from ndp_rt.errors import DataError, ImageFileError
 from ndp_rt.export.data import fingerprint_files, list_images, split_data
 from ndp_rt.export.images import GoodImages, to_network
+from ndp_rt.export.run_dir import RunDir
 from ndp_rt.specs import InputContract
 
 CONTRACT = InputContract(height_px=64, width_px=128)
@@ -121,3 +122,12 @@ def test_to_network_replicates_grey() -> None:
     batch = to_network([np.full((4, 6, 1), 0.5, np.float32)] * 2)
     assert batch.shape == (2, 3, 4, 6)
     assert (batch == 0.5).all()
+
+
+def test_names_that_are_no_utf8_have_fingerprints_and_a_run_keeps_them(tmp_path: Path) -> None:
+    path = tmp_path / "caf\udce9.png"
+    path.write_bytes(b"x")
+    rows, _ = fingerprint_files(tmp_path, [path])
+    run_dir = RunDir(path=tmp_path)
+    run_dir.write_json("data.json", rows)
+    assert run_dir.read_json("data.json")[0]["path"] == "caf\udce9.png"
