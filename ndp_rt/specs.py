@@ -15,6 +15,7 @@ FORMAT = "ndp-rt bundle"
 FORMAT_VERSION = 1
 RESIZE_RULE = "area-or-linear-v1"
 SIZE_STEP_PX = 64  # level 5 is 1/16 of the input and is cut into patches of up to 4
+FAMILIES = ("ndpnet",)
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 THRESHOLD_SOURCES = ("calibrated", "manual", "none")
 STAGES = ("encoder", "decoder", "head", "segmentation", "fused")
@@ -144,6 +145,11 @@ class ModelSpec:
     width: int
     rewrites: tuple[str, ...] = ()
     weights: str = "fp32"  # how weights are stored: fp32 or fp16
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            raise InputError(f"the model's family is '{self.family}'; this ndp-rt runs {known}. Update ndp-rt.")
 
     def to_json(self) -> Json:
         return {**dataclasses.asdict(self), "rewrites": list(self.rewrites)}

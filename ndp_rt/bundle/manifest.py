@@ -28,7 +28,7 @@ def read_manifest(folder: Path) -> BundleManifest:
         raise BundleError(f"{path}: cannot be read ({error}). Check its permissions, or export the bundle.") from error
     try:
         return BundleManifest.from_json(json.loads(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter from brackets nested a thousand deep
         if isinstance(error, BundleError):
             raise BundleError(f"{path}: {error}") from error
         raise BundleError(f"{path}: is no JSON ({error}). Export the bundle again.") from error
@@ -36,4 +36,6 @@ def read_manifest(folder: Path) -> BundleManifest:
 
 def encode_manifest(manifest: BundleManifest) -> bytes:
     """Return the manifest as the bytes of manifest.json."""
-    return (json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A file name that is no UTF-8 holds lone surrogates, which this writes as the escapes that JSON has for them.
+    return text.encode("utf-8", "backslashreplace")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
         BundleError: no bundle, a newer format, a missing, changed or extra file, or one that points outside.
     """
     folder = Path(path).absolute()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path's, False for a name that is too long
         raise BundleError(_explain_missing(folder))
     manifest = read_manifest(folder)
     _check_names(folder, manifest)
@@ -123,7 +124,7 @@ def is_plain_name(name: str) -> bool:
 
 
 def _explain_missing(folder: Path) -> str:
-    if folder.exists():
+    if os.path.exists(folder):
         return f"{folder}: is a file; a bundle is a folder NAME.ndp. Give the folder that 'ndp-rt export' wrote."
     replaced = sorted(folder.parent.glob(f".{folder.name}.old-*")) if folder.parent.is_dir() else []
     if replaced:

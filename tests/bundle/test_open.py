@@ -71,13 +71,29 @@ def test_a_missing_bundle_and_a_file_are_errors(tmp_path: Path) -> None:
         open_bundle(tmp_path)
 
 
+def test_a_name_that_is_too_long_is_a_missing_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="does not exist"):
+        open_bundle(tmp_path / f"{'x' * 300}.ndp")
+
+
+def test_another_family_of_models_is_refused(folder: Path) -> None:
+    edit_manifest(folder, lambda document: document["model"].update(family="memnet"))
+    with pytest.raises(BundleError, match=r"family is 'memnet'; .* runs ndpnet\. Update"):
+        open_bundle(folder)
+
+
+def test_names_that_are_no_utf8_survive_in_the_manifest(folder: Path) -> None:
+    update_manifest(open_bundle(folder), provenance={"commands": ["ndp-rt train caf\udce9"]})
+    assert open_bundle(folder).manifest.provenance["commands"] == ["ndp-rt train caf\udce9"]
+
+
 def test_an_interrupted_replacement_says_where_the_old_bundle_lies(folder: Path) -> None:
     folder.rename(folder.with_name(".tiny.ndp.old-123"))
     with pytest.raises(BundleError, match=r"interrupted.*mv '.*\.tiny\.ndp\.old-123' '.*tiny\.ndp'"):
         open_bundle(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "x"}', "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", pytest.param("[" * 100_000, id="deep"), '{"format": "x"}', "\x00\xff"])
 def test_a_damaged_manifest_is_an_error(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(BundleError, match=r"manifest\.json: "):
