@@ -30,9 +30,8 @@ from ndp_rt.engines.registry import DEVICE_BACKENDS, find_device_backend
 from ndp_rt.errors import NdpRtError
 from ndp_rt.inspector_options import Options
 from ndp_rt.kernels.floor import GPUS, Gpu, count_inspection, time_floor_us
-from ndp_rt.plan import DEVICE_CHECK
 from ndp_rt.plan.gpu import GpuPlan
-from ndp_rt.plan.gpu_check import check_plan
+from ndp_rt.plan.gpu_check import CHECK, check_plan
 from ndp_rt.plan.gpu_runner import GpuRunner
 from ndp_rt.plan.open_gpu import find_capture, make_gpu_request, open_gpu_runner
 
@@ -181,7 +180,7 @@ def build_from_stages(bundle: Bundle, options: Options, folder: Path) -> None:
     """Build engines from typed stages that `ndp-rt export-stages` wrote where the onnx package is."""
     request = make_gpu_request(bundle, options, parse_device(options.device))
     build = BuildOptions(onnx_stages=str(folder))
-    build_requested(bundle, dataclasses.replace(request, build=build), check=DEVICE_CHECK, progress=print)
+    build_requested(bundle, dataclasses.replace(request, build=build), check=CHECK, progress=print)
 
 
 def measure(bundle: Bundle, candidates: Sequence[Candidate], args: argparse.Namespace) -> None:

@@ -127,7 +127,9 @@ class Inspector:
         """Inspect one image.
 
         Args:
-            image: uint8 or uint16, [h, w], [h, w, 1] or [h, w, 3] of any size, any strides; only read.
+            image: uint8 or uint16, [h, w], [h, w, 1] or [h, w, 3] of any size, any strides; only read. On a GPU also an
+                array there, of CuPy, PyTorch, PyCUDA or what else has `__dlpack__` or `__cuda_array_interface__`: it is
+                read where it is, after what its producer has put on its stream.
             keep_reconstruction: also return the network's reconstruction.
 
         Raises:
@@ -201,7 +203,8 @@ class Inspector:
         the parts, some of which ran beside those of other frames.
 
         Args:
-            frames: images as for `inspect`.
+            frames: images as for `inspect`. One buffer may serve for all on the host; an array on a GPU has to stay as
+                it is until its result comes.
             keep_reconstruction: also return the network's reconstructions.
         """
         with self._lock:

@@ -16,6 +16,10 @@ from ndp_rt.plan.gpu import GpuPlan
 
 FloatArray = NDArray[np.float32]
 
+# What checks engines for a GPU before they are stored, in the process that built them: engines lie below plans and may
+# not import them, so it goes down to them as a name (`ndp_rt.engines.build_check`).
+CHECK = "ndp_rt.plan.gpu_check:check_build"
+
 
 def check_build(
     bundle: Bundle,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.config import ImageLimits
 from ndp_rt.cuda.driver import CudaDevice, tolerate_errors, translate_errors
+from ndp_rt.cuda.foreign import ForeignImage, order_after_producer, take_image
 from ndp_rt.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.decision import not_finite
 from ndp_rt.engines.half_types import HELD_AS, widen
@@ -48,12 +49,12 @@ class GpuSlot:
         self.images: DeviceMemory | None = None
         self.images_host: PinnedMemory | None = None
         make_event = device.cupy.cuda.Event
-        self.uploaded, self.computed, self.done = (make_event(disable_timing=True) for _ in range(3))
+        self.uploaded, self.produced, self.computed, self.done = (make_event(disable_timing=True) for _ in range(4))
         self.image_count = 0
         self.size = 0
         self.times: list[Times] = []
         self.started_at = 0.0
-        self._kept: Sequence[Any] = ()  # images on the device, until they were read
+        self.kept: Sequence[ForeignImage] = ()  # images on their way
 
     def reserve(self, image_bytes: int) -> tuple[DeviceMemory, PinnedMemory]:
         """Return memory for images, of at least so many bytes; the slot's last batch is finished."""
@@ -123,9 +124,10 @@ class GpuRunner:
         """The plan, for measuring; inspections go through `start` and `finish`."""
         return self._open_plan()
 
-    def check_image(self, image: Image) -> tuple[int, int]:
-        check_image(image, self._channels)
-        height_px, width_px = image.shape[:2]
+    def check_image(self, image: Any) -> tuple[int, int]:
+        if isinstance(image, np.ndarray) or len(getattr(image, "shape", ())) < 2:
+            check_image(image, self._channels)
+        height_px, width_px = (int(side) for side in image.shape[:2])  # `start` looks at the rest of a device's array
         limits = self._limits
         if max(height_px, width_px) > limits.max_side_px or height_px * width_px > limits.max_image_px:
             raise InputError(
@@ -150,27 +152,19 @@ class GpuRunner:
                     slot.done.synchronize()
                 self._free_slots.append(slot)
 
-    def start(self, slot: GpuSlot, images: Sequence[Image], size: int, *, keep_reconstruction: bool = False) -> None:
+    def start(self, slot: GpuSlot, images: Sequence[Any], size: int, *, keep_reconstruction: bool = False) -> None:
         start = time.perf_counter()
-        self._open_plan()
+        plan_stream = self._open_plan().stream
         self._device.activate()
         slot.image_count, slot.size = len(images), size
-        offsets, end = [], 0
-        for image in images:
-            offsets.append(end)
-            end += _align(image.nbytes)
-        block, pinned = slot.reserve(end)
-        runtime = self._device.cupy.cuda.runtime
-        for image, offset in zip(images, offsets, strict=True):
-            pinned.view(image.shape, image.dtype.newbyteorder("="), offset)[...] = image  # from any strides and order
+        taken = [take_image(image, self._device, plan_stream.ptr, self._channels) for image in images]
+        sources = self._upload(slot, taken)
         with self._lock, translate_errors("putting a batch on the GPU"):
             plan = self._open_plan()
-            runtime.memcpyAsync(block.pointer, pinned.pointer, end, runtime.memcpyHostToDevice, self._upload_stream.ptr)
-            slot.uploaded.record(self._upload_stream)
             plan.stream.wait_event(slot.uploaded)
             target = plan.get_tensor(size, "image")
-            for index, (image, offset) in enumerate(zip(images, offsets, strict=True)):
-                source = block.view(image.shape, image.dtype.name, offset)
+            for index, (image, source) in enumerate(zip(taken, sources, strict=True)):
+                order_after_producer(image, plan.stream, slot.produced, self._device)
                 launch.preprocess(
                     self._kernels,
                     source,
@@ -180,6 +174,7 @@ class GpuRunner:
                     dtype=plan.input_dtype,
                     stream=plan.stream,
                 )
+            slot.kept = taken  # until `finish`, since the GPU reads those that lie there
             plan.enqueue(size)
             self._fetch(plan, slot, keep_reconstruction)
         now = time.perf_counter()
@@ -191,6 +186,7 @@ class GpuRunner:
         self._device.activate()
         with translate_errors("waiting for the GPU"):
             slot.done.synchronize()
+        slot.kept = ()
         elapsed_ms = (time.perf_counter() - slot.started_at) * 1e3
         for times in slot.times:
             times.engine_ms = elapsed_ms / slot.image_count
@@ -224,6 +220,27 @@ class GpuRunner:
                 with tolerate_errors("closing"):
                     slot.close()
             self._slots, self._free_slots = [], []
+
+    def _upload(self, slot: GpuSlot, images: Sequence[ForeignImage]) -> list[Any]:
+        """Put the images that lie on the host on their way up; return what the GPU reads for each."""
+        offsets, end = {}, 0
+        for index, image in enumerate(images):
+            if image.device_index is None:
+                offsets[index] = end
+                end += _align(image.host_array.nbytes)
+        if not offsets:
+            return list(images)
+        block, pinned = slot.reserve(end)
+        sources: list[Any] = list(images)
+        for index, offset in offsets.items():
+            array = images[index].host_array
+            pinned.view(array.shape, array.dtype.newbyteorder("="), offset)[...] = array  # from any strides and order
+            sources[index] = block.view(array.shape, array.dtype.name, offset)
+        with translate_errors("uploading images"):
+            runtime = self._device.cupy.cuda.runtime
+            runtime.memcpyAsync(block.pointer, pinned.pointer, end, runtime.memcpyHostToDevice, self._upload_stream.ptr)
+            slot.uploaded.record(self._upload_stream)
+        return sources
 
     def _fetch(self, plan: GpuPlan, slot: GpuSlot, keep_reconstruction: bool) -> None:
         """Copy the results aside on the plan's stream, then to the host on the download stream."""

@@ -13,9 +13,8 @@ from ndp_rt.engines.request import EngineRequest
 from ndp_rt.errors import MissingExtraError
 from ndp_rt.inspector_options import Options
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.plan import DEVICE_CHECK
 from ndp_rt.plan.gpu import GpuPlan
-from ndp_rt.plan.gpu_check import check_plan
+from ndp_rt.plan.gpu_check import CHECK, check_plan
 from ndp_rt.plan.gpu_runner import GpuRunner
 
 log = logging.getLogger("ndp_rt")
@@ -34,7 +33,7 @@ def open_gpu_runner(bundle: Bundle, options: Options) -> GpuRunner:
     device.activate()
     request = make_gpu_request(bundle, options, device.index)
     if options.build:
-        build_requested(bundle, request, check=DEVICE_CHECK, progress=log.info)
+        build_requested(bundle, request, check=CHECK, progress=log.info)
     engines = load_device_engines(bundle, request)
     kernels = KernelSet()
     plan = GpuPlan(

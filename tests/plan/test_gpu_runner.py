@@ -11,7 +11,7 @@ from ndp_rt.imaging import Preprocessor
 from ndp_rt.kernels import reference as kernels
 from ndp_rt.plan.gpu_runner import GpuRunner
 from ndp_rt.streaming import FrameReader
-from tests.fakes.fake_streams import CUDARuntimeError
+from tests.fakes.fake_streams import CUDARuntimeError, FakeStream
 from tests.fakes.rig import Rig
 from tests.tolerances import assert_close
 
@@ -176,3 +176,61 @@ def test_a_lost_device_is_said_while_starting_and_while_waiting_and_closing_work
     runner.close()
     with pytest.raises(ClosedError):
         runner.start(slot, (image,), 1)
+
+
+class DeviceFrame:
+    """A frame that another library writes on the GPU, on a stream of its own, and hands over before it is there."""
+
+    def __init__(self, rig: Rig, image: np.ndarray, stream: FakeStream) -> None:
+        runtime = rig.gpu.module.cuda.runtime
+        source, self.pointer = runtime.hostAlloc(image.nbytes, 0), runtime.malloc(image.nbytes)
+        rig.gpu.pinned_heap.blocks[source][:] = np.frombuffer(image.tobytes(), np.uint8)
+        runtime.memcpyAsync(self.pointer, source, image.nbytes, runtime.memcpyHostToDevice, stream.ptr)
+        self.shape = image.shape
+        self.__cuda_array_interface__ = {
+            "version": 3,
+            "shape": image.shape,
+            "typestr": image.dtype.str,
+            "data": (self.pointer, False),
+            "stream": stream.ptr,
+        }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_frames_on_the_gpu_are_waited_for_and_read_where_they_are(
+    make_rig: MakeRig, rng: np.random.Generator, seed: int
+) -> None:
+    rig = make_rig(batches=(1, 2), seed=seed)
+    runner = open_runner(rig)
+    images = [draw(rng, 64, 64, 3), draw(rng, 90, 50)]
+    expected = [expect(rig, image) for image in images]
+    slot = runner.make_slot()
+    late = FakeStream(rig.gpu.machine, is_eager=False)  # works only when somebody waits for it
+    frames = [DeviceFrame(rig, image, late) for image in images]
+    allocated, waited = rig.gpu.pinned_heap.allocation_count, rig.gpu.machine.synchronisation_count
+    assert [runner.check_image(frame) for frame in frames] == [image.shape[:2] for image in images]
+    runner.start(slot, frames, 2)
+    assert (rig.gpu.pinned_heap.allocation_count, rig.gpu.machine.synchronisation_count) == (allocated, waited)
+    runner.finish(slot)
+    for index, one in enumerate(expected):
+        assert_close(slot.smooth(index), one, "map", "float32")
+    runner.start(slot, (DeviceFrame(rig, images[0], late), images[1]), 2)  # one there, one on the host
+    runner.finish(slot)
+    for index, one in enumerate(expected):
+        assert_close(slot.smooth(index), one, "map", "float32")
+    runner.close()
+
+
+def test_what_is_no_array_of_images_is_refused_before_anything_runs(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    runner = open_runner(rig)
+    slot = runner.make_slot()
+    frame = DeviceFrame(rig, np.zeros((8, 8, 3), np.uint8), FakeStream(rig.gpu.machine, is_eager=True))
+    frame.__cuda_array_interface__["typestr"] = "<f4"
+    operations = rig.gpu.machine.operation_count
+    for image in (frame, "image.png"):
+        with pytest.raises(InputError):
+            runner.check_image(image)
+            runner.start(slot, (image,), 1)
+    assert rig.gpu.machine.operation_count == operations
+    runner.close()
