@@ -30,6 +30,11 @@ from ndp_rt.engines.request import EngineRecord, EngineRequest
 from ndp_rt.errors import EngineError, InputError
 
 Progress = Callable[[str], None]
+# Imports what this process would. With -m the working directory came first, and a user's queue.py in place of Python's.
+WORKER = (
+    "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); "
+    "from ndp_rt.engines.worker import main; sys.exit(main(sys.argv[1:]))"
+)
 Engines = dict[int, dict[str, Engine]]  # batch -> stage, in the plan's order -> engine
 DeviceEngines = dict[int, dict[str, DeviceEngine]]
 
@@ -153,13 +158,14 @@ def build_requested(
 def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
     """Run `ndp_rt.engines.worker` on a job, pass its progress on and raise what it reports."""
     done = False
-    with tempfile.TemporaryFile("w+") as complaints:
+    with tempfile.TemporaryFile("w+", errors="replace") as complaints:
         child = subprocess.Popen(
-            [sys.executable, "-m", "ndp_rt.engines.worker", json.dumps(job)],
+            [sys.executable, "-c", WORKER, "\n".join(sys.path), json.dumps(job)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
             text=True,
+            errors="replace",  # what libraries write is for people
             env=child_environment(),
         )
         try:

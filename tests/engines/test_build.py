@@ -218,6 +218,28 @@ def test_a_model_that_the_backend_refuses_is_an_engine_error(tmp_path: Path, mon
             BACKENDS[name].compile(tmp_path / "bad.onnx", tmp_path, build.EngineOptions())
 
 
+def test_files_of_the_working_directory_are_not_imported(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "queue", "numpy", "openvino"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the user was imported')")
+    monkeypatch.chdir(tmp_path)
+    assert not build_engine(bundle, cache_dir=tmp_path / "cache").was_cached
+
+
+def test_a_builder_that_says_what_is_no_text_is_an_engine_error(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen
+
+    def babble(arguments: list[str], **options: Any) -> Any:
+        return start(["sh", "-c", r"printf '\377\n'; printf 'odd \376' >&2; exit 3"], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", babble)
+    with pytest.raises(EngineError, match=r"with exit code 3 \(odd .\)"):
+        build_engine(bundle, cache_dir=tmp_path)
+
+
 def test_a_builder_that_dies_is_an_engine_error(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
