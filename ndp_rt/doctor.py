@@ -15,6 +15,7 @@ from ndp_rt.device import find_cpu, find_driver_version, find_gpus
 from ndp_rt.engines.built import list_built_batches
 from ndp_rt.engines.registry import ALL_BACKENDS, find_plan_stages
 from ndp_rt.errors import NdpRtError
+from ndp_rt.plan.gpu_memory import estimate_memory
 
 FOUND, MISSING = "found", "missing"
 CROWDED_BYTES = 2**30  # less free space than this is worth a word: engines of w = 64 take some 150 MB each
@@ -145,7 +146,22 @@ def examine_bundle(path: Path) -> list[Finding]:
     for precision, threshold in manifest.thresholds.items():
         detail = "none" if threshold.value is None else f"{threshold.value:.6g}, {threshold.source}: {threshold.note}"
         findings.append(Finding(topic="bundle", name=f"threshold {precision}", state=FOUND, detail=detail))
-    return [*findings, *_examine_engines(bundle)]
+    return [*findings, *_examine_gpu_memory(bundle), *_examine_engines(bundle)]
+
+
+def _examine_gpu_memory(bundle: Bundle) -> Iterator[Finding]:
+    """Say what the plan "staged" would take on a GPU, whether there is one or not."""
+    for precision in ("fp32", "fp16"):
+        parts = []
+        for size in (1, 8, 32):
+            one = estimate_memory(bundle.manifest, "staged", precision, size)
+            parts.append(f"batch {size}: {_mib(one.tensor_bytes)} ({_mib(one.unshared_bytes)} if none shared bytes)")
+        detail = f"tensors {', '.join(parts)} MiB; reference {_mib(one.reference_bytes)} MiB; engines come besides"
+        yield Finding(topic="GPU memory", name=precision, state=FOUND, detail=detail)
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f}"
 
 
 def _examine_engines(bundle: Bundle) -> Iterator[Finding]:

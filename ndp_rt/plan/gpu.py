@@ -240,7 +240,8 @@ class GpuPlan:
         """Lay out each batch size's tensors in one block, which only one of them uses at a time."""
         layouts = {}
         for size, engines in self._engines.items():
-            sized = SizedPlan(size, engines, self.reference, self._kernels)
+            patches = None if self.reference is None else self.reference.layout
+            sized = SizedPlan(size, engines, patches, self.reference, self._kernels)
             self._sized[size] = sized
             layouts[size] = lay_out_tensors(sized.specs, sized.scratch_bytes, sized.waves)
         self._memory = DeviceMemory(

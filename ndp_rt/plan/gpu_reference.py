@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from ndp_rt.cuda.buffers import ALIGNMENT_BYTES
 from ndp_rt.cuda.driver import CudaDevice, translate_errors
 from ndp_rt.cuda.memory import DeviceMemory, PinnedMemory
+from ndp_rt.engines.device_engine import DTYPE_BYTES
 from ndp_rt.engines.half_types import narrow
 from ndp_rt.errors import InputError
 from ndp_rt.kernels import launch
@@ -16,24 +18,46 @@ from ndp_rt.plan.gpu_steps import REPAIRED_LEVELS, list_repaired
 from ndp_rt.specs import TensorSpec
 
 
-class PatchMemory:
-    """Raw and unit patches of every level and K in one block."""
+class PatchLayout:
+    """Where raw and unit patches of every level and K lie in one block, and what RBFRM over them takes."""
 
-    def __init__(self, device: CudaDevice, shapes: Mapping[int, tuple[int, ...]], dtype: str) -> None:
-        """Allocate for reference features [1, c, h, w] of `shapes`, by level."""
-        sizes = {}
-        for level, k in list_repaired():
-            sizes[level, k] = launch.find_rbfrm_patches_shape(shapes[level], k)  # M, L (padded)
-        element_bytes = 4 if dtype == "float32" else 2
-        offsets, end = {}, 0
-        for (level, k), (m, length) in sizes.items():
+    def __init__(self, shapes: Mapping[int, tuple[int, ...]], dtype: str) -> None:
+        """Lay out for reference features [1, c, h, w] of `shapes`, by level."""
+        self.shapes, self.dtype = dict(shapes), dtype
+        self.sizes = {
+            (n, k): launch.find_rbfrm_patches_shape(shapes[n], k) for n, k in list_repaired()
+        }  # M, L (padded)
+        self.offsets_bytes: dict[tuple[int, int, str], int] = {}
+        self.size_bytes = 0
+        for (level, k), (m, length) in self.sizes.items():
             for kind in ("raw", "unit"):
-                offsets[level, k, kind] = end
-                end += -(-m * length * element_bytes // 256) * 256
-        self.memory = DeviceMemory(device, end, "the reference's patches")
+                self.offsets_bytes[level, k, kind] = self.size_bytes
+                self.size_bytes += -(-m * length * DTYPE_BYTES[dtype] // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+    @classmethod
+    def of(cls, features: Mapping[str, TensorSpec]) -> "PatchLayout":
+        """Lay out for a reference like features f3, f4, f5; their batch axis does not count."""
+        shapes: dict[int, tuple[int, ...]] = {}
+        for level in REPAIRED_LEVELS:
+            c, h, w = (size or 0 for size in features[f"f{level}"].shape[1:])
+            shapes[level] = (1, c, h, w)
+        return cls(shapes, features["f3"].dtype)
+
+    def count_scratch_bytes(self, level: int, k: int, shape: tuple[int, ...]) -> int:
+        """Return the scratch memory that RBFRM needs for features of `shape` [n, c, h, w]."""
+        n, c, h, w = shape
+        return launch.count_rbfrm_scratch_bytes(n, c, h, w, self.sizes[level, k][0], k, dtype=self.dtype)
+
+
+class PatchMemory:
+    """Patches of one reference in a block of its own."""
+
+    def __init__(self, device: CudaDevice, layout: PatchLayout) -> None:
+        """Allocate."""
+        self.memory = DeviceMemory(device, layout.size_bytes, "the reference's patches")
         self.patches = {
-            (level, k, kind): self.memory.view(sizes[level, k], dtype, offset)
-            for (level, k, kind), offset in offsets.items()
+            (level, k, kind): self.memory.view(layout.sizes[level, k], layout.dtype, offset)
+            for (level, k, kind), offset in layout.offsets_bytes.items()
         }
         self.digest = ""
 
@@ -56,12 +80,8 @@ class DeviceReference:
             stream: the plan's, which reads the patches.
         """
         self._device, self._kernels, self._stream = device, kernels, stream
-        self.dtype = features["f3"].dtype
-        self._shapes: dict[int, tuple[int, ...]] = {}
-        for level in REPAIRED_LEVELS:
-            c, h, w = (size or 0 for size in features[f"f{level}"].shape[1:])
-            self._shapes[level] = (1, c, h, w)
-        self._current = PatchMemory(device, self._shapes, self.dtype)
+        self.layout = PatchLayout.of(features)
+        self._current = PatchMemory(device, self.layout)
         self._last: PatchMemory | None = None  # the one that was copied last: the copy may still be on its way
         with translate_errors("making a stream"):
             self._side_stream = device.cupy.cuda.Stream(non_blocking=True)
@@ -71,16 +91,10 @@ class DeviceReference:
         """Names the reference in use."""
         return self._current.digest
 
-    def count_scratch_bytes(self, level: int, k: int, shape: tuple[int, ...]) -> int:
-        """Return the scratch memory that `enqueue` needs for features of `shape` [n, c, h, w]."""
-        n, c, h, w = shape
-        patch_count: int = self._current.patches[level, k, "raw"].shape[0]
-        return launch.count_rbfrm_scratch_bytes(n, c, h, w, patch_count, k, dtype=self.dtype)
-
     def enqueue(self, level: int, k: int, features: Any, out: Any, scratch: Any, stream: Any) -> None:
         """Put RBFRM of one level and K on a stream; all arrays on the device."""
         raw, unit = (self._current.patches[level, k, kind] for kind in ("raw", "unit"))
-        launch.rbfrm(self._kernels, features, raw, unit, out, scratch, k, dtype=self.dtype, stream=stream)
+        launch.rbfrm(self._kernels, features, raw, unit, out, scratch, k, dtype=self.layout.dtype, stream=stream)
 
     def prepare(self, features: Features) -> PatchMemory:
         """Cut and normalise features f3, f4, f5 (float32 [1, c, h, w], host) on the device, and wait for it.
@@ -89,16 +103,16 @@ class DeviceReference:
             InputError: one is missing, or its shape differs.
             DeviceError: memory runs out, or the device fails.
         """
-        for level, shape in self._shapes.items():
+        for level, shape in self.layout.shapes.items():
             name = f"f{level}"
             if name not in features or features[name].shape != shape:
                 came = list(features[name].shape) if name in features else "missing"
                 raise InputError(f"reference feature {name} is {came}; float32 {list(shape)} is taken.")
         self._device.activate()
-        made = PatchMemory(self._device, self._shapes, self.dtype)
+        made = PatchMemory(self._device, self.layout)
         try:
             for level in REPAIRED_LEVELS:
-                self._prepare_level(made, level, narrow(features[f"f{level}"], self.dtype))
+                self._prepare_level(made, level, narrow(features[f"f{level}"], self.layout.dtype))
         except BaseException:
             made.close()
             raise
@@ -133,7 +147,7 @@ class DeviceReference:
         block = DeviceMemory(self._device, values.nbytes, "a reference's features")
         try:
             pinned.view(values.shape, values.dtype)[...] = values
-            features = block.view(values.shape, self.dtype)
+            features = block.view(values.shape, self.layout.dtype)
             with translate_errors("preparing a reference"):
                 runtime.memcpyAsync(
                     block.pointer, pinned.pointer, values.nbytes, runtime.memcpyHostToDevice, stream.ptr
@@ -141,7 +155,9 @@ class DeviceReference:
                 for one_level, k in list_repaired():
                     if one_level == level:
                         raw, unit = (made.patches[level, k, kind] for kind in ("raw", "unit"))
-                        launch.prepare_rbfrm(self._kernels, features, raw, unit, k, dtype=self.dtype, stream=stream)
+                        launch.prepare_rbfrm(
+                            self._kernels, features, raw, unit, k, dtype=self.layout.dtype, stream=stream
+                        )
                 stream.synchronize()
         finally:
             block.close()

@@ -8,7 +8,7 @@ from ndp_rt.cuda.memory import DeviceMemory
 from ndp_rt.engines.device_engine import DeviceEngine
 from ndp_rt.kernels import launch
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.plan.gpu_reference import DeviceReference
+from ndp_rt.plan.gpu_reference import DeviceReference, PatchLayout
 from ndp_rt.plan.gpu_steps import MAPS, Step, Wave, collect_tensors, list_repaired, name_repaired
 from ndp_rt.specs import TensorSpec
 
@@ -17,18 +17,31 @@ class SizedPlan:
     """The steps of one batch size over their tensors, and the graph that repeats them."""
 
     def __init__(
-        self, size: int, engines: Mapping[str, DeviceEngine], reference: DeviceReference | None, kernels: KernelSet
+        self,
+        size: int,
+        engines: Mapping[str, DeviceEngine],
+        layout: PatchLayout | None,
+        reference: DeviceReference | None,
+        kernels: KernelSet,
     ) -> None:
-        """Describe tensors and steps; `place` gives the tensors their memory."""
+        """Describe tensors and steps; `place` gives the tensors their memory.
+
+        Args:
+            size: the batch.
+            engines: by stage in the order they run.
+            layout: of the reference's patches; None where the engines hold the reference.
+            reference: the patches; may be None as long as nothing runs.
+            kernels: of ours.
+        """
         self.size = size
         self.engines = dict(engines)
         self.specs: dict[str, TensorSpec] = collect_tensors(engines, size)
         self.reference = reference
         self.scratch_bytes: dict[str, int] = {}
-        if reference is not None:
+        if layout is not None:
             for level, k in list_repaired():
                 shape = fix_shape(self.specs[f"f{level}"])
-                self.scratch_bytes[f"s{level}k{k}"] = reference.count_scratch_bytes(level, k, shape)
+                self.scratch_bytes[f"s{level}k{k}"] = layout.count_scratch_bytes(level, k, shape)
         self.tensors: dict[str, Any] = {}
         self.graph: CapturedGraph | None = None
         self.waves: Sequence[Wave] = self._make_waves(kernels)
@@ -73,12 +86,11 @@ class SizedPlan:
         )
 
     def _rbfrm_step(self, level: int, k: int) -> Step:
-        reference = self.reference
-        assert reference is not None
         source, target, scratch = f"f{level}", name_repaired(level, k), f"s{level}k{k}"
 
         def enqueue(stream: Any) -> None:
-            tensors = self.tensors
+            tensors, reference = self.tensors, self.reference
+            assert reference is not None
             reference.enqueue(level, k, tensors[source], tensors[target], tensors[scratch], stream)
 
         return Step(name=f"rbfrm {target}", reads=(source,), writes=(target, scratch), enqueue=enqueue)
