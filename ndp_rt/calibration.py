@@ -67,6 +67,12 @@ def allowed_exceeding_count(good_image_count: int, rate: float, confidence: floa
     return allowed
 
 
+def check_rate(rate: float | None) -> None:
+    """Raise InputError unless a wanted rate of false alarms lies between 0 and 1, or is None."""
+    if rate is not None and not 0.0 < rate < 1.0:
+        raise InputError(f"false-alarm rate is {rate}; it lies between 0 and 1, 0.01 for one in a hundred")
+
+
 def threshold_from_good_scores(
     scores: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.floating]],
     rate: float | None = None,
@@ -90,8 +96,7 @@ def threshold_from_good_scores(
     values = np.sort(np.asarray(scores, dtype=np.float32).ravel())
     if not 0.0 < confidence < 1.0:
         raise InputError(f"confidence is {confidence}; it lies between 0 and 1, 0.95 for instance")
-    if rate is not None and not 0.0 < rate < 1.0:
-        raise InputError(f"false-alarm rate is {rate}; it lies between 0 and 1, 0.01 for one in a hundred")
+    check_rate(rate)
     if values.size == 0:
         raise DataError(
             "calibration got no good images; give at least one, and "

@@ -15,8 +15,8 @@ from safetensors.numpy import save
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import GOLDEN_FILE, REFERENCE_FILE, Bundle, Golden, open_bundle
 from ndp_rt.bundle.reference import replace_reference
-from ndp_rt.bundle.write import update_manifest, write_bundle
-from ndp_rt.calibration import threshold_from_good_scores
+from ndp_rt.bundle.write import read_current, update_manifest, write_bundle
+from ndp_rt.calibration import check_rate, threshold_from_good_scores
 from ndp_rt.engines.base import EngineOptions
 from ndp_rt.engines.golden import check_engines
 from ndp_rt.imaging import preprocess, read_image
@@ -36,12 +36,13 @@ GOLDEN_BY = "staged plan with NumPy's RBFRM (kernels.host), fp32: made by set-re
 
 
 def set_threshold(bundle: Bundle, precision: str, threshold: ThresholdSpec) -> Bundle:
-    """Store the threshold of one precision; engines need no rebuild.
+    """Store the threshold of one precision; engines need no rebuild, and other precisions keep what they have by now.
 
     Raises:
+        BundleError: the bundle was replaced since it was opened.
         StorageError: the manifest cannot be written; it stays as it was.
     """
-    return update_manifest(bundle, thresholds={**bundle.manifest.thresholds, precision: threshold})
+    return update_manifest(bundle, thresholds={**read_current(bundle).thresholds, precision: threshold})
 
 
 def calibrate(
@@ -70,7 +71,9 @@ def calibrate(
     Raises:
         ImageFileError: an image cannot be read; none is left out unasked.
         DataError: no images.
+        InputError: a rate outside 0 to 1.
     """
+    check_rate(rate)
     scores = []
     with Inspector.open(
         bundle.path,
@@ -97,6 +100,7 @@ def set_reference(path: Path, image_path: Path, *, backend: str = "openvino", th
     Raises:
         ImageFileError: the image cannot be read.
         EngineError: the changed model cannot be compiled, or disagrees with the golden maps.
+        BundleError: another process changed the bundle meanwhile.
         StorageError: the bundle cannot be written; it stays as it was.
     """
     bundle = open_bundle(path)
@@ -115,13 +119,14 @@ def set_reference(path: Path, image_path: Path, *, backend: str = "openvino", th
     _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     files: dict[str, bytes | Path] = {name: bundle.path / name for name in bundle.manifest.files}
     files |= {**changed, REFERENCE_PICTURE: encoded.tobytes(), GOLDEN_FILE: save(to_tensors(golden))}
+    current = read_current(bundle)
     manifest = dataclasses.replace(
-        bundle.manifest,
-        thresholds={name: _carry_over(one) for name, one in bundle.manifest.thresholds.items()},
+        current,
+        thresholds={name: _carry_over(one) for name, one in current.thresholds.items()},
         reference={"source": image_path.name, "rule": "chosen by hand (ndp-rt set-reference)"},
-        golden={**bundle.manifest.golden, "made_by": GOLDEN_BY},
-        parity={**bundle.manifest.parity, "note": "measured at export, with the reference of then"},
-        provenance=_add_command(bundle.manifest.provenance, path, image_path),
+        golden={**current.golden, "made_by": GOLDEN_BY},
+        parity={**current.parity, "note": "measured at export, with the reference of then"},
+        provenance=_add_command(current.provenance, path, image_path),
     )
     return write_bundle(bundle.path, manifest_without_files=manifest, files=files, overwrite=True)
 

@@ -3,17 +3,19 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from ndp_rt import Inspector, open_bundle
-from ndp_rt.changes import CARRIED_OVER, set_reference
+from ndp_rt import Inspector, changes, open_bundle
+from ndp_rt.changes import CARRIED_OVER, set_reference, set_threshold
 from ndp_rt.cli import main
 from ndp_rt.demo import BUNDLE
 from ndp_rt.errors import EngineError, ImageFileError, NdpRtError, StorageError
 from ndp_rt.imaging import preprocess
+from ndp_rt.specs import ThresholdSpec
 from tests.conftest import TORCH_REMEDY, is_installed
 from tests.tolerances import assert_close
 
@@ -126,6 +128,49 @@ def test_thresholds_lose_their_promise_until_they_are_calibrated(
     assert main(arguments) == 0
     assert open_bundle(bundle).threshold("fp32").source == "calibrated"
     assert "fp32: threshold" in capsys.readouterr().out
+
+
+def test_a_threshold_that_another_process_sets_meanwhile_is_kept(
+    bundle: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_bundle(bundle)
+    set_threshold(opened, "bf16", ThresholdSpec(value=0.25, source="manual"))
+    set_threshold(opened, "fp32", ThresholdSpec(value=0.75, source="manual"))  # `opened` knows nothing of the first
+    assert open_bundle(bundle).threshold("bf16").value == 0.25
+    recompute = changes.recompute_golden
+
+    def recompute_slowly(*arguments: Any) -> Any:
+        set_threshold(open_bundle(bundle), "fp32", ThresholdSpec(value=0.5, source="manual"))
+        return recompute(*arguments)
+
+    monkeypatch.setattr(changes, "recompute_golden", recompute_slowly)
+    assert set_reference(bundle, photograph, threads=1).threshold("fp32").value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--calibrate", "good", "--false-alarm-rate", "2"], "false-alarm rate is 2.0"),
+        (["--calibrate", "good", "--precision", "fp8"], "precision is 'fp8'"),
+        (["--calibrate", "nowhere"], "nowhere does not exist"),
+        (["--false-alarm-rate", "0.1"], "goes with --calibrate"),
+    ],
+)
+def test_options_are_checked_before_the_reference_is_changed(
+    bundle: Path,
+    photograph: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(photograph.parent)
+    (photograph.parent / "good").mkdir()
+    shutil.copy(photograph, photograph.parent / "good")
+    before = (bundle / "manifest.json").read_bytes()
+    assert main(["set-reference", str(bundle), str(photograph), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert (bundle / "manifest.json").read_bytes() == before
 
 
 def test_a_change_that_fails_leaves_the_bundle_as_it_was(

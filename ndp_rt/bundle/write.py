@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, encode_manifest
+from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, encode_manifest, read_manifest
 from ndp_rt.bundle.open import Bundle, is_plain_name, open_bundle
-from ndp_rt.errors import InputError, StorageError
+from ndp_rt.errors import BundleError, InputError, StorageError
 from ndp_rt.specs import BundleManifest, FileSpec
 
 BUNDLE_SUFFIX = ".ndp"
@@ -79,6 +79,7 @@ def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
 
     Raises:
         InputError: another field.
+        BundleError: the bundle was replaced since it was opened: what is to be written is not about these files.
         StorageError: no space, no permission; the manifest stays as it was.
     """
     refused = sorted(set(changes) - CHANGEABLE)
@@ -87,7 +88,7 @@ def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
             f"manifest fields {', '.join(refused)} cannot be changed alone; {', '.join(sorted(CHANGEABLE))} can. "
             "Write the bundle anew."
         )
-    manifest = dataclasses.replace(bundle.manifest, **changes)
+    manifest = dataclasses.replace(read_current(bundle), **changes)
     content = encode_manifest(manifest)
     temporary = bundle.path / f"{TEMPORARY_PREFIX}{os.getpid()}"
     try:
@@ -101,6 +102,18 @@ def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
             temporary.unlink(missing_ok=True)
         raise _storage_error(bundle.path / MANIFEST_FILE, error) from error
     return dataclasses.replace(bundle, manifest=manifest)
+
+
+def read_current(bundle: Bundle) -> BundleManifest:
+    """Return the manifest as it is by now: another process may have changed a threshold since the bundle was opened.
+
+    Raises:
+        BundleError: the files are others; what was worked out is not about them.
+    """
+    current = read_manifest(bundle.path)
+    if current.files != bundle.manifest.files:
+        raise BundleError(f"{bundle.path}: was changed by another process since it was opened. Run the command again.")
+    return current
 
 
 def sync_folder(folder: Path) -> None:

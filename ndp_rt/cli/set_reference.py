@@ -27,14 +27,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Change the reference and, where asked, calibrate."""
     from ndp_rt.bundle.open import open_bundle
+    from ndp_rt.calibration import check_rate
     from ndp_rt.changes import set_reference, set_threshold
     from ndp_rt.cli.engine_arguments import log_to_stderr
     from ndp_rt.cli.set_threshold import calibrate_from, describe
+    from ndp_rt.engines.request import EngineRequest
+    from ndp_rt.errors import InputError
     from ndp_rt.image_paths import list_images
 
     log_to_stderr()
-    if args.calibrate is not None:
-        list_images(args.calibrate)  # complains before anything is changed
+    if args.calibrate is not None:  # complains before anything is changed
+        list_images(args.calibrate)
+        check_rate(args.false_alarm_rate)
+        EngineRequest(backend=args.backend, precision=args.precision)
+    elif args.false_alarm_rate is not None:
+        raise InputError("--false-alarm-rate goes with --calibrate, which was not given.")
     set_reference(args.bundle, args.image, backend=args.backend, threads=args.threads)
     print(f"{args.bundle}: the reference is now {args.image}")
     if args.calibrate is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ndp_rt.bundle import Bundle, open_bundle, update_manifest, write, write_bundle
-from ndp_rt.errors import InputError, StorageError
+from ndp_rt.errors import BundleError, InputError, StorageError
 from ndp_rt.specs import ThresholdSpec
 from tests.tiny_bundle import make_tiny_bundle
 
@@ -123,6 +123,20 @@ def test_changing_the_manifest_is_one_step(bundle: Bundle, monkeypatch: pytest.M
     with pytest.raises(StorageError, match="No space left"):
         update_manifest(bundle, thresholds={})
     assert open_bundle(bundle.path).manifest == changed.manifest
+
+
+def test_a_manifest_is_not_written_over_other_files(bundle: Bundle, tmp_path: Path) -> None:
+    """Scoring images for a threshold takes minutes, in which the reference may be changed."""
+    other = make_tiny_bundle(tmp_path / "other.ndp", seed=1)
+    write_bundle(
+        bundle.path,
+        manifest_without_files=dataclasses.replace(other.manifest, files={}),
+        files={file: other.path / file for file in other.manifest.files},
+        overwrite=True,
+    )
+    with pytest.raises(BundleError, match="changed by another process since it was opened"):
+        update_manifest(bundle, thresholds={})
+    assert open_bundle(bundle.path).fingerprint == other.fingerprint
 
 
 def test_only_what_stands_alone_can_be_changed(bundle: Bundle) -> None:

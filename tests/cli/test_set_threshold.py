@@ -79,6 +79,14 @@ def test_refuses_what_makes_no_sense(
     assert (bundle / "manifest.json").read_bytes() == before
 
 
+def test_a_wrong_rate_is_refused_before_images_are_scored(
+    bundle: Path, good_images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Inspector, "inspect", None)
+    assert main(["set-threshold", str(bundle), "--calibrate", str(good_images), "--false-alarm-rate", "1"]) == 1
+    assert "false-alarm rate is 1.0" in capsys.readouterr().err
+
+
 def test_an_unreadable_good_image_stops_the_calibration(
     bundle: Path, good_images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
