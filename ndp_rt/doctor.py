@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from ndp_rt.config import find_cache_dir
 from ndp_rt.device import find_cpu, find_driver_version, find_gpus
 from ndp_rt.engines.built import list_built_batches
 from ndp_rt.engines.registry import ALL_BACKENDS, find_plan_stages
-from ndp_rt.errors import NdpRtError
+from ndp_rt.errors import NdpRtError, StorageError
 from ndp_rt.plan.gpu_memory import estimate_memory
 
 FOUND, MISSING = "found", "missing"
@@ -110,13 +111,21 @@ def _find_version(name: str) -> str | None:
 
 def _examine_cache() -> Finding:
     """Look at the folder of the engines without making it."""
-    folder = find_cache_dir()
-    existing = next((one for one in (folder, *folder.parents) if one.exists()), Path("/"))
     remedy = "set NDP_RT_CACHE to a folder that you may write to"
-    if not os.access(existing, os.W_OK):
-        detail = f"{folder} (not writable)"
+
+    def lack(detail: str) -> Finding:
         return Finding(topic="cache", name="engine cache", state=MISSING, detail=detail, remedy=remedy)
-    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+
+    try:
+        folder = find_cache_dir()
+    except StorageError as error:
+        return lack(str(error))
+    existing = next((one for one in (folder, *folder.parents) if os.path.exists(one)), Path("/"))
+    if not existing.is_dir():
+        return lack(f"{folder} ({existing} is a file)")
+    if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
+        return lack(f"{folder} (not writable)")
+    used = sum(_measure(path) for path in folder.rglob("*")) if folder.is_dir() else 0
     free = shutil.disk_usage(existing).free
     return Finding(
         topic="cache",
@@ -125,6 +134,15 @@ def _examine_cache() -> Finding:
         detail=f"{folder}, {used / 2**20:.0f} MiB used, {free / 2**30:.1f} GiB free",
         remedy=f"little space: free some, or {remedy}" if free < CROWDED_BYTES else "",
     )
+
+
+def _measure(path: Path) -> int:
+    """Return a file's size in bytes; 0 for a folder, and for what a builder removes meanwhile."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def examine_bundle(path: Path) -> list[Finding]:

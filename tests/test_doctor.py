@@ -7,7 +7,7 @@ import pytest
 
 from ndp_rt import Inspector
 from ndp_rt.cli import main
-from ndp_rt.doctor import FOUND, MISSING, examine_bundle, examine_machine
+from ndp_rt.doctor import FOUND, MISSING, Finding, examine_bundle, examine_machine
 from ndp_rt.engines.registry import ALL_BACKENDS
 
 
@@ -53,3 +53,29 @@ def test_looking_makes_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path / "not" / "there"))
     examine_machine()
     assert not (tmp_path / "not").exists()
+
+
+def find_cache_finding() -> Finding:
+    return next(finding for finding in examine_machine() if finding.topic == "cache")
+
+
+def test_a_cache_that_cannot_be_is_missing_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path / "file" / "cache"))
+    assert find_cache_finding().state == MISSING and "is a file" in find_cache_finding().detail
+    for name in ("NDP_RT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def find_no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", find_no_home)
+    assert find_cache_finding().state == MISSING and "NDP_RT_CACHE" in find_cache_finding().remedy
+
+
+def test_files_that_go_while_the_cache_is_measured_do_no_harm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
+    (tmp_path / "blob").write_bytes(b"x" * 2**20)
+    gone = tmp_path / "gone"
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: iter([gone, tmp_path / "blob"]))
+    assert "1 MiB used" in find_cache_finding().detail

@@ -1,6 +1,7 @@
 """Which of a bundle's engines are in the cache, by name alone: nothing is read and no backend is imported."""
 
 import hashlib
+import os
 import re
 
 from ndp_rt.bundle.open import Bundle
@@ -21,7 +22,10 @@ def list_built_batches(
     engines_dir = find_engines_dir(None)
     first = EngineRequest(backend=backend, precision=precision, plan=plan).make_keys(bundle)[0]
     pattern = re.compile(re.escape(first.family.rpartition("-b")[0]) + r"-b(\d+)-")
-    names = [path.name for path in engines_dir.iterdir()] if engines_dir.is_dir() else []
+    try:
+        names = os.listdir(engines_dir)
+    except OSError:  # no cache yet, or one that may not be read: none of its engines can be used
+        names = []
     found = {int(match.group(1)) for match in map(pattern.match, names) if match}
     return [size for size in sorted(found) if _is_built(bundle, plan, backend, precision, size, set(names))]
 

@@ -127,7 +127,7 @@ def find_entry(key: EngineKey, engines_dir: Path, rebuild_command: str) -> Engin
         EngineError: it is there but was cut short or changed; the message names `rebuild_command`.
     """
     folder = engines_dir / key.folder_name
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path's, False in a cache that may not be read; building then says so
         return None
     try:
         document = json.loads((folder / ENGINE_FILE).read_text(encoding="utf-8"))

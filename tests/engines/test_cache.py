@@ -1,5 +1,6 @@
 """No engine is used that is not exactly what was written, however its builder ended."""
 
+import errno
 import json
 import os
 import shutil
@@ -10,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ndp_rt.bundle import Bundle
 from ndp_rt.engines import cache as cache_module
 from ndp_rt.engines.build import build_engine, find_engine, load_engine
+from ndp_rt.engines.built import list_built_batches
 from ndp_rt.engines.cache import find_engines_dir, lock_builds
 from ndp_rt.errors import EngineError
 from tests.engines.test_build import make_job
@@ -103,6 +106,26 @@ def test_publishing_without_an_exchanging_rename_replaces_too(
     cut_blob(find_folder(cache))
     cache_module.publish(copied, record.entries[0].key, find_engines_dir(cache))
     assert find_engine(bundle, cache_dir=cache) is not None and not copied.exists()
+
+
+def test_a_cache_that_may_not_be_read_holds_no_engines(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "engines").mkdir()
+
+    def deny(function: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(path: Any, *arguments: Any, **settings: Any) -> Any:
+            if str(path).startswith(str(tmp_path)):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path, *arguments, **settings)
+
+        return ask
+
+    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
+    for name in ("stat", "listdir", "scandir"):  # as of a folder of mode 000, which root may read all the same
+        monkeypatch.setattr(os, name, deny(getattr(os, name)))
+    assert find_engine(bundle, cache_dir=tmp_path) is None
+    assert list_built_batches(bundle) == []
 
 
 def start_worker(bundle: Bundle, cache: Path) -> "subprocess.Popen[str]":
