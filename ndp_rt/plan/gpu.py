@@ -75,6 +75,9 @@ class GpuPlan:
                 self.stream = device.cupy.cuda.Stream(non_blocking=True)
                 branch_count = len(list_repaired()) - 1 if features is not None else 0
                 self._branches = [device.cupy.cuda.Stream(non_blocking=True) for _ in range(branch_count)]
+                # Made once: nothing is created or destroyed while a stream captures.
+                self._fork = device.cupy.cuda.Event(disable_timing=True)
+                self._joins = [device.cupy.cuda.Event(disable_timing=True) for _ in range(branch_count)]
                 if features is not None:
                     spec = self._engines[self.batch_sizes[0]]["encoder"].outputs
                     self.reference = DeviceReference(device, kernels, spec, self.stream)
@@ -293,13 +296,15 @@ class GpuPlan:
             wave[0].enqueue(self.stream)
             return
         with translate_errors("forking the plan's stream"):
-            start = self.stream.record()
-            for branch in self._branches[: len(wave) - 1]:
-                branch.wait_event(start)
-            for step, stream in zip(wave, (self.stream, *self._branches), strict=False):
+            self._fork.record(self.stream)
+            branches = self._branches[: len(wave) - 1]
+            for branch in branches:
+                branch.wait_event(self._fork)
+            for step, stream in zip(wave, (self.stream, *branches), strict=True):
                 step.enqueue(stream)
-            for branch in self._branches[: len(wave) - 1]:
-                self.stream.wait_event(branch.record())
+            for branch, join in zip(branches, self._joins, strict=False):
+                join.record(branch)
+                self.stream.wait_event(join)
 
     def _download(self, sized: SizedPlan, name: str) -> FloatArray:
         """Wait for the stream and return a tensor as float32 on the host."""
