@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.config import MAX_IMAGE_PX
+from ndp_rt.config import MAX_IMAGE_PX, ImageLimits
 from ndp_rt.errors import InputError
 
 Image = NDArray[Any]  # uint8 or uint16, [h, w], [h, w, 1], [h, w, 3] or, with "drop-alpha", [h, w, 4]
@@ -76,3 +76,17 @@ def check_image(image: object, channels: str = "rgb") -> Image:
         raise InputError(f"image is {type(image).__name__}; a NumPy array, {TAKEN}. Read files with read_image().")
     check_kind(image.dtype, image.shape, channels)
     return image
+
+
+def check_whole_size(height_px: int, width_px: int) -> None:
+    """Check that an image is small enough to be resized whole.
+
+    Raises:
+        InputError: it is not.
+    """
+    limits = ImageLimits()
+    if max(height_px, width_px) > limits.max_side_px or height_px * width_px > limits.max_image_px:
+        raise InputError(
+            f"image is {height_px} x {width_px} pixels; up to {limits.max_side_px} a side and "
+            f"{limits.max_image_px} in all are taken, for they are resized whole. Use inspect_large(), or cut it."
+        )

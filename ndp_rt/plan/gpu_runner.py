@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.config import ImageLimits
 from ndp_rt.cuda.driver import CudaDevice, tolerate_errors, translate_errors
 from ndp_rt.cuda.foreign import ForeignImage, order_after_producer, take_image
 from ndp_rt.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.decision import not_finite
 from ndp_rt.engines.half_types import HELD_AS, widen
-from ndp_rt.errors import ClosedError, InputError
-from ndp_rt.image_checks import Image, check_image
+from ndp_rt.errors import ClosedError
+from ndp_rt.image_checks import Image, check_image, check_whole_size
 from ndp_rt.kernels import launch
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.plan.gpu import GpuPlan
@@ -105,7 +104,6 @@ class GpuRunner:
         self._device = plan.device
         self._kernels = kernels
         self._channels = channels
-        self._limits = ImageLimits()
         self._lock = threading.Lock()  # of the plan's stream: one batch is put on it at a time
         self._slots: list[GpuSlot] = []
         self._free_slots: list[GpuSlot] = []
@@ -128,12 +126,7 @@ class GpuRunner:
         if isinstance(image, np.ndarray) or len(getattr(image, "shape", ())) < 2:
             check_image(image, self._channels)
         height_px, width_px = (int(side) for side in image.shape[:2])  # `start` looks at the rest of a device's array
-        limits = self._limits
-        if max(height_px, width_px) > limits.max_side_px or height_px * width_px > limits.max_image_px:
-            raise InputError(
-                f"image is {height_px} x {width_px} pixels; up to {limits.max_side_px} a side and "
-                f"{limits.max_image_px} in all are taken, for they are resized whole. Use inspect_large(), or cut it."
-            )
+        check_whole_size(height_px, width_px)
         return height_px, width_px
 
     def make_slot(self) -> GpuSlot:

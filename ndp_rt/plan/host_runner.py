@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.config import ImageLimits
-from ndp_rt.errors import ClosedError, InputError
-from ndp_rt.image_checks import Image, check_image
+from ndp_rt.errors import ClosedError
+from ndp_rt.image_checks import Image, check_image, check_whole_size
 from ndp_rt.imaging import Preprocessor
 from ndp_rt.plan.base import Plan
 from ndp_rt.plan.reference_image import make_reference_file, read_features, round_to_picture
@@ -60,7 +59,6 @@ class HostRunner:
         self._plan: Plan | None = plan
         self._plan_lock = threading.Lock()
         self._channels = channels
-        self._limits = ImageLimits()
         self.batch_sizes = plan.batch_sizes
         self.stage_names = plan.stage_names
 
@@ -71,12 +69,7 @@ class HostRunner:
     def check_image(self, image: Image) -> tuple[int, int]:
         check_image(image, self._channels)
         height_px, width_px = image.shape[:2]
-        limits = self._limits
-        if max(height_px, width_px) > limits.max_side_px or height_px * width_px > limits.max_image_px:
-            raise InputError(
-                f"image is {height_px} x {width_px} pixels; up to {limits.max_side_px} a side and "
-                f"{limits.max_image_px} in all are taken, for they are resized whole. Use inspect_large(), or cut it."
-            )
+        check_whole_size(height_px, width_px)
         return height_px, width_px
 
     def make_slot(self) -> HostSlot:
