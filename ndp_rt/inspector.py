@@ -145,9 +145,11 @@ class Inspector:
         Each result's engine time is its share of its batch.
 
         Args:
-            images: as for `inspect`; sizes may differ. None: an empty list comes back.
+            images: as for `inspect`; sizes may differ. An empty list gives one.
             keep_reconstruction: also return the network's reconstructions.
         """
+        if not hasattr(images, "__len__"):
+            raise InputError(f"images is {type(images).__name__}; a list of images is taken. stream() takes iterators.")
         with self._lock:
             lane = self._open_lane()
             for index, image in enumerate(images):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.cuda.driver import parse_device
 from ndp_rt.errors import InputError
+from ndp_rt.specs import PRECISIONS
 
 CPU = "cpu"
 
@@ -31,6 +32,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.device != CPU:
             parse_device(self.device)
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is '{self.precision}'; one of {', '.join(PRECISIONS)} is taken.")
         if self.threshold is not None and math.isnan(self.threshold):
             raise InputError("threshold is nan; a number is taken, or None for the bundle's own.")
         if self.mm_per_pixel is not None and not 0.0 < self.mm_per_pixel < math.inf:

@@ -132,6 +132,11 @@ def test_a_batch_that_is_not_filled_is_padded(tiny_bundle: Path, one: Inspector,
     assert_close(single.anomaly_map, batch[0].anomaly_map, "map", "float32")
 
 
+def test_batch_takes_no_iterator(one: Inspector) -> None:
+    with pytest.raises(InputError, match=r"images is list_iterator; a list of images is taken\. stream\(\)"):
+        one.inspect_batch(iter([]))
+
+
 def test_batch_names_the_image_that_it_refuses(one: Inspector, rng: np.random.Generator) -> None:
     with pytest.raises(InputError, match=r"image 1 of the batch: image is float64"):
         one.inspect_batch([draw_image(rng, 8, 8), np.zeros((8, 8))])
@@ -337,7 +342,8 @@ def test_refuses_settings_that_make_no_sense(tiny_bundle: Path) -> None:
         ({"device": "gpu"}, InputError, "device is 'gpu'"),
         ({"backend": "caffe"}, InputError, "openvino"),
         ({"plan": "both"}, InputError, "fused"),
-        ({"precision": "fp8"}, InputError, "has no threshold for fp8"),
+        ({"precision": "fp8"}, InputError, "precision is 'fp8'; one of fp32, .* is taken"),
+        ({"precision": "int8"}, InputError, "has no threshold for int8"),
         ({"precision": "fp8", "threshold": 0.5}, InputError, "precision is 'fp8'"),
         ({"threads": 0}, InputError, "threads is 0"),
         ({"threshold": float("nan")}, InputError, "threshold is nan"),

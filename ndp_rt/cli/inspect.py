@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import math
 import os
 import sys
 from collections import deque
@@ -47,11 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlays", action="store_true", help="also a picture per image in OUT/overlays")
     parser.add_argument("--maps", action="store_true", help="also the float32 map per image in OUT/maps (.npy)")
     parser.add_argument("--mm-per-pixel", metavar="X", type=float, help="also state defects in millimetres")
-    parser.add_argument("--threshold", metavar="T", type=float, help="instead of the bundle's threshold")
+    parser.add_argument("--threshold", metavar="T", type=parse_number, help="instead of the bundle's threshold")
     parser.add_argument("--batch", metavar="N", type=int, default=1, help="images per run of the engine (default: 1)")
     parser.add_argument("--tiles", action="store_true", help="inspect in tiles of the network's size, without resizing")
     parser.add_argument("--overwrite", action="store_true", help="replace results of an earlier run in OUT")
     add_engine_arguments(parser)
+
+
+def parse_number(text: str) -> float:
+    """Read a number that a table can hold: JSON has none that is not finite."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r}: a finite number is taken")
+    return number
 
 
 @dataclass(kw_only=True)

@@ -108,6 +108,15 @@ def test_exits_with_3_and_lists_defects_in_millimetres(tiny_bundle: Path, photog
     assert (defect["width_mm"], defect["area_mm2"]) == (40.0, 80 * 70 / 4)
 
 
+@pytest.mark.parametrize("threshold", ["inf", "-inf", "nan", "high"])
+def test_a_threshold_that_no_table_holds_is_wrong_usage(
+    tiny_bundle: Path, photographs: Path, tmp_path: Path, threshold: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", str(tiny_bundle), str(photographs), "-o", str(tmp_path / "out"), f"--threshold={threshold}"])
+    assert end.value.code == 2 and "a finite number is taken" in capsys.readouterr().err
+
+
 def test_files_of_the_same_name_get_pictures_of_their_own(tiny_bundle: Path, photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["inspect", str(tiny_bundle), str(photographs), "-o", str(out), "--overlays", "--maps"]) == 0
