@@ -1,8 +1,8 @@
 """Exact rewrites of NDP-Net: each gives the same numbers, up to the order of float32 sums, for less work.
 
 Every rewrite is a function of its own with a test that holds it equal to what it replaces; `ndp_rt.export.stages`
-applies them all. Measured in OpenVINO f32 against the plain export by `bench/speed.py`; what each one brings, and
-what was tried and left out, is in `bench/results/speed.md`.
+applies them all. What they bring together in OpenVINO f32, against the plain export, is measured by `bench/speed.py`
+and recorded in `bench/results/speed.jsonl`.
 """
 
 import copy

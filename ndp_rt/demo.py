@@ -3,7 +3,7 @@
 import base64
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,15 +54,12 @@ def list_demo_images(folder: Path) -> list[tuple[Path, str]]:
     return good + defects
 
 
-def inspect_images(
-    inspector: Inspector, images: Sequence[tuple[Path, str]], on_image: Callable[[Inspected], None]
-) -> list[Inspected]:
+def inspect_images(inspector: Inspector, images: Sequence[tuple[Path, str]]) -> list[Inspected]:
     """Inspect photographs; the first is inspected once more before, so that its time is no start-up time.
 
     Args:
         inspector: open.
         images: paths and kinds.
-        on_image: called after each.
     """
     done = []
     white_level = inspector.bundle.manifest.input.white_level_16bit
@@ -71,9 +68,7 @@ def inspect_images(
         image = read_image(path)
         result = inspector.inspect(image, keep_reconstruction=True)
         picture = draw_overlay(image, result, path.name, white_level_16bit=white_level)
-        one = Inspected(path=path, kind=kind, result=result, picture=picture)
-        on_image(one)
-        done.append(one)
+        done.append(Inspected(path=path, kind=kind, result=result, picture=picture))
     return done
 
 
@@ -180,7 +175,7 @@ def draw_scores(inspected: Sequence[Inspected]) -> str:
 
 
 def choose_ticks(top: float) -> list[float]:
-    """Return three to seven round values from 0 up to `top`."""
+    """Return three to ten round values from 0 up to `top`."""
     step = 10.0 ** np.floor(np.log10(top))
     while top / step < 3:
         step /= 2

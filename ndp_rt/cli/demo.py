@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     images = list_demo_images(args.images or IMAGES)
     with Inspector.open(args.bundle or BUNDLE, batches=(1,), threads=args.threads) as inspector:
-        inspected = inspect_images(inspector, images, lambda one: None)
+        inspected = inspect_images(inspector, images)
         engine = f"OpenVINO, fp32, fused plan, on {find_cpu().model_name}"
         write_overlays(inspected, args.out)
         page = write_page(inspected, inspector.bundle, engine, args.out)
