@@ -10,7 +10,9 @@ from ndp_rt.errors import MissingExtraError
 DESCRIPTION = """\
 Train NDP-Net on photographs of a good surface, without a single photograph of a defect.
 DATA is a folder of good images, or a category in MVTec AD's layout (DATA/train/good; DATA/validation/good, where it is
-there, becomes the calibration slice). Ctrl-C leaves a checkpoint; --resume goes on from it to the same weights.
+there, becomes the calibration slice). Images are grey, RGB or RGBA, of 8 or 16 bits, and may differ in size: alpha is
+dropped, the whole range becomes 0 to 1, and each is resized to --size whatever its aspect, as in inspection.
+Ctrl-C leaves a checkpoint; --resume goes on from it to the same weights.
 """
 
 
