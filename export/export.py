@@ -18,8 +18,8 @@ from torch import nn
 from ndp_rt.bundle import Bundle, write_bundle
 from ndp_rt.bundle.open import GOLDEN_FILE, REFERENCE_FILE
 from ndp_rt.bundle.reference import LEVELS, find_reference_data
-from ndp_rt.bundle.write import BUNDLE_SUFFIX
-from ndp_rt.errors import EngineError, InputError, StorageError
+from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target
+from ndp_rt.errors import EngineError, InputError
 from ndp_rt.export import golden
 from ndp_rt.export.calibrate import calibrate
 from ndp_rt.export.onnx_graphs import duplicate_shared_biases, store_as_half, trace_stage
@@ -97,8 +97,7 @@ def export_run(
     target = Path(bundle_path).absolute()
     if target.suffix != BUNDLE_SUFFIX:
         raise InputError(f"bundle path is {target}; a name that ends in {BUNDLE_SUFFIX} is taken.")
-    if target.exists() and not settings.overwrite:
-        raise StorageError(f"{target}: exists already. Choose another name, or give --overwrite.")
+    check_target(target, settings.overwrite)  # before minutes of work, not after
     run = load_run(Path(run_path))
     say("tracing the graphs")
     stages = build_stages(run.model, rewrite=settings.rewrite, weights=settings.weights)

@@ -128,7 +128,8 @@ def set_reference(path: Path, image_path: Path, *, backend: str = "openvino", th
         parity={**current.parity, "note": "measured at export, with the reference of then"},
         provenance=_add_command(current.provenance, path, image_path),
     )
-    return write_bundle(bundle.path, manifest_without_files=manifest, files=files, overwrite=True)
+    place = bundle.path.resolve()  # behind a link, the bundle itself
+    return write_bundle(place, manifest_without_files=manifest, files=files, overwrite=True)
 
 
 def recompute_golden(golden: Golden, plan: Plan) -> Golden:

@@ -97,6 +97,14 @@ def test_the_changed_bundle_is_whole_and_says_what_happened(bundle: Path, photog
     assert [path.name for path in bundle.parent.iterdir() if path.suffix == ".ndp"] == ["copy.ndp"]
 
 
+def test_a_bundle_behind_a_link_is_changed_in_its_place(bundle: Path, photograph: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.ndp"
+    link.symlink_to(bundle)
+    before = open_bundle(bundle).fingerprint
+    set_reference(link, photograph, threads=1)
+    assert link.is_symlink() and open_bundle(bundle).fingerprint != before
+
+
 def test_the_reference_picture_is_what_the_features_are_made_of(bundle: Path, photograph: Path) -> None:
     after = set_reference(bundle, photograph, threads=1)
     contract = after.manifest.input

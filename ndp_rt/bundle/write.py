@@ -49,8 +49,7 @@ def write_bundle(
     for name in files:
         if not is_plain_name(name) or name == MANIFEST_FILE:
             raise InputError(f"a bundle's file is named {name!r}; plain names, not {MANIFEST_FILE}, are taken.")
-    if target.exists():
-        _check_replaceable(target, overwrite)
+    check_target(target, overwrite)
     folder: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -135,10 +134,16 @@ def exchange(first: Path, second: Path) -> bool:
     return bool(rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0)
 
 
-def _check_replaceable(target: Path, overwrite: bool) -> None:
-    """Refuse to replace what is no bundle, and a bundle unless asked to."""
+def check_target(target: Path, overwrite: bool) -> None:
+    """Check that a bundle may be written to `target`, without changing anything.
+
+    Raises:
+        StorageError: a bundle is there and `overwrite` is False, or something that is none.
+    """
+    if not os.path.lexists(target):
+        return
     if not overwrite:
-        raise StorageError(f"{target}: exists already. Choose another name, or ask to overwrite it.")
+        raise StorageError(f"{target}: exists already. Choose another name, or overwrite it (--overwrite).")
     if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST_FILE).is_file()):
         raise StorageError(f"{target}: is no bundle, so it is not overwritten. Remove it, or choose another name.")
 

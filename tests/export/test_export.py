@@ -197,6 +197,16 @@ def test_settings_out_of_range_are_refused(settings):
         ExportSettings(**settings)
 
 
+def test_what_is_no_bundle_is_refused_before_the_work(run_path, tmp_path):
+    target = tmp_path / "photos.ndp"
+    target.mkdir()
+    (target / "holiday.jpg").write_text("precious")
+    lines = []
+    with pytest.raises(StorageError, match="is no bundle, so it is not overwritten"):
+        export_run(run_path, target, ExportSettings(overwrite=True), progress=lines.append)
+    assert lines == []
+
+
 def test_command_prints_size_parity_and_thresholds(run_path, tmp_path, capsys):
     path = tmp_path / "surface.ndp"
     assert main(["export", str(run_path), "-o", str(path), "--weights", "fp16", "--false-alarm-rate", "0.01"]) == 0
