@@ -44,5 +44,5 @@ gpu-check:
 .venv/.test: .venv/.base tests/install_torch.py
 	@echo 'Installing what the tests need into .venv'
 	@$(PIP) -e '.[test]'
-	@$(BIN)/python tests/install_torch.py
+	@PYTHONWARNINGS=ignore $(BIN)/python tests/install_torch.py
 	@touch $@
