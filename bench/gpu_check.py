@@ -6,10 +6,8 @@ PyTorch are enough; where the onnx package is missing, the typed stages are made
 
 import argparse
 import dataclasses
-import importlib.util
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.bench.gpu_tests import SANITIZER_TOOLS, has_failed, run_sanitizer, run_tests
 from ndp_rt.bench.gpu_timing import Latency, time_batches, time_launches, time_steps, time_stream
 from ndp_rt.bench.record import Record, start_record, write_record
 from ndp_rt.bundle.open import Bundle, open_bundle
@@ -81,6 +80,7 @@ def check(args: argparse.Namespace, words: str) -> int:
     record = start_record(FORMAT, FORMAT_VERSION, f"python -m ndp_rt.bench.gpu_check {words}")
     record["gpu"] = describe_gpu(device)
     record["tests"] = {} if args.no_tests else run_tests()
+    record["sanitizer"] = run_sanitizer(args.sanitize)
     bundle = open_bundle(args.bundle)
     record["bundle"] = {
         "name": bundle.manifest.name,
@@ -99,8 +99,8 @@ def check(args: argparse.Namespace, words: str) -> int:
     write_record(record, out)
     print_table(record)
     print(f"record: {out}")
-    failed = record["tests"].get("exit_code", 0) not in (0, 5) or record["refused"] or not candidates
-    return 1 if failed else 0
+    has_failures = any(map(has_failed, (record["tests"], *record["sanitizer"].values())))
+    return 1 if has_failures or record["refused"] or not candidates else 0
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -118,8 +118,23 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=200, help="batches timed for each size; default: %(default)s")
     parser.add_argument("--soak", type=int, default=2000, help="inspections between two looks at the memory")
     parser.add_argument("--no-tests", action="store_true", help="measure only")
+    parser.add_argument(
+        "--sanitize",
+        type=parse_tools,
+        default=(),
+        metavar="TOOL,...",
+        help=f"also run the kernels' tests under compute-sanitizer: {', '.join(SANITIZER_TOOLS)}",
+    )
     parser.add_argument("--out", type=Path, help="the record; default: bench/results/DATE-GPU.json")
     return parser.parse_args(arguments)
+
+
+def parse_tools(text: str) -> tuple[str, ...]:
+    """Read names of compute-sanitizer's tools."""
+    tools = tuple(text.split(","))
+    if not set(tools) <= set(SANITIZER_TOOLS):
+        raise argparse.ArgumentTypeError(f"{text!r}: some of {', '.join(SANITIZER_TOOLS)} are taken")
+    return tools
 
 
 def describe_gpu(device: CudaDevice) -> Record:
@@ -136,18 +151,6 @@ def describe_gpu(device: CudaDevice) -> Record:
         "runtime_cuda": int(runtime.runtimeGetVersion()),
         **{name: backend.find().version for name, backend in DEVICE_BACKENDS.items()},
     }
-
-
-def run_tests() -> Record:
-    """Run the tests marked `gpu` and `tensorrt`, if pytest is installed, and return how they ended."""
-    if importlib.util.find_spec("pytest") is None:
-        print("pytest is not installed: the tests are left out")
-        return {"left_out": "pytest is not installed"}
-    command = [sys.executable, "-m", "pytest", "-m", "gpu or tensorrt"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    print(done.stdout)
-    last = [line for line in done.stdout.splitlines() if re.search(r"\d+ (passed|failed|skipped|deselected)", line)]
-    return {"command": shlex.join(command[1:]), "exit_code": done.returncode, "outcome": last[-1] if last else ""}
 
 
 def open_candidates(bundle: Bundle, args: argparse.Namespace, refused: dict[str, str]) -> list[Candidate]:
@@ -292,7 +295,8 @@ def print_table(record: Record) -> None:
         print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for name, reason in record["refused"].items():
         print(f"{name}: refused: {reason}")
-    print(f"tests: {record['tests'].get('outcome') or record['tests'].get('left_out') or 'left out'}")
+    for name, one in {"tests": record["tests"], **record["sanitizer"]}.items():
+        print(f"{name}: {one.get('outcome') or one.get('left_out') or 'left out'}")
 
 
 if __name__ == "__main__":
