@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ndp_rt.engines.base import one_line
 from ndp_rt.errors import RunError, StorageError
 
 FORMAT = "ndp-rt checkpoint 1"
@@ -92,7 +93,8 @@ def unpack_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise RunError(f"the checkpoint is of another network: {error}. Train again without --resume.") from error
+        what = one_line(error)
+        raise RunError(f"the checkpoint is of another network: {what:.200}. Train again without --resume.") from error
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -222,6 +222,7 @@ def _describe(
     golden_names: list[str],
 ) -> BundleManifest:
     document = run.document
+    reference = document.get("reference") or {}
     rewrites = REWRITES if settings.rewrite else ()
     return BundleManifest(
         name=name,
@@ -238,10 +239,7 @@ def _describe(
             for stage in stages.values()
         },
         thresholds=thresholds,
-        reference={
-            "source": document.get("reference", {}).get("name"),
-            "rule": document.get("reference", {}).get("rule"),
-        },
+        reference={"source": reference.get("name"), "rule": reference.get("rule")},
         golden={"made_by": parity.against, "images": golden_names},
         parity=parity.to_json(),
         provenance=_trace_origin(document, settings),

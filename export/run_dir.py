@@ -31,6 +31,17 @@ PROGRAM = "ndp-rt"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 FORMAT = "ndp-rt run"
 FORMAT_VERSION = 1
+# What run.json has from the start, and what is read of it.
+ENTRIES = {
+    "format_version": int,
+    "preset": str,
+    "width": int,
+    "input": dict,
+    "settings": dict,
+    "data": dict,
+    "commands": list,
+    "finished": bool,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +101,11 @@ def open_run(path: Path) -> tuple[RunDir, dict[str, Any]]:
     document = run_dir.read_json("run.json")
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise RunError(f"{path / 'run.json'} is no run's description. Give the folder that ndp-rt train wrote.")
+    damaged = [name for name, kind in ENTRIES.items() if not isinstance(document.get(name), kind)]
+    if damaged:
+        raise RunError(
+            f"{path / 'run.json'} is damaged: {', '.join(damaged)} is missing or no longer itself. Train again."
+        )
     if document["format_version"] > FORMAT_VERSION:
         raise RunError(
             f"{path} is a run of format {document['format_version']}; this version of ndp-rt reads up to "

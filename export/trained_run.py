@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ndp_rt.engines.base import one_line
 from ndp_rt.errors import ImageFileError, InputError, RunError
 from ndp_rt.export.checkpoint import load_tensors
 from ndp_rt.export.models.ndpnet import NDPNet
@@ -69,8 +70,8 @@ def load_model(path: Path, width: int, contract: InputContract) -> NDPNet:
         tensors, _ = load_tensors(path)
         model = NDPNet(width, contract.height_px, contract.width_px)
         model.load_state_dict(tensors)
-    except RuntimeError as error:  # RunError is one
-        raise RunError(f"{path} does not hold this run's weights ({error}). Train again.") from error
+    except RuntimeError as error:  # RunError is one; PyTorch's names every tensor, on a line each
+        raise RunError(f"{path} does not hold this run's weights ({one_line(error):.200}). Train again.") from error
     bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
     if bad:
         raise RunError(

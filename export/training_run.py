@@ -167,7 +167,8 @@ def _check_same(run_dir: RunDir, wanted: dict[str, Any], command: str) -> dict[s
     changed = [key for key, value in wanted["settings"].items() if found["settings"].get(key) != value]
     for key in ("data", "textures"):
         hashes = [name for name in wanted[key] if name.endswith("sha256")]
-        changed += [f"{key} files" for name in hashes if wanted[key][name] != found[key][name]]
+        then = found.get(key) or {}
+        changed += [f"{key} files" for name in hashes if wanted[key][name] != then.get(name)]
     for key, option in (("vgg", "--vgg"), ("reference_file", "--reference")):
         then, now = found.get(key, wanted[key]), wanted[key]
         if (then and then["sha256"]) != (now and now["sha256"]):

@@ -170,11 +170,24 @@ def test_a_damaged_run_is_refused(copied_run, tmp_path, name, damage):
         export_run(copied_run, tmp_path / "a.ndp")
 
 
+@pytest.mark.parametrize(
+    "name", ["format_version", "preset", "width", "input", "settings", "data", "commands", "finished"]
+)
+@pytest.mark.parametrize("value", [None, 1.5])
+def test_a_damaged_description_is_named(copied_run, tmp_path, name, value):
+    document = json.loads((copied_run / "run.json").read_text())
+    changed = {key: entry for key, entry in document.items() if key != name}
+    (copied_run / "run.json").write_text(json.dumps(changed if value is None else {**changed, name: value}))
+    with pytest.raises(RunError, match=rf"run\.json is damaged: {name} is missing or no longer itself"):
+        export_run(copied_run, tmp_path / "a.ndp")
+
+
 def test_weights_of_another_network_are_refused(copied_run, tmp_path):
     document = json.loads((copied_run / "run.json").read_text())
     (copied_run / "run.json").write_text(json.dumps({**document, "width": 6}))
-    with pytest.raises(RunError, match="does not hold this run's weights"):
+    with pytest.raises(RunError, match="does not hold this run's weights") as refusal:
         export_run(copied_run, tmp_path / "a.ndp")
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 400
 
 
 def test_a_held_out_image_that_is_gone_is_named(copied_run, tmp_path):
