@@ -115,6 +115,12 @@ def test_a_cpu_without_bf16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         OpenVinoBackend().check_precision({"Convolution": {"f32": 3}}, "bf16")
 
 
+def test_an_engine_that_is_mostly_f32_is_no_bf16_engine() -> None:
+    OpenVinoBackend().check_precision({"Convolution": {"bf16": 40, "f32": 8}, "MatMul": {"f32": 2}}, "bf16")
+    with pytest.raises(EngineError, match="Convolution 1 x bf16, Convolution 47 x f32"):
+        OpenVinoBackend().check_precision({"Convolution": {"bf16": 1, "f32": 47}}, "bf16")
+
+
 def test_unknown_precisions_are_refused_by_each_backend(tmp_path: Path) -> None:
     for backend in (BACKENDS["openvino"], BACKENDS["onnxruntime"]):
         with pytest.raises(InputError, match="precision is 'int8'"):
