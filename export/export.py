@@ -3,7 +3,8 @@
 import importlib.metadata
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +20,7 @@ from ndp_rt.bundle import Bundle, write_bundle
 from ndp_rt.bundle.open import GOLDEN_FILE, REFERENCE_FILE
 from ndp_rt.bundle.reference import LEVELS, find_reference_data
 from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target
-from ndp_rt.errors import EngineError, InputError
+from ndp_rt.errors import EngineError, InputError, NdpRtError, StorageError
 from ndp_rt.export import golden
 from ndp_rt.export.calibrate import calibrate
 from ndp_rt.export.onnx_graphs import duplicate_shared_biases, store_as_half, trace_stage
@@ -101,8 +102,7 @@ def export_run(
     run = load_run(Path(run_path))
     say("tracing the graphs")
     stages = build_stages(run.model, rewrite=settings.rewrite, weights=settings.weights)
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-export-") as name:
-        folder = Path(name)
+    with make_scratch_folder() as folder:
         reference = write_graphs(stages, folder, settings)
         say("comparing with PyTorch")
         pictures = choose_pictures(run)
@@ -129,6 +129,25 @@ def export_run(
         say(f"writing {target}")
         bundle = write_bundle(target, manifest_without_files=manifest, files=files, overwrite=settings.overwrite)
     return Export(bundle=bundle, parity=parity, thresholds=thresholds)
+
+
+@contextmanager
+def make_scratch_folder() -> Iterator[Path]:
+    """Yield a temporary folder that goes with the block.
+
+    Raises:
+        StorageError: the block could not write to it, or to another temporary one.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="ndp-rt-export-") as name:
+            yield Path(name)
+    except OSError as error:
+        if isinstance(error, NdpRtError):
+            raise
+        raise StorageError(
+            f"{tempfile.gettempdir()}: the graphs cannot be written there ({error.strerror or error}). Free some "
+            "space, or set TMPDIR to another folder."
+        ) from error
 
 
 def write_graphs(stages: Mapping[str, Stage], folder: Path, settings: ExportSettings) -> dict[str, FloatArray]:

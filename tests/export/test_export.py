@@ -1,6 +1,7 @@
 """From a run folder to a bundle: what is in it, what it promises, and what is refused."""
 
 import dataclasses
+import errno
 import json
 
 import numpy as np
@@ -137,6 +138,16 @@ def test_a_bundle_that_is_there_stays_unless_overwriting_is_asked_for(run_path, 
     with pytest.raises(StorageError, match="--overwrite"):
         export_run(run_path, path)
     assert not list(path.iterdir())
+
+
+def test_a_full_temporary_folder_is_named(run_path, tmp_path, monkeypatch):
+    def fill(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ndp_rt.export.export.write_graphs", fill)
+    with pytest.raises(StorageError, match=r"cannot be written there \(No space left on device\)\. .* set TMPDIR"):
+        export_run(run_path, tmp_path / "a.ndp")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_difference_from_pytorch_writes_nothing(run_path, tmp_path, monkeypatch):
