@@ -9,6 +9,7 @@ overwritten data under some mix of lazy and eager streams, at every run: no timi
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ class CUDARuntimeError(RuntimeError):
         self.status = status
 
 
+# Callers may be threads, and work of two of them must not run at once: emulated kernels share their fibers' stacks.
+_TURN = threading.RLock()
 INVALID_VALUE, OUT_OF_MEMORY, CAPTURE_UNSUPPORTED, CAPTURE_UNJOINED = 1, 2, 900, 904
 
 
@@ -37,18 +40,19 @@ class Operation:
 
     def complete(self) -> None:
         """Run what this has to follow, then this, if they have not run yet."""
-        pending = [self]
-        while pending:
-            node = pending[-1]
-            left = [one for one in node.follows if not one.is_done]
-            if node.is_done or not left:
-                pending.pop()
-                if not node.is_done:
-                    node.is_done = True
-                    node.run()
-                    node.follows = []
-            else:
-                pending.extend(left)
+        with _TURN:
+            pending = [self]
+            while pending:
+                node = pending[-1]
+                left = [one for one in node.follows if not one.is_done]
+                if node.is_done or not left:
+                    pending.pop()
+                    if not node.is_done:
+                        node.is_done = True
+                        node.run()
+                        node.follows = []
+                else:
+                    pending.extend(left)
 
 
 class Machine:
