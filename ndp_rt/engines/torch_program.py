@@ -66,6 +66,11 @@ class TorchProgram:
         self.steps = _mark_spent(steps, constant_slots | set(self.inputs.values()) | set(self.outputs.values()))
         del self._constants
 
+    @property
+    def constants(self) -> dict[int, torch.Tensor]:
+        """The weights, by slot."""
+        return {slot: value for slot, value in enumerate(self._values) if value is not None}
+
     def run(self, bound: Mapping[int, torch.Tensor]) -> None:
         """Put all calls on the current stream.
 
