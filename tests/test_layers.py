@@ -38,8 +38,8 @@ LADDER: tuple[frozenset[str], ...] = (
 HOMES: dict[str, tuple[str, ...]] = {
     "tensorrt": ("ndp_rt/engines/tensorrt/",),
     "openvino": ("ndp_rt/engines/openvino.py",),
-    "onnxruntime": ("ndp_rt/engines/onnxruntime.py", "ndp_rt/engines/quantised_graph.py"),
-    "cupy": ("ndp_rt/cuda/", "kernels/"),
+    "onnxruntime": ("ndp_rt/engines/onnxruntime.py", "ndp_rt/engines/quantised_graph.py", "bench/peers/"),
+    "cupy": ("ndp_rt/cuda/", "kernels/", "bench/peers/"),
     "torch": ("export/", "bench/peers/", "ndp_rt/engines/torch_"),
     "torchvision": (),
     "onnx": ("export/", "ndp_rt/bundle/", "ndp_rt/engines/"),

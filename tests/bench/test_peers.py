@@ -1,0 +1,254 @@
+"""Rivals on the CPU, where their classes are the same, with the tiny bundle; on a GPU with the demo's."""
+
+import importlib.util
+import inspect
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ndp_rt.bench.peers import PEERS, Peer, open_checked
+from ndp_rt.bench.peers.arrays import HostArrays, prepare, smooth
+from ndp_rt.bench.peers.base import to_image
+from ndp_rt.bench.peers.onnxruntime_cuda import OnnxRuntimeEngine, OnnxRuntimePeer
+from ndp_rt.bench.peers.tensorrt_fused import TensorRtPeer
+from ndp_rt.bench.peers.torch_peers import TorchPeer
+from ndp_rt.bundle import Bundle, open_bundle
+from ndp_rt.engines.base import BackendStatus, EngineOptions
+from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
+from ndp_rt.kernels import reference
+from tests.tiny_bundle import SIDE, make_tiny_bundle
+from tests.tolerances import assert_close
+
+DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
+NEEDS_TORCH = pytest.mark.torch
+THERE = BackendStatus(version="1.0", devices=("CPU",))
+
+
+class StandInBackend:
+    """A device backend that "builds" what ONNX Runtime then runs on the CPU."""
+
+    name = "stand-in"
+    precisions = ("fp32", "fp16")
+
+    def __init__(self, status: BackendStatus = THERE) -> None:
+        self.status = status
+        self.loaded: list[OnnxRuntimeEngine] = []
+
+    def find(self) -> BackendStatus:
+        return self.status
+
+    def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
+        shutil.copyfile(onnx_path, artifact / "plan")
+        return {}
+
+    def load(self, artifact: Path, options: EngineOptions) -> OnnxRuntimeEngine:
+        content = (artifact / "plan").read_bytes()
+        self.loaded.append(OnnxRuntimeEngine(content, HostArrays(), allows_tf32=False, has_graph=False))
+        return self.loaded[-1]
+
+    def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
+        """The engine is what the graph says."""
+
+
+@pytest.fixture
+def tiny(tiny_bundle: Path) -> Bundle:
+    return open_bundle(tiny_bundle, verify=False)
+
+
+@pytest.fixture
+def torch() -> Iterator[Any]:
+    found = pytest.importorskip("torch")
+    before = found.get_num_threads()
+    found.set_num_threads(1)
+    yield found
+    found.set_num_threads(before)
+
+
+def make_torch_peer(**compile_options: Any) -> TorchPeer:
+    return TorchPeer("torch", compile_options or None, "cpu")
+
+
+CPU_PEERS = [
+    pytest.param(make_torch_peer(), id="torch-eager", marks=NEEDS_TORCH),
+    # Dynamo and autograd's tracing are those of a GPU; Inductor would compile C++ here for a minute.
+    pytest.param(make_torch_peer(backend="aot_eager"), id="torch-compile", marks=NEEDS_TORCH),
+    pytest.param(OnnxRuntimePeer("cpu"), id="onnxruntime"),
+    pytest.param(TensorRtPeer(StandInBackend(), "cpu"), id="tensorrt-fused"),
+]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("peer", CPU_PEERS)
+def test_a_rival_gives_the_golden_maps_and_scores_of_every_image_of_a_batch(
+    tiny: Bundle, peer: Peer, precision: str
+) -> None:
+    runner, report = open_checked(peer, tiny, precision, 3)
+    assert 0.0 <= report.map_max_abs_difference <= report.map_tolerance
+    golden = tiny.golden()
+    rows = [1, 0, 1]
+    maps, scores = runner.run([to_image(golden.image[row]) for row in rows])
+    assert (maps.dtype, scores.dtype) == (np.float32, np.float32)
+    kind = {"fp32": "float32", "fp16": "float16"}[precision]
+    assert_close(maps, reference.smooth(golden.map[rows]), "map", kind)
+    assert_close(scores, golden.score[rows], "map", kind)
+    assert not runner.facts["cuda_graph"]
+    runner.close()
+    runner.close()
+    with pytest.raises(ClosedError):
+        runner.run([to_image(golden.image[row]) for row in rows])
+
+
+@pytest.mark.parametrize("peer", [CPU_PEERS[0], CPU_PEERS[2], CPU_PEERS[3]])
+def test_a_rival_that_is_wrong_is_refused_by_name_and_closed(tmp_path: Path, peer: Peer) -> None:
+    wrong = make_tiny_bundle(tmp_path / "wrong.ndp", map_shift=0.01)
+    with pytest.raises(EngineError, match=rf"^{peer.name}: .*disagrees with the bundle's golden vectors"):
+        open_checked(peer, wrong, "fp32", 1)
+    if isinstance(peer, TensorRtPeer):
+        backend: Any = peer._backend
+        with pytest.raises(ClosedError):
+            backend.loaded[-1].bind({})
+
+
+@pytest.mark.parametrize("peer", [CPU_PEERS[0], CPU_PEERS[2]])
+def test_other_images_than_the_networks_are_refused(tiny: Bundle, peer: Peer) -> None:
+    runner, _ = open_checked(peer, tiny, "fp32", 2)
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    for images, words in (
+        ([image], r"holds 1 images; 2 images, uint8 \[64, 64, 3\]"),
+        ([image, image[:32]], r"uint8 \[32, 64, 3\]"),
+        ([image, image.astype(np.float32)], "float32"),
+    ):
+        with pytest.raises(InputError, match=words):
+            runner.run(images)
+    runner.close()
+
+
+def test_a_precision_that_a_rival_has_not_is_refused(tiny: Bundle) -> None:
+    with pytest.raises(InputError, match="onnxruntime-cuda takes fp32, tf32, fp16"):
+        open_checked(OnnxRuntimePeer("cpu"), tiny, "bf16", 1)
+
+
+def test_what_is_missing_is_said_with_what_to_do(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    for peer, words in (
+        (OnnxRuntimePeer(), "has no CUDAExecutionProvider: pip install onnxruntime-gpu"),
+        (TensorRtPeer(StandInBackend(BackendStatus(version=None, remedy="pip install it"))), "pip install it"),
+        (TensorRtPeer(StandInBackend(BackendStatus(version="10.0"))), "no GPU.*driver"),
+    ):
+        monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+        with pytest.raises(MissingExtraError, match=rf"^{peer.name} cannot run here: .*{words}"):
+            open_checked(peer, tiny, "fp32", 1)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for peer in PEERS[:4]:
+        assert "is not installed: pip install" in (peer.find() or "")
+
+
+@NEEDS_TORCH
+def test_more_compiled_rivals_than_one_piece_of_code_may_have_stay_compiled(tiny: Bundle, torch: Any) -> None:
+    peer, images = make_torch_peer(backend="aot_eager"), [to_image(tiny.golden().image[0])]
+    with torch._dynamo.config.patch(recompile_limit=1):
+        runners = [open_checked(peer, tiny, precision, 1)[0] for precision in ("fp32", "fp16", "fp32")]
+        graph_count = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        for runner in runners:
+            runner.run(images)
+        runners[0].close()
+        runners[1].run(images)  # the others keep what was compiled for them
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graph_count
+    for runner in runners:
+        runner.close()
+
+
+@NEEDS_TORCH
+def test_the_weights_are_read_where_they_are_by_a_cuda_graph(tiny: Bundle, torch: Any) -> None:
+    kinds = []
+
+    def look(graph: Any, inputs: Any) -> Any:
+        placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+        kinds.extend(node.meta["tensor_dict"].get("_dynamo_static_input_type") for node in placeholders)
+        return graph.forward
+
+    open_checked(make_torch_peer(backend=look), tiny, "fp32", 1)[0].close()
+    assert kinds.count(None) == 1 and len(kinds) > 10  # the images alone are copied in
+
+
+@NEEDS_TORCH
+def test_what_a_compiler_refuses_is_an_error_with_its_reason(tiny: Bundle, torch: Any) -> None:
+    def refuse(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no such luck")
+
+    with pytest.raises(EngineError, match="cannot run or compile the graph: .*no such luck"):
+        open_checked(make_torch_peer(backend=refuse), tiny, "fp32", 1)
+
+
+@NEEDS_TORCH
+@pytest.mark.parametrize("allows_tf32", [False, True])
+def test_switches_are_what_inductor_may_read_and_are_put_back(torch: Any, allows_tf32: bool) -> None:
+    from ndp_rt.bench.peers.torch_peers import set_switches
+    from ndp_rt.engines import torch_cuda
+
+    def read() -> tuple[Any, ...]:
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        return cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32, torch.get_float32_matmul_precision()
+
+    before = read()
+    with set_switches(torch, allows_tf32=allows_tf32):
+        assert read()[:3] == (True, allows_tf32, allows_tf32)
+    with torch_cuda.set_switches(torch, allows_tf32=allows_tf32):
+        pass  # our own, by the newer names, in turn with rivals
+    assert read() == before
+
+
+@NEEDS_TORCH
+@pytest.mark.parametrize("has_network", [False, True])
+def test_smoothing_with_pytorch_is_the_definitions(rng: np.random.Generator, torch: Any, has_network: bool) -> None:
+    from ndp_rt.bench.peers import torch_modules
+
+    maps = rng.random((2, 1, 13, 9), np.float32)
+    found = torch_modules.smooth(torch.from_numpy(maps), has_network=has_network)
+    assert_close(found.numpy(), reference.smooth(maps), "smooth", "float32")
+
+
+@NEEDS_TORCH
+@pytest.mark.parametrize("count", [1, 3, 9, 25])
+def test_exchanges_bring_the_middle_one_to_its_place(rng: np.random.Generator, torch: Any, count: int) -> None:
+    from ndp_rt.bench.peers.torch_modules import find_median, list_exchanges
+
+    values = rng.integers(0, 12, (count, 4000)).astype(np.float32)  # many are equal
+    found = find_median([torch.from_numpy(row) for row in values])
+    assert np.array_equal(found.numpy(), np.median(values, axis=0))
+    assert len(list_exchanges(25, 12)) <= 113  # of the 138 of the whole sort
+
+
+def test_preparing_and_smoothing_with_arrays_are_the_definitions(rng: np.random.Generator) -> None:
+    pictures = rng.integers(0, 256, (2, 7, 5, 3), dtype=np.uint8)
+    image = np.empty((2, 3, 7, 5), np.float32)
+    prepare(np, pictures, image)
+    expected = np.stack([reference.preprocess(picture, 7, 5) for picture in pictures])
+    assert_close(image, expected, "preprocess", "float32")
+    maps, arrays = rng.random((2, 1, 13, 9), np.float32), HostArrays()
+    assert_close(smooth(arrays.ndimage, maps), reference.smooth(maps), "smooth", "float32")
+
+
+def test_cupy_has_what_rivals_call_on_a_gpu() -> None:
+    cupyx = pytest.importorskip("cupyx", reason="needs CuPy, which imports without a GPU: pip install -e '.[test]'")
+    ndimage = pytest.importorskip("cupyx.scipy.ndimage")
+    for function in (ndimage.uniform_filter, ndimage.median_filter):
+        inspect.signature(function).bind(None, size=(1, 1, 5, 5), mode="nearest")
+    inspect.signature(cupyx.empty_pinned).bind((1, 2), np.uint8)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_every_rival_gives_the_demos_golden_maps_on_a_gpu(peer: Peer, precision: str) -> None:
+    reason = peer.find()
+    if reason is not None:
+        pytest.skip(reason)
+    if precision not in peer.precisions or (peer.name.endswith("autotuned") and precision != "fp16"):
+        pytest.skip(f"{peer.name} is not tried in {precision}")
+    runner, report = open_checked(peer, open_bundle(DEMO, verify=False), precision, 3)
+    print(f"map {report.map_max_abs_difference:.2e} of {report.map_tolerance:.0e}; {dict(runner.facts)}")
+    runner.close()
