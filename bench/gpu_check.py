@@ -18,8 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.bench.gpu_rivals import (
+    Rival,
+    choose_peers,
+    compare_with_rivals,
+    open_rivals,
+    summarise_rival,
+    time_rival,
+)
 from ndp_rt.bench.gpu_tests import SANITIZER_TOOLS, has_failed, run_sanitizer, run_tests
 from ndp_rt.bench.gpu_timing import Latency, time_batches, time_launches, time_steps, time_stream
+from ndp_rt.bench.peers import PEERS
 from ndp_rt.bench.record import Record, start_record, write_record
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.cuda.driver import CudaDevice, parse_device
@@ -87,14 +96,21 @@ def check(args: argparse.Namespace, words: str) -> int:
         "fingerprint": bundle.fingerprint,
         "width": bundle.manifest.model.width,
     }
-    record["rows"], record["refused"] = [], {}
-    candidates = open_candidates(bundle, args, record["refused"])
+    peers = choose_peers(PEERS, args.against)
+    record["refused"], record["left_out"] = {}, {}
+    candidates, rivals = open_candidates(bundle, args, record["refused"]), []
     try:
-        measure(bundle, candidates, args)
+        sizes = candidates[0].batches if candidates else ()
+        rivals = open_rivals(bundle, peers, args.against_precisions, sizes, record["left_out"], record["refused"])
+        measure(bundle, candidates, rivals, args)
     finally:
         for candidate in candidates:
             candidate.runner.close()
+        for rival in rivals:
+            rival.close()
     record["rows"] = [candidate.facts for candidate in candidates]
+    record["rivals"] = [summarise_rival(rival) for rival in rivals]
+    record["against_rivals"] = compare_with_rivals(record["rows"], record["rivals"])
     out = args.out or RESULTS / f"{datetime.now(timezone.utc):%Y-%m-%d}-{slug(device.name)}.json"
     write_record(record, out)
     print_table(record)
@@ -114,6 +130,20 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--stages",
         type=Path,
         help="folder with export-stages' output for each precision, named by it; default: made here",
+    )
+    parser.add_argument(
+        "--against",
+        type=lambda text: tuple(filter(None, text.split(","))),
+        default=("torch-compile", "onnxruntime-cuda", "tensorrt-fused"),
+        metavar="NAME,...",
+        help=f"rivals: some of {', '.join(peer.name for peer in PEERS)}; default: the 2nd and the last two",
+    )
+    parser.add_argument(
+        "--against-precisions",
+        type=lambda text: tuple(text.split(",")),
+        default=("fp16",),
+        metavar="NAME,...",
+        help="precisions of the rivals; default: fp16",
     )
     parser.add_argument("--count", type=int, default=200, help="batches timed for each size; default: %(default)s")
     parser.add_argument("--soak", type=int, default=2000, help="inspections between two looks at the memory")
@@ -186,8 +216,8 @@ def build_from_stages(bundle: Bundle, options: Options, folder: Path) -> None:
     build_requested(bundle, dataclasses.replace(request, build=build), check=CHECK, progress=print)
 
 
-def measure(bundle: Bundle, candidates: Sequence[Candidate], args: argparse.Namespace) -> None:
-    """Fill in the facts of every candidate; latencies take turns, everything else goes one by one."""
+def measure(bundle: Bundle, candidates: Sequence[Candidate], rivals: Sequence[Rival], args: argparse.Namespace) -> None:
+    """Fill in the facts of every candidate; latencies take turns with the rivals', everything else goes one by one."""
     golden = bundle.golden()
     images = [np.ascontiguousarray(np.round(image.transpose(1, 2, 0) * 255).astype(np.uint8)) for image in golden.image]
     reference: Mapping[str, FloatArray] | None = None
@@ -208,11 +238,16 @@ def measure(bundle: Bundle, candidates: Sequence[Candidate], args: argparse.Name
             "latency": {},
         }
         candidate.times_ms = {n: [] for n in candidate.batches}
+    count = max(1, args.count // ROUNDS)
     for _ in range(ROUNDS):
+        for rival in rivals:
+            threshold = find_threshold(bundle, rival.precision)
+            for n, times in rival.times_ms.items():
+                time_rival(rival, images, n, threshold, 3)
+                times += time_rival(rival, images, n, threshold, count)
         for candidate in candidates:
             for n in candidate.batches:
                 threshold = find_threshold(bundle, candidate.precision)
-                count = max(1, args.count // ROUNDS)
                 time_batches(candidate.runner, candidate.slot, images, n, threshold, 3)  # warm again after the others
                 candidate.times_ms[n] += time_batches(candidate.runner, candidate.slot, images, n, threshold, count)
     for candidate in candidates:
@@ -293,8 +328,15 @@ def print_table(record: Record) -> None:
     widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
     for row in (head, *rows):
         print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    for name, reason in record["refused"].items():
-        print(f"{name}: refused: {reason}")
+    for one in record["rivals"]:
+        for batch, latency in one["latency"].items():
+            error = one["golden"]["map_max_abs_difference"]
+            times = f"p50 {latency['p50_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms"
+            print(f"rival {one['name']} {one['precision']}, batch {batch}: {times}, map error {error:.1e}")
+    for key, one in record["against_rivals"].items():
+        print(f"{key}: {one['ours']} is {one['times_as_fast']:.2f} times as fast as {one['best_rival']}")
+    for name, reason in (*record["refused"].items(), *record["left_out"].items()):
+        print(f"{name}: {'refused' if name in record['refused'] else 'left out'}: {reason}")
     for name, one in {"tests": record["tests"], **record["sanitizer"]}.items():
         print(f"{name}: {one.get('outcome') or one.get('left_out') or 'left out'}")
 
