@@ -259,8 +259,8 @@ class Inspector:
         """Use another defect-free image as the reference from the next inspection on.
 
         The staged plan swaps at once; the fused one compiles its graph anew (seconds), while inspections go on with
-        the old reference. The threshold stays: it was calibrated with the old one, so check it. The bundle on disk
-        does not change ('ndp-rt set-reference' does that).
+        the old reference but for one pause, in which the new features are computed. The threshold stays: it was
+        calibrated with the old one, so check it. The bundle on disk does not change ('ndp-rt set-reference' does that).
 
         Args:
             image: as for `inspect`.
