@@ -4,26 +4,11 @@ import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from ndp_rt.device import find_cpu
 
 PACKAGES = ("ndp-rt", "numpy", "opencv-python-headless", "openvino", "onnxruntime", "scikit-learn", "scipy")
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
-
-
-def read_cpu() -> tuple[str, list[str]]:
-    """Return the processor's name and which of CPU_FLAGS it has; the name alone where /proc is missing."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine(), []
-    entries = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    flags = set((entries.get("flags") or entries.get("Features") or "").split())
-    return entries.get("model name", platform.machine()), [flag for flag in CPU_FLAGS if flag in flags]
-
-
-def count_usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_memory_bytes() -> int | None:
@@ -36,11 +21,11 @@ def read_memory_bytes() -> int | None:
 
 def describe_machine() -> dict[str, object]:
     """Return the machine as JSON values: processor, its flags, usable cores, memory, system."""
-    name, flags = read_cpu()
+    cpu = find_cpu()
     return {
-        "cpu": name,
-        "cpu_flags": flags,
-        "core_count": count_usable_cores(),
+        "cpu": cpu.model_name,
+        "cpu_flags": [flag for flag in cpu.isa_flags if flag in CPU_FLAGS],
+        "core_count": cpu.usable_core_count,
         "memory_bytes": read_memory_bytes(),
         "system": platform.platform(),
     }

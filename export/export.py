@@ -20,13 +20,13 @@ from ndp_rt.bundle import Bundle, write_bundle
 from ndp_rt.bundle.open import GOLDEN_FILE, REFERENCE_FILE
 from ndp_rt.bundle.reference import LEVELS, find_reference_data
 from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target
+from ndp_rt.device import find_cpu
 from ndp_rt.errors import EngineError, InputError, NdpRtError, StorageError
 from ndp_rt.export import golden
 from ndp_rt.export.calibrate import calibrate
 from ndp_rt.export.onnx_graphs import duplicate_shared_biases, store_as_half, trace_stage
 from ndp_rt.export.parity import Difference, Parity, compare_maps, measure_parity
 from ndp_rt.export.rewrites import REWRITES
-from ndp_rt.export.run_dir import processor_name
 from ndp_rt.export.stages import Stage, build_stages
 from ndp_rt.export.trained_run import TrainedRun, load_run, read_inputs
 from ndp_rt.export.weights import WEIGHTS_FILE, Place, WeightStore, move_weights
@@ -273,7 +273,7 @@ def _trace_origin(document: Mapping[str, Any], settings: ExportSettings) -> dict
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **{key: _name_folder(document[key]) for key in kept if key in document},
         "versions": {"training": document.get("versions", {}), "export": find_versions()},
-        "machine": {"training": document.get("machine", {}), "export": {"processor": processor_name()}},
+        "machine": {"training": document.get("machine", {}), "export": {"processor": find_cpu().model_name}},
     }
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ndp_rt.device import find_cpu
 from ndp_rt.errors import DeviceError, RunError, StorageError
 from ndp_rt.export.checkpoint import write_atomically
 from ndp_rt.export.settings import TrainSettings
@@ -131,20 +132,9 @@ def describe_run(settings: TrainSettings, name: str, command: str, data: dict[st
             "python": platform.python_version(),
             **{package: version(package) for package in ("ndp-rt", "torch", "numpy", "opencv-python-headless")},
         },
-        "machine": {"system": platform.platform(), "processor": processor_name()},
+        "machine": {"system": platform.platform(), "processor": find_cpu().model_name},
         "finished": False,
     }
-
-
-def processor_name() -> str:
-    """Return the processor's name as Linux tells it, or what Python knows."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def command_line() -> str:
