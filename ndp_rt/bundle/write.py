@@ -92,7 +92,9 @@ def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
     temporary = bundle.path / f"{TEMPORARY_PREFIX}{os.getpid()}"
     try:
         for leftover in bundle.path.glob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink(missing_ok=True)
+            owner = leftover.name.removeprefix(TEMPORARY_PREFIX)
+            if not (owner.isdecimal() and _is_running(int(owner))):  # else another update is on its way
+                leftover.unlink(missing_ok=True)
         _write_file(temporary, content)
         temporary.replace(bundle.path / MANIFEST_FILE)
         sync_folder(bundle.path)

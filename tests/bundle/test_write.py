@@ -145,10 +145,19 @@ def test_only_what_stands_alone_can_be_changed(bundle: Bundle) -> None:
 
 
 def test_leftovers_of_a_killed_update_are_ignored_and_removed(bundle: Bundle) -> None:
-    (bundle.path / ".ndp-rt-tmp-999").write_text("half a manif")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (bundle.path / f".ndp-rt-tmp-{ended.pid}").write_text("half a manif")
     open_bundle(bundle.path)
     update_manifest(bundle, name="tiny")
     assert not list(bundle.path.glob(".ndp-rt-tmp-*"))
+
+
+def test_an_update_leaves_that_of_another_process_alone(bundle: Bundle) -> None:
+    other = bundle.path / f".ndp-rt-tmp-{os.getppid()}"
+    other.write_text("half a manif")
+    update_manifest(bundle, name="tiny")
+    assert other.exists()
 
 
 def test_leftovers_of_killed_writers_are_removed(bundle: Bundle, tmp_path: Path) -> None:
