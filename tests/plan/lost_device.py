@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ndp_rt import Inspector
 from ndp_rt.errors import NdpRtError
 
 
@@ -23,6 +22,8 @@ def watch(bundle: str, settings: dict[str, Any], lose: Callable[[], None]) -> di
         settings: for `Inspector.open`.
         lose: makes the device fail.
     """
+    from ndp_rt import Inspector
+
     image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     strict, lenient = (Inspector.open(bundle, **settings, fallback=fallback) for fallback in (False, True))
     seen: dict[str, Any] = {"before": [one.inspect(image).score for one in (strict, lenient)]}

@@ -6,18 +6,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from ndp_rt import Inspector
 from ndp_rt.bundle import Bundle, open_bundle
+from ndp_rt.engines.base import BuildOptions
+from ndp_rt.engines.build import build_requested
+from ndp_rt.engines.request import EngineRequest
+from ndp_rt.engines.stage_files import write_stages
 from ndp_rt.engines.tensorrt.library import find_distribution
 from ndp_rt.inspector_options import Options
+from ndp_rt.plan.gpu_check import CHECK
 from ndp_rt.plan.gpu_runner import GpuRunner
 from ndp_rt.plan.open_gpu import open_gpu_runner
 from tests.fakes.fake_cupy import FakeCuda
+
+if TYPE_CHECKING:
+    from ndp_rt import Inspector
 
 DATA = Path(__file__).parents[2] / "ndp_rt" / "data"
 DEMO = DATA / "demo.ndp"
@@ -48,6 +55,7 @@ ONE_EACH = [
     make_param(Pipeline(backend="torch-cuda", precision="fp16", bundle="demo")),
     make_param(Pipeline(backend="tensorrt", precision="fp16", bundle="demo")),
 ]
+INT8 = make_param(Pipeline(backend="tensorrt", precision="int8", bundle="demo"))
 EVERY_PRECISION = [
     ONE_EACH[0],
     *(
@@ -55,6 +63,7 @@ EVERY_PRECISION = [
         for backend in ("torch-cuda", "tensorrt")
         for precision in PRECISIONS
     ),
+    INT8,
 ]
 # The fake GPU's other plans are in test_gpu_plan.py. TensorRT takes some ten seconds an engine, so not all are built.
 EVERY_PLAN = [
@@ -67,6 +76,7 @@ EVERY_PLAN = [
     ),
     *(make_param(Pipeline(backend="tensorrt", precision="fp16", bundle="tiny", plan=plan)) for plan in PLANS),
     *(make_param(Pipeline(backend="tensorrt", precision=precision, bundle="demo")) for precision in PRECISIONS),
+    INT8,
     make_param(Pipeline(backend="tensorrt", precision="fp16", bundle="demo", plan="fused")),
 ]
 
@@ -103,11 +113,15 @@ class Place:
             "threshold": self.threshold,
         }
 
-    def open(self, batches: tuple[int, ...] = batches, **changes: Any) -> Inspector:
+    def open(self, batches: tuple[int, ...] = batches, **changes: Any) -> "Inspector":
+        from ndp_rt import Inspector
+
         return Inspector.open(self.bundle.path, **{**self.settings, "batches": batches, **changes})
 
-    def open_on_cpu(self, plan: str = "fused") -> Inspector:
+    def open_on_cpu(self, plan: str = "fused") -> "Inspector":
         """Open the same bundle on the CPU in fp32, with its own threshold for that."""
+        from ndp_rt import Inspector
+
         pytest.importorskip("openvino", reason="the comparison with the CPU needs OpenVINO: pip install ndp-rt")
         threshold = TINY_THRESHOLD if self.pipeline.bundle == "tiny" else None
         return Inspector.open(self.bundle.path, plan=plan, threshold=threshold)
@@ -165,7 +179,9 @@ def read_photographs() -> list[np.ndarray]:
 
 
 def skip_what_is_not_offered(pipeline: Pipeline) -> None:
-    """Skip a pipeline whose packages are there in a version that cannot run it."""
+    """Skip a pipeline where a package is missing, or there in a version that cannot run it."""
+    for module in ("cv2", "onnx", "safetensors"):  # machines that only run engines lack them
+        pytest.importorskip(module, reason=f"an inspector that builds its engines needs {module}: pip install ndp-rt")
     if pipeline.backend == "torch-cuda":
         import torch
 
@@ -183,6 +199,26 @@ def report(what: str, difference: float, allowed: float) -> None:
     """Print how much of a tolerance was used, and fail beyond it; NaN fails."""
     print(f"{what}: {difference:.2e} of {allowed:.0e}")
     assert difference <= allowed, f"{what}: differs by {difference:.3e}; {allowed:.0e} is allowed"
+
+
+def build_int8(place: Place, folder: Path) -> None:
+    """Build a pipeline's engines from stages calibrated with the demo's photographs; an inspector cannot by itself."""
+    from ndp_rt.imaging import preprocess
+
+    contract = place.bundle.manifest.input
+    images = np.empty((len(read_photographs()), 3, contract.height_px, contract.width_px), np.float32)
+    for photograph, image in zip(read_photographs(), images, strict=True):
+        preprocess(photograph, contract, image)
+    plan = place.pipeline.plan
+    stages = write_stages(place.bundle, "int8", folder, plan=plan, calibration=images)
+    request = EngineRequest(
+        backend=place.pipeline.backend,
+        precision="int8",
+        batches=place.batches,
+        plan=plan,
+        build=BuildOptions(onnx_stages=str(stages.path)),
+    )
+    build_requested(place.bundle, request, check=CHECK)
 
 
 def run_beside(*calls: Callable[[], Any], timeout_s: float = 120.0) -> list[Any]:

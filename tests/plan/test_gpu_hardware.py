@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndp_rt import Inspector
-from ndp_rt.engines import build, worker
 from ndp_rt.errors import DeviceError, EngineError, InputError
 from ndp_rt.kernels import reference as kernels
 from ndp_rt.specs import GPU_PLAN_STAGES
@@ -32,32 +30,10 @@ from tests.plan.places import (
     read_photographs,
     report,
     run_beside,
-    skip_what_is_not_offered,
 )
 
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
-
-
-@pytest.fixture(scope="module")
-def engines_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache for the engines of this machine's GPU."""
-    return tmp_path_factory.mktemp("gpu-engines")
-
-
-@pytest.fixture(params=ONE_EACH)
-def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """A GPU with a pipeline for it."""
-    pipeline, gpu = request.param, None
-    if pipeline.backend == "fake":
-        gpu = request.getfixturevalue("fake_gpu")
-    else:
-        skip_what_is_not_offered(pipeline)
-        monkeypatch.setenv("NDP_RT_CACHE", str(request.getfixturevalue("engines_of_this_run")))
-        # A builder's process takes seconds to load its libraries; one test below starts it.
-        monkeypatch.setattr(build, "_run_worker", lambda job, progress: worker.build(job, progress))
-    demo = ROOT / "ndp_rt" / "data" / "demo.ndp"
-    return Place(pipeline, request.getfixturevalue("tiny_bundle") if pipeline.bundle == "tiny" else demo, gpu)
 
 
 def compare_results(place: Place, results: list[Any], what: str) -> None:
@@ -261,6 +237,8 @@ def test_an_engine_that_was_cut_short_is_refused_by_name_and_command(
 def test_engines_are_built_in_a_process_of_their_own(
     place: Place, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from ndp_rt import Inspector
+
     monkeypatch.undo()
     monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
     settings = {**place.settings, "threshold": 0.55}
