@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from ndp_rt.errors import ClosedError, EngineError, InputError
@@ -25,6 +24,8 @@ class HostEngine:
     held_bytes = 0
 
     def __init__(self, path: Path, batch: int, machine: Machine) -> None:
+        import onnxruntime  # not at the top: conftest.py comes here, on machines that run real engines alone too
+
         self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         self._machine = machine
         self.inputs = {node.name: _describe(node, batch) for node in self._session.get_inputs()}
