@@ -3,7 +3,6 @@
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 
@@ -99,6 +98,8 @@ def test_the_same_network_gives_the_same_bytes(graphs, network, tmp_path):
 
 def test_openvino_folds_all_that_derives_from_weights_and_reference(graphs):
     folder, _, _ = graphs
+    import openvino  # here: a GPU machine that collects these tests may lack it
+
     core = openvino.Core()
     model = core.read_model(str(folder / "fused.onnx"))
     model.reshape({"image": [1, 3, 64, 128]})
