@@ -17,24 +17,25 @@ from tests.plan.places import DEMO, ONE_EACH, Place, build_int8, skip_what_is_no
 
 
 @pytest.fixture(scope="session")
-def stage_folders(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The tiny bundle's typed stages in fp32, by plan."""
+def stage_folders(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """The tiny bundle's typed stages, by plan and precision."""
     root, folders = tmp_path_factory.mktemp("stages"), {}
-    for plan in ("staged", "unmerged", "fused"):
-        folders[plan] = root / plan
-        write_stages(open_bundle(tiny_bundle), "fp32", folders[plan], plan=plan)
+    for plan, precision in (("staged", "fp32"), ("unmerged", "fp32"), ("fused", "fp32"), ("staged", "fp16")):
+        folders[plan, precision] = root / f"{plan}-{precision}"
+        write_stages(open_bundle(tiny_bundle), precision, folders[plan, precision], plan=plan)
     return folders
 
 
 @pytest.fixture
 def make_rig(
-    tiny_bundle: Path, stage_folders: dict[str, Path], emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, stage_folders: dict[tuple[str, str], Path], emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Rig]:
     def make(plan: str = "staged", batches: tuple[int, ...] = (1,), seed: int = 0, **changes: Any) -> Rig:
         memory_bytes = changes.pop("memory_bytes", 2**28)
         gpu = FakeCuda(emulator.make_module, seed=seed, memory_bytes=memory_bytes)
         monkeypatch.setitem(sys.modules, "cupy", gpu.module)
-        return Rig(gpu, open_bundle(tiny_bundle), stage_folders[plan], batches, **changes)
+        folder = stage_folders[plan, changes.get("precision", "fp32")]
+        return Rig(gpu, open_bundle(tiny_bundle), folder, batches, **changes)
 
     return make
 

@@ -27,6 +27,21 @@ def test_every_plan_gives_the_golden_maps_and_scores(make_rig: Callable[..., Rig
     rig.plan.close()
 
 
+def test_half_precision_goes_through_every_tensor(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(precision="fp16")
+    golden = rig.bundle.golden()
+    specs = rig.plan._sized[1].specs
+    halves = {name for name, spec in specs.items() if spec.dtype == "float16"}
+    assert halves >= {"image", "f1", "f5", "r3k2", "r5k4", "reconstruction"}
+    assert not halves & {"am1", "am2", "am3", "smoothed", "score"}
+    maps, smoothed, scores = rig.plan.run(golden.image[:1])
+    assert_close(maps, golden.map[:1], "map", "float16")
+    assert_close(smoothed, kernels.smooth(golden.map[:1]), "map", "float16")
+    assert_close(scores, golden.score[:1], "map", "float16")
+    assert rig.plan.captured_sizes == (1,)
+    rig.plan.close()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_captured_graph_gives_what_the_steps_give(make_rig: Callable[..., Rig], seed: int) -> None:
     rig = make_rig(seed=seed)
