@@ -61,7 +61,7 @@ def tiny(tiny_bundle: Path) -> Bundle:
 
 @pytest.fixture
 def torch() -> Iterator[Any]:
-    found = pytest.importorskip("torch")
+    found = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[train]'")
     before = found.get_num_threads()
     found.set_num_threads(1)
     yield found
@@ -234,7 +234,7 @@ def test_preparing_and_smoothing_with_arrays_are_the_definitions(rng: np.random.
 
 def test_cupy_has_what_rivals_call_on_a_gpu() -> None:
     cupyx = pytest.importorskip("cupyx", reason="needs CuPy, which imports without a GPU: pip install -e '.[test]'")
-    ndimage = pytest.importorskip("cupyx.scipy.ndimage")
+    ndimage = pytest.importorskip("cupyx.scipy.ndimage", reason="needs CuPy and SciPy: pip install -e '.[test]'")
     for function in (ndimage.uniform_filter, ndimage.median_filter):
         inspect.signature(function).bind(None, size=(1, 1, 5, 5), mode="nearest")
     inspect.signature(cupyx.empty_pinned).bind((1, 2), np.uint8)

@@ -191,7 +191,7 @@ class TestOnAGpu:
 
     @pytest.fixture
     def fused(self, bundle: Bundle, tmp_path: Path) -> Any:
-        pytest.importorskip("torch")
+        pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[train]'")
         from ndp_rt.engines.gpu_stages import make_gpu_stage
         from ndp_rt.engines.typed_graph import make_typed
         from tests.engines.staged_plan import load_engine
