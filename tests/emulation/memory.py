@@ -16,7 +16,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Memory:
-    """One allocation: it ends, but for its alignment, at a page without access; filled with NaN."""
+    """One allocation: it ends, but for its alignment, at a page without access; filled with NaN.
+
+    One page on either side is watched; an address further off is seen only where nothing else of the process lies.
+    """
 
     _living: ClassVar["weakref.WeakSet[Memory]"] = weakref.WeakSet()
 

@@ -216,7 +216,11 @@ def test_threads_that_part_are_an_error(module: EmulatedModule, entry: str, mess
 
 @pytest.mark.parametrize(
     ("place", "message"),
-    [(100, "0 bytes past the end of an array of 400 bytes"), (-1000, "4000 bytes before"), (10**8, "past the end")],
+    [
+        (100, "0 bytes past the end of an array of 400 bytes"),
+        (600, "2000 bytes past the end of an array of 400 bytes"),
+        (-1000, "4000 bytes before the start of an array of 400 bytes"),
+    ],
 )
 def test_memory_beside_an_array_is_not_touched(module: EmulatedModule, place: int, message: str) -> None:
     values = copy_to_device(np.zeros(100, np.float32))
