@@ -13,6 +13,7 @@ demo: .venv/.base
 
 test: .venv/.test
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check --quiet .
 	@if $(HAS_TORCH); then \
 		echo mypy; $(BIN)/python -m mypy; \
 	else \

@@ -29,7 +29,7 @@ def make_result() -> Result:
 
 def fill(table: ResultTable, count: int) -> None:
     for index in range(count):
-        table.add(make_row(f"image {index}, \"quoted\".png", make_result(), "hash", overlay=None, map_file=None))
+        table.add(make_row(f'image {index}, "quoted".png', make_result(), "hash", overlay=None, map_file=None))
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
