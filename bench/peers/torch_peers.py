@@ -13,6 +13,7 @@ from ndp_rt.bench.peers.base import FloatArray, Image, check_images
 from ndp_rt.bench.peers.fused_graph import make_fused_graph
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.base import one_line
+from ndp_rt.engines.torch_cuda import hold_settings
 from ndp_rt.errors import ClosedError, EngineError, NdpRtError
 
 REMEDY = "pip install 'ndp-rt[train]'"
@@ -147,15 +148,9 @@ def set_switches(torch: Any, *, allows_tf32: bool) -> Iterator[None]:
     the backend torch-cuda uses them, say anything else for a part of the operators.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    wanted = ((cudnn, "benchmark", True), (cudnn, "allow_tf32", allows_tf32), (matmul, "allow_tf32", allows_tf32))
-    before = [(place, name, getattr(place, name)) for place, name, _ in wanted]
-    try:
-        for place, name, value in wanted:
-            setattr(place, name, value)
+    settings = ((cudnn, "benchmark", True), (cudnn, "allow_tf32", allows_tf32), (matmul, "allow_tf32", allows_tf32))
+    with hold_settings(settings):
         yield
-    finally:
-        for place, name, old in before:
-            setattr(place, name, old)
 
 
 def _count_graph_skips(torch: Any) -> int:

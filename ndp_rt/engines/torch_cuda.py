@@ -8,7 +8,7 @@ import ctypes
 import importlib.metadata
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +286,19 @@ def wrap_memory(torch: Any, device: Any, address: int, spec: TensorSpec) -> Any:
 
 
 @contextlib.contextmanager
+def hold_settings(settings: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Set each (object, attribute, value), and put the old values back afterwards."""
+    before = [(place, name, getattr(place, name)) for place, name, _ in settings]
+    try:
+        for place, name, wanted in settings:
+            setattr(place, name, wanted)
+        yield
+    finally:
+        for place, name, old in before:
+            setattr(place, name, old)
+
+
+@contextlib.contextmanager
 def set_switches(torch: Any, *, allows_tf32: bool) -> Iterator[None]:
     """Set PyTorch's process-wide switches for a stage, and put them back afterwards.
 
@@ -300,15 +313,8 @@ def set_switches(torch: Any, *, allows_tf32: bool) -> Iterator[None]:
         settings += [(cudnn.conv, "fp32_precision", kind), (matmul, "fp32_precision", kind)]
     else:
         settings += [(cudnn, "allow_tf32", allows_tf32), (matmul, "allow_tf32", allows_tf32)]
-    with _SWITCHES:
-        before = [(place, name, getattr(place, name)) for place, name, _ in settings]
-        try:
-            for place, name, wanted in settings:
-                setattr(place, name, wanted)
-            yield
-        finally:
-            for place, name, old in before:
-                setattr(place, name, old)
+    with _SWITCHES, hold_settings(settings):
+        yield
 
 
 @contextlib.contextmanager
