@@ -170,8 +170,9 @@ def test_what_is_refused_on_a_gpu_is_an_error_and_the_engine_lives(case: Case, e
 def test_compatible_and_stripped_engines_compute_the_same(
     tmp_path: Path, rng: np.random.Generator, option: str
 ) -> None:
-    if find_version() < ((10, 0) if option == "strip" else (8, 6)):
-        pytest.skip(f"needs a later TensorRT for {option}")
+    needed = (10, 0) if option == "strip" else (8, 6)
+    if find_version() < needed:
+        pytest.skip(f"needs TensorRT {needed[0]}.{needed[1]} or later for {option}")
     stages = {"onnx_stages": str(tmp_path)} if option == "strip" else {}
     case = Case(tmp_path, "fp16", 2, rng, **{option: True}, **stages)
     engine = case.build()
@@ -184,7 +185,7 @@ def test_compatible_and_stripped_engines_compute_the_same(
 def test_the_stage_is_valid_onnx_and_its_definition_in_numpy_is_right(
     tmp_path: Path, rng: np.random.Generator, precision: str
 ) -> None:
-    onnx = pytest.importorskip("onnx")
+    onnx = pytest.importorskip("onnx", reason="needs onnx: pip install ndp-rt")
     from onnx.reference import ReferenceEvaluator
 
     weights = make_weights(rng)

@@ -24,7 +24,7 @@ def test_losses_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1], []])
 def test_the_curve_is_a_picture(tmp_path: Path, rows: list[dict[str, float | int]]) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="needs Matplotlib: pip install -e '.[evaluate]'")
     plot_losses(tmp_path / "curve.png", rows)
     assert read_image(tmp_path / "curve.png").ndim == 3
 
