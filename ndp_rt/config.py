@@ -1,6 +1,7 @@
 """The one place that reads the environment."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,5 +42,18 @@ def find_cache_dir() -> Path:
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment for a child process of ours (the engine builder)."""
+    """Return the environment for a child process of ours (the engine builder, a benchmark's contender)."""
     return dict(os.environ)
+
+
+def child_command(module: str) -> list[str]:
+    """Return the start of a command that calls `main(arguments)` of one of our modules and exits with what it returns.
+
+    The child imports what this process would. With -m the working directory came first, and a user's queue.py in place
+    of Python's.
+    """
+    start = (
+        "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); "
+        f"from {module} import main; sys.exit(main(sys.argv[1:]))"
+    )
+    return [sys.executable, "-c", start, "\n".join(sys.path)]

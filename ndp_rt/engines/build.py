@@ -4,7 +4,6 @@ import contextlib
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from ndp_rt import errors
 from ndp_rt.bundle import Bundle
-from ndp_rt.config import child_environment
+from ndp_rt.config import child_command, child_environment
 from ndp_rt.engines.base import Engine, EngineOptions
 from ndp_rt.engines.build_check import HOST_CHECK
 from ndp_rt.engines.cache import (
@@ -30,11 +29,6 @@ from ndp_rt.engines.request import EngineRecord, EngineRequest
 from ndp_rt.errors import EngineError, InputError
 
 Progress = Callable[[str], None]
-# Imports what this process would. With -m the working directory came first, and a user's queue.py in place of Python's.
-WORKER = (
-    "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); "
-    "from ndp_rt.engines.worker import main; sys.exit(main(sys.argv[1:]))"
-)
 Engines = dict[int, dict[str, Engine]]  # batch -> stage, in the plan's order -> engine
 DeviceEngines = dict[int, dict[str, DeviceEngine]]
 
@@ -160,7 +154,7 @@ def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
     done = False
     with tempfile.TemporaryFile("w+", errors="replace") as complaints:
         child = subprocess.Popen(
-            [sys.executable, "-c", WORKER, "\n".join(sys.path), json.dumps(job)],
+            [*child_command("ndp_rt.engines.worker"), json.dumps(job)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
