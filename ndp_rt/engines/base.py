@@ -174,6 +174,42 @@ class Backend(AnyBackend, Protocol):
         ...
 
 
+class Profiler(Protocol):
+    """What a backend also offers that can say where an engine's time goes; not every one does."""
+
+    def profile(
+        self, onnx_path: Path, options: EngineOptions, inputs: Mapping[str, FloatArray], runs: int
+    ) -> dict[str, float]:
+        """Compile a stage as `compile` does, but with clocks in it, run it, and return its layers' times.
+
+        Args:
+            onnx_path: as for `compile`.
+            options: likewise.
+            inputs: as for `Engine.run`, by name.
+            runs: 1 or more, after one that is not counted.
+
+        Returns:
+            The least milliseconds of each layer over the runs, by the name that the backend gives it, in the order in
+            which they run: whatever else the machine does can only slow a layer down. The clocks cost time too.
+
+        Raises:
+            MissingExtraError: the backend is not installed.
+            EngineError: it refuses the model, or fails.
+            InputError: options that it does not offer, inputs that the stage does not take, or no runs.
+        """
+        ...
+
+
+def check_run_count(runs: int) -> None:
+    """Check how often a profile is asked to run.
+
+    Raises:
+        InputError: not once.
+    """
+    if runs < 1:
+        raise InputError(f"runs is {runs}; 1 or more is taken.")
+
+
 def one_line(error: Exception) -> str:
     """Return a library's message, often several lines with its own source paths, as one line for ours."""
     return " ".join(str(error).split())

@@ -1,13 +1,25 @@
 """Engines by ONNX Runtime on the CPU, fp32 only: a second opinion on every answer, and a rival in the benchmark."""
 
 import importlib.metadata
+import json
 import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.engines.base import BackendStatus, BoundArrays, EngineOptions, FloatArray, check_arrays, one_line
+import numpy as np
+
+from ndp_rt.engines.base import (
+    BackendStatus,
+    BoundArrays,
+    EngineOptions,
+    FloatArray,
+    check_arrays,
+    check_run_count,
+    one_line,
+)
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError, StorageError
 from ndp_rt.specs import TensorSpec
 
@@ -15,6 +27,7 @@ NAME = "onnxruntime"
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "model.weights"
 FULL_DISK_BYTES = 2**20
+NODE_TIME = "_kernel_time"  # ends the name of a node's event in a profile
 BATCH_AXIS = "n"  # the batch axis's name in every bundle
 REMEDY = "pip install 'ndp-rt[onnxruntime]'"
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
@@ -120,6 +133,30 @@ class OnnxRuntimeBackend:
         settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL  # compile() did it
         return OnnxRuntimeEngine(_open_session(runtime, artifact / MODEL_FILE, settings), artifact / MODEL_FILE)
 
+    def profile(
+        self, onnx_path: Path, options: EngineOptions, inputs: Mapping[str, FloatArray], runs: int
+    ) -> dict[str, float]:
+        """See `ndp_rt.engines.base.Profiler`. Layers bear the name of a node, or of what it makes, or a new one."""
+        check_run_count(runs)
+        runtime = _import()
+        settings = _settings(runtime, options)
+        settings.add_free_dimension_override_by_name(BATCH_AXIS, options.batch)
+        settings.enable_profiling = True
+        with tempfile.TemporaryDirectory(prefix="ndp-rt-profile-") as folder:
+            settings.profile_file_prefix = str(Path(folder) / "profile")
+            session = _open_session(runtime, onnx_path, settings)
+            engine = OnnxRuntimeEngine(session, onnx_path)
+            outputs = {
+                name: np.empty(spec.with_batch(options.batch), np.float32) for name, spec in engine.outputs.items()
+            }
+            try:
+                for _ in range(runs + 1):  # the first is slower, and not counted
+                    engine.run(inputs, outputs)
+            finally:
+                written = Path(session.end_profiling())
+                engine.close()
+            return read_profile(json.loads(written.read_text(encoding="utf-8")))
+
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
         other = {kind: found for kind, found in counts.items() if "Conv" in kind and set(found) != {"f32"}}
         if other:
@@ -143,6 +180,26 @@ def _open_session(runtime: Any, path: Path, settings: Any) -> Any:
         return runtime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
         raise EngineError(f"ONNX Runtime refuses {path}: {one_line(error)}") from error
+
+
+def read_profile(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the least milliseconds of each node over all runs but the first, in the order in which they run.
+
+    Args:
+        events: of ONNX Runtime's profile; a node without a name is called by its operator and number.
+    """
+    found: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        name = str(event["name"])
+        if event.get("cat") == "Node" and name.endswith(NODE_TIME):
+            arguments = event["args"]
+            number = str(arguments.get("node_index", ""))
+            label = name[: -len(NODE_TIME)] or f"{arguments['op_name']}#{number}"
+            found.setdefault((label, number), []).append(event["dur"] * 1e-3)  # from microseconds
+    times: dict[str, float] = {}
+    for (label, _), values in found.items():
+        times[label] = times.get(label, 0.0) + min(values[1:] or values)
+    return times
 
 
 def count_precisions(model_path: Path) -> dict[str, dict[str, int]]:

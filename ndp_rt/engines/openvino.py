@@ -10,8 +10,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ndp_rt.device import BF16_FLAGS, find_cpu
-from ndp_rt.engines.base import BackendStatus, BoundArrays, EngineOptions, FloatArray, check_arrays, one_line
+from ndp_rt.engines.base import (
+    BackendStatus,
+    BoundArrays,
+    EngineOptions,
+    FloatArray,
+    check_arrays,
+    check_run_count,
+    one_line,
+)
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
 from ndp_rt.specs import TensorSpec
 
@@ -91,6 +101,18 @@ class OpenVinoEngine:
             self._request.set_tensor(name, openvino.Tensor(outputs[name], shared_memory=True))
         self._bound = BoundArrays(inputs, outputs, self._inputs, self._outputs)
 
+    def layer_times_ms(self) -> dict[str, float]:
+        """Return the time of each layer in the last call, in order, 0 for those that are part of another.
+
+        For a model compiled with PERF_COUNT.
+        """
+        if self._request is None:
+            raise ClosedError("the engine is closed. Load it again.")
+        times: dict[str, float] = {}
+        for layer in self._request.profiling_info:
+            times[layer.node_name] = times.get(layer.node_name, 0.0) + layer.real_time.total_seconds() * 1e3
+        return times
+
     def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
         if self._compiled is None:
             raise ClosedError("the engine is closed. Load it again.")
@@ -119,15 +141,10 @@ class OpenVinoBackend:
         return BackendStatus(version=version, devices=("CPU",))
 
     def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
-        config = _config(options)
-        core = _core()
         try:
-            model = core.read_model(onnx_path)
-            shapes = {port.any_name: [options.batch, *_fixed_tail(port)] for port in model.inputs}
-            model.reshape(shapes)
-            blob = core.compile_model(model, "CPU", config).export_model()
+            blob = _compile_model(onnx_path, options).export_model()
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO refuses {onnx_path}: {one_line(error)} Export the bundle again.") from error
+            raise _refuse(onnx_path, error) from error
         content = blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob)
         (artifact / BLOB_FILE).write_bytes(content)
         return {"artifact_bytes": len(content)}
@@ -138,6 +155,27 @@ class OpenVinoBackend:
             return OpenVinoEngine(core.import_model((artifact / BLOB_FILE).read_bytes(), "CPU", config))
         except RuntimeError as error:
             raise EngineError(f"OpenVINO refuses {artifact / BLOB_FILE}: {one_line(error)}") from error
+
+    def profile(
+        self, onnx_path: Path, options: EngineOptions, inputs: Mapping[str, FloatArray], runs: int
+    ) -> dict[str, float]:
+        """See `ndp_rt.engines.base.Profiler`. Layers bear the name of a node that they were made of, or a new one."""
+        check_run_count(runs)
+        try:
+            engine = OpenVinoEngine(_compile_model(onnx_path, options, {"PERF_COUNT": True}))
+        except RuntimeError as error:
+            raise _refuse(onnx_path, error) from error
+        outputs = {name: np.empty(spec.with_batch(options.batch), np.float32) for name, spec in engine.outputs.items()}
+        found: dict[str, list[float]] = {}
+        try:
+            engine.run(inputs, outputs)  # the first call is slower
+            for _ in range(runs):
+                engine.run(inputs, outputs)
+                for name, value in engine.layer_times_ms().items():
+                    found.setdefault(name, []).append(value)
+        finally:
+            engine.close()
+        return {name: min(values) for name, values in found.items()}
 
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
         wanted = PRECISIONS[precision]
@@ -175,6 +213,18 @@ def _config(options: EngineOptions) -> dict[str, Any]:
     if options.threads is not None:
         config["INFERENCE_NUM_THREADS"] = options.threads
     return config
+
+
+def _compile_model(onnx_path: Path, options: EngineOptions, more: Mapping[str, Any] | None = None) -> Any:
+    """Read a stage, fix its batch and compile it; OpenVINO's own RuntimeError goes through."""
+    config, core = _config(options), _core()
+    model = core.read_model(onnx_path)
+    model.reshape({port.any_name: [options.batch, *_fixed_tail(port)] for port in model.inputs})
+    return core.compile_model(model, "CPU", {**config, **(more or {})})
+
+
+def _refuse(onnx_path: Path, error: RuntimeError) -> EngineError:
+    return EngineError(f"OpenVINO refuses {onnx_path}: {one_line(error)} Export the bundle again.")
 
 
 def _fixed_tail(port: Any) -> list[int]:
