@@ -5,7 +5,10 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+from ndp_rt.bench.conditions import import_psutil
+from ndp_rt.bench.core_limit import count_usable_cores
 from ndp_rt.device import find_cpu
+from ndp_rt.errors import MissingExtraError
 
 PACKAGES = ("ndp-rt", "numpy", "opencv-python-headless", "openvino", "onnxruntime", "scikit-learn", "scipy")
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
@@ -19,13 +22,26 @@ def read_memory_bytes() -> int | None:
         return None
 
 
+def read_clock_mhz() -> dict[str, float | None] | None:
+    """Return the processor's least, most and current clock; None: the system does not say, or psutil is missing."""
+    try:
+        found = import_psutil().cpu_freq()
+    except (MissingExtraError, OSError, NotImplementedError, RuntimeError):  # what psutil reads differs by system
+        return None
+    if found is None or not found.current:
+        return None
+    # A virtual machine often knows the current clock alone, and psutil then gives 0 for the others.
+    return {"min": found.min or None, "max": found.max or None, "current": round(found.current, 1)}
+
+
 def describe_machine() -> dict[str, object]:
-    """Return the machine as JSON values: processor, its flags, usable cores, memory, system."""
+    """Return the machine as JSON values: processor, its flags and clock, usable cores, memory, system."""
     cpu = find_cpu()
     return {
         "cpu": cpu.model_name,
         "cpu_flags": [flag for flag in cpu.isa_flags if flag in CPU_FLAGS],
-        "core_count": cpu.usable_core_count,
+        "core_count": count_usable_cores(),
+        "clock_mhz": read_clock_mhz(),
         "memory_bytes": read_memory_bytes(),
         "system": platform.platform(),
     }

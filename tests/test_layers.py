@@ -40,13 +40,14 @@ HOMES: dict[str, tuple[str, ...]] = {
     "openvino": ("ndp_rt/engines/openvino.py",),
     "onnxruntime": ("ndp_rt/engines/onnxruntime.py", "ndp_rt/engines/quantised_graph.py", "bench/peers/"),
     "cupy": ("ndp_rt/cuda/", "kernels/", "bench/peers/"),
-    "torch": ("export/", "bench/peers/", "ndp_rt/engines/torch_"),
+    "torch": ("export/", "bench/models/", "bench/peers/", "ndp_rt/engines/torch_"),
     "torchvision": (),
     "onnx": ("export/", "ndp_rt/bundle/", "ndp_rt/engines/"),
     "sklearn": ("bench/",),
     "scipy": ("bench/",),
     "matplotlib": ("bench/", "export/"),
     "skimage": (),
+    "psutil": ("bench/conditions.py",),
     "pycuda": (),
 }
 NAMES_NOT_TO_USE = {"utils", "util", "helpers", "helper", "common", "misc"}

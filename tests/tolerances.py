@@ -22,6 +22,25 @@ class Tolerance:
 TOLERANCES: dict[tuple[str, str], Tolerance] = {
     # measuring (bench/)
     ("metric", "float64"): Tolerance(absolute=1e-12, reason="sums of at most 1e6 float64 terms, all of one sign"),
+    ("ssim", "float32"): Tolerance(
+        absolute=1e-3, reason="variances are differences of means of 121 squares, 1e-7 off, over constants of 1e-4"
+    ),
+    # reference architectures (bench/models/)
+    ("distance", "float32"): Tolerance(
+        absolute=1e-5, relative=1e-5, reason="||a||^2 - 2 a b + ||b||^2 of up to 64 terms cancels at most a digit here"
+    ),
+    ("mahalanobis", "float32"): Tolerance(
+        absolute=1e-5, relative=1e-5, reason="12 x 12 float32 products, most of them of one sign, then a square root"
+    ),
+    ("gaussian", "float32"): Tolerance(
+        absolute=1e-6, reason="two passes of 33 float32 products of values in [0, 1], weights that sum to 1"
+    ),
+    ("page", "float32"): Tolerance(
+        absolute=1e-4, relative=1e-4, reason="float32 roundings through some 50 layers, then a distance or an exp"
+    ),
+    ("bootstrap", "float64"): Tolerance(
+        absolute=0.01, reason="ends of an interval from 2,000 random resamples: half a percent of a ratio about 1"
+    ),
     # preprocessing (ndp_rt/imaging.py), and its CUDA form
     ("preprocess", "float32"): Tolerance(absolute=1e-6, reason="a few float32 roundings of values in [0, 1]"),
     ("preprocess", "float16"): Tolerance(

@@ -1,0 +1,40 @@
+"""PyTorch's ceiling: it runs the same products, and leaves PyTorch's settings as they were."""
+
+import pytest
+import torch
+
+from ndp_rt.bench import ceiling
+from ndp_rt.bench.ceiling import Product
+from ndp_rt.bench.peers.torch_ceiling import measure_torch_ceiling
+from ndp_rt.errors import DeviceError, InputError
+
+pytestmark = pytest.mark.torch
+
+SMALL = (Product(side=16), Product(side=4, image_px=8))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceiling, "WARM_UP_S", 0.0)
+    monkeypatch.setattr(ceiling, "MEASURE_S", 0.0)
+
+
+@pytest.mark.parametrize("product", SMALL)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_product_is_run_in_each_precision(product: Product, precision: str) -> None:
+    found = measure_torch_ceiling(precision, 1, products=[product])
+    assert found.gflop_per_s > 0 and found.note.startswith(f"pytorch {precision}, 1 thread: {product}")
+
+
+def test_threads_and_switches_are_put_back() -> None:
+    before = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    measure_torch_ceiling("fp32", before[0] + 1, products=SMALL)
+    assert (torch.get_num_threads(), torch.backends.cudnn.benchmark) == before
+
+
+def test_what_pytorch_cannot_do_is_refused() -> None:
+    with pytest.raises(InputError, match="precision is 'int8'"):
+        measure_torch_ceiling("int8", 1)
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="finds no GPU"):
+            measure_torch_ceiling("fp32", None, "cuda")
