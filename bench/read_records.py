@@ -1,0 +1,142 @@
+"""Reading the records of `ndp-rt bench`: docs/bench-record.md says what they hold."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ndp_rt.bench.record import Record
+from ndp_rt.errors import InputError
+
+FORMAT = "ndp-rt bench"
+FORMAT_VERSION = 1
+MODES = ("latency", "cold", "idle", "sweep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRecord:
+    """A record and where it lies; lines count from 1."""
+
+    path: Path
+    line: int
+    record: Record
+
+
+def find_number(source: object, *keys: str) -> float | None:
+    """Return the finite number under `keys`, one mapping inside the other; None where there is none."""
+    for key in keys:
+        if not isinstance(source, Mapping):
+            return None
+        source = source.get(key)
+    if isinstance(source, bool) or not isinstance(source, int | float):
+        return None
+    return float(source) if math.isfinite(source) else None
+
+
+def list_numbers(source: object, key: str) -> list[float]:
+    """Return the finite numbers of the list under `key`, empty where there is none."""
+    found = source.get(key) if isinstance(source, Mapping) else None
+    if not isinstance(found, list):
+        return []
+    return [float(one) for one in found if isinstance(one, int | float) and math.isfinite(one)]
+
+
+def find_section(source: object, key: str) -> Mapping[str, Any]:
+    """Return the mapping under `key`, empty where there is none."""
+    found = source.get(key) if isinstance(source, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def list_sentences(source: object, key: str) -> list[str]:
+    """Return the list under `key` as text, empty where there is none."""
+    found = source.get(key) if isinstance(source, Mapping) else None
+    return [str(one) for one in found] if isinstance(found, list) else []
+
+
+def list_points(record: Record) -> list[Mapping[str, Any]]:
+    """Return the points of a sweep that hold a value, in order; empty for other modes."""
+    found = find_section(record, "sweep").get("points")
+    points = found if isinstance(found, list) else []
+    return [point for point in points if find_number(point, "value") is not None]
+
+
+def read_records(path: Path) -> list[StoredRecord]:
+    """Return the records of a file that holds one JSON object a line, or one object in all.
+
+    Raises:
+        InputError: the file is missing or no text, a line is no JSON object, a record is of another format or of a
+            newer version, a row has no latency, or there is no record at all.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is no UTF-8 text ({error.reason}); a file of `ndp-rt bench` records is taken."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}). Give a file that `ndp-rt bench` wrote."
+        ) from error
+    found = [
+        StoredRecord(path=path, line=line, record=_check_record(_parse(piece, path, line), path, line))
+        for line, piece in _split(text)
+    ]
+    if not found:
+        raise InputError(f"{path} holds no record. Give a file that `ndp-rt bench` wrote.")
+    return found
+
+
+def _split(text: str) -> list[tuple[int, str]]:
+    """Return the pieces that hold an object each, with the line where they begin; blank lines are left out."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return [(line, piece) for line, piece in enumerate(text.split("\n"), 1) if piece.strip()]
+    return [(text[: len(text) - len(text.lstrip())].count("\n") + 1, text)]
+
+
+def _parse(piece: str, path: Path, line: int) -> Record:
+    def refuse(name: str) -> float:
+        raise ValueError(f"{name} is no JSON number")
+
+    try:
+        parsed = json.loads(piece, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}, line {line} is no JSON ({error}). A record is one object on one line; mend the line or remove it."
+        ) from error
+    if not isinstance(parsed, dict):
+        raise InputError(f"{path}, line {line} is a JSON {type(parsed).__name__}; a record is an object.")
+    return parsed
+
+
+def _check_record(record: Record, path: Path, line: int) -> Record:
+    where = f"{path}, line {line}"
+    if record.get("format") != FORMAT:
+        came = record.get("format")
+        raise InputError(
+            f"{where}: the format is {came!r}; records of the format '{FORMAT}' are taken. "
+            "Give a file that `ndp-rt bench` wrote."
+        )
+    version = record.get("format_version")
+    if not isinstance(version, int) or version < 1:
+        raise InputError(f"{where}: format_version is {version!r}; a number from 1 to {FORMAT_VERSION} is taken.")
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{where}: format_version is {version}; this ndp-rt reads up to {FORMAT_VERSION}. Update ndp-rt to read it."
+        )
+    if record.get("mode") not in MODES:
+        raise InputError(f"{where}: the mode is {record.get('mode')!r}; one of {', '.join(MODES)} is taken.")
+    rows = record.get("rows", [])
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows
+    ):
+        raise InputError(f"{where}: 'rows' is no list of objects with a name each, as a record has it.")
+    for row in rows:
+        if (find_number(row, "latency", "p50_ms") or 0.0) <= 0:
+            raise InputError(
+                f"{where}: row '{row['name']}' has no latency (p50_ms above 0). Remove the row, or measure it again."
+            )
+    return record

@@ -1,0 +1,1 @@
+"""The page of `ndp-rt bench report`: records as one HTML file that needs nothing else."""

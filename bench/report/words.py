@@ -1,0 +1,223 @@
+"""Numbers and settings of a record in words."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ndp_rt.bench.read_records import find_number, find_section, list_numbers
+from ndp_rt.bench.record import Record
+
+DASH = "\u2013"
+MAX_NAME_LENGTH = 44
+MODES = {
+    "latency": "latency",
+    "cold": "cold start",
+    "idle": "first image after a pause",
+    "sweep": "scaling",
+}
+STAGES = (
+    "preprocess",
+    "upload",
+    "encoder",
+    "attention",
+    "decoder",
+    "segmentation",
+    "engine",
+    "postprocess",
+    "download",
+)
+KIND_WORDS = {
+    "ndp-rt": "ndp-rt",
+    "same network": "another runtime, same network",
+    "other network": "another network",
+}
+
+
+def format_number(value: float | None, digits: int = 3) -> str:
+    """Return a number with `digits` significant digits and thousands set apart; a dash for None."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits}g}")
+    magnitude = math.floor(math.log10(abs(rounded)))
+    if magnitude < -4:
+        return f"{value:.{digits - 1}e}"
+    if magnitude >= digits:  # whole numbers are given in full: 12,345 rather than 12,300
+        return f"{value:,.0f}"
+    return f"{rounded:.{digits - 1 - magnitude}f}"
+
+
+def format_plain(value: float) -> str:
+    """Return a number without trailing zeros, for axes and settings: 0.5, 20, 1,000."""
+    if value != 0 and abs(value) < 1e-4:
+        return f"{value:.0e}"
+    return f"{value:,.6f}".rstrip("0").rstrip(".") if abs(value) < 1e9 else f"{value:.0e}"
+
+
+def format_error(value: float | None) -> str:
+    """Return a difference of maps with two digits: 1.2e-07."""
+    if value is None:
+        return DASH
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def format_share(value: float | None, digits: int = 3) -> str:
+    """Return a share of 1 as a percentage."""
+    return DASH if value is None else f"{format_number(100 * value, digits)}\u00a0%"
+
+
+def format_bytes(value: float | None) -> str:
+    """Return an amount of memory in MiB, from 1 GiB on in GiB."""
+    if value is None:
+        return DASH
+    mebibytes = value / 2**20
+    return f"{format_number(mebibytes)} MiB" if mebibytes < 1024 else f"{format_number(mebibytes / 1024)} GiB"
+
+
+def format_accuracy(value: float | None) -> str:
+    """Return a ROC area or AUPRO, 0 to 1."""
+    return DASH if value is None else f"{value:.3f}"
+
+
+def format_ratio(ratio: Mapping[str, Any]) -> str:
+    """Return a ratio of times with its interval."""
+    median, low, high = (find_number(ratio, key) for key in ("median", "low", "high"))
+    if median is None:
+        return DASH
+    if low is None or high is None:
+        return format_number(median)
+    return f"{format_number(median)} ({format_number(low)} to {format_number(high)})"
+
+
+def make_sentence(text: str) -> str:
+    """Return text with a capital at its beginning and a full stop at its end."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def shorten(text: str, length: int) -> str:
+    """Return text on one line, cut in the middle where it is longer than `length`."""
+    line = " ".join(text.split())
+    if len(line) <= length:
+        return line
+    tail = length // 3
+    return f"{line[: length - tail - 1]}\u2026{line[-tail:]}"
+
+
+def name_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return each row's name, with batch and scenario where the rows differ in them."""
+    varies = {key: len({str(row.get(key)) for row in rows}) > 1 for key in ("batch", "scenario")}
+    names = []
+    for row in rows:
+        parts = [str(row["name"])]
+        if varies["batch"] and row.get("batch") is not None:
+            parts.append(f"batch {row['batch']}")
+        if varies["scenario"] and row.get("scenario"):
+            parts.append(str(row["scenario"]))
+        names.append(", ".join(parts))
+    return names
+
+
+def describe_percentile(percentile: Mapping[str, Any]) -> str:
+    """Return MLPerf's percentile of a scenario: its estimate and bound, and whether the queries suffice for it."""
+    share = find_number(percentile, "share")
+    if share is None:
+        return DASH
+    words = f"p{format_plain(100 * share)} {format_number(find_number(percentile, 'estimate_ms'))} ms"
+    bound = find_number(percentile, "bound_ms")
+    words += f", \u2264 {format_number(bound)} ms" if bound is not None else ", no bound"
+    if percentile.get("is_enough") is False:
+        count, needed = find_number(percentile, "query_count"), find_number(percentile, "needed_count")
+        if count is not None and needed is not None:
+            words += f" ({count:,.0f} of {needed:,.0f} queries)"
+    return words
+
+
+def describe_server(server: Mapping[str, Any]) -> str:
+    """Return what the scenario "server" was asked for and whether it was met."""
+    verdict = "met" if server.get("is_met") else "not met"
+    return (
+        f"{verdict}: {format_number(find_number(server, 'achieved_qps'))} of "
+        f"{format_number(find_number(server, 'target_qps'))} queries/s within "
+        f"{format_number(find_number(server, 'latency_bound_ms'))} ms"
+    )
+
+
+def describe_machine(machine: Mapping[str, Any]) -> str:
+    """Return the machine on one line."""
+    parts = [str(machine.get("cpu") or "an unnamed processor")]
+    count = find_number(machine, "core_count")
+    if count is not None:
+        parts.append(f"{count:.0f} core{'' if count == 1 else 's'}")
+    low, high = find_number(machine, "clock_mhz", "min"), find_number(machine, "clock_mhz", "max")
+    if low is not None and high is not None:
+        parts.append(f"{low:,.0f} to {high:,.0f} MHz")
+    current = find_number(machine, "clock_mhz", "current")
+    if current is not None:
+        parts.append(f"at {current:,.0f} MHz")
+    memory = find_number(machine, "memory_bytes")
+    if memory is not None:
+        parts.append(f"{format_bytes(memory)} of memory")
+    flags = machine.get("cpu_flags")
+    if isinstance(flags, list) and flags:
+        parts.append(" ".join(str(flag) for flag in flags))
+    gpu = find_section(machine, "gpu")
+    if gpu:
+        parts.append(f"GPU: {gpu.get('name') or 'unnamed'}")
+    if machine.get("system"):
+        parts.append(str(machine["system"]))
+    return ", ".join(parts)
+
+
+def describe_bundle(bundle: Mapping[str, Any]) -> str:
+    """Return a bundle on one line: name, network, input and fingerprint."""
+    parts = [str(bundle.get("name") or "unnamed")]
+    network = " ".join(str(bundle[key]) for key in ("family", "preset") if bundle.get(key))
+    if network:
+        width = find_number(bundle, "width")
+        parts.append(network + (f", width {width:.0f}" if width is not None else ""))
+    sides = list_numbers(bundle, "input_px")
+    if len(sides) == 2:
+        parts.append(f"input {sides[0]:.0f} x {sides[1]:.0f} px")
+    if bundle.get("fingerprint"):
+        parts.append(f"fingerprint {str(bundle['fingerprint'])[:12]}")
+    return ", ".join(parts)
+
+
+def describe_settings(record: Record) -> list[tuple[str, str]]:
+    """Return what was set, as pairs of a term and its words; what the record does not say is left out."""
+    settings = find_section(record, "settings")
+    pairs: list[tuple[str, str]] = []
+    engine = [str(settings[key]) for key in ("device", "backend", "precision") if settings.get(key)]
+    threads = find_number(settings, "threads")
+    if threads is not None:
+        engine.append(f"{threads:.0f} thread{'' if threads == 1 else 's'}")
+    if engine:
+        pairs.append(("Engine", ", ".join(engine)))
+    scenario = str(settings.get("scenario") or "")
+    if scenario:
+        meaning = settings.get("scenario_means")
+        pairs.append(("Scenario", f"{scenario}: {meaning}" if meaning else scenario))
+    if settings.get("inside_the_clock"):
+        pairs.append(("Inside the clock", str(settings["inside_the_clock"])))
+    count = find_number(settings, "image_count")
+    if settings.get("image_source"):
+        images = f"{settings['image_source']}" + (f", {count:.0f} images" if count is not None else "")
+        pairs.append(("Images", images + (", decoded inside the clock" if settings.get("is_from_file") else "")))
+    data = find_section(record, "data")
+    if data:
+        count = find_number(data, "image_count")
+        labelled = f" ({count:.0f} labelled images)" if count is not None else ""
+        pairs.append(("Accuracy measured on", f"{data.get('name') or 'unnamed data'}{labelled}"))
+    parts = []
+    seconds, rounds = find_number(settings, "seconds"), find_number(settings, "rounds")
+    if seconds is not None:
+        parts.append(f"at least {format_plain(seconds)} s a row")
+    if rounds is not None:
+        parts.append(f"{rounds:.0f} rounds, in which rivals take turns")
+    elapsed = find_number(record, "elapsed_s")
+    if elapsed is not None:
+        parts.append(f"{format_plain(round(elapsed))} s for the whole run")
+    if parts:
+        pairs.append(("Duration", ", ".join(parts)))
+    return pairs
