@@ -1,0 +1,113 @@
+"""AnoGAN: gradient steps on the code until the generator's image resembles the one inspected."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ndp_rt.bench.models.base import Architecture, Reported
+from ndp_rt.bench.models.framing import fit_image, fit_map
+from ndp_rt.bench.models.gap import measure_gap
+from ndp_rt.bench.models.seeding import build_seeded
+
+INPUT_PX = 64
+LATENT_COUNT = 100
+CHANNELS = (512, 256, 128, 64)  # from the code outwards
+CODE_PX = 4  # side of the smallest feature map
+FEATURE_SHARE = 0.1  # the paper's lambda
+STEP_COUNT = 500
+RATE = 0.01
+
+
+class Generator(nn.Module):
+    """DCGAN's, [n, LATENT_COUNT] to [n, 3, INPUT_PX, INPUT_PX], -1 to 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(LATENT_COUNT, CHANNELS[0] * CODE_PX**2)
+        layers: list[nn.Module] = [nn.BatchNorm2d(CHANNELS[0]), nn.ReLU()]
+        for c_in, c_out in pairwise(CHANNELS):
+            layers += [nn.ConvTranspose2d(c_in, c_out, 5, 2, 2, output_padding=1), nn.BatchNorm2d(c_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(CHANNELS[-1], 3, 5, 2, 2, output_padding=1), nn.Tanh())
+
+    def forward(self, code: Tensor) -> Tensor:
+        x: Tensor = self.layers(self.project(code).unflatten(1, (CHANNELS[0], CODE_PX, CODE_PX)))
+        return x
+
+
+def make_features() -> nn.Sequential:
+    """Return DCGAN's discriminator up to its last convolution, [n, 3, INPUT_PX, INPUT_PX] to [n, 512, 4, 4]."""
+    channels = CHANNELS[::-1]
+    layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 5, 2, 2), nn.LeakyReLU(0.2)]
+    for c_in, c_out in pairwise(channels):
+        layers += [nn.Conv2d(c_in, c_out, 5, 2, 2), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers)
+
+
+class Anogan(nn.Module):
+    """Searches the code with Adam and maps |x - G(z)|; its own gradients work under a caller's inference mode."""
+
+    start: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step_count = STEP_COUNT
+        self.generator = Generator()
+        self.features = make_features()
+        self.register_buffer("start", torch.rand(1, LATENT_COUNT) * 2 - 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        x = 2 * fit_image(image, INPUT_PX) - 1
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x.clone()  # a tensor made in inference mode takes no part in gradients
+            rebuilt, score = self.search(x)
+        return fit_map(measure_gap(x, rebuilt), image), score
+
+    def search(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return G(z) and the loss [n] after the last step."""
+        wanted = self.features(x)
+        code = self.start.repeat(x.shape[0], 1).requires_grad_()
+        optimiser = torch.optim.Adam([code], lr=RATE)
+        for _ in range(self.step_count):
+            optimiser.zero_grad()
+            _, loss = self.compare(code, x, wanted)
+            # Images share no weights that move, so their losses' sum serves each alone.
+            loss.sum().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        with torch.no_grad():
+            return self.compare(code, x, wanted)
+
+    def compare(self, code: Tensor, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return G(z) and (1 - lambda) * residual loss + lambda * feature loss, sums of absolute gaps [n]."""
+        rebuilt = self.generator(code)
+        residual = functional.l1_loss(rebuilt, x, reduction="none").sum(dim=(1, 2, 3))
+        feature = functional.l1_loss(self.features(rebuilt), wanted, reduction="none").sum(dim=(1, 2, 3))
+        return rebuilt, (1 - FEATURE_SHARE) * residual + FEATURE_SHARE * feature
+
+
+ARCHITECTURE = Architecture(
+    name="anogan",
+    title="AnoGAN",
+    source="T. Schlegl, P. Seeböck, S. M. Waldstein, U. Schmidt-Erfurth, G. Langs: Unsupervised anomaly detection with "
+    "generative adversarial networks to guide marker discovery, IPMI 2017, arXiv:1703.05921",
+    input_px=INPUT_PX,
+    counted=(
+        "500 gradient steps on the code, each forward and backward through generator and discriminator (the paper's "
+        "section on experiments); weights stand still, so no gradients of weights.",
+        "DCGAN at 64 x 64 with 5 x 5 filters, stride 2, and 512, 256, 128, 64 channels (same section).",
+        "The loss 0.9 * sum|x - G(z)| + 0.1 * sum|f(x) - f(G(z))| with lambda = 0.1 (same section, its eq. 5).",
+    ),
+    left_out=(
+        "The source cuts its scans into patches of 64 x 64; here the whole image is scaled to one. MVTec AD's authors, "
+        "whose accuracy the NDP-Net paper reports, take 16 patches of 128 x 128 with 300 steps each (P. Bergmann et "
+        "al., CVPR 2019): about 40 times as much.",
+        "Three colours, a code of 100 values as DCGAN's, f after the discriminator's last convolution, and Adam, "
+        "whose rate does not matter for time: the source has grey images and does not say the rest.",
+        "Every image starts from the same code, drawn once, so that a map can be repeated.",
+    ),
+    reported=Reported(image_rocauc=52.20, pixel_rocauc=58.00, pro_auc=27.42),
+    build=lambda: build_seeded(Anogan),
+    is_graph=False,
+    typical_s=10.0,
+)

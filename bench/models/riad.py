@@ -1,0 +1,128 @@
+"""RIAD: a U-Net inpaints the image region by region; gradient magnitudes of image and result are compared."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ndp_rt.bench.models.base import Architecture, Reported
+from ndp_rt.bench.models.framing import fit_image, fit_map
+from ndp_rt.bench.models.seeding import build_seeded
+
+INPUT_PX = 256
+REGION_SIDES_PX = (2, 4, 8, 16)
+SET_COUNT = 3  # disjoint sets of regions that cover the image
+SCALE_COUNT = 4
+SMOOTHING_PX = 21
+C = 0.0026  # keeps the similarity of flat regions defined
+DOWN = ((3, 64, 3, 1), (64, 128, 4, 2), (128, 256, 4, 2), (256, 512, 4, 2), (512, 512, 4, 2))
+UP = ((512, 512), (512, 256), (256, 128), (128, 64))
+
+
+def make_convolution(c_in: int, c_out: int, kernel_px: int = 3, stride_px: int = 1) -> nn.Sequential:
+    """Return convolution, batch normalisation and ReLU."""
+    return nn.Sequential(nn.Conv2d(c_in, c_out, kernel_px, stride_px, padding=1), nn.BatchNorm2d(c_out), nn.ReLU())
+
+
+class UNet(nn.Module):
+    """[n, 3, h, w] to the same, -1 to 1; h and w are multiples of 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(
+            nn.Sequential(make_convolution(c_in, c_out, kernel_px, stride_px), make_convolution(c_out, c_out))
+            for c_in, c_out, kernel_px, stride_px in DOWN
+        )
+        self.enlarge = nn.ModuleList(nn.ConvTranspose2d(c_in, c_out, 4, 2, padding=1) for c_in, c_out in UP)
+        self.up = nn.ModuleList(
+            nn.Sequential(make_convolution(2 * c_out, c_out), make_convolution(c_out, c_out)) for _, c_out in UP
+        )
+        self.last = nn.Conv2d(UP[-1][1], 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skipped = []
+        for block in self.down:
+            x = block(x)
+            skipped.append(x)
+        for enlarge, block, around in zip(self.enlarge, self.up, skipped[-2::-1], strict=True):
+            x = block(torch.cat((enlarge(x), around), dim=1))
+        return torch.tanh(self.last(x))
+
+
+class Riad(nn.Module):
+    """Maps the mean over region sides of 1 - the multi-scale gradient magnitude similarity, smoothed."""
+
+    masks: Tensor
+    filters: Tensor
+
+    def __init__(self, input_px: int = INPUT_PX) -> None:
+        super().__init__()
+        self.input_px = input_px
+        self.unet = UNet()
+        # A mask [SET_COUNT, 1, input_px, input_px] for each side; 1: the region is taken out and inpainted.
+        self.register_buffer("masks", torch.stack([draw_masks(side_px, input_px) for side_px in REGION_SIDES_PX]))
+        row = torch.tensor([-1.0, 0.0, 1.0]) / 3
+        self.register_buffer("filters", torch.stack([row.repeat(3, 1), row.repeat(3, 1).T]).unsqueeze(1))  # Prewitt's
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        x = 2 * fit_image(image, self.input_px) - 1
+        maps = [1 - self.measure_similarity(x, self.inpaint(x, masks)) for masks in self.masks.unbind()]
+        rough = torch.stack(maps).mean(dim=0)
+        smooth = functional.avg_pool2d(rough, SMOOTHING_PX, 1, SMOOTHING_PX // 2, count_include_pad=False)
+        return fit_map(smooth, image), smooth.amax(dim=(1, 2, 3))
+
+    def inpaint(self, x: Tensor, masks: Tensor) -> Tensor:
+        """Return the image put together from what the network makes of the regions of each set, like `x`."""
+        rebuilt = torch.zeros_like(x)
+        for mask in masks.unbind():
+            rebuilt = rebuilt + self.unet(x * (1 - mask)) * mask
+        return rebuilt
+
+    def measure_similarity(self, x: Tensor, rebuilt: Tensor) -> Tensor:
+        """Return the mean over SCALE_COUNT scales of the similarity of gradient magnitudes, [n, 1, h, w]."""
+        p, q = x.mean(dim=1, keepdim=True), rebuilt.mean(dim=1, keepdim=True)
+        total = torch.zeros_like(p)
+        for scale in range(SCALE_COUNT):
+            if scale:
+                p, q = functional.avg_pool2d(p, 2), functional.avg_pool2d(q, 2)
+            gradient_p, gradient_q = self.measure_gradient(p), self.measure_gradient(q)
+            similarity = (2 * gradient_p * gradient_q + C) / (gradient_p.square() + gradient_q.square() + C)
+            total = total + fit_map(similarity, x)
+        return total / SCALE_COUNT
+
+    def measure_gradient(self, grey: Tensor) -> Tensor:
+        """Return the gradient's magnitude, [n, 1, h, w]."""
+        return functional.conv2d(grey, self.filters, padding=1).square().sum(dim=1, keepdim=True).sqrt()
+
+
+def draw_masks(side_px: int, input_px: int) -> Tensor:
+    """Deal the regions of a grid out to SET_COUNT sets at random; [SET_COUNT, 1, input_px, input_px], 0 or 1."""
+    count = input_px // side_px
+    sets = (torch.randperm(count * count) % SET_COUNT).view(count, count)
+    grid = functional.one_hot(sets, SET_COUNT).permute(2, 0, 1).unsqueeze(1).float()
+    return grid.repeat_interleave(side_px, dim=2).repeat_interleave(side_px, dim=3)
+
+
+ARCHITECTURE = Architecture(
+    name="riad",
+    title="RIAD",
+    source="V. Zavrtanik, M. Kristan, D. Skočaj: Reconstruction by inpainting for visual anomaly detection, Pattern "
+    "Recognition 112, 2021",
+    input_px=INPUT_PX,
+    counted=(
+        "Twelve passes of the U-Net at 256 x 256: regions of 2, 4, 8 and 16 px, three disjoint sets of each (the "
+        "paper's section on inspection, and its best-known repository, test.py).",
+        "A U-Net of five levels of 64 to 512 channels with 4 x 4 convolutions between them (plutoyuxie/"
+        "Reconstruction-by-inpainting-for-visual-anomaly-detection, models/unet.py).",
+        "Gradient magnitude similarity with Prewitt's filters on four scales, once for each region side, their mean "
+        "smoothed by 21 x 21 (the paper's sections on the loss and on inspection).",
+    ),
+    left_out=(
+        "The sets of regions are drawn once, not for every image, so that a map can be repeated.",
+        "The repository's 3 x 3 median filter before the gradients is left out; the gradients are of grey images, as "
+        "there.",
+        "The authors gave out no code; layers are the repository's.",
+    ),
+    reported=Reported(image_rocauc=95.10, pixel_rocauc=93.70),
+    build=lambda: build_seeded(Riad),
+    typical_s=10.0,
+)
