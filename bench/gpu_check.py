@@ -27,8 +27,9 @@ from ndp_rt.bench.gpu_rivals import (
     time_rival,
 )
 from ndp_rt.bench.gpu_tests import SANITIZER_TOOLS, has_failed, run_sanitizer, run_tests
-from ndp_rt.bench.gpu_timing import Latency, time_batches, time_launches, time_steps, time_stream
-from ndp_rt.bench.peers import PEERS
+from ndp_rt.bench.gpu_timing import time_batches, time_launches, time_steps, time_stream
+from ndp_rt.bench.latency import Latency
+from ndp_rt.bench.peers import NAMES, list_peers
 from ndp_rt.bench.record import Record, start_record, write_record
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.cuda.driver import CudaDevice, parse_device
@@ -96,7 +97,7 @@ def check(args: argparse.Namespace, words: str) -> int:
         "fingerprint": bundle.fingerprint,
         "width": bundle.manifest.model.width,
     }
-    peers = choose_peers(PEERS, args.against)
+    peers = choose_peers(list_peers("cuda"), args.against)
     record["refused"], record["left_out"] = {}, {}
     candidates, rivals = open_candidates(bundle, args, record["refused"]), []
     try:
@@ -136,7 +137,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=lambda text: tuple(filter(None, text.split(","))),
         default=("torch-compile", "onnxruntime-cuda", "tensorrt-fused"),
         metavar="NAME,...",
-        help=f"rivals: some of {', '.join(peer.name for peer in PEERS)}; default: the 2nd and the last two",
+        help=f"rivals: some of {', '.join(NAMES['cuda'])}; default: the 2nd and the last two",
     )
     parser.add_argument(
         "--against-precisions",
@@ -267,7 +268,7 @@ def finish_facts(
         work = count_inspection(n, contract.height_px, contract.width_px, model.width, plan.input_dtype)
         floors = {} if gpu is None else {name: time_floor_us(gpu, work[name]) / 1e3 for name in steps if name in work}
         facts["latency"][str(n)] = {
-            **dataclasses.asdict(Latency.of(candidate.times_ms[n])),
+            **Latency.of(candidate.times_ms[n]).to_json(),
             "stream_images_per_s": time_stream(runner, images, n, threshold, max(10, args.count // n)),
             "launch_us": time_launches(plan, n, 50),
             "steps_ms": steps,

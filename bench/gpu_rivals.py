@@ -9,7 +9,7 @@ from itertools import cycle, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.gpu_timing import Latency
+from ndp_rt.bench.latency import Latency
 from ndp_rt.bench.peers.base import Peer, PeerRunner, open_checked
 from ndp_rt.bench.record import Record
 from ndp_rt.bundle.open import Bundle
@@ -69,10 +69,11 @@ def open_rivals(
             print(f"opening {peer.name} {precision}", flush=True)
             try:
                 for batch in batches:
-                    runner, report = open_checked(peer, bundle, precision, batch)
+                    runner, check = open_checked(peer, bundle, precision, batch)
                     rival.runners[batch] = runner
                     rival.facts |= {"name": peer.name, "precision": precision, **runner.facts}
-                    rival.facts["golden"] = dataclasses.asdict(report)
+                    assert check.golden is not None  # each runs the bundle's own network
+                    rival.facts["golden"] = dataclasses.asdict(check.golden)
                     rival.times_ms[batch] = []
             except NdpRtError as error:
                 rival.close()
@@ -98,7 +99,7 @@ def time_rival(rival: Rival, images: Sequence[Image], size: int, threshold: floa
 
 def summarise_rival(rival: Rival) -> Record:
     """Return a rival's row of the record."""
-    latency = {str(size): dataclasses.asdict(Latency.of(times)) for size, times in rival.times_ms.items()}
+    latency = {str(size): Latency.of(times).to_json() for size, times in rival.times_ms.items()}
     return {**rival.facts, "latency": latency}
 
 

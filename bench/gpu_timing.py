@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
@@ -19,31 +18,6 @@ from ndp_rt.streaming import FrameReader
 
 Image = NDArray[np.uint8]
 STEP_REPEATS = 20  # of a step in one capture, so that launching costs nothing beside it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latency:
-    """Times of single calls in milliseconds."""
-
-    count: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    max_ms: float
-    mean_ms: float
-
-    @classmethod
-    def of(cls, times_ms: Sequence[float]) -> "Latency":
-        """Summarise at least one time."""
-        p50, p90, p99 = (float(np.percentile(times_ms, share)) for share in (50, 90, 99))
-        return cls(
-            count=len(times_ms),
-            p50_ms=p50,
-            p90_ms=p90,
-            p99_ms=p99,
-            max_ms=float(np.max(times_ms)),
-            mean_ms=float(np.mean(times_ms)),
-        )
 
 
 def inspect_batch(runner: GpuRunner, slot: Any, images: Sequence[Image], size: int, threshold: float) -> list[bool]:

@@ -79,7 +79,7 @@ def count_allowed(query_count: int, share: float) -> int:
 
 
 def count_needed(share: float) -> int:
-    """Return the fewest times that bound a percentile as MLPerf counts: one may lie above (64 for 0.9, 662 for 0.99)."""
+    """Return the fewest times that bound a percentile: one may lie above, as in MLPerf (64 for 0.9, 662 for 0.99)."""
     low, high = 1, 2
     while count_allowed(high, share) < 1:
         low, high = high, 2 * high

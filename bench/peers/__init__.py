@@ -1,20 +1,109 @@
-"""What one would use on a GPU instead of ndp-rt: the same bundle's fused graph, from host images to scores on the host.
+"""What one would use instead of ndp-rt: the same bundle's fused graph in other hands, and other networks.
 
-`open_checked` opens one of PEERS and tells how far it is from the golden vectors; `run` is what is timed.
+`find_peer` turns a word of --against into a rival, `ndp_rt.bench.peers.base.open_checked` opens it and tells how far it
+is from what it should compute, and its `run` is what is timed. Importing this, and the names, loads no engine.
 """
 
-from ndp_rt.bench.peers.base import Peer, PeerRunner, open_checked
-from ndp_rt.bench.peers.onnxruntime_cuda import OnnxRuntimePeer
-from ndp_rt.bench.peers.tensorrt_fused import TensorRtPeer
-from ndp_rt.bench.peers.torch_peers import TorchPeer
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["PEERS", "Peer", "PeerRunner", "open_checked"]
+from ndp_rt.bench.models import LATER, PAPER
+from ndp_rt.errors import InputError
 
-# The autotuned one tries kernels of its own for every convolution, which takes minutes for each batch size.
-PEERS: tuple[Peer, ...] = (
-    TorchPeer("torch-eager"),
-    TorchPeer("torch-compile", {"mode": "reduce-overhead"}),
-    TorchPeer("torch-compile-autotuned", {"mode": "max-autotune"}),
-    OnnxRuntimePeer(),
-    TensorRtPeer(),
-)
+if TYPE_CHECKING:
+    from ndp_rt.bench.peers.base import Peer
+
+__all__ = ["NAMES", "expand", "find_peer", "list_peers"]
+
+# Those that run the bundle's own network, by device.
+NAMES = {
+    "cpu": ("pytorch", "torch-compile", "onnxruntime", "openvino-plain"),
+    "cuda": ("pytorch", "torch-compile", "torch-compile-autotuned", "onnxruntime-cuda", "tensorrt-fused"),
+}
+ANOMALIB_PREFIX = "anomalib:"
+
+
+def list_peers(device: str) -> "tuple[Peer, ...]":
+    """Return the rivals that run the bundle's own network on "cpu" or "cuda", in the order of NAMES."""
+    return tuple(_make_peer(name, device) for name in NAMES[device])
+
+
+def find_peer(word: str, device: str, *, models_on: str = "pytorch") -> "Peer":
+    """Return the rival that a word of --against names.
+
+    Args:
+        word: a name of NAMES[device], a path that ends with .onnx, an architecture of `ndp_rt.bench.models`, or
+            anomalib:NAME.
+        device: "cpu" or "cuda".
+        models_on: what runs an architecture: "pytorch", or "openvino" on the CPU.
+
+    Raises:
+        InputError: none of these, a file that is not there, or another models_on.
+    """
+    if word.endswith(".onnx"):
+        from ndp_rt.bench.peers.onnx_file import OnnxFilePeer
+
+        return OnnxFilePeer(Path(word), device)
+    if word in (*PAPER, *LATER):
+        from ndp_rt.bench.peers.architecture import ArchitecturePeer
+
+        return ArchitecturePeer(word, models_on, device)
+    if word.startswith(ANOMALIB_PREFIX):
+        from ndp_rt.bench.peers.anomalib_models import AnomalibPeer
+
+        return AnomalibPeer(word.removeprefix(ANOMALIB_PREFIX), device)
+    if word in NAMES[device]:
+        return _make_peer(word, device)
+    raise _refuse(word, device)
+
+
+def expand(words: Iterable[str], device: str) -> tuple[str, ...]:
+    """Return the words of --against, each once, with "paper" and "anomalib" replaced by all that they stand for.
+
+    Raises:
+        InputError: a word that `find_peer` does not take.
+    """
+    from ndp_rt.bench.peers.anomalib_models import ANOMALIB
+
+    groups = {"paper": PAPER, "anomalib": tuple(ANOMALIB_PREFIX + name for name in ANOMALIB)}
+    found = dict.fromkeys(name for word in words for name in groups.get(word, (word,)))
+    for word in found:
+        find_peer(word, device)
+    return tuple(found)
+
+
+def _make_peer(name: str, device: str) -> "Peer":
+    if name in ("pytorch", "torch-compile", "torch-compile-autotuned"):
+        from ndp_rt.bench.peers.torch_peers import COMPILE_OPTIONS, TorchPeer
+
+        return TorchPeer(name, COMPILE_OPTIONS[device].get(name), device)
+    if name == "onnxruntime-cuda":
+        from ndp_rt.bench.peers.onnxruntime_cuda import OnnxRuntimePeer
+
+        return OnnxRuntimePeer()
+    if name == "tensorrt-fused":
+        from ndp_rt.bench.peers.tensorrt_fused import TensorRtPeer
+
+        return TensorRtPeer()
+    from ndp_rt.bench.peers.host_engines import HostEnginePeer
+
+    backend = name.removesuffix("-plain")
+    return HostEnginePeer(name, backend, needs_plain=backend != name)
+
+
+def _refuse(word: str, device: str) -> InputError:
+    for other, names in NAMES.items():
+        if word in names:
+            return InputError(
+                f"--against names '{word}', which is for {other}; the device is {device}, for which "
+                f"{', '.join(NAMES[device])} are taken. Choose one of these, or --device {other}."
+            )
+    known = [*NAMES[device], *PAPER, *LATER, "paper", "anomalib"]
+    close = difflib.get_close_matches(word.lower(), known, 1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return InputError(
+        f"--against names '{word}'; {', '.join(known)}, {ANOMALIB_PREFIX}NAME and the path of a file that ends with "
+        f".onnx are taken.{hint}"
+    )

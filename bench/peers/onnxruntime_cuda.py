@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.bench.peers.arrays import ArrayRunner, Arrays, make_arrays
+from ndp_rt.bench.peers.base import BundlePeer
 from ndp_rt.bench.peers.fused_graph import make_fused_graph
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.base import one_line
@@ -19,7 +20,7 @@ PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 ELEMENTS = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
-class OnnxRuntimePeer:
+class OnnxRuntimePeer(BundlePeer):
     """See `ndp_rt.bench.peers.base.Peer`."""
 
     name = "onnxruntime-cuda"
@@ -39,7 +40,7 @@ class OnnxRuntimePeer:
             return f"ONNX Runtime {onnxruntime.__version__} has no {PROVIDERS[self._device]}: {REMEDY}."
         return None
 
-    def open(self, bundle: Bundle, precision: str, batch: int) -> ArrayRunner:
+    def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> ArrayRunner:
         content = make_fused_graph(bundle, precision, batch).SerializeToString()
         if self._device == "cpu":
             return self._open(content, precision, has_graph=False)

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from ndp_rt.bench.peers.arrays import ArrayRunner, make_arrays
+from ndp_rt.bench.peers.base import BundlePeer
 from ndp_rt.bench.peers.fused_graph import make_fused_graph
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.base import EngineOptions
@@ -12,7 +13,7 @@ from ndp_rt.engines.device_engine import DeviceBackend, DeviceEngine
 from ndp_rt.engines.tensorrt import TensorRtBackend
 
 
-class TensorRtPeer:
+class TensorRtPeer(BundlePeer):
     """See `ndp_rt.bench.peers.base.Peer`."""
 
     name = "tensorrt-fused"
@@ -33,7 +34,7 @@ class TensorRtPeer:
             return "onnx is not installed: pip install onnx."
         return None
 
-    def open(self, bundle: Bundle, precision: str, batch: int) -> ArrayRunner:
+    def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> ArrayRunner:
         model = make_fused_graph(bundle, precision, batch)
         arrays = make_arrays(self._device)
         options = EngineOptions(precision=precision, batch=batch)

@@ -12,36 +12,55 @@ WINDOW_PX = 5
 MARGIN = [WINDOW_PX // 2] * 4
 
 
-class Inspection(torch.nn.Module):
-    """From uint8 images [n, h, w, 3] to smoothed maps [n, 1, h, w] and scores [n], float32."""
+class Network(torch.nn.Module):
+    """From uint8 images [n, h, w, 3] to maps [n, 1, h, w] before smoothing, float32."""
 
-    def __init__(self, program: TorchProgram, dtype: torch.dtype, *, has_network: bool) -> None:
+    def __init__(self, program: TorchProgram, dtype: torch.dtype, *, channels_last: bool) -> None:
         """Take a program from `image` to `map`.
 
         Args:
             program: on the device.
             dtype: of `image`.
-            has_network: take the median by exchanges, which are one kernel once they are compiled, and some 200 if not.
+            channels_last: as the program's.
         """
         super().__init__()
         self._steps = program.steps
         self._image, self._map = program.inputs["image"], program.outputs["map"]
-        self._dtype, self._has_network = dtype, has_network
+        self._dtype, self._channels_last = dtype, channels_last
         # The module's own: a CUDA graph reads those where they are, and copies every other tensor in at each call.
         self._names = {slot: f"constant_{slot}" for slot in program.constants}
         for slot, value in program.constants.items():
             self.register_buffer(self._names[slot], value, persistent=False)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> Tensor:
         # Dense [n, h, w, c], seen as [n, c, h, w], is what PyTorch calls channels_last.
-        values: dict[int, Any] = {self._image: (images.permute(0, 3, 1, 2) / 255).to(self._dtype)}
+        image = (images.permute(0, 3, 1, 2) / 255).to(self._dtype)
+        values: dict[int, Any] = {self._image: image if self._channels_last else image.contiguous()}
         for slot, name in self._names.items():
             values[slot] = getattr(self, name)
         for step in self._steps:
             values[step.target] = step.run(*[values[slot] for slot in step.sources])
             for slot in step.spent:
                 del values[slot]
-        smoothed = smooth(values[self._map].float(), has_network=self._has_network)
+        maps: Tensor = values[self._map].float()
+        return maps
+
+
+class Inspection(torch.nn.Module):
+    """From uint8 images [n, h, w, 3] to smoothed maps [n, 1, h, w] and scores [n], float32."""
+
+    def __init__(self, network: Network, *, has_network: bool) -> None:
+        """Take what makes the maps.
+
+        Args:
+            network: from images to maps.
+            has_network: take the median by exchanges, which are one kernel once they are compiled, and some 200 if not.
+        """
+        super().__init__()
+        self._network, self._has_network = network, has_network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        smoothed = smooth(self._network(images), has_network=self._has_network)
         return smoothed, smoothed.amax(dim=(1, 2, 3))
 
 

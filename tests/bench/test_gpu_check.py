@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.bench import gpu_check
-from ndp_rt.bench.peers.base import to_image
+from ndp_rt.bench.peers.base import BundlePeer, to_image
 from ndp_rt.bundle import Bundle
 from ndp_rt.kernels.reference import smooth
 from tests.fakes.fake_cupy import FakeCuda
@@ -36,7 +36,7 @@ class GoldenRunner:
         self.closed += 1
 
 
-class GoldenPeer:
+class GoldenPeer(BundlePeer):
     precisions = ("fp32",)
 
     def __init__(self, name: str, error: float = 0.0, reason: str | None = None) -> None:
@@ -46,7 +46,7 @@ class GoldenPeer:
     def find(self) -> str | None:
         return self.reason
 
-    def open(self, bundle: Bundle, precision: str, batch: int) -> GoldenRunner:
+    def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> GoldenRunner:
         self.opened.append(GoldenRunner(bundle, self.error))
         return self.opened[-1]
 
@@ -87,7 +87,7 @@ def test_rivals_are_checked_timed_in_turn_and_compared(
 ) -> None:
     right, wrong = GoldenPeer("right"), GoldenPeer("wrong", error=0.5)
     absent = GoldenPeer("absent", reason="pip install absent")
-    monkeypatch.setattr(gpu_check, "PEERS", (right, wrong, absent))
+    monkeypatch.setattr(gpu_check, "list_peers", lambda device: (right, wrong, absent))
     more = ("--precisions", "fp32", "--against-precisions", "fp32", "--against", "right,wrong,absent")
     code, record = run(tiny_bundle, tmp_path / "record.json", *more)
     (row,) = record["rivals"]
@@ -107,7 +107,7 @@ def test_an_unknown_rival_is_refused_before_anything_is_built(
 ) -> None:
     arguments = ["--bundle", str(tiny_bundle), "--no-tests", "--against", "abacus", "--out", str(tmp_path / "x.json")]
     assert gpu_check.main(arguments) == 1
-    assert "--against names abacus; torch-eager" in capsys.readouterr().err
+    assert "--against names abacus; pytorch" in capsys.readouterr().err
     assert not list(tmp_path.glob("engines/*"))
 
 

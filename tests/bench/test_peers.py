@@ -1,5 +1,6 @@
 """Rivals on the CPU, where their classes are the same, with the tiny bundle; on a GPU with the demo's."""
 
+import dataclasses
 import importlib.util
 import inspect
 import shutil
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndp_rt.bench.peers import PEERS, Peer, open_checked
+from ndp_rt.bench.peers import list_peers
 from ndp_rt.bench.peers.arrays import HostArrays, prepare, smooth
-from ndp_rt.bench.peers.base import to_image
+from ndp_rt.bench.peers.base import Peer, open_checked, to_image
+from ndp_rt.bench.peers.host_engines import HostEnginePeer
 from ndp_rt.bench.peers.onnxruntime_cuda import OnnxRuntimeEngine, OnnxRuntimePeer
 from ndp_rt.bench.peers.tensorrt_fused import TensorRtPeer
 from ndp_rt.bench.peers.torch_peers import TorchPeer
@@ -68,41 +70,53 @@ def torch() -> Iterator[Any]:
     found.set_num_threads(before)
 
 
-def make_torch_peer(**compile_options: Any) -> TorchPeer:
-    return TorchPeer("torch", compile_options or None, "cpu")
+def make_torch_peer(*, smooths_on_host: bool = True, **compile_options: Any) -> TorchPeer:
+    return TorchPeer("torch", compile_options or None, "cpu", smooths_on_host=smooths_on_host)
 
 
 CPU_PEERS = [
-    pytest.param(make_torch_peer(), id="torch-eager", marks=NEEDS_TORCH),
-    # Dynamo and autograd's tracing are those of a GPU; Inductor would compile C++ here for a minute.
+    pytest.param(make_torch_peer(), id="pytorch", marks=NEEDS_TORCH),
+    # As on a GPU: Dynamo and autograd's tracing are the same; Inductor would compile C++ here for a minute.
+    pytest.param(make_torch_peer(smooths_on_host=False), id="pytorch-as-on-a-gpu", marks=NEEDS_TORCH),
+    pytest.param(
+        make_torch_peer(smooths_on_host=False, backend="aot_eager"), id="torch-compile-as-on-a-gpu", marks=NEEDS_TORCH
+    ),
     pytest.param(make_torch_peer(backend="aot_eager"), id="torch-compile", marks=NEEDS_TORCH),
-    pytest.param(OnnxRuntimePeer("cpu"), id="onnxruntime"),
+    pytest.param(HostEnginePeer("onnxruntime", "onnxruntime"), id="onnxruntime"),
+    pytest.param(HostEnginePeer("openvino", "openvino"), id="openvino"),
+    pytest.param(OnnxRuntimePeer("cpu"), id="onnxruntime-cuda"),
     pytest.param(TensorRtPeer(StandInBackend(), "cpu"), id="tensorrt-fused"),
+]
+KINDS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+TRIED_ON_THE_CPU = [
+    pytest.param(*peer.values, precision, id=f"{peer.id}-{precision}", marks=peer.marks)
+    for peer in CPU_PEERS
+    for precision in KINDS
+    if precision in peer.values[0].precisions and (precision != "bf16" or peer.id == "pytorch")
 ]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("peer", CPU_PEERS)
+@pytest.mark.parametrize(("peer", "precision"), TRIED_ON_THE_CPU)
 def test_a_rival_gives_the_golden_maps_and_scores_of_every_image_of_a_batch(
     tiny: Bundle, peer: Peer, precision: str
 ) -> None:
-    runner, report = open_checked(peer, tiny, precision, 3)
-    assert 0.0 <= report.map_max_abs_difference <= report.map_tolerance
+    runner, check = open_checked(peer, tiny, precision, 3, threads=1)
+    assert check.allowed is not None and 0.0 <= check.map_max_abs_difference <= check.allowed
+    assert check.golden is not None and check.image_count == len(tiny.golden().image)
     golden = tiny.golden()
     rows = [1, 0, 1]
     maps, scores = runner.run([to_image(golden.image[row]) for row in rows])
     assert (maps.dtype, scores.dtype) == (np.float32, np.float32)
-    kind = {"fp32": "float32", "fp16": "float16"}[precision]
-    assert_close(maps, reference.smooth(golden.map[rows]), "map", kind)
-    assert_close(scores, golden.score[rows], "map", kind)
-    assert not runner.facts["cuda_graph"]
+    assert_close(maps, reference.smooth(golden.map[rows]), "map", KINDS[precision])
+    assert_close(scores, golden.score[rows], "map", KINDS[precision])
+    assert not runner.facts.get("cuda_graph")
     runner.close()
     runner.close()
     with pytest.raises(ClosedError):
         runner.run([to_image(golden.image[row]) for row in rows])
 
 
-@pytest.mark.parametrize("peer", [CPU_PEERS[0], CPU_PEERS[2], CPU_PEERS[3]])
+@pytest.mark.parametrize("peer", [CPU_PEERS[0], CPU_PEERS[4], CPU_PEERS[5], CPU_PEERS[6], CPU_PEERS[7]])
 def test_a_rival_that_is_wrong_is_refused_by_name_and_closed(tmp_path: Path, peer: Peer) -> None:
     wrong = make_tiny_bundle(tmp_path / "wrong.ndp", map_shift=0.01)
     with pytest.raises(EngineError, match=rf"^{peer.name}: .*disagrees with the bundle's golden vectors"):
@@ -113,7 +127,7 @@ def test_a_rival_that_is_wrong_is_refused_by_name_and_closed(tmp_path: Path, pee
             backend.loaded[-1].bind({})
 
 
-@pytest.mark.parametrize("peer", [CPU_PEERS[0], CPU_PEERS[2]])
+@pytest.mark.parametrize("peer", [CPU_PEERS[0], CPU_PEERS[4], CPU_PEERS[6]])
 def test_other_images_than_the_networks_are_refused(tiny: Bundle, peer: Peer) -> None:
     runner, _ = open_checked(peer, tiny, "fp32", 2)
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
@@ -142,15 +156,37 @@ def test_what_is_missing_is_said_with_what_to_do(tiny: Bundle, monkeypatch: pyte
         with pytest.raises(MissingExtraError, match=rf"^{peer.name} cannot run here: .*{words}"):
             open_checked(peer, tiny, "fp32", 1)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for peer in PEERS[:4]:
+    for peer in (*list_peers("cuda")[:4], *list_peers("cpu")):
         assert "is not installed: pip install" in (peer.find() or "")
+
+
+def test_the_plain_rival_refuses_a_rewritten_graph_and_says_how_to_get_the_plain_one(tiny: Bundle) -> None:
+    model = dataclasses.replace(tiny.manifest.model, rewrites=("fold_batch_norm",))
+    rewritten = dataclasses.replace(tiny, manifest=dataclasses.replace(tiny.manifest, model=model))
+    (peer,) = (peer for peer in list_peers("cpu") if peer.name == "openvino-plain")
+    with pytest.raises(InputError, match="rewritten graph.*--no-rewrite, and give it with --plain PLAIN.ndp"):
+        open_checked(peer, rewritten, "fp32", 1)
+
+
+@pytest.mark.parametrize("peer", [CPU_PEERS[0], CPU_PEERS[4]])
+def test_threads_are_one_or_more(tiny: Bundle, peer: Peer) -> None:
+    with pytest.raises(InputError, match="threads is 0; 1 or more"):
+        open_checked(peer, tiny, "fp32", 1, threads=0)
+
+
+@NEEDS_TORCH
+def test_threads_are_those_asked_for_while_a_rival_is_open(tiny: Bundle, torch: Any) -> None:
+    runner, _ = open_checked(make_torch_peer(), tiny, "fp32", 1, threads=2)
+    assert torch.get_num_threads() == 2
+    runner.close()
+    assert torch.get_num_threads() == 1
 
 
 @NEEDS_TORCH
 def test_more_compiled_rivals_than_one_piece_of_code_may_have_stay_compiled(tiny: Bundle, torch: Any) -> None:
     peer, images = make_torch_peer(backend="aot_eager"), [to_image(tiny.golden().image[0])]
     with torch._dynamo.config.patch(recompile_limit=1):
-        runners = [open_checked(peer, tiny, precision, 1)[0] for precision in ("fp32", "fp16", "fp32")]
+        runners = [open_checked(peer, tiny, precision, 1)[0] for precision in ("fp32", "bf16", "fp32")]
         graph_count = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         for runner in runners:
             runner.run(images)
@@ -242,7 +278,7 @@ def test_cupy_has_what_rivals_call_on_a_gpu() -> None:
 
 TRIED_ON_A_GPU = [
     pytest.param(peer, precision, id=f"{peer.name}-{precision}")
-    for peer in PEERS
+    for peer in list_peers("cuda")
     for precision in peer.precisions
     if precision == "fp16" or not peer.name.endswith("autotuned")  # tuning takes minutes
 ]
@@ -254,6 +290,6 @@ def test_every_rival_gives_the_demos_golden_maps_on_a_gpu(peer: Peer, precision:
     reason = peer.find()
     if reason is not None:
         pytest.skip(reason)
-    runner, report = open_checked(peer, open_bundle(DEMO, verify=False), precision, 3)
-    print(f"map {report.map_max_abs_difference:.2e} of {report.map_tolerance:.0e}; {dict(runner.facts)}")
+    runner, check = open_checked(peer, open_bundle(DEMO, verify=False), precision, 3)
+    print(f"map {check.map_max_abs_difference:.2e} of {check.allowed:.0e}; {dict(runner.facts)}")
     runner.close()
