@@ -51,6 +51,23 @@ def write_record(record: Mapping[str, Any], path: Path) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
+def check_appendable(path: Path) -> None:
+    """Check that a record can be appended to a file, before time is spent on it; nothing stays behind.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    is_new = not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8"):
+            pass
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be appended to ({error}). Choose another place with -o.") from error
+
+
 def append_record(record: Mapping[str, Any], path: Path) -> None:
     """Append a record to a file of one JSON object a line; earlier lines stay as they are.
 

@@ -6,6 +6,7 @@ and 4 (some images could not be read; the others were inspected).
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -24,6 +25,9 @@ COMMANDS = {
     "export-stages": "write a bundle's graphs for the GPU, to build engines from on another machine",
     "inspect": "inspect images: scores, decisions, defect lists, overlays",
     "evaluate": "measure a bundle on labelled images",
+    "bench": "measure inference times, and those of what would be used instead",
+    "bench report": "draw records of bench as one page",
+    "bench compare": "compare two records of bench",
     "set-threshold": "change a bundle's decision threshold",
     "set-reference": "change a bundle's reference image",
     "doctor": "list what this machine has, and the remedy for what it lacks",
@@ -44,7 +48,14 @@ class Command(Protocol):
 
 def load_command(name: str) -> Command:
     """Import the module of the command `name`."""
-    return cast(Command, import_module(f"ndp_rt.cli.{name.replace('-', '_')}"))
+    return cast(Command, import_module(f"ndp_rt.cli.{re.sub('[- ]', '_', name)}"))
+
+
+def join_command(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with a command of two words, such as `bench report`, as one."""
+    if len(arguments) > 1 and " ".join(arguments[:2]) in COMMANDS:
+        return [" ".join(arguments[:2]), *arguments[2:]]
+    return list(arguments)
 
 
 def make_parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -59,7 +70,11 @@ def make_parser(chosen: str | None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         one = commands.add_parser(
-            name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+            name,
+            prog=f"ndp-rt {name}",
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            allow_abbrev=False,
         )
         if name == chosen:
             load_command(name).add_arguments(one)
@@ -68,7 +83,7 @@ def make_parser(chosen: str | None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; usage errors leave through SystemExit(2), as argparse does."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = join_command(list(sys.argv[1:] if argv is None else argv))
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     args = make_parser(chosen).parse_args(arguments)
     try:

@@ -1,0 +1,112 @@
+"""`ndp-rt bench --cold`: from the start of a process to its first decision, with a cached engine and without."""
+
+import json
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ndp_rt.bench.contenders.ours import find_threshold
+from ndp_rt.bench.contenders.spec import ContenderSpec
+from ndp_rt.bench.latency import Latency
+from ndp_rt.bench.measure import Tell
+from ndp_rt.bench.record import Record
+from ndp_rt.bundle.open import Bundle
+from ndp_rt.config import child_environment
+from ndp_rt.engines.base import one_line
+from ndp_rt.errors import EngineError
+from ndp_rt.tolerances import find_tolerance
+
+HIT_COUNT, MISS_COUNT = 10, 3
+PARTS = ("interpreter", "import", "open", "read image", "first inspection")
+# What a user's program does first. The clock is the system's, so the parent knows when the process was asked for.
+PROGRAM = """
+import time; started = time.monotonic()
+import sys, json; sys.path[:] = sys.argv[1].split("\\n")
+from ndp_rt import Inspector, read_image
+imported = time.monotonic()
+inspector = Inspector.open(sys.argv[2], **json.loads(sys.argv[4]))
+opened = time.monotonic()
+image = read_image(sys.argv[3])
+ready = time.monotonic()
+result = inspector.inspect(image)
+done = time.monotonic()
+print(json.dumps({"moments": [started, imported, opened, ready, done], "score": result.score}))
+"""
+
+
+def measure_cold(spec: ContenderSpec, bundle: Bundle, image_path: str, tell: Tell) -> Record:
+    """Start a fresh Python process again and again, and return how long the first decision took: {"hit", "miss"}.
+
+    The files lie in the system's page cache, as after a restart of the program, not of the machine.
+
+    Args:
+        spec: one of our own contenders; its engine is built before the hits.
+        bundle: for the score that the first decision has to have.
+        image_path: the first golden image's file.
+        tell: gets lines of progress.
+
+    Raises:
+        EngineError: a process failed, or answered wrongly.
+    """
+    expected = float(bundle.golden().score[0])
+    run_once(spec, bundle, image_path, expected, None)
+    hits, misses = [], []
+    for index in range(HIT_COUNT):
+        tell(f"{spec.name}: cold start {index + 1} of {HIT_COUNT}, engine cached")
+        hits.append(run_once(spec, bundle, image_path, expected, None))
+    for index in range(MISS_COUNT):
+        tell(f"{spec.name}: cold start {index + 1} of {MISS_COUNT}, engine to be built")
+        with TemporaryDirectory(prefix="ndp-rt-cold-") as cache:
+            misses.append(run_once(spec, bundle, image_path, expected, Path(cache)))
+    return {"hit": summarise(hits, spec.precision), "miss": summarise(misses, spec.precision)}
+
+
+def run_once(
+    spec: ContenderSpec, bundle: Bundle, image_path: str, expected: float, cache: Path | None
+) -> dict[str, float]:
+    """Start one process and return the milliseconds of each of PARTS and of "total", and the "score error"."""
+    options: dict[str, Any] = {
+        "device": spec.device,
+        "backend": spec.backend,
+        "precision": spec.precision,
+        "plan": spec.plan,
+        "batches": [1],
+        "threads": spec.threads,
+        "threshold": find_threshold(bundle, spec.precision),
+    }
+    words = ["\n".join(sys.path), spec.bundle, image_path, json.dumps(options)]
+    environment = child_environment() | ({} if cache is None else {"NDP_RT_CACHE": str(cache)})
+    asked = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, env=environment)
+    if done.returncode != 0:
+        raise EngineError(f"{spec.name}: a fresh process failed: {one_line(RuntimeError(done.stderr.strip()[-500:]))}")
+    answer = json.loads(done.stdout.strip().splitlines()[-1])
+    allowed = find_tolerance("engine.score", spec.precision).absolute
+    if not abs(answer["score"] - expected) <= allowed:
+        raise EngineError(
+            f"{spec.name}: a fresh process scored the first golden image {answer['score']:.6f}; {expected:.6f} is "
+            f"right, and {allowed:.0e} is allowed between them."
+        )
+    moments = [asked, *answer["moments"]]
+    parts = {name: (b - a) * 1e3 for name, (a, b) in zip(PARTS, pairwise(moments), strict=True)}
+    return {**parts, "total": (moments[-1] - asked) * 1e3, "score error": abs(answer["score"] - expected)}
+
+
+def summarise(runs: list[dict[str, float]], precision: str) -> Record:
+    """Return the latencies of whole starts and of each part, and how far the first decisions' scores were off."""
+    check = {
+        "score_max_abs_difference": max(run["score error"] for run in runs),
+        "allowed": find_tolerance("engine.score", precision).absolute,
+        "against": "PyTorch fp32 score of the first golden image",
+        "image_count": len(runs),
+    }
+    return {
+        "count": len(runs),
+        "check": check,
+        "total": Latency.of([run["total"] for run in runs]).to_json(),
+        "parts": {name: Latency.of([run[name] for run in runs]).to_json() for name in PARTS},
+    }

@@ -1,0 +1,125 @@
+"""Our own inspector as a contender: the production path, `Inspector.inspect` and its like."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, islice
+from typing import Any
+
+import numpy as np
+
+from ndp_rt.bench.contenders.base import FloatArray, Image
+from ndp_rt.bench.contenders.spec import ContenderSpec
+from ndp_rt.bench.peers.base import BundlePeer, Check
+from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.inspector import Inspector
+from ndp_rt.result import Result
+
+LAUNCH_COUNT = 50
+NO_THRESHOLD = 0.5  # what decisions are made by where a bundle has none; the time hardly depends on it
+
+
+class InspectorContender:
+    """See `ndp_rt.bench.contenders.base.Contender`."""
+
+    def __init__(self, spec: ContenderSpec) -> None:
+        """Open an inspector, building engines that are missing, and compare it with the golden vectors.
+
+        Raises:
+            NdpRtError: as `Inspector.open`; EngineError also where the maps differ by more than is allowed.
+        """
+        bundle = open_bundle(spec.bundle)
+        threshold = find_threshold(bundle, spec.precision)
+        self.notes = () if threshold is None else (f"decided by {threshold}: no threshold for {spec.precision}",)
+        self._inspector = Inspector.open(
+            spec.bundle,
+            device=spec.device,
+            backend=spec.backend,
+            precision=spec.precision,
+            plan=spec.plan,
+            batches=spec.batches,
+            threads=spec.threads,
+            threshold=threshold,
+        )
+        self._parts: list[Mapping[str, float]] = []
+        try:
+            self.backend, self.plan = spec.backend or "", spec.plan
+            self.checks: Mapping[int, Check] = {
+                batch: BundlePeer().check(bundle, BatchRunner(self._inspector, batch), spec.precision, batch)
+                for batch in spec.batches
+            }
+            self.facts: Mapping[str, Any] = {
+                "engine_hash": self._inspector.engine_hash,
+                "threshold": self._inspector.threshold,
+                "stage_names": list(self._inspector.stage_names),
+            }
+        except BaseException:
+            self._inspector.close()
+            raise
+
+    def decide(self, images: Sequence[Image], batch: int) -> None:
+        if batch == 1:
+            self._parts += [self._inspector.inspect(image).timings_ms for image in images]
+        else:
+            self._parts += [result.timings_ms for result in self._inspector.inspect_batch(images)]
+
+    def decide_all(self, images: Iterable[Image], batch: int) -> None:
+        results: Iterable[Result]
+        results = self._inspector.stream(images) if batch == 1 else self._inspector.inspect_batch(list(images))
+        self._parts += [result.timings_ms for result in results]
+
+    def decide_large(self, images: Sequence[Image], batch: int) -> None:
+        self._parts += [self._inspector.inspect_large(image).timings_ms for image in images]
+
+    def take_parts(self) -> Mapping[str, float]:
+        parts, self._parts = self._parts, []
+        names = parts[0].keys() if parts else ()
+        return {name: float(np.mean([part[name] for part in parts])) for name in names}
+
+    def judge(self, image: Image) -> tuple[FloatArray, float]:
+        result = self._inspector.inspect(image)
+        return result.anomaly_map, result.score
+
+    def measure_device_stages(self, batch: int) -> tuple[dict[str, float], str, float]:
+        """Return the milliseconds of each stage on a GPU, how they were measured, and those of launching a run.
+
+        Reaches into the inspector: nobody but a benchmark runs a plan's steps one by one.
+        """
+        from ndp_rt.bench.gpu_split import split_gpu_stages
+        from ndp_rt.bench.gpu_timing import time_launches
+        from ndp_rt.engines.registry import find_device_backend
+        from ndp_rt.plan.gpu_runner import GpuRunner
+        from ndp_rt.plan.open_gpu import find_capture
+
+        runner = self._inspector._last.runner
+        assert isinstance(runner, GpuRunner)
+        capture = find_capture(find_device_backend(self.backend), runner.plan.device)
+        contract = self._inspector.bundle.manifest.input
+        stages_ms, source = split_gpu_stages(runner.plan, contract, batch, capture, runner._kernels)
+        return stages_ms, source, time_launches(runner.plan, batch, LAUNCH_COUNT) / 1e3
+
+    def close(self) -> None:
+        self._inspector.close()
+
+
+class BatchRunner:
+    """An inspector where a check takes a rival; see `ndp_rt.bench.peers.base.PeerRunner`."""
+
+    def __init__(self, inspector: Inspector, batch: int) -> None:
+        self.facts: Mapping[str, Any] = {}
+        self._inspector = inspector
+        self._batch = batch
+
+    def run(self, images: Sequence[Image]) -> tuple[FloatArray, FloatArray]:
+        results = self._inspector.inspect_batch(list(islice(cycle(images), self._batch)))
+        maps = np.stack([result.anomaly_map for result in results])[:, None]
+        return maps, np.array([result.score for result in results], np.float32)
+
+    def close(self) -> None:
+        """Nothing to do: the inspector is its opener's."""
+
+
+def find_threshold(bundle: Bundle, precision: str) -> float | None:
+    """Return what to decide by where the bundle has no threshold for a precision, else None: the bundle's own."""
+    if bundle.threshold(precision).value is not None:
+        return None
+    other = bundle.threshold("fp32").value
+    return NO_THRESHOLD if other is None else other

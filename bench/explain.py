@@ -1,0 +1,169 @@
+"""What stands beside a time: the work it was, what the machine could do, and what may falsify it."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ndp_rt.bench.conditions import (
+    Watch,
+    warn_clock,
+    warn_host_bound,
+    warn_launch_bound,
+    warn_other_load,
+    warn_oversubscribed,
+    warn_throttled,
+    warn_transfer_bound,
+    warn_unstable,
+)
+from ndp_rt.bench.contenders.probe import find_family
+from ndp_rt.bench.contenders.process import ServiceProcess
+from ndp_rt.bench.contenders.spec import OURS, ContenderSpec
+from ndp_rt.bench.core_limit import count_usable_cores
+from ndp_rt.bench.measure import Entrant, Tell
+from ndp_rt.bench.record import Record
+from ndp_rt.errors import NdpRtError
+
+OTHER_NETWORK = "other network"
+
+
+class Explainer:
+    """Measures ceilings before and after a run, watches the machine meanwhile, and fills in rows.
+
+    What it cannot find out is left out of the row, with a sentence in `list_warnings`: a time is not lost for it.
+    """
+
+    def __init__(self, device: str, threads: int | None, tell: Tell) -> None:
+        """Take the run's device and threads; nothing is measured yet."""
+        self._device = device
+        self._threads = threads
+        self._tell = tell
+        self._core_count = count_usable_cores()
+        self._warnings: list[str] = []
+        self._ceilings: dict[tuple[str, str], Record | None] = {}
+        self._work: dict[tuple[str, str, int], Record | None] = {}
+        self._copy_gbyte_per_s: float | None = None
+        self._first: tuple[str, str] | None = None
+        self._watch: Watch | None = None
+
+    def measure_ceilings(self, specs: Sequence[ContenderSpec]) -> None:
+        """Measure the ceiling of every backend and precision of a run before it begins."""
+        with ServiceProcess() as process:
+            if self._device == "cpu":
+                self._copy_gbyte_per_s = self._ask(process, "copying", "measure_copy", self._core_count)
+            for spec in specs:
+                family = find_family(spec)
+                key = (family or "", spec.precision)
+                if family is None or key in self._ceilings:
+                    continue
+                self._ceilings[key] = self._measure_ceiling(process, *key)
+                self._first = self._first or (key if self._ceilings[key] else None)
+
+    def compare_ceilings(self) -> None:
+        """Measure the first ceiling again after the run, and warn if it fell."""
+        before = None if self._first is None else self._ceilings[self._first]
+        if self._first is None or before is None:
+            return
+        with ServiceProcess() as process:
+            after = self._measure_ceiling(process, *self._first)
+        if after is not None:
+            self._add(warn_throttled(before["gflop_per_s"], after["gflop_per_s"]))
+
+    def _measure_ceiling(self, process: ServiceProcess, family: str, precision: str) -> Record | None:
+        what = f"the ceiling of {family} {precision}"
+        found: Record | None = self._ask(
+            process, what, "measure_ceiling", family, precision, self._threads, self._device
+        )
+        return found
+
+    def _ask(self, process: ServiceProcess, what: str, name: str, *values: Any) -> Any:
+        self._tell(f"measuring {what}")
+        try:
+            return process.ask("probe", name, *values)
+        except NdpRtError as error:
+            self._warnings.append(f"{what} could not be measured: {error}")
+            return None
+
+    @contextlib.contextmanager
+    def watch(self, entrants: Sequence[Entrant]) -> Iterator[None]:
+        """Look at the machine's clocks, and at what other processes do, while entrants are timed."""
+        watch = Watch(pids=[one.process.process_id for one in entrants])
+        watch.start_block()
+        self._watch = watch
+        try:
+            yield
+        finally:
+            watch.end_block()
+
+    def explain_times(self, row: Record, entrant: Entrant) -> None:
+        """Add the warnings that come from the times, and from what else went on, to a row that was just timed."""
+        total_ms = row["latency"]["p50_ms"] / (row["batch"] if row["scenario"] == "single-stream" else 1)
+        parts = row["parts_ms"]
+        found = [warn_unstable(row["latency"]["cv"], row["round_p50_ms"])] if row["scenario"] != "server" else []
+        if not row["warm_up"]["is_stable"]:
+            found.append("unstable: the times had not settled when the warm-up ended")
+        if entrant.spec.device == "cpu" and entrant.spec.threads is not None:
+            found.append(warn_oversubscribed(entrant.spec.threads, self._core_count))
+        if entrant.spec.device == "cpu" and "total" in parts:
+            found.append(warn_host_bound(parts["total"] - parts["engine"], parts["total"]))
+        if self._watch is not None:
+            found += warn_other_load(self._watch.other_load_cores, self._core_count, self._watch.steal_cores)
+            found += warn_clock(self._watch.clock_jumps_s, self._watch.sleeps_s)
+        if entrant.spec.device != "cpu" and entrant.spec.kind == OURS:
+            found += self._split_device(row, entrant, total_ms)
+        row["warnings"] += [text for text in found if text is not None]
+
+    def _split_device(self, row: Record, entrant: Entrant, total_ms: float) -> list[str | None]:
+        stages, source, launch_ms = entrant.process.ask("measure_device_stages", row["batch"])
+        row["stages_ms"], row["stages_source"] = stages, source
+        moved_ms = stages.get("upload", 0.0) + stages.get("download", 0.0)
+        return [warn_launch_bound(launch_ms / row["batch"], total_ms), warn_transfer_bound(moved_ms, total_ms)]
+
+    def explain_work(self, rows: Sequence[Record], entrant: Entrant) -> None:
+        """Add work, ceiling and the stage split to a contender's rows, when nobody is timed any more."""
+        spec = entrant.spec
+        with ServiceProcess() as process:
+            for row in rows:
+                if spec.kind == OTHER_NETWORK:
+                    row["gflop"] = entrant.opened.facts.get("gflop")
+                else:
+                    row |= self._count(process, spec, row["batch"])
+                self._add_ceiling(row, spec)
+                if spec.kind == OURS and spec.device == "cpu" and row["parts_ms"]:
+                    split = self._ask(
+                        process, f"{spec.name}'s stages", "split_host_stages", spec, row["batch"], row["parts_ms"]
+                    )
+                    row["stages_ms"], row["stages_source"] = split or ({}, "not split")
+                elif row["parts_ms"] and "stages_ms" not in row:
+                    row["stages_ms"] = {"engine": row["parts_ms"]["engine"]}
+                    row["stages_source"] = "not split: a rival's whole path"
+
+    def _count(self, process: ServiceProcess, spec: ContenderSpec, batch: int) -> Record:
+        key = (spec.bundle, spec.precision, batch)
+        if key not in self._work:
+            self._work[key] = self._ask(process, f"the work of {spec.name}", "count_work", *key)
+        return self._work[key] or {}
+
+    def _add_ceiling(self, row: Record, spec: ContenderSpec) -> None:
+        found = self._ceilings.get((find_family(spec) or "", spec.precision))
+        if found is None:
+            return
+        work = row.get("gflop")
+        share = None if work is None else work * row["images_per_s"] / found["gflop_per_s"]
+        if share is not None and share > 1:
+            row["warnings"].append(
+                f"other load: {share:.2f} times the ceiling, which something slowed when it was measured"
+            )
+        row["ceiling"] = {
+            "gflop_per_s": found["gflop_per_s"],
+            "share": share,
+            "gbyte_per_s": self._copy_gbyte_per_s,
+            "note": found["note"],
+        }
+
+    def list_warnings(self) -> list[str]:
+        """Return what holds for the run as a whole."""
+        return list(dict.fromkeys(self._warnings))
+
+    def _add(self, text: str | None) -> None:
+        if text is not None:
+            self._warnings.append(text)

@@ -1,0 +1,149 @@
+"""Lets contenders take turns, so that a machine that slows down slows all of them."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ndp_rt.bench.contenders.process import ServiceProcess
+from ndp_rt.bench.contenders.spec import ContenderSpec, Opened, Turn, TurnTimes, WarmUp
+from ndp_rt.bench.scenarios import Scenario
+from ndp_rt.errors import NdpRtError
+
+ROUND_COUNT = 10
+MIN_ROUND_COUNT = 3  # of a contender whose queries are slow
+AGAIN_COUNT = 2  # untimed queries before each turn: caches and clocks were others' meanwhile
+SLOW_MS = 1000.0  # a query that takes longer needs none
+WARM_UP_SHARE = 1.0  # of the measured time, at most
+
+Tell = Callable[[str], None]
+
+
+@dataclass(kw_only=True, eq=False)
+class Entrant:
+    """A contender that was opened."""
+
+    spec: ContenderSpec
+    process: ServiceProcess
+    opened: Opened
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+@dataclass(kw_only=True, eq=False)
+class Series:
+    """What was measured of one entrant with one batch size in one session; `turns` by round."""
+
+    warm_up: WarmUp
+    turns: dict[int, TurnTimes] = field(default_factory=dict)
+    is_side_by_side: bool = False  # the turns ran at once, in processes of their own
+
+    @property
+    def latencies_ms(self) -> list[float]:
+        return [value for turn in self.turns.values() for value in turn.latencies_ms]
+
+    @property
+    def round_p50_ms(self) -> dict[int, float]:
+        return {index: float(np.median(turn.latencies_ms)) for index, turn in self.turns.items()}
+
+    @property
+    def images_per_s(self) -> float:
+        seconds = [turn.elapsed_s for turn in self.turns.values()]
+        count = sum(turn.image_count for turn in self.turns.values())
+        return count / (float(np.mean(seconds)) if self.is_side_by_side else sum(seconds))
+
+    @property
+    def parts_ms(self) -> dict[str, float]:
+        """An image's milliseconds in each part, the mean over all images."""
+        counts = [turn.image_count for turn in self.turns.values()]
+        names = next(iter(self.turns.values())).parts_ms.keys() if self.turns else ()
+        return {
+            name: float(np.average([turn.parts_ms[name] for turn in self.turns.values()], weights=counts))
+            for name in names
+        }
+
+
+def open_entrant(spec: ContenderSpec, image_paths: Sequence[str], tell: Tell) -> Entrant:
+    """Start a contender's process and open it there.
+
+    Raises:
+        NdpRtError: it cannot run here, fails, or answers wrongly; nothing stays behind.
+    """
+    tell(f"opening {spec.name}")
+    process = ServiceProcess()
+    try:
+        return Entrant(spec=spec, process=process, opened=process.open(spec, image_paths))
+    except BaseException:
+        process.kill()
+        process.close()
+        raise
+
+
+def take_turns(
+    entrants: Sequence[Entrant],
+    scenario: Scenario,
+    batch: int,
+    seconds: float,
+    tell: Tell,
+    found: dict[str, Series],
+    refused: dict[str, str],
+) -> None:
+    """Time every entrant for `seconds` at least, in rounds; the order rotates from round to round.
+
+    Args:
+        found: gets each entrant's series by its name, round by round: an interrupted run keeps the rounds it had.
+        refused: gets the reason of each that fails; its series goes.
+    """
+    left = list(entrants)
+    rounds: dict[str, int] = {}
+    turns: dict[str, Turn] = {}
+    for entrant in entrants:
+        first = Turn(batch=batch, query_size=scenario.find_query_size(batch, math.inf, 0.0))
+        tell(f"warming up {entrant.name}, batch {batch}")
+        try:
+            warm = entrant.process.warm_up(first, max(1.0, seconds * WARM_UP_SHARE))
+        except NdpRtError as error:
+            drop(entrant, left, found, refused, error)
+            continue
+        found[entrant.name] = Series(warm_up=warm)
+        rounds[entrant.name] = count_rounds(seconds, warm.query_ms)
+        turn_s = seconds / rounds[entrant.name]
+        size = scenario.find_query_size(batch, warm.query_ms / first.query_size, turn_s)
+        turns[entrant.name] = Turn(batch=batch, query_size=size, seconds=turn_s, method=scenario.method)
+    for index in range(ROUND_COUNT):
+        tell(f"batch {batch}: round {index + 1} of {ROUND_COUNT}")
+        for entrant in left[index % len(left) :] + left[: index % len(left)] if left else []:
+            if not is_in_round(index, rounds[entrant.name]):
+                continue
+            query_ms = found[entrant.name].warm_up.query_ms
+            again = AGAIN_COUNT if len(left) > 1 and query_ms < SLOW_MS else 0
+            try:
+                times = entrant.process.run_turn(turns[entrant.name], again)
+            except NdpRtError as error:
+                drop(entrant, left, found, refused, error)
+                continue
+            found[entrant.name].turns[index] = times
+
+
+def count_rounds(seconds: float, query_ms: float) -> int:
+    """Return in how many rounds a contender takes part: fewer, where a round's share of the time is under a query."""
+    return min(ROUND_COUNT, max(MIN_ROUND_COUNT, int(seconds * 1e3 / max(query_ms, 1e-3))))
+
+
+def is_in_round(index: int, round_count: int) -> bool:
+    """Tell whether one that takes part in `round_count` of ROUND_COUNT rounds, spread evenly, is in this one."""
+    return index == 0 or index * round_count // ROUND_COUNT != (index - 1) * round_count // ROUND_COUNT
+
+
+def drop(
+    entrant: Entrant, left: list[Entrant], found: dict[str, Series], refused: dict[str, str], error: NdpRtError
+) -> None:
+    """Take an entrant that failed out of the run, with everything that was measured of it."""
+    refused[entrant.name] = str(error)
+    left.remove(entrant)
+    found.pop(entrant.name, None)
+    entrant.process.kill()
+    entrant.process.close()

@@ -1,0 +1,80 @@
+"""A benchmark's rows: one contender with one batch size in one scenario; docs/bench-record.md has the fields."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ndp_rt.bench.latency import Latency, bound_percentile, compare_pairs
+from ndp_rt.bench.measure import Entrant, Series
+from ndp_rt.bench.peers.base import Check
+from ndp_rt.bench.record import Record
+from ndp_rt.bench.scenarios import Scenario
+
+KEPT_COUNT = 20_000  # latencies of a row in a record
+
+
+def make_row(
+    entrant: Entrant, batch: int, scenario: Scenario, series: Series, base: tuple[str, Series] | None
+) -> Record:
+    """Return a row with everything that comes from the times, and the check.
+
+    Args:
+        entrant: opened and checked.
+        batch: of the engine.
+        scenario: in which it was timed.
+        series: its turns, at least one.
+        base: name and series of the row that this one is compared with, from the same rounds; None: itself.
+    """
+    spec, opened, latencies = entrant.spec, entrant.opened, series.latencies_ms
+    check = opened.checks[batch]
+    row: Record = {
+        "name": spec.name,
+        "contender": spec.word,
+        "kind": spec.kind,
+        "backend": opened.backend,
+        "precision": spec.precision,
+        "plan": opened.plan,
+        "device": spec.device,
+        "threads": spec.threads,
+        "batch": batch,
+        "scenario": scenario.name,
+        "latency": Latency.of(latencies).to_json(),
+        "latencies_ms": [round(value, 4) for value in thin(latencies)],
+        "thinned": len(latencies) > KEPT_COUNT,
+        "round_p50_ms": [round(value, 4) for value in series.round_p50_ms.values()],
+        "images_per_s": series.images_per_s,
+        "warm_up": dataclasses.asdict(series.warm_up),
+        "parts_ms": series.parts_ms,
+        "check": describe_check(check),
+        "facts": dict(opened.facts),
+        "notes": list(opened.notes),
+        "warnings": [],
+    }
+    if scenario.share is not None:
+        row["percentile"] = bound_percentile(latencies, scenario.share).to_json()
+    if base is not None:
+        row["ratio"] = compare_series(series, *base)
+    return row
+
+
+def describe_check(check: Check) -> Record:
+    """Return a check as a record has it."""
+    names = ("map_max_abs_difference", "allowed", "against", "image_count")
+    return {name: getattr(check, name) for name in names}
+
+
+def compare_series(series: Series, base_name: str, base: Series) -> Mapping[str, Any]:
+    """Return how many times as long a query takes as the base's, over the rounds that both took part in."""
+    own, other = series.round_p50_ms, base.round_p50_ms
+    shared = sorted(own.keys() & other.keys())
+    ratio = compare_pairs([own[index] for index in shared], [other[index] for index in shared])
+    return {"to": base_name, **dataclasses.asdict(ratio), "round_count": len(shared)}
+
+
+def thin(latencies: Sequence[float]) -> Sequence[float]:
+    """Return at most KEPT_COUNT of the latencies, evenly chosen, in order."""
+    if len(latencies) <= KEPT_COUNT:
+        return latencies
+    return [latencies[index] for index in np.linspace(0, len(latencies) - 1, KEPT_COUNT).astype(int)]

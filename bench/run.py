@@ -1,0 +1,300 @@
+"""`ndp-rt bench`: opens the contenders, lets them take turns, and makes the record of what was measured."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+
+from ndp_rt.bench.cold import measure_cold
+from ndp_rt.bench.contenders.spec import ContenderSpec
+from ndp_rt.bench.core_limit import count_usable_cores
+from ndp_rt.bench.dataset import list_samples
+from ndp_rt.bench.explain import Explainer
+from ndp_rt.bench.idle import measure_idle
+from ndp_rt.bench.measure import ROUND_COUNT, Entrant, Series, Tell, open_entrant, take_turns
+from ndp_rt.bench.metrics import require_extras
+from ndp_rt.bench.peers.base import to_image
+from ndp_rt.bench.read_records import FORMAT, FORMAT_VERSION
+from ndp_rt.bench.record import Record, start_record
+from ndp_rt.bench.request import BenchRequest, check_above_zero, list_specs
+from ndp_rt.bench.rows import describe_check, make_row
+from ndp_rt.bench.same_network import check_same_network
+from ndp_rt.bench.scenarios import SCENARIOS
+from ndp_rt.bench.server import serve
+from ndp_rt.bench.sweep import measure_sweep
+from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.errors import InputError, MissingExtraError, NdpRtError, StorageError
+
+
+class Bench:
+    """One run. `record` is whole at any time: an interrupted run leaves what was measured until then."""
+
+    def __init__(self, request: BenchRequest, command: str, tell: Tell) -> None:
+        """Check everything that can be checked before minutes are spent.
+
+        Raises:
+            NdpRtError: a bundle, a rival, a backend or a precision that is not taken.
+        """
+        self.request = request
+        self.tell = tell
+        self.bundle = open_bundle(request.bundle)
+        plain = None if request.plain is None else open_bundle(request.plain)
+        if plain is not None:
+            check_same_network(self.bundle, plain)
+        self.left_out: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+        self.rows: list[Record] = []
+        self.together, self.alone = list_specs(request, self.left_out)
+        self.scenario = SCENARIOS[request.scenario]
+        self.explainer = Explainer(request.device, request.used_threads, tell)
+        self.record = start_record(FORMAT, FORMAT_VERSION, command)
+        self.record |= {
+            "mode": "latency",
+            "is_complete": False,
+            "elapsed_s": 0.0,
+            "bundle": describe_bundle(self.bundle),
+            "settings": self._describe_settings(),
+            "data": None if request.data is None else describe_data(request.data),
+            "rows": self.rows,
+            "left_out": self.left_out,
+            "refused": self.refused,
+            "warnings": [],
+        }
+        if plain is not None:
+            self.record["bundle"]["plain"] = describe_bundle(plain)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Time the run, and say whether it came to its end."""
+        start = time.monotonic()
+        try:
+            yield
+            self.record["is_complete"] = True
+        finally:
+            self.record["elapsed_s"] = round(time.monotonic() - start, 1)
+            self.record["warnings"] += self.explainer.list_warnings()
+
+    def measure_latencies(self) -> None:
+        """Fill in the rows of mode "latency"."""
+        with self.running(), self.images() as paths:
+            self.explainer.measure_ceilings([*self.together, *self.alone])
+            entrants = self._open(self.together, paths)
+            try:
+                for batch in self.request.batches:
+                    self._run_session(entrants, batch, entrants)
+                self._finish(entrants)
+                for spec in self.alone:
+                    rivals = self._open([spec], paths)
+                    try:
+                        for batch in self.request.batches:
+                            self._run_session([*self._base(entrants), *rivals], batch, rivals)
+                        self._finish(rivals)
+                    finally:
+                        close_all(rivals)
+            finally:
+                close_all(entrants)
+            self.explainer.compare_ceilings()
+
+    def measure_cold(self) -> None:
+        """Fill in `cold`, for the first of our contenders."""
+        self.record["mode"] = "cold"
+        with self.running(), TemporaryDirectory(prefix="ndp-rt-bench-") as folder:
+            spec = self._first_alone()
+            found = measure_cold(spec, self.bundle, write_golden_files(self.bundle, Path(folder))[0], self.tell)
+            self.record["cold"] = {"name": spec.name, **found}
+
+    def measure_idle(self, pause_s: float) -> None:
+        """Fill in `idle`, for the first of our contenders."""
+        check_above_zero("idle", pause_s)
+        self.record["mode"] = "idle"
+        with self.running(), self.images() as paths:
+            entrant = open_entrant(self._first_alone(), paths, self.tell)
+            try:
+                self.record["idle"] = {
+                    "name": entrant.name,
+                    "check": describe_check(entrant.opened.checks[1]),
+                    **measure_idle(entrant, pause_s, self.request.seconds, self.tell),
+                }
+            finally:
+                entrant.process.close()
+
+    def measure_sweep(self, axis: str) -> None:
+        """Fill in `sweep`, for the first of our contenders."""
+        self.record["mode"] = "sweep"
+        with self.running():
+            spec, cores = self._first_alone(), count_usable_cores()
+            found = measure_sweep(axis, spec, self.bundle, cores, self.request.seconds, self.tell)
+            self.record["sweep"] = {"name": spec.name, **found}
+
+    def _first_alone(self) -> ContenderSpec:
+        """Return our first contender; these modes have no rivals and one batch size.
+
+        Raises:
+            InputError: rivals, batches or a scenario were asked for.
+        """
+        request = self.request
+        if request.against or request.batches != (1,) or request.scenario != "single-stream":
+            raise InputError(
+                "--cold, --idle and --sweep time one contender of ours; --against, --batch and --scenario do not go "
+                "with them. Leave these out."
+            )
+        return self.together[0]
+
+    def _base(self, entrants: Sequence[Entrant]) -> list[Entrant]:
+        return [one for one in entrants[:1] if one.name not in self.refused]
+
+    def _open(self, specs: Sequence[ContenderSpec], paths: Sequence[str]) -> list[Entrant]:
+        """Open what can be opened; the others' reasons go to the record."""
+        entrants: list[Entrant] = []
+        try:
+            for spec in specs:
+                try:
+                    entrants.append(open_entrant(spec, paths, self.tell))
+                except MissingExtraError as error:
+                    self.left_out[spec.name] = str(error)
+                except NdpRtError as error:
+                    self.refused[spec.name] = str(error)
+        except BaseException:
+            close_all(entrants)
+            raise
+        return entrants
+
+    def _run_session(self, entrants: Sequence[Entrant], batch: int, wanted: Sequence[Entrant]) -> None:
+        """Time entrants in turn and add the rows of those that are wanted, also where Ctrl-C ends it."""
+        alive = [one for one in entrants if one.name not in self.refused]
+        found: dict[str, Series] = {}
+        served: dict[str, Any] = {}
+        try:
+            with self.explainer.watch(alive):
+                if self.scenario.name == "server":
+                    self._serve(alive, batch, found, served)
+                else:
+                    take_turns(alive, self.scenario, batch, self.request.seconds, self.tell, found, self.refused)
+        finally:
+            base = next(((one.name, found[one.name]) for one in alive if found.get(one.name)), None)
+            for one in wanted:
+                series = found.get(one.name)
+                if series is None or not series.turns:
+                    continue
+                other = None if base is None or base[0] == one.name or not base[1].turns else base
+                row = make_row(one, batch, self.scenario, series, other)
+                if one.name in served:
+                    row["server"] = served[one.name]
+                self.explainer.explain_times(row, one)
+                self.rows.append(row)
+
+    def _serve(self, entrants: Sequence[Entrant], batch: int, found: dict[str, Series], served: dict[str, Any]) -> None:
+        request = self.request
+        for one in entrants:
+            try:
+                series, how = serve(
+                    one,
+                    batch,
+                    request.seconds,
+                    target_qps=request.target_qps,
+                    bound_ms=request.latency_bound_ms,
+                    tell=self.tell,
+                )
+            except NdpRtError as error:
+                self.refused[one.name] = str(error)
+                one.process.kill()
+                one.process.close()
+                continue
+            found[one.name], served[one.name] = series, how.to_json()
+
+    def _finish(self, entrants: Sequence[Entrant]) -> None:
+        """Add to the rows what is asked outside every clock: memory, accuracy, the stage split, the ceiling."""
+        for one in (one for one in entrants if one.name not in self.refused):
+            rows = [row for row in self.rows if row["name"] == one.name]
+            memory = one.process.ask("read_peak_memory")
+            accuracy = self._measure_accuracy(one)
+            for row in rows:
+                row["peak_memory_bytes"] = memory
+                row["accuracy"] = accuracy
+            self.explainer.explain_work(rows, one)
+
+    def _measure_accuracy(self, entrant: Entrant) -> Record | None:
+        if entrant.spec.kind == "other network":
+            reported: Record | None = entrant.opened.facts.get("reported")
+            return reported
+        if self.request.data is None:
+            return None
+        self.tell(f"{entrant.name}: accuracy on {self.request.data}")
+        found: Record = entrant.process.ask("measure_accuracy", str(self.request.data))
+        return found
+
+    @contextmanager
+    def images(self) -> Iterator[list[str]]:
+        """Give the paths of the images that are timed from files; none: the golden images in memory."""
+        with ExitStack() as stack:
+            if not self.request.is_from_file:
+                yield []
+                return
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="ndp-rt-bench-")))
+            yield write_golden_files(self.bundle, folder)
+
+    def _describe_settings(self) -> Record:
+        request = self.request
+        start = "an image file" if request.is_from_file else "a uint8 image in memory"
+        return {
+            "device": request.device,
+            "backend": ",".join(request.used_backends),
+            "precision": ",".join(request.precisions),
+            "threads": request.used_threads,
+            "scenario": request.scenario,
+            "scenario_means": self.scenario.what,
+            "seconds": request.seconds,
+            "batches": list(request.batches),
+            "image_source": "golden images",
+            "image_count": len(self.bundle.golden().image),
+            "is_from_file": request.is_from_file,
+            "inside_the_clock": f"{start} to the decision",
+            "rounds": ROUND_COUNT,
+        }
+
+
+def close_all(entrants: Sequence[Entrant]) -> None:
+    """End the entrants' processes."""
+    for one in entrants:
+        one.process.close()
+
+
+def describe_data(data: Path) -> Record:
+    """Return what a record says of labelled images.
+
+    Raises:
+        DataError: the folder has another layout.
+        MissingExtraError: what accuracy is measured with is not installed.
+    """
+    require_extras()
+    return {"name": data.resolve().name, "image_count": len(list_samples(data))}
+
+
+def describe_bundle(bundle: Bundle) -> Record:
+    """Return what a record says of a bundle."""
+    manifest = bundle.manifest
+    return {
+        "name": manifest.name,
+        "fingerprint": bundle.fingerprint,
+        **manifest.model.to_json(),
+        "input_px": [manifest.input.height_px, manifest.input.width_px],
+    }
+
+
+def write_golden_files(bundle: Bundle, folder: Path) -> list[str]:
+    """Write the golden images as PNG files and return their paths.
+
+    Raises:
+        StorageError: no space.
+    """
+    paths = []
+    for index, values in enumerate(bundle.golden().image):
+        path = folder / f"golden_{index:03d}.png"
+        if not cv2.imwrite(str(path), to_image(values)[:, :, ::-1]):
+            raise StorageError(f"{path} could not be written. Free some space, or set TMPDIR.")
+        paths.append(str(path))
+    return paths

@@ -1,0 +1,65 @@
+"""Cold starts and pauses, with the tiny bundle in real processes."""
+
+from pathlib import Path
+
+import pytest
+
+from ndp_rt.bench import cold, idle
+from ndp_rt.bench.contenders.spec import OURS, ContenderSpec
+from ndp_rt.bench.run import write_golden_files
+from ndp_rt.bundle import open_bundle
+from ndp_rt.errors import EngineError
+from tests.bench.fake_contenders import make_entrant
+
+
+def quiet(line: str) -> None:
+    """Progress is for people."""
+
+
+def make_spec(bundle: Path) -> ContenderSpec:
+    return ContenderSpec(
+        name="ndp-rt openvino fp32",
+        word=OURS,
+        kind=OURS,
+        bundle=str(bundle),
+        precision="fp32",
+        batches=(1,),
+        backend="openvino",
+        plan="fused",
+        threads=1,
+    )
+
+
+def test_a_cold_start_is_split_and_a_missing_engine_is_built_in_it(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cold, "HIT_COUNT", 2)
+    monkeypatch.setattr(cold, "MISS_COUNT", 1)
+    bundle = open_bundle(tiny_bundle)
+    image = write_golden_files(bundle, tmp_path)[0]
+    found = cold.measure_cold(make_spec(tiny_bundle), bundle, image, quiet)
+    hit, miss = found["hit"], found["miss"]
+    assert (hit["count"], miss["count"]) == (2, 1)
+    assert hit["check"]["score_max_abs_difference"] <= hit["check"]["allowed"]
+    assert list(hit["parts"]) == list(cold.PARTS)
+    assert sum(part["mean_ms"] for part in hit["parts"].values()) == pytest.approx(hit["total"]["mean_ms"])
+    assert miss["parts"]["open"]["p50_ms"] > 1.5 * hit["parts"]["open"]["p50_ms"]
+
+
+def test_a_cold_start_that_answers_wrongly_is_not_recorded(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    other = write_golden_files(bundle, tmp_path)[1]
+    with pytest.raises(EngineError, match="scored the first golden image"):
+        cold.run_once(make_spec(tiny_bundle), bundle, other, float(bundle.golden().score[0]), None)
+
+
+def test_a_cold_start_that_fails_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"a fresh process failed: .*missing\.png"):
+        cold.run_once(make_spec(tiny_bundle), open_bundle(tiny_bundle), str(tmp_path / "missing.png"), 0.0, None)
+
+
+def test_the_first_image_after_a_pause_is_compared_with_those_before_it() -> None:
+    found = idle.measure_idle(make_entrant("a", 10.0), 2.0, 1.0, quiet)
+    assert found["first"]["count"] == idle.MIN_PAUSE_COUNT
+    assert (found["first"]["p50_ms"], found["steady"]["p50_ms"]) == (20.0, 10.0)
+    assert found["ratio"] == {"median": 2.0, "low": 2.0, "high": 2.0}

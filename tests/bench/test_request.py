@@ -1,0 +1,109 @@
+"""What a benchmark is asked for: who takes part, and every word that is not taken."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ndp_rt.bench.contenders.spec import ContenderSpec
+from ndp_rt.bench.request import BenchRequest, list_specs
+from ndp_rt.errors import InputError
+
+DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
+
+
+def names(specs: list[ContenderSpec]) -> list[str]:
+    return [spec.name for spec in specs]
+
+
+def split(**changes: Any) -> tuple[list[ContenderSpec], list[ContenderSpec], dict[str, str]]:
+    left_out: dict[str, str] = {}
+    together, alone = list_specs(BenchRequest(bundle=DEMO, **changes), left_out)
+    return together, alone, left_out
+
+
+def test_ours_is_first_in_every_backend_and_precision_that_it_has() -> None:
+    together, alone, left_out = split(backends=("openvino", "onnxruntime"), precisions=("fp32", "bf16"))
+    assert names(together) == ["ndp-rt openvino fp32", "ndp-rt openvino bf16", "ndp-rt onnxruntime fp32"]
+    assert not alone
+    assert left_out == {"ndp-rt onnxruntime bf16": "onnxruntime has no bf16; it has fp32."}
+
+
+def test_rivals_of_this_network_take_turns_together_and_others_come_one_by_one() -> None:
+    together, alone, _ = split(against=("onnxruntime", "padim", "ndp-rt:bf16"))
+    assert names(together) == ["ndp-rt openvino fp32", "onnxruntime fp32", "ndp-rt openvino bf16"]
+    assert set(names(alone)) <= {"padim fp32"}  # without PyTorch it is left out
+
+
+@pytest.mark.torch
+def test_paper_means_all_fifteen() -> None:
+    _, alone, _ = split(against=("paper", "padim"))
+    assert len(alone) == 15 and names(alone)[0] == "ae-ssim fp32" and names(alone).count("padim fp32") == 1
+
+
+def test_a_rival_without_our_precision_runs_in_its_own() -> None:
+    together, _, _ = split(precisions=("bf16",), against=("onnxruntime",))
+    assert names(together) == ["ndp-rt openvino bf16", "onnxruntime fp32"]
+
+
+def test_the_plain_export_has_to_be_given() -> None:
+    _, _, left_out = split(against=("openvino-plain",))
+    assert "--no-rewrite" in left_out["openvino-plain fp32"] and "--plain" in left_out["openvino-plain fp32"]
+
+
+def test_rivals_of_this_network_get_the_plain_bundle_and_others_ours() -> None:
+    together, _, _ = split(plain=Path("plain.ndp"), against=("onnxruntime", "ndp-rt:bf16"))
+    assert [Path(spec.bundle).name for spec in together] == ["demo.ndp", "plain.ndp", "demo.ndp"]
+
+
+def test_a_server_also_takes_images_one_by_one() -> None:
+    together, _, _ = split(scenario="server", batches=(4,))
+    assert together[0].batches == (1, 4)
+
+
+def test_every_contender_gets_the_same_threads() -> None:
+    together, _, _ = split(threads=1, against=("onnxruntime",))
+    assert {spec.threads for spec in together} == {1}
+    assert (BenchRequest(bundle=DEMO).used_threads or 0) >= 1
+    assert BenchRequest(bundle=DEMO, device="cuda").used_threads is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seconds": 0.0}, "--seconds is 0; a number above 0 is taken"),
+        ({"seconds": -1.0}, "--seconds is -1"),
+        ({"seconds": math.nan}, "--seconds is nan"),
+        ({"seconds": math.inf}, "--seconds is inf"),
+        ({"scenario": "singlestream"}, "Did you mean single-stream"),
+        ({"precisions": ("fp33",)}, "--precision is 'fp33'; one of fp32"),
+        ({"backends": ("openvin",)}, "backend is 'openvin'; one of openvino"),
+        ({"models_on": "tensorflow"}, "--models-on is 'tensorflow'; one of pytorch, openvino"),
+        ({"threads": 0}, "--threads is 0"),
+        ({"target_qps": 5.0}, "go with --scenario server"),
+        ({"scenario": "server", "latency_bound_ms": 0.0}, "--latency-bound is 0"),
+    ],
+)
+def test_rejects_what_cannot_be_measured(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        BenchRequest(bundle=DEMO, **changes)
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("pytorh", "pytorch"),
+        ("ndp-rt:fp33", "ndp-rt:PRECISION"),
+        ("ndp-rt", "ndp-rt:PRECISION"),
+        ("no.onnx", "no.onnx"),
+    ],
+)
+def test_an_unknown_rival_is_named_with_what_is_taken(word: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        split(against=(word,))
+
+
+def test_no_precision_of_ours_is_an_error() -> None:
+    with pytest.raises(InputError, match="onnxruntime has no bf16"):
+        split(backends=("onnxruntime",), precisions=("bf16",))
