@@ -17,7 +17,7 @@ from ndp_rt.bench.conditions import (
 )
 from ndp_rt.bench.contenders.probe import find_family
 from ndp_rt.bench.contenders.process import ServiceProcess
-from ndp_rt.bench.contenders.spec import OURS, ContenderSpec
+from ndp_rt.bench.contenders.spec import OURS, ContenderSpec, DeviceCost
 from ndp_rt.bench.core_limit import count_usable_cores
 from ndp_rt.bench.measure import Entrant, Tell
 from ndp_rt.bench.record import Record
@@ -113,10 +113,11 @@ class Explainer:
         row["warnings"] += [text for text in found if text is not None]
 
     def _split_device(self, row: Record, entrant: Entrant, total_ms: float) -> list[str | None]:
-        stages, source, launch_ms = entrant.process.ask("measure_device_stages", row["batch"])
-        row["stages_ms"], row["stages_source"] = stages, source
-        moved_ms = stages.get("upload", 0.0) + stages.get("download", 0.0)
-        return [warn_launch_bound(launch_ms / row["batch"], total_ms), warn_transfer_bound(moved_ms, total_ms)]
+        cost: DeviceCost = entrant.process.ask("measure_device_cost", row["batch"])
+        row["stages_ms"], row["stages_source"] = dict(cost.stages_ms), cost.source
+        row["gpu_memory_bytes"] = cost.memory_bytes
+        moved_ms = cost.stages_ms.get("upload", 0.0) + cost.stages_ms.get("download", 0.0)
+        return [warn_launch_bound(cost.launch_ms / row["batch"], total_ms), warn_transfer_bound(moved_ms, total_ms)]
 
     def explain_work(self, rows: Sequence[Record], entrant: Entrant) -> None:
         """Add work, ceiling and the stage split to a contender's rows, when nobody is timed any more."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.bench.contenders.base import FloatArray, Image
-from ndp_rt.bench.contenders.spec import ContenderSpec
+from ndp_rt.bench.contenders.spec import ContenderSpec, DeviceCost
 from ndp_rt.bench.peers.base import BundlePeer, Check
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.inspector import Inspector
@@ -78,8 +78,8 @@ class InspectorContender:
         result = self._inspector.inspect(image)
         return result.anomaly_map, result.score
 
-    def measure_device_stages(self, batch: int) -> tuple[dict[str, float], str, float]:
-        """Return the milliseconds of each stage on a GPU, how they were measured, and those of launching a run.
+    def measure_device_cost(self, batch: int) -> DeviceCost:
+        """Return what a batch costs on a GPU.
 
         Reaches into the inspector: nobody but a benchmark runs a plan's steps one by one.
         """
@@ -94,7 +94,12 @@ class InspectorContender:
         capture = find_capture(find_device_backend(self.backend), runner.plan.device)
         contract = self._inspector.bundle.manifest.input
         stages_ms, source = split_gpu_stages(runner.plan, contract, batch, capture, runner._kernels)
-        return stages_ms, source, time_launches(runner.plan, batch, LAUNCH_COUNT) / 1e3
+        return DeviceCost(
+            stages_ms=stages_ms,
+            source=source,
+            launch_ms=time_launches(runner.plan, batch, LAUNCH_COUNT) / 1e3,
+            memory_bytes=runner.plan.held_bytes + runner.plan.buffer_bytes,
+        )
 
     def close(self) -> None:
         self._inspector.close()

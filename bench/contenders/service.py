@@ -19,7 +19,7 @@ import numpy as np
 from ndp_rt.bench.contenders.accuracy import measure_accuracy
 from ndp_rt.bench.contenders.base import Contender, Image
 from ndp_rt.bench.contenders.ours import InspectorContender
-from ndp_rt.bench.contenders.spec import OURS, ContenderSpec, Opened, Turn, TurnTimes, WarmUp
+from ndp_rt.bench.contenders.spec import OURS, ContenderSpec, DeviceCost, Opened, Turn, TurnTimes, WarmUp
 from ndp_rt.bench.peers.base import to_image
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.engines.base import one_line
@@ -103,11 +103,11 @@ class Service:
         """Return the contender's accuracy on labelled images."""
         return measure_accuracy(self._open_contender(), Path(data))
 
-    def measure_device_stages(self, batch: int) -> tuple[dict[str, float], str, float]:
-        """Return a GPU's stages, how they were measured, and the host's milliseconds to launch a run."""
+    def measure_device_cost(self, batch: int) -> DeviceCost:
+        """Return what a batch costs on a GPU."""
         contender = self._open_contender()
         assert isinstance(contender, InspectorContender)  # asked of ours alone
-        return contender.measure_device_stages(batch)
+        return contender.measure_device_cost(batch)
 
     def probe(self, name: str, *values: Any) -> Any:
         """Return what a function of `probe` returns; in a process that has no contender."""

@@ -66,6 +66,16 @@ class Turn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeviceCost:
+    """What a plan of ours costs on a GPU, measured beside the turns."""
+
+    stages_ms: Mapping[str, float]  # an image's
+    source: str  # how they were measured
+    launch_ms: float  # the host's, for a run
+    memory_bytes: int  # engines and buffers
+
+
+@dataclass(frozen=True, kw_only=True)
 class TurnTimes:
     """What a turn took. With "decide_all", `latencies_ms` are a query's time over its images."""
 
