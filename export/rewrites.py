@@ -1,8 +1,8 @@
 """Exact rewrites of NDP-Net: each gives the same numbers, up to the order of float32 sums, for less work.
 
 Every rewrite is a function of its own with a test that holds it equal to what it replaces; `ndp_rt.export.stages`
-applies them all. What they bring together in OpenVINO f32, against the plain export, is measured by `bench/speed.py`
-and recorded in `bench/results/speed.jsonl`.
+applies them all. What they bring together, against the plain export, is measured by `ndp-rt bench --against
+openvino-plain --plain PLAIN.ndp`; `bench/results/README.md` names the records.
 """
 
 import copy
