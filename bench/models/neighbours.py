@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
-# 32 MiB of distances at a time: of 4 to 256 MiB, the fastest on two cores within the scatter; memory stays bounded.
-MAX_CHUNK_ELEMENTS = 2**23
+# Distances at a time, 16 MiB: glibc takes memory of more than 32 MiB from the system anew at every call.
+MAX_CHUNK_ELEMENTS = 2**22
+# 256 MiB in a graph: its engine takes memory once, and PyTorch's exporter is slow on hundreds of chunks.
+MAX_TRACED_CHUNK_ELEMENTS = 2**26
 
 
 def measure_squared_norms(bank: Tensor) -> Tensor:
@@ -20,7 +22,9 @@ def measure_distances(queries: Tensor, bank: Tensor, squared_norms: Tensor) -> T
 
 def find_nearest_distances(queries: Tensor, bank: Tensor, squared_norms: Tensor) -> Tensor:
     """Return the distances [q] of queries [q, c] to their nearest of a bank [r, c] with its `squared_norms` [r]."""
-    rows = max(1, MAX_CHUNK_ELEMENTS // int(queries.shape[0]))
+    is_traced = torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore[attr-defined,no-untyped-call]
+    limit = MAX_TRACED_CHUNK_ELEMENTS if is_traced else MAX_CHUNK_ELEMENTS
+    rows = max(1, limit // int(queries.shape[0]))
     least: Tensor | None = None
     for start in range(0, bank.shape[0], rows):
         # ||a||^2 is the same for every b: it is added to the least alone.
