@@ -39,6 +39,9 @@ def print_record(console: Console, record: Record) -> None:
         for sentence in describe_percentiles(record["rows"]):
             console.print(sentence, soft_wrap=True, markup=False)
         console.print(make_work(record["rows"]))
+        accuracy = make_accuracy(record["rows"])
+        if accuracy is not None:
+            console.print(accuracy)
         for sentence in describe_split(record["rows"]):
             console.print(sentence, soft_wrap=True, markup=False)
     for name in ("cold", "idle", "sweep"):
@@ -79,14 +82,10 @@ def make_times(rows: Sequence[Record]) -> Table:
 
 
 def make_work(rows: Sequence[Record]) -> Table:
-    """Return what stands beside the times: how many times as long as the first row's, error, work, memory, accuracy."""
-    has_accuracy = any(row.get("accuracy") for row in rows)
-    headings = ["batch", "x first (95 %)", "map error", "GFLOP", "of ceiling", "MiB"]
-    table = start_table(headings + (["ROCAUC", "pixel", "AUPRO"] if has_accuracy else []))
+    """Return what stands beside the times: how many times as long as the first row's, error, work, ceiling, memory."""
+    table = start_table(["batch", "x first (95 %)", "map error", "GFLOP", "ceiling", "MiB"])
     for row in rows:
-        gflop, memory, accuracy = row.get("gflop"), row.get("peak_memory_bytes"), row.get("accuracy") or {}
-        areas = [figure(accuracy.get(name)) for name in ("image_rocauc", "pixel_rocauc", "aupro")]
-        ratio = row.get("ratio")
+        gflop, memory, ratio = row.get("gflop"), row.get("peak_memory_bytes"), row.get("ratio")
         table.add_row(
             escape(row["name"]),
             str(row["batch"]),
@@ -95,8 +94,19 @@ def make_work(rows: Sequence[Record]) -> Table:
             "" if gflop is None else f"{gflop:.3g}",
             share(row.get("ceiling"), "share"),
             "" if memory is None else f"{memory / 2**20:.0f}",
-            *(areas if has_accuracy else []),
         )
+    return table
+
+
+def make_accuracy(rows: Sequence[Record]) -> Table | None:
+    """Return how well each contender finds defects, once for all batch sizes; None where nobody was asked."""
+    found = {row["name"]: row["accuracy"] for row in rows if row.get("accuracy")}
+    if not found:
+        return None
+    table = start_table(["image ROCAUC", "pixel ROCAUC", "AUPRO"])
+    for name, accuracy in found.items():
+        areas = (figure(accuracy.get(key)) for key in ("image_rocauc", "pixel_rocauc", "aupro"))
+        table.add_row(f"{escape(name)}, {escape(accuracy['source'].partition(':')[0])}", *areas)
     return table
 
 
