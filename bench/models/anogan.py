@@ -15,7 +15,7 @@ INPUT_PX = 64
 LATENT_COUNT = 100
 CHANNELS = (512, 256, 128, 64)  # from the code outwards
 CODE_PX = 4  # side of the smallest feature map
-FEATURE_SHARE = 0.1  # the paper's lambda
+FEATURE_SHARE = 0.1  # lambda
 STEP_COUNT = 500
 RATE = 0.01
 
@@ -93,17 +93,18 @@ ARCHITECTURE = Architecture(
     "generative adversarial networks to guide marker discovery, IPMI 2017, arXiv:1703.05921",
     input_px=INPUT_PX,
     counted=(
-        "500 gradient steps on the code, each forward and backward through generator and discriminator (the paper's "
-        "section on experiments); weights stand still, so no gradients of weights.",
-        "DCGAN at 64 x 64 with 5 x 5 filters, stride 2, and 512, 256, 128, 64 channels (same section).",
-        "The loss 0.9 * sum|x - G(z)| + 0.1 * sum|f(x) - f(G(z))| with lambda = 0.1 (same section, its eq. 5).",
+        "500 gradient steps on the code, each forward and backward through generator and discriminator; weights stand "
+        "still, so no gradients of weights. The count is the paper's as others report it; we had only its abstract.",
+        "DCGAN at 64 x 64 with 5 x 5 filters, stride 2, 512, 256, 128, 64 channels and a code of 100 values "
+        "(LeeDoYup/AnoGAN-tf, model.py and ops.py; not checked against the paper).",
+        "The loss 0.9 * sum|x - G(z)| + 0.1 * sum|f(x) - f(G(z))|, f after the discriminator's last convolution, and "
+        "Adam (there, anomaly_detector and feature_match_layer).",
     ),
     left_out=(
-        "The source cuts its scans into patches of 64 x 64; here the whole image is scaled to one. MVTec AD's authors, "
-        "whose accuracy the NDP-Net paper reports, take 16 patches of 128 x 128 with 300 steps each (P. Bergmann et "
-        "al., CVPR 2019): about 40 times as much.",
-        "Three colours, a code of 100 values as DCGAN's, f after the discriminator's last convolution, and Adam, "
-        "whose rate does not matter for time: the source has grey images and does not say the rest.",
+        "The source scores patches of its scans; here the whole image is scaled to one. MVTec AD's authors cut "
+        "textures of 512 x 512 into 16 patches of 128 x 128 and take 300 steps for each (P. Bergmann et al., CVPR "
+        "2019, section 4.1.1): about 40 times as much.",
+        "Adam's rate is chosen: it does not matter for time. LeeDoYup/AnoGAN-tf takes 100 steps unless told otherwise.",
         "Every image starts from the same code, drawn once, so that a map can be repeated.",
     ),
     reported=Reported(image_rocauc=52.20, pixel_rocauc=58.00, pro_auc=27.42),

@@ -76,7 +76,7 @@ ARCHITECTURE = Architecture(
     input_px=INPUT_PX,
     counted=(
         "VGG-19 up to relu4_4 on 256 x 256 pixels, the maps of its twelve layers, 3456 channels (the authors' "
-        "repository YoungGod/DFR, main.py: cnn_layers, img_size).",
+        "repository YoungGod/DFR, DFR-source/main.py: cnn_layers, img_size).",
         "Every map resized to 256 x 256 and averaged over 4 x 4 pixels: 64 x 64 regions (feature.py: Extractor).",
         "An autoencoder of 1x1 convolutions, 3456 to 1928 to 400 to 200 channels and back (feat_cae.py: FeatCAE).",
         "The mean squared error resized to 256 x 256; the image's score is its maximum (anoseg_dfr.py: score, "
@@ -87,8 +87,9 @@ ARCHITECTURE = Architecture(
         "The latent 200 channels are those with which feat_cae.py times itself: training chooses, for each category, "
         "as many as keep 90 % of the features' variance.",
         "VGG-19 pads with zeros, where the repository reflects the edge.",
-        "The paper also reports all 16 layers, 5504 channels, whose autoencoder would take 2.4 times the "
-        "multiplications; the accuracy that the NDP-Net paper states may be theirs.",
+        "With the other four layers, which stand in main.py as a comment, there would be 5504 channels, whose "
+        "autoencoder would take 2.3 times the multiplications; the accuracy that the NDP-Net paper states may be "
+        "theirs.",
     ),
     reported=Reported(pixel_rocauc=94.80),
     build=build,

@@ -90,15 +90,15 @@ ARCHITECTURE = Architecture(
     input_px=INPUT_PX,
     counted=(
         "The small patch description network as teacher with 384 and as student with 768 channels, on 256 x 256 "
-        "pixels, without padding (the reimplementation nelson1425/EfficientAD, common.py: get_pdn_small; the authors "
-        "published no code).",
+        "pixels, without padding (the reimplementation nelson1425/EfficientAD, common.py: get_pdn_small; we know "
+        "of none by the authors).",
         "The autoencoder to 384 channels at 56 x 56 positions (get_autoencoder there).",
         "Two maps of mean squared differences, scaled by quantiles of good images' maps and averaged; the image's "
-        "score is the maximum (efficientad.py: predict).",
+        "score is the maximum (efficientad.py: predict, test).",
     ),
     left_out=(
         "Weights, the teacher's mean and deviation and the quantiles are random.",
-        "The decoder's dropout, which does nothing at inspection.",
+        "Dropout in the decoder, which anomalib has and which does nothing at inspection.",
     ),
     reported=Reported(),
     build=build,

@@ -103,13 +103,15 @@ ARCHITECTURE = Architecture(
         "Encoder, generator and discriminator of four residual blocks each, of 64 to 512 channels, at 64 x 64, with "
         "a code of 128 values (the authors' repository tSchlegl/f-AnoGAN, wgangp_64x64.py and z_encoding_izif.py).",
         "Convolutions before the mean over 2 x 2 and after the doubling, so at the larger side (same files).",
-        "The discriminator's features of the image and of its reconstruction, for the score with kappa = 1 (same).",
+        "The discriminator's features of the image and of its reconstruction, for the score with kappa = 1 "
+        "(anomaly_detection.py there, and kappa's default in z_encoding_izif.py).",
     ),
     left_out=(
-        "The source cuts its scans into patches of 64 x 64; here the whole image is scaled to one. 256 x 256 as 16 "
-        "patches would cost 16 times as much, and the NDP-Net paper calls the method far faster than its own.",
+        "The source takes images of 64 x 64; here the whole image is scaled to that. 256 x 256 as 16 patches of that "
+        "size would cost 16 times as much, and the NDP-Net paper calls the method far faster than its own.",
         "Three colours go in and out, where the source has grey images.",
-        "The discriminator's last layer, one value, is not needed for its features.",
+        "The discriminator's last layer, one value, is not needed for its features; nor is the code of the "
+        "reconstruction, a second pass of the encoder, which anomaly_detection.py writes beside the score.",
     ),
     reported=Reported(image_rocauc=63.01),
     build=lambda: build_seeded(FAnogan),

@@ -66,13 +66,13 @@ ARCHITECTURE = Architecture(
     counted=(
         "Encoder, decoder and second encoder of 4 x 4 convolutions with stride 2, 64 channels at first, doubled from "
         "halving to halving down to 4 x 4, codes of 100 values (the authors' repository samet-akcay/ganomaly, "
-        "lib/networks.py and its default options).",
-        "At 256 x 256, the NDP-Net paper's size and anomalib's, that makes six halvings, up to 2048 channels and 144 "
-        "million weights.",
-        "The score is the mean squared gap between the two codes (same repository).",
+        "lib/networks.py and the defaults in options.py).",
+        "At 256 x 256, the NDP-Net paper's size and anomalib's default, that makes six halvings, up to 2048 channels "
+        "and 144 million weights.",
+        "The score is the mean squared gap between the two codes (lib/model.py there).",
     ),
     left_out=(
-        "The authors' own images have 32 x 32 and 64 x 64 pixels; at 64 x 64 it costs about a 24th.",
+        "The repository's images have 32 x 32 pixels by default; at 64 x 64 it costs about a 26th.",
         "The method scores images only; its map here is |x - x'|, a mean over colours, of what it reconstructs anyway.",
         "The discriminator takes no part in inspection.",
     ),

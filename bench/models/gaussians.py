@@ -9,7 +9,7 @@ DISTINCT_COUNT = 16
 def draw_precisions(count: int, dim: int) -> Tensor:
     """Return inverse covariances float32 [count, dim, dim], positive definite, each in memory of its own.
 
-    Only DISTINCT_COUNT of them differ, because drawing PaDiM's four gigabytes would take half a minute.
+    Only DISTINCT_COUNT of them differ, because making PaDiM's four gigabytes would take half a minute.
     """
     distinct = min(count, DISTINCT_COUNT)
     factors = torch.empty(distinct, dim, dim).normal_(std=dim**-0.5)

@@ -103,12 +103,13 @@ ARCHITECTURE = Architecture(
         "(test_functions.py: detection_test).",
         "One backpropagation of that sum through both networks to the image (gradients_localization there).",
         "The gradient's magnitude over channels, cut at its 99th percentile, smoothed with a Gaussian of sigma 4 and "
-        "opened with a cross of 3 x 3 pixels (utils/utils.py there).",
+        "opened with a cross of 3 x 3 pixels (utils/utils.py there; the repository opens the map cut at each of its "
+        "thresholds, which is the same).",
     ),
     left_out=(
         "Weights are random.",
-        "SmoothGrad, 50 such backpropagations, and guided backpropagation, which the paper tries too; the repository's "
-        "guided one works on 128 x 128 pixels.",
+        "SmoothGrad, 50 such backpropagations, and guided backpropagation, which the repository offers too and for "
+        "which it has 128 x 128 pixels written in.",
         "Gradients of the cloner's weights, which the repository computes and throws away.",
     ),
     reported=Reported(image_rocauc=87.68, pixel_rocauc=90.62),

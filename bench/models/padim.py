@@ -58,18 +58,19 @@ ARCHITECTURE = Architecture(
     "Detection and Localization, ICPR 2020 workshops, arXiv:2011.08785",
     input_px=INPUT_PX,
     counted=(
-        "WideResNet-50-2 up to its third stage on 224 x 224 pixels, cut from 256 x 256 (the paper's experimental "
-        "setup).",
-        "Features of three stages at 56 x 56 positions, 550 of 1792 channels chosen at random (there: WR50-Rd550).",
+        "WideResNet-50-2 up to its third stage on 224 x 224 pixels, cut from 256 x 256 (the public "
+        "xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master, main.py and datasets/mvtec.py).",
+        "Features of three stages at 56 x 56 positions, 550 of 1792 channels chosen at random (WR50-Rd550 in its "
+        "README).",
         "A Mahalanobis distance at every position, with the whole bank of inverse covariances: 3136 matrices of "
-        "550 x 550, 3.8 GB in float32 (the paper's section on the anomaly map).",
+        "550 x 550, 3.8 GB in float32 (main.py there).",
         "The map resized to 224 x 224 and smoothed with a Gaussian of sigma 4; the image's score is its maximum "
-        "(both sections).",
+        "(there).",
     ),
     left_out=(
         "Weights and distributions are random; only 16 of the inverse covariances differ, though each has its memory.",
-        "Inverting the covariances, which the public xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master does "
-        "while it tests, is taken as done beforehand.",
+        "Inverting the covariances, which the repository does while it tests, is taken as done beforehand.",
+        "Nothing was checked against the paper, whose authors published no code that we know of.",
         "The map of the border that the crop cuts off repeats the map's edge.",
     ),
     reported=Reported(pro_auc=93.14),

@@ -114,7 +114,7 @@ ARCHITECTURE = Architecture(
         "The nearest of all patches of 280 training images, MVTec AD's carpet: 909720 small ones for each of 3249, and "
         "47320 large ones for each of 169 (measure_emb_NN there).",
         "Each pixel's mean distance over the patches that cover it, the product of both sizes; the image's score is "
-        "its maximum (distribute_scores and maps_mult there).",
+        "its maximum (distribute_scores in codes/utils.py, maps_mult there).",
     ),
     left_out=(
         "Weights, the mean image and the banks are random.",

@@ -44,13 +44,16 @@ ARCHITECTURE = Architecture(
     "BMVC 2021, arXiv:2103.04257",
     input_px=INPUT_PX,
     counted=(
-        "Two ResNet-18 up to conv4_x, teacher and student, on 256 x 256 pixels (the paper's "
-        "implementation details, as anomalib's STFPM has them too).",
+        "Two ResNet-18 up to their third stage, teacher and student, on 256 x 256 pixels (the defaults of anomalib's "
+        "Stfpm, 2.7.0).",
         "Three maps: half the squared distance of the features normalised over channels, 64 x 64, 32 x 32 and 16 x 16, "
-        "resized to 256 x 256 and multiplied (the paper's section on the test phase).",
-        "The image's score is the map's maximum (there).",
+        "resized to 256 x 256 and multiplied (stfpm/anomaly_map.py there).",
+        "The image's score is the map's maximum (stfpm/torch_model.py there).",
     ),
-    left_out=("Weights are random.",),
+    left_out=(
+        "Weights are random.",
+        "Nothing was checked against the paper, only against anomalib.",
+    ),
     reported=Reported(pro_auc=95.22),
     build=build,
     typical_s=0.1,

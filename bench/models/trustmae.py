@@ -89,16 +89,18 @@ ARCHITECTURE = Architecture(
     "framework using memory-augmented auto-encoders with trust regions, WACV 2021, arXiv:2012.14629",
     input_px=INPUT_PX,
     counted=(
-        "A pass of encoder, memory and decoder, with sparse addressing: each position of the code becomes a weighed "
-        "sum of its nearest slots (the paper's abstract).",
+        "A pass of encoder, memory and decoder, with sparse addressing (the paper's abstract): here each position of "
+        "the code becomes a weighed sum of its nearest slots.",
         "A perceptual distance of image and reconstruction at every position (abstract), that of R. Zhang et al., CVPR "
         "2018 (says the NDP-Net paper, section II-B): VGG-16 on both images, five maps scaled to unit length, squared "
-        "gaps weighed by 1 x 1 convolutions and added up at 256 x 256. VGG-16 has over 90 % of the page's sums.",
+        "gaps weighed by 1 x 1 convolutions and added up at 256 x 256 (richzhang/PerceptualSimilarity, lpips/lpips.py: "
+        "net vgg, spatial). VGG-16 has over 90 % of the page's sums.",
     ),
     left_out=(
-        "The sizes of encoder, decoder and memory are chosen, as we did not have the paper's list: four halvings to a "
-        "code of 256 channels at 16 x 16, 500 slots, the nearest 10 of them. Together they are under a tenth of the "
-        "cost.",
+        "Of the paper we had only the abstract. VGG-16 is chosen among the distance's three networks: AlexNet and "
+        "SqueezeNet would cost far less.",
+        "The sizes of encoder, decoder and memory are chosen too: four halvings to a code of 256 channels at 16 x 16, "
+        "500 slots, the nearest 10 of them. Together they are under a tenth of the cost.",
         "256 x 256 is the NDP-Net paper's size.",
         "The trust regions decide which images write to the memory in training; at inspection they do nothing.",
         "The score is the map's largest value.",

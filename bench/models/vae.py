@@ -36,15 +36,17 @@ ARCHITECTURE = Architecture(
     input_px=INPUT_PX,
     counted=(
         "One pass of encoder and decoder over an image of 256 x 256, the NDP-Net paper's size (its section IV-A).",
-        "AE-SSIM's convolutions with one more halving, as MVTec AD's authors use them for whole images of 256 x 256 "
-        "(P. Bergmann et al., CVPR 2019, on its autoencoders), down to a mean and a log-variance of 100 values each.",
+        "AE-SSIM's convolutions with one more, as MVTec AD's authors use them for whole images of 256 x 256 (P. "
+        "Bergmann et al., CVPR 2019, section 4.1.2), in three colours, down to a mean and a log-variance of 100 values "
+        "each.",
         "The gap |x - x'| at every pixel, a mean over colours.",
     ),
     left_out=(
         "The cited paper's projection, gradient steps on the input until it converges, is left out: the NDP-Net paper "
         "calls VAE faster than itself, and every step costs about two passes. It does not say which of the two has "
         "the accuracy that it reports.",
-        "The layers and the code's width are AE-SSIM's; we did not have the cited paper's own list.",
+        "The layers, the one more among them, and the code's width are from AE-SSIM's sources; we did not have the "
+        "cited paper's own list.",
         "Patches of 128 x 128 every 30 px, as for AE-SSIM, would cost about 15 times as much.",
         "The code is its distribution's mean, with nothing drawn at random; the score is the map's largest value.",
     ),

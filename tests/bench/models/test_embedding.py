@@ -205,7 +205,7 @@ def test_patchcore_features_are_those_of_the_repositorys_poolings(rng: np.random
     assert_close(LocallyAwareFeatures(512)(first, second), wanted, "rewrite", "float32")
 
 
-def test_patchcore_scores_are_equation_7(rng: np.random.Generator) -> None:
+def test_patchcore_scores_are_weighed_by_their_neighbourhood(rng: np.random.Generator) -> None:
     patches, coreset = draw(rng, 2, 5, 6), draw(rng, 40, 6)
     bank = torch.from_numpy(coreset)
     part = SimpleNamespace(coreset=bank, squared_norms=neighbours.measure_squared_norms(bank), neighbour_count=4)

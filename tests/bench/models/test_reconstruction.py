@@ -118,7 +118,8 @@ def answer_with(name: str, model: Any, image: Tensor) -> None:
     """Let a page's network reconstruct `image`, 0 to 1, from anything."""
     signed = Answer(2 * image - 1)
     if name == "ae-ssim":
-        model.rebuild = Answer(image).forward  # a method: a module of its name would not hide it
+        grey = image.mean(dim=1, keepdim=True)
+        model.rebuild = Answer(grey).forward  # a method: a module of its name would not hide it
     elif name in ("vae", "trustmae"):
         model.decoder = Answer(image)
     elif name == "ganomaly":
@@ -169,7 +170,7 @@ def test_all_but_anogan_are_one_graph() -> None:
 # convolution counts every input value with every tap, so it stands with the side of its input.
 Row = tuple[int, int, int, int]
 AE_SSIM_DOWN: tuple[Row, ...] = (
-    (64, 3, 32, 4),
+    (64, 1, 32, 4),
     (32, 32, 32, 4),
     (32, 32, 32, 3),
     (16, 32, 64, 4),
@@ -245,13 +246,15 @@ def count_products(model: Any, side_px: int) -> int:
 
 # Four scales, image and reconstruction, two directions; once for each region side.
 PREWITT = 4 * 2 * 2 * 9 * (256**2 + 128**2 + 64**2 + 32**2)
+# 57 taps each way; the first pass keeps the columns of the padding, 28 px a side.
+GAUSSIAN_7 = 57 * 256 * (256 + 2 * 28) + 57 * 256**2
 PRODUCTS: dict[str, Callable[[], int]] = {
     "ae-ssim": lambda: 36 * sum_products(AE_SSIM),
     "f-anogan": lambda: sum_products((*F_ANOGAN_ENCODER * 3, *F_ANOGAN_GENERATOR)) + 8192 * 128,
     "ganomaly": lambda: 3 * sum_products(GANOMALY),
     "vae": lambda: sum_products(VAE),
     "trustmae": lambda: sum_products((*TRUSTMAE * 2, *VGG16 * 2, *LPIPS)) + 2 * 16**2 * 500 * 256,
-    "riad": lambda: 12 * sum_products(RIAD) + PREWITT,
+    "riad": lambda: 12 * sum_products(RIAD) + PREWITT + GAUSSIAN_7,
 }
 WEIGHTS: dict[str, Callable[[], int]] = {
     "ae-ssim": lambda: sum_weights(AE_SSIM),
@@ -276,8 +279,15 @@ def test_ganomaly_has_the_144_million_weights_that_its_page_says() -> None:
     assert round(3 * sum_weights(GANOMALY) / 1e6) == 144
 
 
-def test_the_vae_costs_a_fifteenth_of_ae_ssim_as_its_page_says() -> None:
-    assert round(36 * sum_products(AE_SSIM) / sum_products(VAE)) == 15
+def test_ganomaly_at_64_px_costs_a_twenty_sixth_as_its_page_says() -> None:
+    small = ((32, 3, 64, 4), (16, 64, 128, 4), (8, 128, 256, 4), (4, 256, 512, 4), (1, 512, 100, 4))
+    assert round(sum_products(GANOMALY) / sum_products(small)) == 26
+
+
+def test_patches_would_cost_the_vae_fifteen_times_as_much_as_its_page_says() -> None:
+    colour, code = (64, 3, 32, 4), (1, 32, 100, 8)
+    patch = 2 * sum_products((colour, *AE_SSIM_DOWN[1:])) + sum_products((code,))
+    assert round(36 * patch / sum_products(VAE)) == 15
 
 
 def test_vgg_has_the_share_of_trustmaes_sums_that_its_page_says() -> None:
