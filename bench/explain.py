@@ -21,6 +21,7 @@ from ndp_rt.bench.contenders.spec import OURS, ContenderSpec, DeviceCost
 from ndp_rt.bench.core_limit import count_usable_cores
 from ndp_rt.bench.measure import Entrant, Tell
 from ndp_rt.bench.record import Record
+from ndp_rt.bench.scenarios import MULTI_STREAM_IMAGE_COUNT
 from ndp_rt.errors import NdpRtError
 
 OTHER_NETWORK = "other network"
@@ -96,7 +97,8 @@ class Explainer:
 
     def explain_times(self, row: Record, entrant: Entrant) -> None:
         """Add the warnings that come from the times, and from what else went on, to a row that was just timed."""
-        total_ms = row["latency"]["p50_ms"] / (row["batch"] if row["scenario"] == "single-stream" else 1)
+        image_count = {"single-stream": row["batch"], "multi-stream": MULTI_STREAM_IMAGE_COUNT}.get(row["scenario"], 1)
+        total_ms = row["latency"]["p50_ms"] / image_count
         parts = row["parts_ms"]
         found = [warn_unstable(row["latency"]["cv"], row["round_p50_ms"])] if row["scenario"] != "server" else []
         if not row["warm_up"]["is_stable"]:
@@ -113,7 +115,11 @@ class Explainer:
         row["warnings"] += [text for text in found if text is not None]
 
     def _split_device(self, row: Record, entrant: Entrant, total_ms: float) -> list[str | None]:
-        cost: DeviceCost = entrant.process.ask("measure_device_cost", row["batch"])
+        try:
+            cost: DeviceCost = entrant.process.ask("measure_device_cost", row["batch"])
+        except NdpRtError as error:
+            self._warnings.append(f"what {entrant.name} costs on the GPU could not be measured: {error}")
+            return []
         row["stages_ms"], row["stages_source"] = dict(cost.stages_ms), cost.source
         row["gpu_memory_bytes"] = cost.memory_bytes
         moved_ms = cost.stages_ms.get("upload", 0.0) + cost.stages_ms.get("download", 0.0)

@@ -1,5 +1,6 @@
 """Records of measurements: what every one of them says, and how they are written."""
 
+import errno
 import json
 import os
 import tempfile
@@ -69,15 +70,27 @@ def check_appendable(path: Path) -> None:
 
 
 def append_record(record: Mapping[str, Any], path: Path) -> None:
-    """Append a record to a file of one JSON object a line; earlier lines stay as they are.
+    """Append a record to a file of one JSON object a line, in one write; earlier lines stay as they are.
 
     Raises:
-        StorageError: the folder or the file could not be written.
+        StorageError: the folder or the file could not be written; no part of the record is left.
     """
-    line = json.dumps(record, allow_nan=False) + "\n"
+    line = (json.dumps(record, allow_nan=False) + "\n").encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(line)
+        with path.open("ab", buffering=0) as stream:
+            if stream.seekable() and stream.tell() and not _ends_with_line_feed(path):
+                line = b"\n" + line  # a line that was cut must not swallow this one
+            written = stream.write(line)
+            if written != len(line):
+                if os.fstat(stream.fileno()).st_size == stream.tell():  # else another run has appended since
+                    stream.truncate(stream.tell() - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise StorageError(f"{path} could not be appended to ({error}). Free some space, or choose another.") from error
+
+
+def _ends_with_line_feed(path: Path) -> bool:
+    with path.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read() == b"\n"

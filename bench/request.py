@@ -11,7 +11,8 @@ from ndp_rt.bench.peers import expand, find_peer
 from ndp_rt.bench.peers.base import BundlePeer
 from ndp_rt.bench.scenarios import SCENARIOS
 from ndp_rt.bundle.open import open_bundle
-from ndp_rt.engines.registry import DEVICE_BACKENDS, find_any_backend
+from ndp_rt.cuda.driver import parse_device
+from ndp_rt.engines.registry import BACKENDS, DEVICE_BACKENDS, find_any_backend, find_plan_stages
 from ndp_rt.errors import InputError
 from ndp_rt.specs import PRECISIONS
 
@@ -51,8 +52,18 @@ class BenchRequest:
         check_choice("models-on", self.models_on, MODEL_RUNTIMES)
         for precision in self.precisions:
             check_choice("precision", precision, PRECISIONS)
-        for backend in self.backends:
+        if self.device != "cpu":
+            parse_device(self.device)
+        for backend in self.used_backends:
             find_any_backend(backend)
+            fitting = BACKENDS if self.device == "cpu" else DEVICE_BACKENDS
+            if backend not in fitting:
+                raise InputError(
+                    f"--backend is '{backend}' and --device '{self.device}', where {' or '.join(fitting)} runs. Choose "
+                    "one of these, or another --device."
+                )
+            if self.plan is not None:
+                check_choice("plan", self.plan, tuple(find_plan_stages(backend)))
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads is {self.threads}; a whole number from 1 is taken.")
         if self.scenario != "server" and (self.target_qps or self.latency_bound_ms):

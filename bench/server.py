@@ -46,7 +46,7 @@ def serve(
         batch: how many waiting images may share a batch.
         seconds: of the last run; the search takes three times as long before it.
         target_qps: images a second; None: search.
-        bound_ms: of a latency, from arrival to decision; None: BOUND_OVER_QUERY times a query by itself.
+        bound_ms: of a latency, from arrival to decision; None: BOUND_OVER_QUERY times its query by itself.
         tell: gets lines of progress.
     """
     warm = entrant.process.warm_up(Turn(batch=1, query_size=1), max(1.0, seconds))

@@ -89,7 +89,7 @@ def make_work(rows: Sequence[Record]) -> Table:
         table.add_row(
             escape(row["name"]),
             str(row["batch"]),
-            "" if ratio is None else f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})",
+            "" if ratio is None else f"{ratio['median']:.3g} ({ratio['low']:.3g}-{ratio['high']:.3g})",
             f"{row['check']['map_max_abs_difference']:.1e}",
             "" if gflop is None else f"{gflop:.3g}",
             share(row.get("ceiling"), "share"),
@@ -154,7 +154,11 @@ def print_mode(console: Console, mode: str, found: Mapping[str, Any]) -> None:
             words = {"hit": "cached", "miss": "to be built"}[name]
             total = one["total"]
             table.add_row(words, str(one["count"]), f"{total['p50_ms']:.4g}", f"{total['max_ms']:.4g}", *parts)
+        for column in table.columns:
+            column.overflow = "fold"
         console.print(table)
+        worst = max(found[name]["check"]["score_max_abs_difference"] for name in ("hit", "miss"))
+        console.print(f"score error of the first decisions: {worst:.1e}")
         return
     if mode == "idle":
         first, steady, ratio = found["first"], found["steady"], found["ratio"]

@@ -123,8 +123,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that either all of it is there or nothing is.
 
     Raises:
-        StorageError: it cannot be written; no part of it is left.
+        StorageError: it cannot be written; no part of it is left. Also where a device or a pipe has the name, which a
+            file would replace.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise StorageError(f"{path}: is no ordinary file and would be replaced by one. Choose another place.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storing(path):
         try:

@@ -1,6 +1,7 @@
 """Tables of results: rows stay whole, and none is lost."""
 
 import errno
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StorageError, match="No space left"):
         write_atomically(path, b"second")
     assert path.read_bytes() == b"first" and [one.name for one in path.parent.iterdir()] == ["x.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="is no ordinary file"):
+        write_atomically(tmp_path / "pipe", b"content")
+    assert (tmp_path / "pipe").is_fifo()

@@ -24,6 +24,7 @@ class ServiceProcess:
 
     def __init__(self) -> None:
         """Start the process; `open` opens a contender in it."""
+        self._is_answer_due = False
         self._complaints = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 closed by close()
         self._child = subprocess.Popen(
             child_command(SERVICE),
@@ -57,18 +58,25 @@ class ServiceProcess:
     def ask(self, name: str, *values: Any) -> Any:
         """Return what the service's method of that name returns, or raise what it raises."""
         assert self._child.stdin is not None and self._child.stdout is not None
+        if self._is_answer_due:  # what came now would answer the request that Ctrl-C cut short
+            raise EngineError("its process was interrupted in a request.")
+        self._is_answer_due = True
         try:
             pickle.dump((name, values), self._child.stdin)
             self._child.stdin.flush()
             kind, value = pickle.load(self._child.stdout)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
+            self._is_answer_due = False
             raise self._explain_death() from error
+        self._is_answer_due = False
         if kind == "error":
             raise value
         return value
 
     def close(self) -> None:
-        """End the process, by force if it does not go; twice is allowed."""
+        """End the process, by force if it does not go or is still at work; twice is allowed."""
+        if self._is_answer_due:
+            self.kill()
         if self._child.stdin is not None and not self._child.stdin.closed:
             try:
                 self._child.stdin.close()

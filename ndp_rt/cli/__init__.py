@@ -88,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser(chosen).parse_args(arguments)
     try:
         code = load_command(args.command).run(args)
-        sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's shutdown
+        if sys.stdout is not None:  # as under >&-
+            sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's shutdown
         return code
     except NdpRtError as error:
         print(f"ndp-rt: error: {error}", file=sys.stderr)

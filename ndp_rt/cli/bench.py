@@ -1,8 +1,11 @@
 """`ndp-rt bench`: inference times of a bundle here, and of what would be used instead."""
 
 import argparse
+import contextlib
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +13,15 @@ from ndp_rt.cli.build_engine import parse_batches, parse_count
 from ndp_rt.cli.engine_arguments import log_to_stderr
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ndp_rt.bench.record import Record
     from ndp_rt.bench.request import BenchRequest
+    from ndp_rt.bench.run import Bench
 
 EXIT_INTERRUPTED = 130
 EXIT_REFUSED = 4
+TABLE_WIDTH = 80  # a narrower terminal breaks lines, where a narrower table would cut its numbers
 DETAILS = """\
 Times the inspector's own path, image in memory to decision out, after a warm-up that lasts until times are stable.
 Every contender has a process of its own; they take turns in rounds, so that a machine that slows down slows all, and
@@ -33,8 +41,8 @@ needs it.
 
 The record is appended to a file of JSON lines: ndp-rt bench report FILE draws it, ndp-rt bench compare A B compares.
 
-Exit code: 0 done; 4 done, but a contender failed or answered wrongly; 1 an error; 130 Ctrl-C (the record holds what was
-measured until then, and says so).
+Exit code: 0 done; 4 done, but a contender failed or answered wrongly, or none could run; 1 an error; 130 Ctrl-C or
+SIGTERM (the record holds what was measured until then, and says so).
 """
 
 
@@ -55,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--target-qps", type=float, metavar="Q", help="server: images a second (default: searched)")
     group.add_argument(
-        "--latency-bound", type=float, metavar="MS", help="server: for 99 %% of the images (default: 3 x a query alone)"
+        "--latency-bound",
+        type=float,
+        metavar="MS",
+        help="server: for 99 %% of the images (default: 3 x one of the first's)",
     )
     modes = group.add_mutually_exclusive_group()
     modes.add_argument("--cold", action="store_true", help="from process start to first decision, instead")
@@ -121,35 +132,69 @@ def make_request(args: argparse.Namespace) -> "BenchRequest":
 def run(args: argparse.Namespace) -> int:
     """Measure, print the table and append the record."""
     from rich.console import Console
+    from rich.markup import escape
 
-    from ndp_rt.bench.record import append_record, check_appendable
+    from ndp_rt.bench.record import check_appendable
     from ndp_rt.bench.run import Bench
-    from ndp_rt.bench.table import print_record
 
     request = make_request(args)
     out = args.out or Path(f"{args.bundle.resolve().stem}-bench.jsonl")
     command = shlex.join(["ndp-rt", *sys.argv[1:]])
     console, notes = Console(highlight=False), Console(stderr=True, highlight=False)
+    console.width = max(console.width, TABLE_WIDTH)
     log_to_stderr()
     check_appendable(out)
     is_interrupted = False
-    with notes.status("starting") as status:
-        bench = Bench(request, command, lambda line: status.update(line))
+    with taking_sigterm_for_ctrl_c(), notes.status("starting") as status:
+        bench = Bench(request, command, lambda line: status.update(escape(line)))
         try:
-            if args.cold:
-                bench.measure_cold()
-            elif args.idle is not None:
-                bench.measure_idle(args.idle)
-            elif args.sweep is not None:
-                bench.measure_sweep(args.sweep)
-            else:
-                bench.measure_latencies()
+            measure(bench, args)
         except KeyboardInterrupt:
             is_interrupted = True
-    print_record(console, bench.record)  # first, so that a full disk loses no figures
-    append_record(bench.record, out)
-    console.print(f"Appended to {out}", soft_wrap=True, markup=False)
+        except Exception:
+            if bench.has_figures:
+                keep_record(bench.record, out, console)
+            raise
+    keep_record(bench.record, out, console)
     if is_interrupted:
         console.print("Interrupted: the record holds what was measured until then, and says so.", soft_wrap=True)
         return EXIT_INTERRUPTED
-    return EXIT_REFUSED if bench.refused else 0
+    return EXIT_REFUSED if bench.refused or not bench.has_figures else 0
+
+
+@contextlib.contextmanager
+def taking_sigterm_for_ctrl_c() -> Iterator[None]:
+    """Let `kill` and batch systems end a run as Ctrl-C does, with what was measured until then."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def keep_record(record: "Record", out: Path, console: "Console") -> None:
+    """Append a record and print its table: the reader of the table may have left, and the disk may be full.
+
+    Raises:
+        StorageError: it could not be appended; the table was printed.
+    """
+    from ndp_rt.bench.record import append_record
+    from ndp_rt.bench.table import print_record
+
+    try:
+        append_record(record, out)
+    finally:
+        print_record(console, record)
+    console.print(f"Appended to {out}", soft_wrap=True, markup=False)
+
+
+def measure(bench: "Bench", args: argparse.Namespace) -> None:
+    """Fill in the record, in the mode that the arguments ask for."""
+    if args.cold:
+        bench.measure_cold()
+    elif args.idle is not None:
+        bench.measure_idle(args.idle)
+    elif args.sweep is not None:
+        bench.measure_sweep(args.sweep)
+    else:
+        bench.measure_latencies()

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from ndp_rt.bench import cold, idle
 from ndp_rt.bench.contenders.spec import OURS, ContenderSpec
-from ndp_rt.bench.run import write_golden_files
+from ndp_rt.bench.request import BenchRequest
+from ndp_rt.bench.run import Bench, write_golden_files
+from ndp_rt.bench.table import print_record
 from ndp_rt.bundle import open_bundle
 from ndp_rt.errors import EngineError
 from tests.bench.fake_contenders import make_entrant
@@ -63,3 +66,16 @@ def test_the_first_image_after_a_pause_is_compared_with_those_before_it() -> Non
     assert found["first"]["count"] == idle.MIN_PAUSE_COUNT
     assert (found["first"]["p50_ms"], found["steady"]["p50_ms"]) == (20.0, 10.0)
     assert found["ratio"] == {"median": 2.0, "low": 2.0, "high": 2.0}
+
+
+def test_the_record_says_what_the_clock_holds_and_the_table_cuts_no_heading(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {**dict.fromkeys(cold.PARTS, 1.0), "total": 5.0, "score error": 2e-7}
+    monkeypatch.setattr(cold, "run_once", lambda *values: run)
+    bench = Bench(BenchRequest(bundle=tiny_bundle, threads=1), "ndp-rt bench x --cold", lambda line: None)
+    bench.measure_cold()
+    print_record(Console(width=60, highlight=False), bench.record)
+    printed = capsys.readouterr().out
+    assert "inside the clock: the start of a process to its first decision" in printed
+    assert "\u2026" not in printed and "score error of the first decisions: 2.0e-07" in printed

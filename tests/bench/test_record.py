@@ -1,6 +1,9 @@
 """Records: their head, and that writing one never leaves half a file."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,35 @@ def test_appending_keeps_the_earlier_lines(tmp_path: Path) -> None:
     for figure in (1, 2):
         append_record({"figure": figure}, path)
     assert [json.loads(line) for line in path.read_text().splitlines()] == [{"figure": 1}, {"figure": 2}]
+
+
+def test_a_line_that_was_cut_does_not_swallow_the_next_record(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    path.write_text('{"figure": 1}\n{"fig')
+    append_record({"figure": 2}, path)
+    assert path.read_text().splitlines() == ['{"figure": 1}', '{"fig', '{"figure": 2}']
+
+
+def test_a_disk_that_fills_leaves_no_half_record(tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="needs limits on a file's size, which Windows has not")
+    path = tmp_path / "record.jsonl"
+    append_record({"figure": 1}, path)
+    code = f"""
+import resource, signal
+from ndp_rt.bench.record import append_record
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+append_record({{"figures": [2] * 1000}}, __import__("pathlib").Path({str(path)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "could not be appended to" in done.stderr
+    assert path.read_text() == '{"figure": 1}\n'
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_record_can_go_into_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        append_record({"figure": 1}, pipe)
+        assert reader.stdout is not None and json.loads(reader.stdout.read()) == {"figure": 1}

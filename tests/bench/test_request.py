@@ -107,3 +107,18 @@ def test_an_unknown_rival_is_named_with_what_is_taken(word: str, words: str) -> 
 def test_no_precision_of_ours_is_an_error() -> None:
     with pytest.raises(InputError, match="onnxruntime has no bf16"):
         split(backends=("onnxruntime",), precisions=("bf16",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"backends": ("tensorrt",)}, "--backend is 'tensorrt' and --device 'cpu'"),
+        ({"device": "cuda", "backends": ("openvino",)}, "--backend is 'openvino' and --device 'cuda'"),
+        ({"plan": "fuse"}, "--plan is 'fuse'"),
+        ({"plan": "unmerged"}, "--plan is 'unmerged'"),
+    ],
+)
+def test_what_no_contender_of_ours_could_be_opened_with_is_not_taken(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        BenchRequest(bundle=DEMO, **changes)

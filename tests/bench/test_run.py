@@ -1,5 +1,6 @@
 """A whole benchmark: with the tiny bundle through real engines, and with contenders whose times are given."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from ndp_rt.bench import run as run_module
-from ndp_rt.bench.contenders.spec import ContenderSpec
+from ndp_rt.bench.contenders.spec import ContenderSpec, DeviceCost
 from ndp_rt.bench.explain import Explainer
 from ndp_rt.bench.measure import Entrant
 from ndp_rt.bench.request import BenchRequest
@@ -119,6 +120,31 @@ class TestWithGivenTimes:
         assert row["server"]["is_met"] and row["server"]["latency_bound_ms"] == 30.0
         assert row["percentile"]["share"] == 0.99
 
+    def test_servers_keep_one_bound_and_their_latencies_at_different_rates_have_no_ratio(
+        self, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
+    ) -> None:
+        ours = make_entrant("ndp-rt openvino fp32", 10.0)
+        rival = make_entrant("onnxruntime fp32", 20.0, kind="same network")
+        self.prepare(monkeypatch, {one.name: one for one in (ours, rival)})
+        bench = start(tiny_bundle, seconds=30.0, scenario="server", against=("onnxruntime",))
+        bench.measure_latencies()
+        first, second = bench.record["rows"]
+        assert first["server"]["latency_bound_ms"] == second["server"]["latency_bound_ms"] == 30.0
+        assert first["server"]["target_qps"] > 2 * second["server"]["target_qps"]
+        assert "ratio" not in second
+
+    def test_one_that_dies_after_it_was_timed_keeps_its_rows_and_ends_no_other(
+        self, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
+    ) -> None:
+        ours = make_entrant("ndp-rt openvino fp32", 10.0)
+        rival = make_entrant("onnxruntime fp32", 20.0, kind="same network")
+        ours.process.ask = fail  # type: ignore[method-assign]
+        self.prepare(monkeypatch, {one.name: one for one in (ours, rival)})
+        bench = start(tiny_bundle, seconds=1.0, against=("onnxruntime",))
+        bench.measure_latencies()
+        assert [row["peak_memory_bytes"] for row in bench.record["rows"]] == [None, 2**20]
+        assert bench.record["refused"] == {ours.name: "after it was timed: its process ended by signal 9"}
+
 
 def test_the_whole_path_through_real_engines(tiny_bundle: Path, tmp_path: Path, capsys: Any) -> None:
     from rich.console import Console
@@ -176,3 +202,30 @@ def test_other_modes_time_one_contender_alone(tiny_bundle: Path, changes: dict[s
 def test_a_pause_is_above_zero(tiny_bundle: Path) -> None:
     with pytest.raises(InputError, match="--idle is 0"):
         start(tiny_bundle).measure_idle(0.0)
+
+
+@pytest.mark.parametrize(("scenario", "image_count"), [("single-stream", 2), ("multi-stream", 8)])
+def test_what_a_gpu_copies_is_held_against_an_images_share_of_a_query(scenario: str, image_count: int) -> None:
+    entrant = make_entrant("ndp-rt tensorrt fp32", 8.0)
+    entrant.spec = dataclasses.replace(entrant.spec, device="cuda")
+    cost = DeviceCost(stages_ms={"upload": 0.5}, source="given", launch_ms=0.0, memory_bytes=1)
+    entrant.process.ask = lambda name, *values: cost  # type: ignore[method-assign]
+    row: dict[str, Any] = {
+        "scenario": scenario,
+        "batch": 2,
+        "latency": {"p50_ms": image_count * 1.0, "cv": 0.0},
+        "round_p50_ms": [],
+        "warm_up": {"is_stable": True},
+        "parts_ms": {},
+        "warnings": [],
+    }
+    Explainer("cuda", None, quiet).explain_times(row, entrant)
+    assert row["warnings"] == ["transfer-bound: copies to and from the GPU take 0.500 of 1.000 ms"]
+    entrant.process.ask = fail  # type: ignore[method-assign]
+    row["warnings"] = []
+    Explainer("cuda", None, quiet).explain_times(row, entrant)  # a time is not lost for it
+    assert row["warnings"] == []
+
+
+def fail(name: str, *values: Any) -> None:
+    raise EngineError("its process ended by signal 9")

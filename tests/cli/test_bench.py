@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ndp_rt.cli import main
+from ndp_rt.errors import MissingExtraError, StorageError
 from tests.bench.fake_contenders import make_entrant
 
 RUN = [sys.executable, "-c", "import sys; from ndp_rt.cli import main; sys.exit(main(sys.argv[1:]))"]
@@ -123,12 +124,58 @@ def test_a_disk_that_fills_meanwhile_loses_no_figures(
     assert "ndp-rt openvino fp32" in captured.out and "could not be appended to" in captured.err
 
 
-def test_ctrl_c_leaves_a_record_that_says_so_and_no_processes(tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_ceilings")
+def test_a_reader_that_left_costs_no_record(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "records.jsonl"
+
+    def leave(*values: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("ndp_rt.bench.run.open_entrant", lambda *values: make_entrant("ndp-rt openvino fp32", 10.0))
+    monkeypatch.setattr("ndp_rt.bench.explain.Explainer.explain_work", lambda *values: None)
+    monkeypatch.setattr("ndp_rt.bench.table.print_record", leave)
+    monkeypatch.setattr("ndp_rt.cli._drop_output", lambda: None)
+    main(["bench", str(tiny_bundle), "--seconds", "1", "-o", str(out)])
+    assert read_lines(out)[0]["is_complete"]
+
+
+@pytest.mark.usefixtures("no_ceilings")
+def test_an_error_in_the_middle_leaves_what_was_measured(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "records.jsonl"
+
+    def fail(*values: object) -> None:
+        raise StorageError("the bundle is gone")
+
+    monkeypatch.setattr("ndp_rt.bench.run.open_entrant", lambda *values: make_entrant("ndp-rt openvino fp32", 10.0))
+    monkeypatch.setattr("ndp_rt.bench.explain.Explainer.explain_work", fail)
+    assert main(["bench", str(tiny_bundle), "--seconds", "1", "-o", str(out)]) == 1
+    (record,) = read_lines(out)
+    assert not record["is_complete"] and len(record["rows"]) == 1
+    assert capsys.readouterr().err.strip().endswith("ndp-rt: error: the bundle is gone")
+
+
+@pytest.mark.usefixtures("no_ceilings")
+def test_a_run_in_which_nobody_could_take_part_is_no_success(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*values: object) -> None:
+        raise MissingExtraError("OpenVINO cannot be imported")
+
+    monkeypatch.setattr("ndp_rt.bench.run.open_entrant", refuse)
+    assert main(["bench", str(tiny_bundle), "-o", str(tmp_path / "records.jsonl")]) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_record_that_says_so_and_no_processes(
+    tiny_bundle: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     out = tmp_path / "records.jsonl"
     words = ["bench", str(tiny_bundle), "--seconds", "60", "--threads", "1", "-o", str(out)]
     child = subprocess.Popen([*RUN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
     time.sleep(20)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     output, errors = child.communicate(timeout=30)
     assert child.returncode == 130, errors
     assert "Interrupted: the record holds what was measured until then" in output

@@ -3,6 +3,9 @@
 import io
 import pickle
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,3 +156,46 @@ def test_ours_judges_as_an_inspector_does(tiny_bundle: Path) -> None:
     contender.close()
     assert score == expected.score
     assert np.array_equal(anomaly_map, expected.anomaly_map)
+
+
+def test_a_process_that_is_still_at_work_is_ended_at_once(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ServiceProcess() as process:
+        process.open(make_spec(tiny_bundle, batches=(1,)))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(pickle, "load", interrupt)
+            process.run_turn(Turn(batch=1, query_size=1, seconds=60.0), 0)
+        with pytest.raises(EngineError, match="interrupted in a request"):  # not the turn's times, which come late
+            process.ask("read_peak_memory")
+        start = time.monotonic()
+        process.close()
+        assert time.monotonic() - start < 5
+
+
+def interrupt(stream: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs processes that get another parent")
+def test_a_process_whose_parent_is_killed_leaves_in_the_middle_of_a_turn(tiny_bundle: Path) -> None:
+    code = f"""
+from ndp_rt.bench.contenders.process import ServiceProcess
+from ndp_rt.bench.contenders.spec import ContenderSpec, Turn
+process = ServiceProcess()
+process.open({make_spec(tiny_bundle, batches=(1,))!r})
+print(process.process_id, flush=True)
+process.run_turn(Turn(batch=1, query_size=1, seconds=60.0), 0)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        contender = int(parent.stdout.readline())
+        parent.kill()
+    end = time.monotonic() + 10
+    while is_running(contender):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_running(process_id: int) -> bool:
+    """Tell whether a process works; one that ended may wait for its new parent to notice."""
+    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(process_id)], capture_output=True, text=True, check=False)
+    return bool(listed.stdout.strip()) and not listed.stdout.startswith("Z")
