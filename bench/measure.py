@@ -11,7 +11,8 @@ from ndp_rt.bench.contenders.spec import ContenderSpec, Opened, Turn, TurnTimes,
 from ndp_rt.bench.scenarios import Scenario
 from ndp_rt.errors import NdpRtError
 
-ROUND_COUNT = 10
+MIN_TURN_COUNT = 10  # of a contender whose queries are fast, at least
+MAX_TURN_S = 5.0  # an interrupted run loses a turn, and a machine that changes should change between turns
 MIN_ROUND_COUNT = 3  # of a contender whose queries are slow
 AGAIN_COUNT = 2  # untimed queries before each turn: caches and clocks were others' meanwhile
 SLOW_MS = 1000.0  # a query that takes longer needs none
@@ -101,7 +102,8 @@ def take_turns(
     rounds: dict[str, int] = {}
     turns: dict[str, Turn] = {}
     for entrant in entrants:
-        first = Turn(batch=batch, query_size=scenario.find_query_size(batch, math.inf, 0.0))
+        first_size = scenario.find_query_size(batch, math.inf, 0.0)
+        first = Turn(batch=batch, query_size=first_size, method=scenario.method)
         tell(f"warming up {entrant.name}, batch {batch}")
         try:
             warm = entrant.process.warm_up(first, max(1.0, seconds * WARM_UP_SHARE))
@@ -111,12 +113,14 @@ def take_turns(
         found[entrant.name] = Series(warm_up=warm)
         rounds[entrant.name] = count_rounds(seconds, warm.query_ms)
         turn_s = seconds / rounds[entrant.name]
-        size = scenario.find_query_size(batch, warm.query_ms / first.query_size, turn_s)
+        image_ms = warm.query_ms / (1 if scenario.method == "decide_all" else first_size)
+        size = scenario.find_query_size(batch, image_ms, turn_s)
         turns[entrant.name] = Turn(batch=batch, query_size=size, seconds=turn_s, method=scenario.method)
-    for index in range(ROUND_COUNT):
-        tell(f"batch {batch}: round {index + 1} of {ROUND_COUNT}")
+    total = count_all_rounds(seconds)
+    for index in range(total):
+        tell(f"batch {batch}: round {index + 1} of {total}")
         for entrant in left[index % len(left) :] + left[: index % len(left)] if left else []:
-            if not is_in_round(index, rounds[entrant.name]):
+            if not is_in_round(index, rounds[entrant.name], total):
                 continue
             query_ms = found[entrant.name].warm_up.query_ms
             again = AGAIN_COUNT if len(left) > 1 and query_ms < SLOW_MS else 0
@@ -128,14 +132,19 @@ def take_turns(
             found[entrant.name].turns[index] = times
 
 
+def count_all_rounds(seconds: float) -> int:
+    """Return how many rounds a run has in which each contender is timed for `seconds`."""
+    return max(MIN_TURN_COUNT, math.ceil(seconds / MAX_TURN_S))
+
+
 def count_rounds(seconds: float, query_ms: float) -> int:
     """Return in how many rounds a contender takes part: fewer, where a round's share of the time is under a query."""
-    return min(ROUND_COUNT, max(MIN_ROUND_COUNT, int(seconds * 1e3 / max(query_ms, 1e-3))))
+    return min(count_all_rounds(seconds), max(MIN_ROUND_COUNT, int(seconds * 1e3 / max(query_ms, 1e-3))))
 
 
-def is_in_round(index: int, round_count: int) -> bool:
-    """Tell whether one that takes part in `round_count` of ROUND_COUNT rounds, spread evenly, is in this one."""
-    return index == 0 or index * round_count // ROUND_COUNT != (index - 1) * round_count // ROUND_COUNT
+def is_in_round(index: int, round_count: int, total: int) -> bool:
+    """Tell whether one that takes part in `round_count` of `total` rounds, spread evenly, is in this one."""
+    return index == 0 or index * round_count // total != (index - 1) * round_count // total
 
 
 def drop(

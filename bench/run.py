@@ -15,7 +15,7 @@ from ndp_rt.bench.core_limit import count_usable_cores
 from ndp_rt.bench.dataset import list_samples
 from ndp_rt.bench.explain import Explainer
 from ndp_rt.bench.idle import measure_idle
-from ndp_rt.bench.measure import ROUND_COUNT, Entrant, Series, Tell, open_entrant, take_turns
+from ndp_rt.bench.measure import Entrant, Series, Tell, count_all_rounds, open_entrant, take_turns
 from ndp_rt.bench.metrics import require_extras
 from ndp_rt.bench.peers.base import to_image
 from ndp_rt.bench.read_records import FORMAT, FORMAT_VERSION
@@ -138,16 +138,17 @@ class Bench:
             self.record["sweep"] = {"name": spec.name, **found}
 
     def _first_alone(self) -> ContenderSpec:
-        """Return our first contender; these modes have no rivals and one batch size.
+        """Return our one contender; these modes have no rivals and one batch size.
 
         Raises:
-            InputError: rivals, batches or a scenario were asked for.
+            InputError: more was asked for.
         """
         request = self.request
-        if request.against or request.batches != (1,) or request.scenario != "single-stream":
+        is_alone = len(self.together) == 1 and not self.alone and not self.left_out
+        if not is_alone or request.batches != (1,) or request.scenario != "single-stream" or request.data is not None:
             raise InputError(
-                "--cold, --idle and --sweep time one contender of ours; --against, --batch and --scenario do not go "
-                "with them. Leave these out."
+                "--cold, --idle and --sweep time one contender of ours, image by image; --against, --batch, --scenario "
+                "and --data, and a second backend or precision, do not go with them. Leave these out."
             )
         return self.together[0]
 
@@ -267,7 +268,7 @@ class Bench:
             "image_count": len(self.bundle.golden().image),
             "is_from_file": request.is_from_file,
             "inside_the_clock": f"{start} to the decision",
-            "rounds": ROUND_COUNT,
+            "rounds": count_all_rounds(request.seconds),
         }
 
 

@@ -1,5 +1,6 @@
 """MLPerf's server scenario: the highest rate of random arrivals at which a latency bound holds."""
 
+import math
 from dataclasses import dataclass
 
 from ndp_rt.bench.contenders.spec import Turn, TurnTimes
@@ -9,9 +10,10 @@ from ndp_rt.bench.scenarios import draw_arrivals
 
 SHARE = 0.99  # of the latencies that are within the bound
 BOUND_OVER_QUERY = 3.0  # the bound where none is given, in times of a query that waits for nobody
-SEARCH_STEP_COUNT = 6
+SEARCH_STEP_COUNT = 7
 SEARCH_SHARE = 0.5  # of the measured time, for each step
-LOWEST_LOAD, HIGHEST_LOAD = 0.05, 1.2  # of what one query after another takes, for one image in a batch
+FIRST_LOAD = 0.4  # of what one query after another takes; from there rates grow until one fails
+GROWTH = 1.7
 BACK_OFF, LAST_TRY_COUNT = 0.85, 8  # a rate that held in a step may fail over the whole time; then a lower one is tried
 
 
@@ -44,7 +46,7 @@ def serve(
     Args:
         entrant: opened with the batch sizes 1 and `batch`.
         batch: how many waiting images may share a batch.
-        seconds: of the last run; the search takes three times as long before it.
+        seconds: of the last run; the search takes three to four times as long before it.
         target_qps: images a second; None: search.
         bound_ms: of a latency, from arrival to decision; None: BOUND_OVER_QUERY times its query by itself.
         tell: gets lines of progress.
@@ -65,13 +67,14 @@ def serve(
 
 
 def _search(entrant: Entrant, batch: int, step_s: float, bound_ms: float, single_qps: float, tell: Tell) -> float:
-    low, high = LOWEST_LOAD * single_qps, HIGHEST_LOAD * single_qps * max(1, min(batch, 2))
+    low, high = 0.0, math.inf
+    rate = FIRST_LOAD * single_qps
     for step in range(SEARCH_STEP_COUNT):
-        rate = (low + high) / 2
         tell(f"{entrant.name}: searching the rate, step {step + 1} of {SEARCH_STEP_COUNT}: {rate:.3g} images/s")
         times = entrant.process.run_turn(make_turn(rate, batch, step_s), 0)
         low, high = (rate, high) if judge(times, rate, bound_ms).is_met else (low, rate)
-    return low
+        rate = GROWTH * low if math.isinf(high) else (low + high) / 2
+    return low or rate
 
 
 def make_turn(rate_per_s: float, batch: int, seconds: float) -> Turn:

@@ -13,7 +13,7 @@ from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.inspector import Inspector
 from ndp_rt.result import Result
 
-LAUNCH_COUNT = 50
+STEP_COUNT = 50  # of times of which the median is a step's, or a launch's
 NO_THRESHOLD = 0.5  # what decisions are made by where a bundle has none; the time hardly depends on it
 
 
@@ -93,11 +93,11 @@ class InspectorContender:
         assert isinstance(runner, GpuRunner)
         capture = find_capture(find_device_backend(self.backend), runner.plan.device)
         contract = self._inspector.bundle.manifest.input
-        stages_ms, source = split_gpu_stages(runner.plan, contract, batch, capture, runner._kernels)
+        stages_ms, source = split_gpu_stages(runner.plan, contract, batch, capture, runner._kernels, STEP_COUNT)
         return DeviceCost(
             stages_ms=stages_ms,
             source=source,
-            launch_ms=time_launches(runner.plan, batch, LAUNCH_COUNT) / 1e3,
+            launch_ms=time_launches(runner.plan, batch, STEP_COUNT) / 1e3,
             memory_bytes=runner.plan.held_bytes + runner.plan.buffer_bytes,
         )
 

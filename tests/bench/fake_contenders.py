@@ -34,7 +34,8 @@ class FakeProcess:
         self.process_id = os.getpid()
 
     def warm_up(self, turn: Turn, limit_s: float) -> WarmUp:
-        return WarmUp(query_count=10, is_stable=True, query_ms=self.query_ms(0) * turn.query_size)
+        size = 1 if turn.method == "decide_all" else turn.query_size
+        return WarmUp(query_count=10, is_stable=True, query_ms=self.query_ms(0) * size)
 
     def run_turn(self, turn: Turn, again_count: int) -> TurnTimes:
         number = len(self.turns)

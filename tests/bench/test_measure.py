@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ndp_rt.bench.measure import ROUND_COUNT, Series, count_rounds, is_in_round, take_turns
+from ndp_rt.bench.measure import MAX_TURN_S, MIN_TURN_COUNT, Series, count_rounds, is_in_round, take_turns
 from ndp_rt.bench.rows import KEPT_COUNT, make_row, thin
 from ndp_rt.bench.scenarios import SCENARIOS
 from tests.bench.fake_contenders import make_entrant
@@ -25,7 +25,7 @@ def test_contenders_take_turns_and_the_first_of_a_round_changes() -> None:
     run([make_entrant(name, 1.0, log) for name in "abc"])
     rounds = ["".join(log[index : index + 3]) for index in range(0, len(log), 3)]
     assert rounds[:4] == ["abc", "bca", "cab", "abc"]
-    assert len(rounds) == ROUND_COUNT
+    assert len(rounds) == MIN_TURN_COUNT
 
 
 @pytest.mark.parametrize("query_ms", [0.5, 7.0, 90.0, 300.0, 2000.0])
@@ -36,13 +36,20 @@ def test_each_is_timed_for_the_seconds_asked_for_at_least(query_ms: float) -> No
 
 
 def test_a_slow_contender_takes_part_in_few_rounds_that_are_spread() -> None:
-    assert count_rounds(10.0, 1.0) == ROUND_COUNT
+    assert count_rounds(10.0, 1.0) == MIN_TURN_COUNT
     assert count_rounds(10.0, 60_000.0) == 3
-    for count in range(3, ROUND_COUNT + 1):
-        rounds = [index for index in range(ROUND_COUNT) if is_in_round(index, count)]
+    for count in range(3, 21):
+        rounds = [index for index in range(20) if is_in_round(index, count, 20)]
         assert len(rounds) == count and rounds[0] == 0
         gaps = [b - a for a, b in pairwise(rounds)]
         assert max(gaps) - min(gaps) <= 1
+
+
+def test_a_long_run_has_more_turns_instead_of_longer_ones() -> None:
+    entrant = make_entrant("a", 500.0)
+    found, _ = run([entrant], seconds=100.0)
+    assert len(found["a"].turns) == 20
+    assert max(turn.elapsed_s for turn in found["a"].turns.values()) <= MAX_TURN_S
 
 
 def test_others_had_the_processor_so_a_turn_begins_untimed_unless_queries_are_slow() -> None:
@@ -57,7 +64,7 @@ def test_one_that_fails_goes_with_its_times_and_the_others_go_on() -> None:
     found, refused = run([good, bad])
     assert refused == {"bad": "its process ended by signal 11"}
     assert list(found) == ["good"]
-    assert len(found["good"].turns) == ROUND_COUNT
+    assert len(found["good"].turns) == MIN_TURN_COUNT
     assert bad.process.is_closed  # type: ignore[attr-defined]
 
 
@@ -73,7 +80,7 @@ def test_a_ratio_cancels_a_machine_that_slows_down() -> None:
     base, other = make_entrant("base", lambda n: 1.0 + n), make_entrant("other", lambda n: 2.0 + 2 * n)
     found, _ = run([base, other])
     row = make_row(other, 1, SINGLE, found["other"], ("base", found["base"]))
-    assert row["ratio"] == {"to": "base", "median": 2.0, "low": 2.0, "high": 2.0, "round_count": ROUND_COUNT}
+    assert row["ratio"] == {"to": "base", "median": 2.0, "low": 2.0, "high": 2.0, "round_count": MIN_TURN_COUNT}
     assert row["check"] == {
         "map_max_abs_difference": 1e-6,
         "allowed": 1e-4,

@@ -73,14 +73,20 @@ def test_streams_are_compared_with_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axis", "values"),
-    [("batch", [1, 2, 4, 8, 16]), ("threads", [1, 2]), ("streams", [1, 2, 4]), ("size", [64, 128, 256, 64, 128])],
+    ("axis", "cores", "values"),
+    [
+        ("batch", 2, [1, 2, 4]),
+        ("threads", 2, [1, 2]),
+        ("streams", 1, [1, 2]),
+        ("size", 2, [64, 128, 256, 64, 128]),
+    ],
 )
 def test_every_axis_is_measured_and_checked(
-    tiny_bundle: Path, axis: str, values: list[int], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, axis: str, cores: int, values: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sweep, "BATCHES", (1, 2, 4))
     monkeypatch.setattr(sweep, "FACTORS", {"inspect": (1, 2, 4), "inspect_large": (1, 2)})
-    found = sweep.measure_sweep(axis, make_spec(tiny_bundle), open_bundle(tiny_bundle), 2, 0.1, quiet)
+    found = sweep.measure_sweep(axis, make_spec(tiny_bundle), open_bundle(tiny_bundle), cores, 0.1, quiet)
     assert found["axis"] == axis
     assert [point["value"] for point in found["points"]] == values
     for point in found["points"]:

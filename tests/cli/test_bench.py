@@ -15,7 +15,16 @@ from ndp_rt.cli import main
 from ndp_rt.errors import MissingExtraError, StorageError
 from tests.bench.fake_contenders import make_entrant
 
-RUN = [sys.executable, "-c", "import sys; from ndp_rt.cli import main; sys.exit(main(sys.argv[1:]))"]
+# The command with its progress as lines on stderr, and without the matrix products, which take some ten seconds.
+TELLING = """
+import sys
+from rich.status import Status
+from ndp_rt.bench.explain import Explainer
+from ndp_rt.cli import main
+Explainer.measure_ceilings = lambda *values: None
+Status.update = lambda self, line: print(line, file=sys.stderr, flush=True)
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -172,9 +181,11 @@ def test_ctrl_c_leaves_a_record_that_says_so_and_no_processes(
     tiny_bundle: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "records.jsonl"
-    words = ["bench", str(tiny_bundle), "--seconds", "60", "--threads", "1", "-o", str(out)]
-    child = subprocess.Popen([*RUN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-    time.sleep(20)
+    words = ["bench", str(tiny_bundle), "--seconds", "10", "--threads", "1", "-o", str(out)]
+    run = [sys.executable, "-c", TELLING, *words]
+    child = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    assert child.stderr is not None
+    assert any("round 3 of" in line for line in child.stderr)
     child.send_signal(number)
     output, errors = child.communicate(timeout=30)
     assert child.returncode == 130, errors

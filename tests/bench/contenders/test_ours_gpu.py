@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
+from ndp_rt.bench import gpu_timing
+from ndp_rt.bench.contenders import ours
 from ndp_rt.bench.contenders.ours import InspectorContender
 from ndp_rt.bench.contenders.spec import OURS, ContenderSpec
 from ndp_rt.bench.peers.base import to_image
@@ -9,7 +13,11 @@ from ndp_rt.bundle import open_bundle
 from tests.fakes.fake_cupy import FakeCuda
 
 
-def test_it_is_checked_decides_and_tells_its_stages_apart(tiny_bundle: Path, fake_gpu: FakeCuda) -> None:
+def test_it_is_checked_decides_and_tells_its_stages_apart(
+    tiny_bundle: Path, fake_gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ours, "STEP_COUNT", 2)
+    monkeypatch.setattr(gpu_timing, "STEP_REPEATS", 2)
     spec = ContenderSpec(
         name="ndp-rt fake fp32",
         word=OURS,
