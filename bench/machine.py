@@ -10,7 +10,9 @@ from ndp_rt.bench.core_limit import count_usable_cores
 from ndp_rt.device import find_cpu
 from ndp_rt.errors import MissingExtraError
 
-PACKAGES = ("ndp-rt", "numpy", "opencv-python-headless", "openvino", "onnxruntime", "scikit-learn", "scipy")
+PACKAGES = (
+    *("ndp-rt", "numpy", "opencv-python-headless", "onnx", "openvino", "onnxruntime", "torch", "scikit-learn", "scipy"),
+)
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
 
 

@@ -1,0 +1,48 @@
+"""The project's own records, and the figures that the README takes from them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ndp_rt.bench.read_records import FORMAT, FORMAT_VERSION
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "bench" / "results" / "bench"
+RECORDS = sorted(FOLDER.glob("*.jsonl"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_records_are_complete_and_every_time_has_its_error(path: Path) -> None:
+    for record in read_lines(path):
+        assert (record["format"], record["format_version"]) == (FORMAT, FORMAT_VERSION)
+        assert record["is_complete"] and not record["refused"]
+        assert record["command"].startswith("ndp-rt bench runs/")
+        for row in record["rows"]:
+            check = row["check"]
+            assert 0 <= check["map_max_abs_difference"] <= check["allowed"]
+        found = record["rows"] or [record[record["mode"]]]
+        assert found
+
+
+@pytest.mark.parametrize("name", ["edge", "paper"])
+def test_the_readmes_figures_are_the_records(name: str) -> None:
+    rows = read_lines(FOLDER / f"{name}.jsonl")[0]["rows"]
+    line = re.compile(r"^\| `(.+?)` \| (.+?) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", re.MULTILINE)
+    told = {found[0]: found[1:4] if name == "edge" else found[4:7] for found in line.findall(README)}
+    expected = {}
+    for row in rows:
+        ratio = row["ratio"]["median"] if "ratio" in row else 1.0
+        expected[row["name"]] = (
+            f"{row['latency']['p50_ms']:.1f}",
+            f"{ratio:.2f}",
+            f"{row['check']['map_max_abs_difference']:.1e}",
+        )
+    assert told == expected
