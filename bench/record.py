@@ -13,6 +13,11 @@ from ndp_rt.bench.machine import describe_machine, list_versions
 from ndp_rt.errors import StorageError
 
 Record = dict[str, Any]
+# What `stages_ms` of a row of `ndp-rt bench` may hold, in the order in which an image goes through it.
+STAGES = (
+    *("upload", "preprocess", "encoder", "attention", "decoder", "segmentation"),
+    *("engine", "postprocess", "download"),
+)
 
 
 def start_record(kind: str, format_version: int, command: str) -> Record:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.bench.graph_stages import ATTENTION, DECODER, ENCODER, OTHER, SEGMENTATION, name_stages, sum_by_stage
+from ndp_rt.bench.record import STAGES
 from ndp_rt.engines.base import EngineOptions, FloatArray, Profiler
 from ndp_rt.engines.graph_folding import fix_batch, load_model
 from ndp_rt.errors import InputError
@@ -101,5 +102,4 @@ def make_inputs(model: Any) -> dict[str, FloatArray]:
 
 def order_stages(stages_ms: Mapping[str, float]) -> dict[str, float]:
     """Return the stages in the order in which an image goes through them."""
-    order = ("upload", "preprocess", ENCODER, ATTENTION, DECODER, SEGMENTATION, ENGINE, "postprocess", "download")
-    return {name: stages_ms[name] for name in order if name in stages_ms}
+    return {name: stages_ms[name] for name in STAGES if name in stages_ms}

@@ -8,19 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ndp_rt.bench.record import Record
-
-STAGES = (
-    "preprocess",
-    "upload",
-    "encoder",
-    "attention",
-    "decoder",
-    "segmentation",
-    "engine",
-    "postprocess",
-    "download",
-)
+from ndp_rt.bench.record import STAGES, Record
 
 
 def print_record(console: Console, record: Record) -> None:

@@ -15,17 +15,6 @@ MODES = {
     "idle": "first image after a pause",
     "sweep": "scaling",
 }
-STAGES = (
-    "preprocess",
-    "upload",
-    "encoder",
-    "attention",
-    "decoder",
-    "segmentation",
-    "engine",
-    "postprocess",
-    "download",
-)
 KIND_WORDS = {
     "ndp-rt": "ndp-rt",
     "same network": "another runtime, same network",
