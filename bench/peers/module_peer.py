@@ -130,7 +130,9 @@ class TorchCall:
         self._is_graph, self._device = built.is_graph, device
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._module = built.module.to(device)
-        self._module = self._module.to(memory_format=self._layout)
+        for tensor in (*self._module.parameters(), *self._module.buffers()):
+            if tensor.ndim == 4:  # Module.to would also try those of five axes, and fail
+                tensor.data = tensor.data.contiguous(memory_format=self._layout)
 
     def __call__(self, values: Any) -> Answer:
         """Take float32 [n, 3, h, w] to maps and scores."""

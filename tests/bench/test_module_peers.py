@@ -136,6 +136,22 @@ def test_a_module_that_needs_the_plain_layout_keeps_it(tiny: Bundle, torch: Any)
     assert runner.facts["channels_last"] is False and check.map_max_abs_difference == 0.0
 
 
+def test_a_module_with_a_buffer_of_five_axes_has_its_filters_in_channels_last(tiny: Bundle, torch: Any) -> None:
+    class Masked(torch.nn.Module):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 8, 3)
+            self.register_buffer("masks", torch.ones(2, 3, 1, 4, 4))
+
+        def forward(self, image: Any) -> tuple[Any, Any]:
+            return torch.ones_like(image[:, :1]), self.conv(image).mean((1, 2, 3)) * self.masks.mean()
+
+    module = Masked()
+    runner, _ = open_checked(OddPeer(module), tiny, "fp32", 1)
+    assert runner.facts["channels_last"] is True
+    assert module.conv.weight.is_contiguous(memory_format=torch.channels_last) and module.masks.is_contiguous()
+
+
 def test_what_a_module_raises_is_one_error_with_its_reason(tiny: Bundle, torch: Any) -> None:
     class Broken(torch.nn.Module):  # type: ignore[name-defined,misc]
         def forward(self, image: Any) -> tuple[Any, Any]:
