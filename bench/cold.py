@@ -9,11 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ndp_rt.bench.contenders.ours import find_threshold
 from ndp_rt.bench.contenders.spec import ContenderSpec
 from ndp_rt.bench.latency import Latency
 from ndp_rt.bench.measure import Tell
 from ndp_rt.bench.record import Record
+from ndp_rt.bench.threshold import choose_threshold
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.config import child_environment
 from ndp_rt.engines.base import one_line
@@ -76,7 +76,7 @@ def run_once(
         "plan": spec.plan,
         "batches": [1],
         "threads": spec.threads,
-        "threshold": find_threshold(bundle, spec.precision),
+        "threshold": choose_threshold(bundle, spec.precision),
     }
     words = ["\n".join(sys.path), spec.bundle, image_path, json.dumps(options)]
     environment = child_environment() | ({} if cache is None else {"NDP_RT_CACHE": str(cache)})

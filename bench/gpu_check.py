@@ -31,6 +31,7 @@ from ndp_rt.bench.gpu_timing import time_batches, time_launches, time_steps, tim
 from ndp_rt.bench.latency import Latency
 from ndp_rt.bench.peers import NAMES, list_peers
 from ndp_rt.bench.record import Record, start_record, write_record
+from ndp_rt.bench.threshold import choose_threshold
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.cuda.driver import CudaDevice, parse_device
 from ndp_rt.engines.base import BuildOptions
@@ -47,7 +48,6 @@ from ndp_rt.plan.open_gpu import find_capture, make_gpu_request, open_gpu_runner
 FORMAT, FORMAT_VERSION = "ndp-rt gpu-check", 1
 RESULTS = Path("bench/results")
 DEMO = Path(__file__).resolve().parent.parent / "ndp_rt" / "data" / "demo.ndp"
-NO_THRESHOLD = 0.5  # what decisions are made by where a bundle has none; the time does not depend on it
 ROUNDS = 5  # of latencies; in each, every backend and precision has its turn
 
 FloatArray = NDArray[np.float32]
@@ -242,13 +242,13 @@ def measure(bundle: Bundle, candidates: Sequence[Candidate], rivals: Sequence[Ri
     count = max(1, args.count // ROUNDS)
     for _ in range(ROUNDS):
         for rival in rivals:
-            threshold = find_threshold(bundle, rival.precision)
+            threshold = choose_threshold(bundle, rival.precision)
             for n, times in rival.times_ms.items():
                 time_rival(rival, images, n, threshold, 3)
                 times += time_rival(rival, images, n, threshold, count)
         for candidate in candidates:
             for n in candidate.batches:
-                threshold = find_threshold(bundle, candidate.precision)
+                threshold = choose_threshold(bundle, candidate.precision)
                 time_batches(candidate.runner, candidate.slot, images, n, threshold, 3)  # warm again after the others
                 candidate.times_ms[n] += time_batches(candidate.runner, candidate.slot, images, n, threshold, count)
     for candidate in candidates:
@@ -260,7 +260,7 @@ def finish_facts(
 ) -> None:
     """Add latencies, throughput, launches, steps with their floors, and the memory after a soak."""
     plan, runner, facts = candidate.plan, candidate.runner, candidate.facts
-    threshold = find_threshold(bundle, candidate.precision)
+    threshold = choose_threshold(bundle, candidate.precision)
     capture = find_capture(find_device_backend(candidate.backend), plan.device)
     gpu, model, contract = find_gpu_figures(plan.device.name), bundle.manifest.model, bundle.manifest.input
     for n in candidate.batches:
@@ -278,12 +278,6 @@ def finish_facts(
     time_batches(runner, candidate.slot, images, candidate.batches[0], threshold, args.soak)
     free_after, _ = plan.device.find_free_bytes()
     facts["soak"] = {"inspection_count": args.soak, "lost_bytes": free_before - free_after}
-
-
-def find_threshold(bundle: Bundle, precision: str) -> float:
-    """Return the bundle's threshold for a precision, else that of fp32, else NO_THRESHOLD."""
-    values = (bundle.threshold(precision).value, bundle.threshold("fp32").value)
-    return next((value for value in values if value is not None), NO_THRESHOLD)
 
 
 def compare_traces(trace: Mapping[str, FloatArray], reference: Mapping[str, FloatArray]) -> dict[str, float]:

@@ -9,12 +9,12 @@ import numpy as np
 from ndp_rt.bench.contenders.base import FloatArray, Image
 from ndp_rt.bench.contenders.spec import ContenderSpec, DeviceCost
 from ndp_rt.bench.peers.base import BundlePeer, Check
-from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.bench.threshold import choose_threshold
+from ndp_rt.bundle.open import open_bundle
 from ndp_rt.inspector import Inspector
 from ndp_rt.result import Result
 
 STEP_COUNT = 50  # of times of which the median is a step's, or a launch's
-NO_THRESHOLD = 0.5  # what decisions are made by where a bundle has none; the time hardly depends on it
 
 
 class InspectorContender:
@@ -27,8 +27,9 @@ class InspectorContender:
             NdpRtError: as `Inspector.open`; EngineError also where the maps differ by more than is allowed.
         """
         bundle = open_bundle(spec.bundle)
-        threshold = find_threshold(bundle, spec.precision)
-        self.notes = () if threshold is None else (f"decided by {threshold}: no threshold for {spec.precision}",)
+        threshold = choose_threshold(bundle, spec.precision)
+        has_own = bundle.threshold(spec.precision).value is not None
+        self.notes = () if has_own else (f"decided by {threshold}: no threshold for {spec.precision}",)
         self._inspector = Inspector.open(
             spec.bundle,
             device=spec.device,
@@ -120,11 +121,3 @@ class BatchRunner:
 
     def close(self) -> None:
         """Nothing to do: the inspector is its opener's."""
-
-
-def find_threshold(bundle: Bundle, precision: str) -> float | None:
-    """Return what to decide by where the bundle has no threshold for a precision, else None: the bundle's own."""
-    if bundle.threshold(precision).value is not None:
-        return None
-    other = bundle.threshold("fp32").value
-    return NO_THRESHOLD if other is None else other

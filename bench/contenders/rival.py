@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from ndp_rt.bench.contenders.base import FloatArray, Image
-from ndp_rt.bench.contenders.ours import find_threshold
 from ndp_rt.bench.contenders.spec import ContenderSpec
 from ndp_rt.bench.peers import find_peer
 from ndp_rt.bench.peers.base import Check, PeerRunner, open_checked, to_image
+from ndp_rt.bench.threshold import choose_threshold
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.decision import is_defective
 from ndp_rt.errors import InputError
@@ -32,8 +32,7 @@ class RivalContender:
         """
         bundle = open_bundle(spec.bundle)
         peer = find_peer(spec.word, spec.device.split(":")[0], models_on=spec.models_on)
-        stand_in = find_threshold(bundle, spec.precision)
-        self._threshold = bundle.threshold(spec.precision).value if stand_in is None else stand_in
+        self._threshold = choose_threshold(bundle, spec.precision)
         self._preprocess = Preprocessor(bundle.manifest.input)
         self._input = np.empty((3, bundle.manifest.input.height_px, bundle.manifest.input.width_px), np.float32)
         self._runners: dict[int, PeerRunner] = {}

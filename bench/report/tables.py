@@ -61,7 +61,7 @@ def show_check(row: Row) -> str:
     """Return the largest difference of maps, and what is allowed where that is exceeded or known."""
     words = format_error(find_number(row, "check", "map_max_abs_difference"))
     allowed = find_number(row, "check", "allowed")
-    return words if allowed is None else f"{words} (\u2264 {format_plain(allowed)})"
+    return words if allowed is None else f"{words} (\u2264 {allowed:.1g})"
 
 
 def show_count(row: Row) -> str:
