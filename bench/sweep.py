@@ -206,13 +206,17 @@ def _describe_threads(points: Sequence[Record]) -> str:
 
 
 def _describe_streams(points: Sequence[Record]) -> str:
-    best = max(points, key=lambda point: float(point["images_per_s"]))
-    last = points[-1]
+    one, best, last = points[0], max(points, key=lambda point: float(point["images_per_s"])), points[-1]
+    if best is one:
+        words = f"One stream with all cores has the highest throughput, {one['images_per_s']:.4g} images/s"
+    else:
+        words = (
+            f"{best['value']} streams have the highest throughput, {best['images_per_s']:.4g} images/s, "
+            f"{best['efficiency']:.2f} times that of one stream with all cores"
+        )
     return (
-        f"{best['value']} streams have the highest throughput, {best['images_per_s']:.4g} images/s, "
-        f"{best['efficiency']:.2f} times that of one stream with all cores; with {last['value']} streams it is "
-        f"{last['efficiency']:.2f} times, and an image takes {last['latency']['p50_ms']:.4g} ms instead of "
-        f"{points[0]['latency']['p50_ms']:.4g}."
+        f"{words}; with {last['value']} streams it is {last['efficiency']:.2f} times as high as with one, and an image "
+        f"takes {last['latency']['p50_ms']:.4g} ms instead of {one['latency']['p50_ms']:.4g}."
     )
 
 
@@ -222,18 +226,23 @@ def _describe_sizes(points: Sequence[Record]) -> list[str]:
         part = [point for point in points if point["series"] == name]
         first, last = part[0], part[-1]
         growth = last["latency"]["p50_ms"] / first["latency"]["p50_ms"]
-        more = (last["value"] / first["value"]) ** 2
+        sentence = (
+            f"{name}: {(last['value'] / first['value']) ** 2:.0f} times the pixels take {growth:.3g} times as long"
+        )
         linear = last_linear(part)
         if name == "inspect":
-            words.append(
-                f"{name}: {more:.0f} times the pixels take {growth:.3g} times as long, for the image is resized to the "
-                "network's size: only resizing it, and the map back, grow."
+            sentence += (
+                ": the image is resized to the network's size, so that only resizing it, and the map back, grow."
+            )
+        elif linear is first:
+            after = part[1]
+            sentence += (
+                f"; tiles overlap, so that a pixel costs {1 / after['efficiency']:.2g} times as much at "
+                f"{after['value']} px, and {1 / last['efficiency']:.2g} times at {last['value']} px."
             )
         else:
-            words.append(
-                f"{name}: {more:.0f} times the pixels take {growth:.3g} times as long; pixels a second stay within "
-                f"{1 - LINEAR_SHARE:.0%} of those at {first['value']} px up to {linear['value']} px (tiles overlap)."
-            )
+            sentence += f"; a pixel costs no more than {1 / LINEAR_SHARE:.2f} times as much up to {linear['value']} px."
+        words.append(sentence)
     return words
 
 

@@ -72,6 +72,27 @@ def test_streams_are_compared_with_one() -> None:
     assert words.startswith("2 streams have the highest throughput, 16 images/s, 1.60 times")
 
 
+def test_streams_that_bring_nothing_are_said_to() -> None:
+    (words,) = sweep.describe_growth("streams", make_points([(1, 36.0), (2, 19.0)], per_image))
+    assert words.startswith(
+        "One stream with all cores has the highest throughput, 36 images/s; with 2 streams it is 0.53"
+    )
+
+
+def test_sizes_are_said_by_what_a_pixel_costs() -> None:
+    def per_pixel(point: dict[str, Any]) -> float:
+        return float(point["images_per_s"]) * int(point["value"]) ** 2
+
+    resized = make_points([(256, 36.0), (512, 35.0)], per_pixel, series="inspect")
+    tiled = make_points([(256, 36.0), (512, 4.0), (1024, 1.4)], per_pixel, series="inspect_large")
+    even = make_points([(256, 36.0), (512, 9.0), (1024, 2.2)], per_pixel, series="inspect_large")
+    one, two = sweep.describe_growth("size", [*resized, *tiled])
+    assert one.startswith("inspect: 4 times the pixels take 1.03 times as long: the image is resized")
+    assert "16 times the pixels take 25.7 times as long" in two and "2.2 times as much at 512 px, and 1.6 times" in two
+    (three,) = sweep.describe_growth("size", even)
+    assert three.endswith("a pixel costs no more than 1.25 times as much up to 1024 px.")
+
+
 @pytest.mark.parametrize(
     ("axis", "cores", "values"),
     [
