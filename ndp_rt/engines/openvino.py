@@ -212,6 +212,9 @@ def _config(options: EngineOptions) -> dict[str, Any]:
     }
     if options.threads is not None:
         config["INFERENCE_NUM_THREADS"] = options.threads
+        if options.threads < find_cpu().usable_core_count:
+            # It pins threads from the first core on, so that two processes of one thread each would share one.
+            config["ENABLE_CPU_PINNING"] = False
     return config
 
 

@@ -1,5 +1,6 @@
 """Engines themselves: whose memory they use, what they refuse, and how precisely they say they compute."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -155,3 +156,17 @@ def test_openvino_reports_nothing_to_its_maker(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
     assert done.stdout.strip() == "False", done.stderr
     assert list(tmp_path.iterdir()) == []  # it would keep an identifier in ~/intel
+
+
+@pytest.mark.parametrize(("threads", "is_pinned"), [(1, False), (7, False), (8, True), (None, True)])
+def test_openvino_pins_no_threads_where_another_process_may_want_the_same_cores(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None, is_pinned: bool
+) -> None:
+    cpu = dataclasses.replace(find_cpu(), usable_core_count=8)
+    monkeypatch.setattr("ndp_rt.engines.openvino.find_cpu", lambda: cpu)
+    options = EngineOptions(threads=threads)
+    OpenVinoBackend().compile(bundle.stage_path("fused"), tmp_path, options)
+    engine = OpenVinoBackend().load(tmp_path, options)
+    pins = engine._compiled.get_property("ENABLE_CPU_PINNING")
+    engine.close()
+    assert is_pinned or not pins  # with all cores it is as OpenVINO has it on this system
