@@ -97,8 +97,8 @@ def test_an_installed_version_without_a_model_says_so(tiny: Bundle, stand_in: ty
         open_checked(AnomalibPeer("Padim"), tiny, "fp32", 1)
 
 
-@pytest.mark.skipif(HAS_ANOMALIB, reason="anomalib is installed")
-def test_without_anomalib_the_extra_is_named(tiny: Bundle) -> None:
+def test_without_anomalib_the_extra_is_named(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "anomalib", None)
     with pytest.raises(MissingExtraError, match=r"anomalib is not installed: pip install 'ndp-rt\[peers\]'"):
         open_checked(AnomalibPeer("Padim"), tiny, "fp32", 1)
 

@@ -11,7 +11,7 @@ from ndp_rt.errors import InputError
 from tests.bench.bench_records import make_idle_record, make_latency_record, make_record, make_row, write_records
 from tests.tolerances import assert_close
 
-scipy_stats = pytest.importorskip("scipy.stats", reason="needs SciPy: pip install 'ndp-rt[evaluate]'")
+scipy_stats = pytest.importorskip("scipy.stats", reason="needs SciPy: pip install 'ndp-rt[bench]'")
 
 
 def make_timed(rounds: list[float], **changes: Any) -> Any:

@@ -97,7 +97,7 @@ class TestWithGivenTimes:
     def test_other_networks_meet_ours_again_each_by_itself(
         self, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
     ) -> None:
-        pytest.importorskip("torch", reason="needs PyTorch, without which architectures are left out")
+        pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[train]'")
         ours = make_entrant("ndp-rt openvino fp32", lambda turn: 10.0 if turn < 10 else 20.0)
         others = [make_entrant(f"{name} fp32", 40.0, kind="other network") for name in ("padim", "vae")]
         opened = self.prepare(monkeypatch, {one.name: one for one in (ours, *others)})

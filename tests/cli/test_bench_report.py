@@ -56,7 +56,9 @@ def test_a_page_that_cannot_be_written_is_a_storage_error(path: Path, tmp_path: 
         run(bench_report, path, "-o", tmp_path / "folder")
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() == 0, reason="needs an ordinary user on POSIX: root may write everywhere"
+)
 def test_a_read_only_folder_is_a_storage_error(path: Path, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(StorageError, match="cannot be written"):

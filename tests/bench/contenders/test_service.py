@@ -175,7 +175,7 @@ def interrupt(stream: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs processes that get another parent")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX: ps, and processes that outlive their parent")
 def test_a_process_whose_parent_is_killed_leaves_in_the_middle_of_a_turn(tiny_bundle: Path) -> None:
     code = f"""
 from ndp_rt.bench.contenders.process import ServiceProcess
