@@ -22,6 +22,7 @@ from ndp_rt.bench.metrics import (
 from ndp_rt.bench.record import Record, start_record
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.errors import DataError, ImageFileError, InputError
+from ndp_rt.image_checks import Image
 from ndp_rt.imaging import read_image
 from ndp_rt.inspector import Inspector
 
@@ -127,15 +128,28 @@ def load_mask(sample: Sample, height_px: int, width_px: int) -> BoolArray:
     return read_mask(sample.mask_path, height_px, width_px)
 
 
+class Judged(Protocol):
+    """What is needed of an inspection's outcome, such as `ndp_rt.result.Result`."""
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def is_defect(self) -> bool: ...
+
+    @property
+    def anomaly_map(self) -> FloatArray: ...
+
+
 def score_samples(
-    inspector: Inspector, samples: Sequence[Sample], advance: Callable[[], None]
+    inspect: Callable[[Image], Judged], samples: Sequence[Sample], advance: Callable[[], None]
 ) -> tuple[list[Scored], list[Exclusion]]:
     """Inspect every sample, and call `advance` after each; what cannot be used becomes an Exclusion, not an end."""
     scored: list[Scored] = []
     exclusions: list[Exclusion] = []
     for sample in samples:
         try:
-            result = inspector.inspect(read_image(sample.path))
+            result = inspect(read_image(sample.path))
         except (ImageFileError, InputError) as error:
             exclusions.append(Exclusion(path=sample.path, what="image", reason=str(error)))
             advance()
@@ -249,7 +263,7 @@ def evaluate_bundle(
     with Inspector.open(bundle_path, threshold=stand_in, fallback=fallback, **engine) as inspector:
         engine["hash"] = inspector.engine_hash
         with start_progress(len(samples)) as progress:
-            scored, exclusions = score_samples(inspector, samples, progress.advance)
+            scored, exclusions = score_samples(inspector.inspect, samples, progress.advance)
     if not scored:
         raise DataError(f"none of the {len(samples)} images in {data / 'test'} can be used: {exclusions[0].reason}")
     evaluation = summarise(scored, exclusions, threshold.value)

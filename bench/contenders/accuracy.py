@@ -1,14 +1,21 @@
 """What a contender finds on labelled images, measured like `ndp-rt evaluate`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ndp_rt.bench.contenders.base import Contender
+from ndp_rt.bench.contenders.base import Contender, FloatArray
 from ndp_rt.bench.dataset import list_samples
-from ndp_rt.bench.evaluate import Scored, load_mask, summarise
+from ndp_rt.bench.evaluate import score_samples, summarise
 from ndp_rt.bench.metrics import require_extras
-from ndp_rt.errors import DataError, ImageFileError, InputError
-from ndp_rt.imaging import read_image
+from ndp_rt.errors import DataError
+
+
+class Judged(NamedTuple):
+    """What a contender finds in an image; areas need no decision."""
+
+    anomaly_map: FloatArray
+    score: float
+    is_defect: bool = False
 
 
 def measure_accuracy(contender: Contender, data: Path) -> dict[str, Any]:
@@ -19,20 +26,8 @@ def measure_accuracy(contender: Contender, data: Path) -> dict[str, Any]:
         MissingExtraError: scikit-learn or SciPy is not installed.
     """
     require_extras()
-    scored: list[Scored] = []
-    left_out: list[str] = []
-    for sample in list_samples(data):
-        try:
-            anomaly_map, score = contender.judge(read_image(sample.path))
-        except (ImageFileError, InputError) as error:
-            left_out.append(str(error))
-            continue
-        mask = None
-        try:
-            mask = load_mask(sample, *anomaly_map.shape)
-        except (DataError, ImageFileError) as error:
-            left_out.append(str(error))
-        scored.append(Scored(sample=sample, score=score, is_defect=False, anomaly_map=anomaly_map, mask=mask))
+    scored, exclusions = score_samples(lambda image: Judged(*contender.judge(image)), list_samples(data), lambda: None)
+    left_out = [one.reason for one in exclusions]
     if not scored:
         raise DataError(f"none of the images in {data / 'test'} can be used: {left_out[0]}")
     overall = summarise(scored, (), None).overall

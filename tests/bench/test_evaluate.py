@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
@@ -15,7 +14,6 @@ from ndp_rt.bench.plots import draw_scores, format_figure, spread_points
 from ndp_rt.bench.record import write_record
 from ndp_rt.cli.evaluate import make_table
 from ndp_rt.errors import InputError, StorageError
-from ndp_rt.inspector import Inspector
 from tests.bench.test_dataset import make_data, write_png
 
 
@@ -44,8 +42,7 @@ class BrightnessInspector:
 def evaluate(root: Path) -> Evaluation:
     advanced: list[None] = []
     samples = list_samples(root)
-    inspector = cast(Inspector, BrightnessInspector())
-    scored, exclusions = score_samples(inspector, samples, lambda: advanced.append(None))
+    scored, exclusions = score_samples(BrightnessInspector().inspect, samples, lambda: advanced.append(None))
     assert len(advanced) == len(samples)
     return summarise(scored, exclusions, 0.5)
 
