@@ -39,10 +39,6 @@ class ServiceProcess:
     def process_id(self) -> int:
         return self._child.pid
 
-    def send_signal(self, number: int) -> None:
-        """Send the process a signal."""
-        self._child.send_signal(number)
-
     def open(self, spec: ContenderSpec, image_paths: Sequence[str] = ()) -> Opened:
         opened: Opened = self.ask("open", spec, list(image_paths))
         return opened

@@ -51,7 +51,6 @@ class Service:
             self._images = [to_image(values) for values in open_bundle(spec.bundle).golden().image]
         one = self._contender
         return Opened(
-            process_id=os.getpid(),
             backend=one.backend,
             plan=one.plan,
             checks=dict(one.checks),

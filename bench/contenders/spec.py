@@ -33,7 +33,6 @@ class ContenderSpec:
 class Opened:
     """What a contender says of itself once it is open. `checks` has an entry for each batch size."""
 
-    process_id: int
     backend: str
     plan: str | None
     checks: Mapping[int, Check]

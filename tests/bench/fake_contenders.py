@@ -91,4 +91,4 @@ def make_entrant(
         name=name, word=name.split()[0], kind=kind, bundle="x.ndp", precision="fp32", batches=(1, 2, 8), threads=1
     )
     checks = dict.fromkeys(spec.batches, CHECK)
-    return Entrant(spec=spec, process=process, opened=Opened(process_id=1, backend="fake", plan=None, checks=checks))
+    return Entrant(spec=spec, process=process, opened=Opened(backend="fake", plan=None, checks=checks))
