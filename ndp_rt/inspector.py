@@ -2,9 +2,8 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -17,11 +16,10 @@ from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError, Mis
 from ndp_rt.image_checks import Image, check_image
 from ndp_rt.imaging import Preprocessor
 from ndp_rt.inspector_options import Options
-from ndp_rt.lane import Lane, StreamSlot, make_result, open_lane, pack_result
+from ndp_rt.lane import Lane, StreamSlot, check_map_out, choose_batch_size, make_result, open_lane
+from ndp_rt.large_image import inspect_tiles
 from ndp_rt.result import Result
 from ndp_rt.streaming import FrameReader, StartedFrame
-from ndp_rt.tiling import Tile, cut_tile, list_tiles
-from ndp_rt.times import Times
 
 FloatArray = NDArray[np.float32]
 Value = TypeVar("Value")
@@ -123,7 +121,7 @@ class Inspector:
             lane = open_lane(bundle, options.on_cpu())
         return cls(options, bundle, lane)
 
-    def inspect(self, image: Image, *, keep_reconstruction: bool = False) -> Result:
+    def inspect(self, image: Image, *, keep_reconstruction: bool = False, map_out: FloatArray | None = None) -> Result:
         """Inspect one image.
 
         Args:
@@ -131,15 +129,23 @@ class Inspector:
                 array there, of CuPy, PyTorch, PyCUDA or what else has `__dlpack__` or `__cuda_array_interface__`: it is
                 read where it is, after what its producer has put on its stream.
             keep_reconstruction: also return the network's reconstruction.
+            map_out: float32 [h, w] of the image's size, its rows dense, on the host: the map is written there and is
+                the result's. An empty array: no map is made, which spares the time of scaling it. None: a new array.
 
         Raises:
-            InputError: an image of another form; the message says which forms are taken.
+            InputError: an image or an array of another form; the message says which forms are taken.
             ClosedError: after close().
         """
         with self._lock:
-            return self._guard(lambda lane: self._inspect_part(lane, (image,), keep_reconstruction))[0]
+            return self._guard(lambda lane: self._inspect_part(lane, (image,), (map_out,), keep_reconstruction))[0]
 
-    def inspect_batch(self, images: Sequence[Image], *, keep_reconstruction: bool = False) -> list[Result]:
+    def inspect_batch(
+        self,
+        images: Sequence[Image],
+        *,
+        keep_reconstruction: bool = False,
+        maps_out: Sequence[FloatArray | None] | None = None,
+    ) -> list[Result]:
         """Inspect several images, in the largest batches that were built; all are checked before the first runs.
 
         Each result's engine time is its share of its batch.
@@ -147,23 +153,27 @@ class Inspector:
         Args:
             images: as for `inspect`; sizes may differ. An empty list gives one.
             keep_reconstruction: also return the network's reconstructions.
+            maps_out: one for each image, as for `inspect`.
         """
         if not hasattr(images, "__len__"):
             raise InputError(f"images is {type(images).__name__}; a list of images is taken. stream() takes iterators.")
+        maps_out = [None] * len(images) if maps_out is None else maps_out
+        if len(maps_out) != len(images):
+            raise InputError(f"maps_out has {len(maps_out)} entries for {len(images)} images; one for each is taken.")
         with self._lock:
             lane = self._open_lane()
-            for index, image in enumerate(images):
+            for index, (image, map_out) in enumerate(zip(images, maps_out, strict=True)):
                 try:
-                    lane.runner.check_image(image)
+                    check_map_out(map_out, *lane.runner.check_image(image))
                 except InputError as error:
                     raise InputError(f"image {index} of the batch: {error}") from error
             results: list[Result] = []
-            while len(results) < len(images):
-                rest = images[len(results) :]
-                results += self._guard(lambda lane: self._inspect_part(lane, rest, keep_reconstruction))  # noqa: B023
+            while (done := len(results)) < len(images):
+                part = images[done:], maps_out[done:]
+                results += self._guard(lambda lane: self._inspect_part(lane, *part, keep_reconstruction))  # noqa: B023
         return results
 
-    def inspect_large(self, image: Image, *, overlap_px: int = 32) -> Result:
+    def inspect_large(self, image: Image, *, overlap_px: int = 32, map_out: FloatArray | None = None) -> Result:
         """Inspect an image larger than the network's input in overlapping tiles of that size, without resizing.
 
         The image should show the surface at the scale of the training images after their resizing. Where tiles
@@ -175,25 +185,12 @@ class Inspector:
         Args:
             image: as for `inspect`.
             overlap_px: what neighbouring tiles share at least; 0 to half a tile.
+            map_out: as for `inspect`, but the map is made in any case: the score comes from it.
         """
         check_image(image, self._options.channels)  # not the runner's: only tiles are resized, so any size is taken
+        check_map_out(map_out, *image.shape[:2])
         with self._lock:
-            return self._guard(lambda lane: self._inspect_large(lane, image, overlap_px))
-
-    def _inspect_large(self, lane: Lane, image: Image, overlap_px: int) -> Result:
-        start = time.perf_counter()
-        height_px, width_px = image.shape[:2]
-        tiles = list_tiles((height_px, width_px), self._tile_size_px, overlap_px)
-        anomaly_map = np.full((height_px, width_px), -np.inf, np.float32)
-        times = Times()
-        while part := list(islice(tiles, lane.runner.batch_sizes[-1])):
-            self._inspect_tiles(lane, image, part, anomaly_map, times)
-        joined = time.perf_counter()
-        judgement = lane.judge.decide(anomaly_map, anomaly_map)
-        end = time.perf_counter()
-        times.postprocess_ms += (end - joined) * 1e3
-        times.total_ms = (end - start) * 1e3
-        return pack_result(lane, judgement, times, None)
+            return self._guard(lambda lane: inspect_tiles(lane, image, self._tile_size_px, overlap_px, map_out))
 
     def stream(self, frames: Iterable[Image], *, keep_reconstruction: bool = False) -> Iterator[Result]:
         """Inspect frames as they come, the next being read and preprocessed while the current one is in the engine.
@@ -247,13 +244,13 @@ class Inspector:
         if slot.is_started and current is lane:
             try:
                 lane.runner.finish(slot.inner)
-                return make_result(lane, slot.inner, 0, frame.height_px, frame.width_px, keep_reconstruction)
+                return make_result(lane, slot.inner, 0, (frame.height_px, frame.width_px), keep_reconstruction)
             except DeviceError:
                 if slot.kept is None:
                     raise
         kept = slot.kept
         assert kept is not None  # a lane is left only by those who can fall back, and their frames are kept
-        return self._guard(lambda now: self._inspect_part(now, (kept,), keep_reconstruction))[0]
+        return self._guard(lambda now: self._inspect_part(now, (kept,), (None,), keep_reconstruction))[0]
 
     def set_reference(self, image: Image) -> None:
         """Use another defect-free image as the reference from the next inspection on.
@@ -273,6 +270,35 @@ class Inspector:
             runner = self._open_lane().runner
             runner.check_image(image)
             runner.set_reference(image)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Decide by another threshold from the next inspection on.
+
+        The bundle on disk does not change ('ndp-rt set-threshold' does that); a pickled copy takes the threshold along.
+
+        Args:
+            threshold: a number; infinity lets everything pass.
+
+        Raises:
+            InputError: NaN.
+            ClosedError: after close().
+        """
+        with self._lock:
+            self._open_lane().set_threshold(float(threshold))
+            self._options = replace(self._options, threshold=float(threshold))
+
+    def warm_up(self, *, count: int = 3) -> None:
+        """Run every built batch size `count` times on a grey image, so that the first real image is as fast as others.
+
+        Raises:
+            InputError: `count` is below 1.
+        """
+        if count < 1:
+            raise InputError(f"count is {count}; 1 or more is taken.")
+        grey = np.full(self._tile_size_px, 128, np.uint8)
+        for size in self.batch_sizes:
+            for _ in range(count):
+                self.inspect_batch([grey] * size)
 
     def close(self) -> None:
         """Free engines and buffers after the call in progress; twice is allowed, other calls raise ClosedError."""
@@ -336,38 +362,24 @@ class Inspector:
             self._current = self._last = open_lane(self.bundle, lane.options.on_cpu())
         return call(self._current)
 
-    def _inspect_part(self, lane: Lane, images: Sequence[Image], keep_reconstruction: bool) -> list[Result]:
+    def _inspect_part(
+        self,
+        lane: Lane,
+        images: Sequence[Image],
+        maps_out: Sequence[FloatArray | None],
+        keep_reconstruction: bool,
+    ) -> list[Result]:
         """Inspect as many of the images, from the first, as one batch takes."""
         runner, slot = lane.runner, lane.slot
         size = choose_batch_size(runner.batch_sizes, len(images))
-        part = images[:size]
-        sizes_px = [runner.check_image(image) for image in part]
-        runner.start(slot, part, size, keep_reconstruction=keep_reconstruction)
+        part = list(zip(images[:size], maps_out[:size], strict=True))
+        sizes_px = []
+        for image, map_out in part:
+            sizes_px.append(runner.check_image(image))
+            check_map_out(map_out, *sizes_px[-1])
+        runner.start(slot, [image for image, _ in part], size, keep_reconstruction=keep_reconstruction)
         runner.finish(slot)
-        return [make_result(lane, slot, i, *size_px, keep_reconstruction) for i, size_px in enumerate(sizes_px)]
-
-    def _inspect_tiles(
-        self, lane: Lane, image: Image, tiles: Sequence[Tile], anomaly_map: FloatArray, times: Times
-    ) -> None:
-        """Inspect tiles of `image` as one batch and raise `anomaly_map` to what they show."""
-        runner, slot = lane.runner, lane.slot
-        size = choose_batch_size(runner.batch_sizes, len(tiles))
-        if size < len(tiles):  # the last tiles fill no large batch
-            self._inspect_tiles(lane, image, tiles[:size], anomaly_map, times)
-            self._inspect_tiles(lane, image, tiles[size:], anomaly_map, times)
-            return
-        runner.start(slot, [cut_tile(image, tile, self._tile_size_px) for tile in tiles], size)
-        runner.finish(slot)
-        start = time.perf_counter()
-        for index, tile in enumerate(tiles):
-            times.preprocess_ms += slot.times[index].preprocess_ms
-            times.add_run(slot.times[index])
-            smoothed = slot.smooth(index)[: tile.height_px, : tile.width_px]
-            part = anomaly_map[tile.y_px : tile.y_px + tile.height_px, tile.x_px : tile.x_px + tile.width_px]
-            np.maximum(part, smoothed, out=part)
-        times.postprocess_ms += (time.perf_counter() - start) * 1e3
-
-
-def choose_batch_size(batch_sizes: Sequence[int], left_count: int) -> int:
-    """Return the largest built size that is filled by the images left, or the smallest where none is."""
-    return max((size for size in batch_sizes if size <= left_count), default=min(batch_sizes))
+        return [
+            make_result(lane, slot, index, size_px, keep_reconstruction, map_out)
+            for index, (size_px, (_, map_out)) in enumerate(zip(sizes_px, part, strict=True))
+        ]

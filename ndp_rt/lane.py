@@ -1,12 +1,14 @@
 """One way through a device: a runner, a slot of its own, and the threshold that goes with its precision."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle
+from ndp_rt.errors import InputError
 from ndp_rt.image_checks import Image
 from ndp_rt.inspector_options import Options, find_threshold
 from ndp_rt.plan.open_runner import open_runner
@@ -18,7 +20,7 @@ from ndp_rt.times import Times
 FloatArray = NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Lane:
     """What an inspector runs its calls through, until it is closed or the device fails."""
 
@@ -26,7 +28,19 @@ class Lane:
     runner: Runner
     slot: Slot  # for the calls that hold the inspector's lock
     judge: Judge
-    threshold: float
+
+    @property
+    def threshold(self) -> float:
+        return self.judge.threshold
+
+    def set_threshold(self, threshold: float) -> None:
+        """Decide by another threshold from now on; the caller holds the inspector's lock.
+
+        Raises:
+            InputError: NaN.
+        """
+        self.options = replace(self.options, threshold=threshold)
+        self.judge.threshold = threshold
 
 
 def open_lane(bundle: Bundle, options: Options) -> Lane:
@@ -42,7 +56,6 @@ def open_lane(bundle: Bundle, options: Options) -> Lane:
         runner=runner,
         slot=runner.make_slot(),
         judge=Judge(threshold, options.mm_per_pixel),
-        threshold=threshold,
     )
 
 
@@ -55,10 +68,41 @@ class StreamSlot:
     is_started: bool = False
 
 
-def make_result(lane: Lane, slot: Slot, index: int, height_px: int, width_px: int, keep_reconstruction: bool) -> Result:
-    """Make the result of one image of a finished batch."""
+def choose_batch_size(batch_sizes: Sequence[int], left_count: int) -> int:
+    """Return the largest built size that is filled by the images left, or the smallest where none is."""
+    return max((size for size in batch_sizes if size <= left_count), default=min(batch_sizes))
+
+
+def check_map_out(map_out: FloatArray | None, height_px: int, width_px: int) -> None:
+    """Check an array that an image's map is to be written to.
+
+    Raises:
+        InputError: it is neither None, nor empty, nor float32 [h, w] with dense rows that may be written.
+    """
+    if map_out is None:
+        return
+    if not isinstance(map_out, np.ndarray):
+        raise InputError(f"map_out is {type(map_out).__name__}; a NumPy array or None is taken.")
+    if map_out.size == 0:
+        return
+    row_bytes, taken = map_out.strides[0], f"float32 [{height_px}, {width_px}] with dense rows, or an empty array,"
+    if map_out.dtype != np.float32 or map_out.shape != (height_px, width_px):
+        raise InputError(f"map_out is {map_out.dtype} {list(map_out.shape)}; {taken} is taken.")
+    if map_out.strides[1] != 4 or row_bytes < width_px * 4 or row_bytes % 4 or not map_out.flags.writeable:
+        raise InputError(f"map_out has strides {map_out.strides} or is read-only; {taken} is taken.")
+
+
+def make_result(
+    lane: Lane,
+    slot: Slot,
+    index: int,
+    size_px: tuple[int, int],
+    keep_reconstruction: bool,
+    map_out: FloatArray | None = None,
+) -> Result:
+    """Make the result of one image, of size_px rows and columns, of a finished batch."""
     start = time.perf_counter()
-    judgement = lane.judge.judge(slot.smooth(index), height_px, width_px)
+    judgement = lane.judge.judge(slot.smooth(index), *size_px, map_out)
     kept = slot.copy_reconstruction(index) if keep_reconstruction else None
     times = slot.times[index]
     times.postprocess_ms = (time.perf_counter() - start) * 1e3

@@ -49,25 +49,31 @@ class Judge:
         self.threshold = threshold
         self.mm_per_pixel = mm_per_pixel
 
-    def judge(self, smoothed: FloatArray, height_px: int, width_px: int) -> Judgement:
+    def judge(
+        self, smoothed: FloatArray, height_px: int, width_px: int, map_out: FloatArray | None = None
+    ) -> Judgement:
         """Score, decide and list defects.
 
         Args:
             smoothed: float32 [h, w], dense: the smoothed map at the network's size; not kept.
             height_px: rows of the caller's image.
             width_px: columns of the caller's image.
+            map_out: float32 [height_px, width_px] with dense rows, to write the map to; empty: none is made; None: a
+                new array.
         """
-        if smoothed.shape == (height_px, width_px):
-            anomaly_map = smoothed.copy()
-        else:
-            anomaly_map = np.empty((height_px, width_px), np.float32)
+        anomaly_map = np.empty((height_px, width_px), np.float32) if map_out is None else map_out
+        if anomaly_map.shape == smoothed.shape:
+            np.copyto(anomaly_map, smoothed)
+        elif anomaly_map.size:
             cv2.resize(smoothed, (width_px, height_px), dst=anomaly_map, interpolation=cv2.INTER_LINEAR)
-        return self.decide(smoothed, anomaly_map)
+        return self._decide(smoothed, anomaly_map, height_px, width_px)
 
-    def decide(self, smoothed: FloatArray, anomaly_map: FloatArray) -> Judgement:
-        """Score and decide on a smoothed map [h, w]; anomaly_map is the same at the size of the caller's image."""
+    def decide(self, anomaly_map: FloatArray) -> Judgement:
+        """Score and decide on a smoothed map [h, w] that is at the size of the caller's image already."""
+        return self._decide(anomaly_map, anomaly_map, *anomaly_map.shape)
+
+    def _decide(self, smoothed: FloatArray, anomaly_map: FloatArray, height_px: int, width_px: int) -> Judgement:
         score = float(np.max(smoothed))
         decided = is_defective(score, self.threshold)
-        height_px, width_px = anomaly_map.shape
         defects = list_defects(smoothed, self.threshold, height_px, width_px, self.mm_per_pixel) if decided else ()
         return Judgement(score=score, is_defect=decided, anomaly_map=anomaly_map, defects=defects)

@@ -29,7 +29,7 @@ LADDER: tuple[frozenset[str], ...] = (
     ),
     frozenset({"engines", "kernels"}),
     frozenset({"plan", "postprocess", "streaming", "tiling", "inspector_options"}),
-    frozenset({"inspector", "lane", "capi"}),
+    frozenset({"inspector", "lane", "large_image", "capi"}),
     frozenset({"overlays", "results", "changes", "demo", "doctor"}),
     frozenset({"export"}),
     frozenset({"cli", "bench"}),
