@@ -1,6 +1,7 @@
 """The one place that reads the environment."""
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,3 +58,8 @@ def child_command(module: str) -> list[str]:
         f"from {module} import main; sys.exit(main(sys.argv[1:]))"
     )
     return [sys.executable, "-c", start, "\n".join(sys.path)]
+
+
+def find_compiler() -> list[str]:
+    """Return the C compiler's command: CC, as make and setuptools read it, else cc."""
+    return shlex.split(os.environ.get("CC", "")) or ["cc"]

@@ -1,0 +1,152 @@
+"""The caller's memory as NumPy arrays, without a copy; imported inside a process that loaded libndp_rt.so."""
+
+import math
+from typing import Any
+
+import numpy as np
+from _ndp_rt_bridge import ffi, lib
+from numpy.typing import NDArray
+
+from ndp_rt.decision import lowest_reaching
+from ndp_rt.errors import InputError
+from ndp_rt.result import Result
+
+NO_MAP = np.empty((0, 0), np.float32)
+LEGACY_STREAM = 1  # cudaStreamLegacy; 0 is no valid number in __cuda_array_interface__
+
+# Of each format: type of a value, values of a pixel, and which of them make the image, in RGB order.
+FORMATS: dict[int, tuple[np.dtype[Any], int, Any]] = {
+    lib.NDP_RT_PIXEL_GREY8: (np.dtype(np.uint8), 1, None),
+    lib.NDP_RT_PIXEL_GREY16: (np.dtype(np.uint16), 1, None),
+    lib.NDP_RT_PIXEL_RGB8: (np.dtype(np.uint8), 3, slice(0, 3)),
+    lib.NDP_RT_PIXEL_BGR8: (np.dtype(np.uint8), 3, slice(None, None, -1)),
+    lib.NDP_RT_PIXEL_RGBA8: (np.dtype(np.uint8), 4, slice(0, 3)),
+    lib.NDP_RT_PIXEL_BGRA8: (np.dtype(np.uint8), 4, slice(2, None, -1)),
+    lib.NDP_RT_PIXEL_RGB16: (np.dtype(np.uint16), 3, slice(0, 3)),
+    lib.NDP_RT_PIXEL_BGR16: (np.dtype(np.uint16), 3, slice(None, None, -1)),
+}
+
+
+class DeviceImage:
+    """An image in a GPU's memory, as `__cuda_array_interface__` describes it."""
+
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__cuda_array_interface__ = interface
+
+
+def take_image(image: Any) -> Any:
+    """Return an ndp_rt_image, checked by the library, as an array that reads the caller's memory."""
+    dtype, value_count, chosen = FORMATS[image.pixel_format]
+    shape: tuple[int, ...] = (image.height_px, image.width_px)
+    strides: tuple[int, ...] = (image.stride_bytes, value_count * dtype.itemsize)
+    if value_count > 1:
+        shape, strides = (*shape, value_count), (*strides, dtype.itemsize)
+    if image.memory == lib.NDP_RT_MEMORY_CUDA:
+        return _take_device_image(image, dtype, shape, strides, chosen)
+    pixels = np.ndarray(shape, dtype, _view(image.pixels, _count_bytes(shape, strides, dtype)), 0, strides)
+    return pixels if chosen is None else pixels[..., chosen]
+
+
+def _take_device_image(
+    image: Any, dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...], chosen: Any
+) -> DeviceImage:
+    address = int(ffi.cast("uintptr_t", image.pixels))
+    if chosen is not None:
+        first, _, step = chosen.indices(shape[-1])
+        address += first * dtype.itemsize
+        shape, strides = (*shape[:-1], 3), (*strides[:-1], step * dtype.itemsize)
+    return DeviceImage(
+        {
+            "version": 3,
+            "data": (address, True),
+            "shape": shape,
+            "strides": strides,
+            "typestr": dtype.str,
+            "stream": int(ffi.cast("uintptr_t", image.cuda_stream)) or LEGACY_STREAM,
+        }
+    )
+
+
+def take_map(image: Any, result: Any) -> NDArray[np.float32]:
+    """Return the float map of an ndp_rt_result, or an empty array where none is wanted.
+
+    A mask is made from the map, so where that alone is wanted there is a map of our own.
+    """
+    shape = (image.height_px, image.width_px)
+    if result.map == ffi.NULL:
+        return NO_MAP if result.mask == ffi.NULL else np.empty(shape, np.float32)
+    strides = (result.map_stride_bytes, 4)
+    target: NDArray[np.float32] = np.ndarray(shape, np.float32, _view(result.map, result.map_needed_bytes), 0, strides)
+    return target
+
+
+def write_result(result: Result, image: Any, out: Any) -> None:
+    """Write everything but the map, which is there already, to an ndp_rt_result."""
+    out.score, out.threshold, out.is_defect = result.score, result.threshold, result.is_defect
+    times = result.timings_ms
+    out.preprocess_ms, out.engine_ms = times["preprocess"], times["engine"]
+    out.postprocess_ms, out.total_ms = times["postprocess"], times["total"]
+    if out.mask != ffi.NULL:
+        _write_mask(result, image, out)
+    out.defect_count = len(result.defects)
+    if out.defects == ffi.NULL:
+        return
+    for index, defect in enumerate(result.defects[: out.defect_capacity]):
+        target = out.defects[index]
+        target.x_px, target.y_px = defect.x_px, defect.y_px
+        target.width_px, target.height_px = defect.width_px, defect.height_px
+        target.area_px, target.peak = defect.area_px, defect.peak
+        target.x_mm, target.y_mm = _or_nan(defect.x_mm), _or_nan(defect.y_mm)
+        target.width_mm, target.height_mm = _or_nan(defect.width_mm), _or_nan(defect.height_mm)
+        target.area_mm2 = _or_nan(defect.area_mm2)
+
+
+def _write_mask(result: Result, image: Any, out: Any) -> None:
+    shape, strides = (image.height_px, image.width_px), (out.mask_stride_bytes, 1)
+    mask = np.ndarray(shape, np.uint8, _view(out.mask, out.mask_needed_bytes), 0, strides)
+    if not result.is_defect:  # whatever the map's scaling rounds to
+        mask.fill(0)
+        return
+    np.greater_equal(result.anomaly_map, lowest_reaching(result.threshold), out=mask.view(np.bool_))
+    np.negative(mask, out=mask)  # 1 becomes 255
+
+
+def make_options(bundle: Any, options: Any) -> dict[str, Any]:
+    """Return the arguments of `Inspector.open` for an ndp_rt_open_options, checked by the library."""
+    flags, count = options.flags, options.batch_size_count
+    return {
+        "bundle": _read(bundle, "bundle"),
+        "device": _read_or(options.device, "device", "cpu"),
+        "backend": _read_or(options.backend, "backend", None),
+        "precision": _read_or(options.precision, "precision", "fp32"),
+        "plan": _read_or(options.plan, "plan", None),
+        "batches": [options.batch_sizes[i] for i in range(count)] if count else None,
+        "threads": options.threads or None,
+        "threshold": options.threshold if flags & lib.NDP_RT_OPEN_THRESHOLD else None,
+        "mm_per_pixel": options.mm_per_pixel or None,
+        "build": not flags & lib.NDP_RT_OPEN_NO_BUILD,
+        "fallback": bool(flags & lib.NDP_RT_OPEN_FALLBACK),
+    }
+
+
+def _read(text: Any, name: str) -> str:
+    try:
+        return str(ffi.string(text).decode())
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is {ffi.string(text)!r}, which is not UTF-8; UTF-8 is taken.") from error
+
+
+def _read_or(text: Any, name: str, default: str | None) -> Any:
+    return default if text == ffi.NULL else _read(text, name)
+
+
+def _view(address: Any, byte_count: int) -> Any:
+    return ffi.buffer(ffi.cast("char *", address), byte_count)
+
+
+def _count_bytes(shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) + dtype.itemsize
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

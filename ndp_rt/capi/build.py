@@ -1,0 +1,173 @@
+"""Compiles libndp_rt.so and its bridge for the interpreter that runs this.
+
+Needs a C compiler, Python's headers and cffi. Imported by setup.py before anything is installed, so nothing else.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ndp_rt import __version__
+from ndp_rt.config import find_compiler
+from ndp_rt.errors import EngineError, MissingExtraError
+
+FOLDER = Path(__file__).parent
+SOURCE, INCLUDE = FOLDER / "source", FOLDER / "include"
+HEADER = INCLUDE / "ndp_rt.h"
+LIBRARY_NAME = "libndp_rt.so"
+BRIDGE_MODULE = "_ndp_rt_bridge"
+BRIDGE_NAME = f"{BRIDGE_MODULE}{sysconfig.get_config_var('EXT_SUFFIX')}"
+LIBRARY_FILES = (
+    "arguments.c",
+    "describe.c",
+    "error.c",
+    "handles.c",
+    "inspector.c",
+    "location.c",
+    "log.c",
+    "queue.c",
+    "runtime.c",
+)
+PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+
+# What calls.py defines; bridge_start.c puts these into the table of calls.h, so the compiler checks that both agree.
+PYTHON_FUNCTIONS = """
+extern "Python+C" {
+    int32_t ndp_py_open(const char *, const ndp_rt_open_options *, int64_t *, ndp_rt_info *, char *);
+    int32_t ndp_py_close(int64_t, char *);
+    int32_t ndp_py_inspect(int64_t, const ndp_rt_image *, uint64_t, int32_t, ndp_rt_result *, char *);
+    int32_t ndp_py_warm_up(int64_t, int32_t, char *);
+    int32_t ndp_py_get_threshold(int64_t, double *, char *);
+    int32_t ndp_py_set_threshold(int64_t, double, char *);
+    int32_t ndp_py_set_reference(int64_t, const ndp_rt_image *, char *);
+    int32_t ndp_py_describe(int64_t, char *, uint64_t, uint64_t *, char *);
+    int32_t ndp_py_set_log_level(int32_t, char *);
+}
+void ndp_bridge_emit(int32_t level, const char *message);
+#define NDP_MESSAGE_BYTES ...
+"""
+
+
+def read_types(header: str) -> str:
+    """Return the types and constants of ndp_rt.h as cffi reads them."""
+    return re.sub(r"NDP_RT_API[^;]*;", "", read_declarations(header))
+
+
+def read_declarations(header: str) -> str:
+    """Return types, constants and functions of ndp_rt.h as cffi reads them, where NDP_RT_API is a macro to drop."""
+    text = re.sub(r"/\*.*?\*/", "", header, flags=re.S)
+    text = re.sub(r"^#ifdef __cplusplus.*?^#endif", "", text, flags=re.S | re.M)
+    return re.sub(r"^#.*$", "", text, flags=re.M)
+
+
+def build_library(folder: Path = FOLDER, *, flags: Sequence[str] = ()) -> Path:
+    """Compile the library and its bridge into `folder` and return the library's path; both replace older ones at once.
+
+    Args:
+        folder: where both go, side by side.
+        flags: more options for the compiler and the linker, such as -fsanitize=address.
+
+    Raises:
+        MissingExtraError: there is no compiler, no cffi, or this Python lacks headers or its shared library.
+        EngineError: the compiler fails; the message ends with what it said.
+    """
+    compiler = find_compiler()
+    with tempfile.TemporaryDirectory(prefix="ndp-rt-capi-") as work:
+        bridge = _compile(compiler, [*_list_bridge_inputs(Path(work)), *flags], Path(work) / BRIDGE_NAME)
+        library = _compile(compiler, [*_list_library_inputs(folder), *flags], Path(work) / LIBRARY_NAME)
+        folder.mkdir(parents=True, exist_ok=True)
+        for made in (bridge, library):
+            _move(made, folder / made.name)
+    return folder / LIBRARY_NAME
+
+
+def find_shared_python() -> Path:
+    """Return the shared library of the interpreter that runs this.
+
+    Raises:
+        MissingExtraError: it has none, as where Python was compiled without --enable-shared.
+    """
+    name = str(sysconfig.get_config_var("INSTSONAME") or "")
+    folders = [sysconfig.get_config_var("LIBDIR"), Path(sys.base_prefix, "lib")]
+    folders.append(Path(str(folders[0]), str(sysconfig.get_config_var("MULTIARCH"))))
+    for folder in folders:
+        path = Path(str(folder), name)
+        if ".so" in name and path.is_file():
+            return path
+    raise MissingExtraError(
+        f"Python {PYTHON_VERSION} at {sys.executable} has no shared library (libpython{PYTHON_VERSION}.so), which "
+        f"libndp_rt.so needs. On Debian and Ubuntu: sudo apt install libpython{PYTHON_VERSION}-dev; with pyenv: "
+        "PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install ..."
+    )
+
+
+def _list_bridge_inputs(work: Path) -> list[str]:
+    try:
+        import cffi
+    except ImportError as error:
+        raise MissingExtraError(f"cffi is not installed. Run: {sys.executable} -m pip install cffi") from error
+    include = Path(sysconfig.get_path("include"))
+    if not (include / "Python.h").is_file():
+        raise MissingExtraError(
+            f"Python's headers are not installed ({include}/Python.h is missing). On Debian and Ubuntu: sudo apt "
+            f"install python{PYTHON_VERSION}-dev"
+        )
+    maker = cffi.FFI()
+    maker.cdef(read_types(HEADER.read_text(encoding="utf-8")))
+    maker.cdef(PYTHON_FUNCTIONS)
+    maker.set_source(
+        BRIDGE_MODULE, '#define CFFI_DLLEXPORT\n#include "calls.h"\nvoid ndp_bridge_emit(int32_t, const char *);'
+    )
+    generated = work / f"{BRIDGE_MODULE}.c"
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports where it writes
+        maker.emit_c_code(str(generated))
+    shared = find_shared_python()
+    # cffi's code follows rules of its own.
+    quiet = ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
+    inputs = [str(generated), str(SOURCE / "bridge_start.c"), f"-I{include}", *quiet]
+    return [*inputs, str(shared), f"-Wl,-rpath,{shared.parent}"]
+
+
+def _list_library_inputs(folder: Path) -> list[str]:
+    facts = {
+        "NDP_BRIDGE_FILE": BRIDGE_NAME,
+        "NDP_BUILD_FOLDER": str(folder.resolve()),
+        "NDP_PYTHON": sys.executable,
+        "NDP_PYTHON_VERSION": PYTHON_VERSION,
+    }
+    defined = [f"-D{name}={_quote(value)}" for name, value in facts.items()]
+    return [*(str(SOURCE / name) for name in LIBRARY_FILES), *defined, f"-Wl,-soname,{LIBRARY_NAME}", "-Wl,-z,defs"]
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _compile(compiler: Sequence[str], inputs: Sequence[str], out: Path) -> Path:
+    shared = ["-shared", "-Wl,-z,nodelete", f"-I{INCLUDE}", f"-I{SOURCE}", f"-DNDP_VERSION={_quote(__version__)}"]
+    command = [*compiler, *FLAGS, *shared, *inputs, "-o", str(out), "-ldl", "-lpthread"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise MissingExtraError(f"the C compiler '{compiler[0]}' cannot be run ({error.strerror or error}).") from error
+    if done.returncode != 0:
+        raise EngineError(f"{out.name} cannot be compiled. {shlex.join(command)} said:\n{done.stderr.strip()[-2000:]}")
+    return out
+
+
+def _move(made: Path, target: Path) -> None:
+    """Put a file in place of the one that hosts may have loaded, which they keep."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copy(made, beside)
+    os.replace(beside, target)

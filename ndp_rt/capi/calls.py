@@ -1,0 +1,189 @@
+"""What libndp_rt.so calls in Python: every function of the table in source/calls.h.
+
+Imported only inside a process that loaded the library, where the bridge adds the module `_ndp_rt_bridge`.
+"""
+
+import itertools
+import logging
+import platform
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+from _ndp_rt_bridge import ffi, lib
+
+from ndp_rt import __version__
+from ndp_rt.capi.buffers import make_options, take_image, take_map, write_result
+from ndp_rt.errors import ClosedError, NdpRtError, StorageError
+from ndp_rt.inspector import Inspector
+
+PACKAGES = ("numpy", "opencv-python-headless", "openvino", "onnxruntime", "cupy-cuda12x", "cupy-cuda13x", "tensorrt")
+
+log = logging.getLogger("ndp_rt")
+inspectors: dict[int, Inspector] = {}
+next_id = itertools.count(1)
+Call = Callable[..., None]
+
+
+def start(version: str) -> str | None:
+    """Return what is wrong with starting, or None; called once by the bridge."""
+    if version == __version__:
+        return None
+    return (
+        f"libndp_rt.so is of version {version}, the installed ndp-rt of {__version__}. Build the library again with "
+        "'ndp-rt capi build', or load the one that is installed with ndp-rt."
+    )
+
+
+def answer(name: str) -> Callable[[Call], Call]:
+    """Make a function the one behind `name` of the bridge: what it raises becomes a status and a message."""
+
+    def decorate(call: Call) -> Call:
+        def run(*arguments: Any) -> int:
+            try:
+                call(*arguments[:-1])
+            except BaseException as error:
+                return report(error, arguments[-1])
+            return int(lib.NDP_RT_STATUS_OK)
+
+        ffi.def_extern(name=name, error=lib.NDP_RT_STATUS_INTERNAL)(run)
+        return call
+
+    return decorate
+
+
+def report(error: BaseException, message: Any) -> int:
+    """Write an error's text to char[NDP_MESSAGE_BYTES] and return its status."""
+    if isinstance(error, NdpRtError):
+        status, text = error.status, str(error)
+    elif isinstance(error, MemoryError):
+        status, text = lib.NDP_RT_STATUS_NO_MEMORY, f"not enough memory ({error or 'no details'}). Use smaller images."
+    elif isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        status, text = StorageError.status, f"{where}{error.strerror or error}. Check the path and the free space."
+    else:
+        status, text = (
+            lib.NDP_RT_STATUS_INTERNAL,
+            f"{type(error).__name__}: {error}. This is a mistake of ndp-rt; report it.",
+        )
+        log.error("a call from C failed", exc_info=error)
+    write_text(text, message, lib.NDP_MESSAGE_BYTES)
+    return int(status)
+
+
+def write_text(text: str, target: Any, capacity: int) -> int:
+    """Write text as UTF-8 with a final zero, cut off between characters where it is too long; return its full bytes."""
+    full = text.encode(errors="replace")
+    fitting = full[: max(0, capacity - 1)].decode(errors="ignore").encode() + b"\0"
+    if capacity > 0:
+        ffi.memmove(target, fitting, len(fitting))
+    return len(full) + 1
+
+
+def find(inspector_id: int) -> Inspector:
+    try:
+        return inspectors[inspector_id]
+    except KeyError:
+        raise ClosedError("the inspector is closed; open another.") from None
+
+
+@answer("ndp_py_open")
+def open_inspector(bundle: Any, options: Any, id_out: Any, info: Any) -> None:
+    inspector = Inspector.open(**make_options(bundle, options))
+    inspector_id = next(next_id)
+    inspectors[inspector_id] = inspector
+    contract = inspector.bundle.manifest.input
+    info.input_width_px, info.input_height_px = contract.width_px, contract.height_px
+    info.largest_batch = inspector.batch_sizes[-1]
+    id_out[0] = inspector_id
+
+
+@answer("ndp_py_close")
+def close_inspector(inspector_id: int) -> None:
+    inspector = inspectors.pop(inspector_id, None)
+    if inspector is not None:
+        inspector.close()
+
+
+@answer("ndp_py_inspect")
+def inspect(inspector_id: int, images: Any, count: int, overlap_px: int, results: Any) -> None:
+    inspector = find(inspector_id)
+    if overlap_px >= 0:
+        found = [inspector.inspect_large(take_image(images), overlap_px=overlap_px, map_out=take_map(images, results))]
+    elif count == 1:
+        found = [inspector.inspect(take_image(images), map_out=take_map(images, results))]
+    else:
+        arrays = [take_image(images + i) for i in range(count)]
+        maps = [take_map(images + i, results + i) for i in range(count)]
+        found = inspector.inspect_batch(arrays, maps_out=maps)
+    for index, result in enumerate(found):
+        write_result(result, images + index, results + index)
+
+
+@answer("ndp_py_warm_up")
+def warm_up(inspector_id: int, count: int) -> None:
+    find(inspector_id).warm_up(count=count)
+
+
+@answer("ndp_py_get_threshold")
+def get_threshold(inspector_id: int, threshold: Any) -> None:
+    threshold[0] = find(inspector_id).threshold
+
+
+@answer("ndp_py_set_threshold")
+def set_threshold(inspector_id: int, threshold: float) -> None:
+    find(inspector_id).set_threshold(threshold)
+
+
+@answer("ndp_py_set_reference")
+def set_reference(inspector_id: int, image: Any) -> None:
+    find(inspector_id).set_reference(take_image(image))
+
+
+@answer("ndp_py_describe")
+def describe(inspector_id: int, buffer: Any, capacity: int, needed: Any) -> None:
+    text = describe_runtime() if inspector_id == 0 else describe_inspector(find(inspector_id))
+    needed[0] = write_text(text, buffer, capacity)
+
+
+def describe_runtime() -> str:
+    lines = [f"ndp-rt {__version__}", f"python {platform.python_version()} {sys.executable}"]
+    for name in PACKAGES:
+        try:
+            lines.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return "\n".join(lines)
+
+
+def describe_inspector(inspector: Inspector) -> str:
+    batches = ", ".join(str(size) for size in inspector.batch_sizes)
+    return f"{inspector!r}, batches {batches}, engine {inspector.engine_hash}"
+
+
+class HostHandler(logging.Handler):
+    """Gives messages to the host's callback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:  # a broken message must not break the inspection that it is about
+            text = str(record.msg)
+        lib.ndp_bridge_emit(record.levelno, text.encode(errors="replace").replace(b"\0", b" "))
+
+
+handler = HostHandler()
+
+
+@answer("ndp_py_set_log_level")
+def set_log_level(level: int) -> None:
+    if level == 0:
+        log.removeHandler(handler)
+        log.propagate = True
+        log.setLevel(logging.NOTSET)
+    else:
+        handler.setLevel(level)
+        log.setLevel(level)
+        log.propagate = False
+        log.addHandler(handler)

@@ -1,0 +1,156 @@
+/* Starts Python in the host's process, or joins the one that is there, and hands over what calls.py defines.
+
+   Compiled into the bridge, the only part that knows Python. cffi makes the functions ndp_py_* (see build.py): each
+   takes the interpreter's lock and runs a Python function, from whatever thread. */
+#include <Python.h>
+#include <string.h>
+
+#include "calls.h"
+
+#define MODULE "_ndp_rt_bridge"
+#define CALLS  "ndp_rt.capi.calls"
+
+extern int32_t ndp_py_open(const char *, const ndp_rt_open_options *, int64_t *, ndp_rt_info *, char *);
+extern int32_t ndp_py_close(int64_t, char *);
+extern int32_t ndp_py_inspect(int64_t, const ndp_rt_image *, uint64_t, int32_t, ndp_rt_result *, char *);
+extern int32_t ndp_py_warm_up(int64_t, int32_t, char *);
+extern int32_t ndp_py_get_threshold(int64_t, double *, char *);
+extern int32_t ndp_py_set_threshold(int64_t, double, char *);
+extern int32_t ndp_py_set_reference(int64_t, const ndp_rt_image *, char *);
+extern int32_t ndp_py_describe(int64_t, char *, uint64_t, uint64_t *, char *);
+extern int32_t ndp_py_set_log_level(int32_t, char *);
+extern PyObject *PyInit__ndp_rt_bridge(void);
+
+static void (*emit)(int32_t level, const char *message);
+
+/* What calls.py logs through. */
+void ndp_bridge_emit(int32_t level, const char *message)
+{
+    emit(level, message);
+}
+
+/* Start the interpreter, leaving signals, locale and environment alone; the calling thread then holds its lock. */
+static int32_t start_python(const char *path, char *message)
+{
+    PyPreConfig preconfig;
+    PyConfig config;
+    PyStatus status;
+
+    PyPreConfig_InitIsolatedConfig(&preconfig);
+    preconfig.utf8_mode = 1;
+    status = Py_PreInitialize(&preconfig);
+    if (!PyStatus_Exception(status)) {
+        PyConfig_InitIsolatedConfig(&config);
+        config.install_signal_handlers = 0;
+        config.pathconfig_warnings = 0;
+        status = PyConfig_SetBytesString(&config, &config.program_name, path);
+        if (!PyStatus_Exception(status))
+            status = PyConfig_SetBytesString(&config, &config.executable, path);
+        if (!PyStatus_Exception(status))
+            status = Py_InitializeFromConfig(&config);
+        PyConfig_Clear(&config);
+    }
+    if (!PyStatus_Exception(status))
+        return NDP_RT_STATUS_OK;
+    snprintf(message, NDP_MESSAGE_BYTES,
+             "Python cannot start from %s: %s. Set NDP_RT_PYTHON to a Python %d.%d with ndp-rt "
+             "installed.",
+             path, status.err_msg ? status.err_msg : "no reason given", PY_MAJOR_VERSION, PY_MINOR_VERSION);
+    return NDP_RT_STATUS_RUNTIME;
+}
+
+/* Write "Type: text" of the Python error that is set, and clear it. */
+static void describe_error(char *text, size_t size)
+{
+    PyObject *type, *value, *trace, *string;
+    const char *utf8;
+
+    PyErr_Fetch(&type, &value, &trace);
+    PyErr_NormalizeException(&type, &value, &trace);
+    string = value ? PyObject_Str(value) : NULL;
+    utf8 = string ? PyUnicode_AsUTF8(string) : NULL;
+    snprintf(text, size, "%s: %s", type ? ((PyTypeObject *)type)->tp_name : "error", utf8 ? utf8 : "no text");
+    PyErr_Clear();
+    Py_XDECREF(string);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(trace);
+}
+
+/* Put this file's module where calls.py imports it from; it is loaded already, and its file lies on no import path. */
+static int add_module(void)
+{
+    PyObject *modules = PyImport_GetModuleDict(), *module;
+    int result;
+
+    if (PyDict_GetItemString(modules, MODULE))
+        return 0;
+    module = PyInit__ndp_rt_bridge();
+    if (!module)
+        return -1;
+    result = PyDict_SetItemString(modules, MODULE, module);
+    Py_DECREF(module);
+    return result;
+}
+
+static int32_t import_calls(const char *path, char *message)
+{
+    PyObject *module = NULL, *problem = NULL;
+    char reason[NDP_MESSAGE_BYTES / 2];
+    int32_t status = NDP_RT_STATUS_OK;
+
+    if (add_module() == 0)
+        module = PyImport_ImportModule(CALLS);
+    if (module)
+        problem = PyObject_CallMethod(module, "start", "s", NDP_VERSION);
+    if (!problem) {
+        describe_error(reason, sizeof reason);
+        snprintf(message, NDP_MESSAGE_BYTES,
+                 "Python %d.%d at %s cannot load ndp-rt " NDP_VERSION ": %s. Install it there: %s -m "
+                 "pip install ndp-rt",
+                 PY_MAJOR_VERSION, PY_MINOR_VERSION, path, reason, path);
+        status = NDP_RT_STATUS_RUNTIME;
+    } else if (problem != Py_None) {
+        snprintf(message, NDP_MESSAGE_BYTES, "%s", PyUnicode_AsUTF8(problem));
+        status = NDP_RT_STATUS_RUNTIME;
+    }
+    Py_XDECREF(problem);
+    Py_XDECREF(module);
+    return status;
+}
+
+__attribute__((visibility("default"))) int32_t ndp_bridge_start(const struct ndp_start *start, struct ndp_calls *calls,
+                                                                char *message);
+
+int32_t ndp_bridge_start(const struct ndp_start *start, struct ndp_calls *calls, char *message)
+{
+    int has_python = Py_IsInitialized();
+    PyGILState_STATE held = PyGILState_UNLOCKED;
+    int32_t status = NDP_RT_STATUS_OK;
+
+    if (has_python)
+        held = PyGILState_Ensure();
+    else
+        status = start_python(start->python, message);
+    if (status != NDP_RT_STATUS_OK)
+        return status;
+    emit = start->emit;
+    status = import_calls(start->python, message);
+    if (status == NDP_RT_STATUS_OK)
+        *calls = (struct ndp_calls){
+            .open = ndp_py_open,
+            .close = ndp_py_close,
+            .inspect = ndp_py_inspect,
+            .warm_up = ndp_py_warm_up,
+            .get_threshold = ndp_py_get_threshold,
+            .set_threshold = ndp_py_set_threshold,
+            .set_reference = ndp_py_set_reference,
+            .describe = ndp_py_describe,
+            .set_log_level = ndp_py_set_log_level,
+        };
+    if (has_python)
+        PyGILState_Release(held);
+    else
+        PyEval_SaveThread(); /* any thread may take the lock from now on */
+    return status;
+}

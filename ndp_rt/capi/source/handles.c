@@ -1,0 +1,163 @@
+/* Handles are numbers: an index into a table, and how often the entry was used before. Nothing that a caller passes is
+   followed as an address. */
+#include <stdlib.h>
+
+#include "internal.h"
+
+/* A handle's bits: 63..32 generation, 31..4 index, 3..0 kind. */
+#define INDEX_SHIFT      4
+#define GENERATION_SHIFT 32
+#define KIND_MASK        15u
+#define CHUNK_ENTRIES    256u
+#define CHUNKS           4096u /* a million handles at a time */
+
+struct entry {
+    void *object;
+    uint32_t generation;
+    uint32_t take_count;
+    uint32_t next_free; /* index + 1; 0: none */
+    uint8_t kind;       /* 0: free */
+    bool is_shut;
+};
+
+pthread_mutex_t ndp_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t was_dropped = PTHREAD_COND_INITIALIZER;
+static struct entry *chunks[CHUNKS]; /* never freed: entries keep their generation */
+static uint32_t entry_count, first_free;
+
+_Static_assert(sizeof(void *) == 8, "handles need 64 bits");
+
+static struct entry *get_entry(uint32_t index)
+{
+    return &chunks[index / CHUNK_ENTRIES][index % CHUNK_ENTRIES];
+}
+
+static struct entry *find_entry(const void *handle, uint32_t *index)
+{
+    *index = (uint32_t)((uintptr_t)handle & 0xffffffffu) >> INDEX_SHIFT;
+    return *index < entry_count ? get_entry(*index) : NULL;
+}
+
+/* Return the entry of a handle that was made for `kind` and not shut, or NULL with the reason. */
+static struct entry *find_open(const void *handle, enum ndp_kind kind, ndp_rt_status *status)
+{
+    const char *what = kind == NDP_INSPECTOR ? "inspector" : "job";
+    uint32_t generation = (uint32_t)((uintptr_t)handle >> GENERATION_SHIFT), index;
+    struct entry *entry = find_entry(handle, &index);
+
+    if (!handle)
+        *status = ndp_fail(NDP_RT_STATUS_HANDLE, "%s is NULL; a handle from ndp_rt_inspector_%s is taken.", what,
+                           kind == NDP_INSPECTOR ? "open" : "submit");
+    else if (!entry || ((uintptr_t)handle & KIND_MASK) != (uintptr_t)kind || generation > entry->generation)
+        *status = ndp_fail(NDP_RT_STATUS_HANDLE,
+                           "%s is %p, which is no handle of that kind. Pass what ndp_rt_inspector_%s "
+                           "returned.",
+                           what, handle, kind == NDP_INSPECTOR ? "open" : "submit");
+    else if (generation < entry->generation || !entry->kind || entry->is_shut)
+        *status = kind == NDP_INSPECTOR
+                      ? ndp_fail(NDP_RT_STATUS_CLOSED, "the inspector is closed; open another.")
+                      : ndp_fail(NDP_RT_STATUS_CLOSED, "the job has been waited for, or its inspector closed.");
+    else
+        return entry;
+    return NULL;
+}
+
+/* Return a free entry's index, or -1 without memory. */
+static int64_t find_free(void)
+{
+    uint32_t index;
+
+    if (first_free) {
+        index = first_free - 1;
+        first_free = get_entry(index)->next_free;
+        return index;
+    }
+    if (entry_count % CHUNK_ENTRIES == 0) {
+        struct entry *chunk = entry_count / CHUNK_ENTRIES < CHUNKS ? calloc(CHUNK_ENTRIES, sizeof *chunk) : NULL;
+
+        if (!chunk)
+            return -1;
+        chunks[entry_count / CHUNK_ENTRIES] = chunk;
+    }
+    return entry_count++;
+}
+
+void *ndp_handle_make(enum ndp_kind kind, void *object)
+{
+    struct entry *entry;
+    void *handle = NULL;
+    int64_t index;
+
+    pthread_mutex_lock(&ndp_lock);
+    index = find_free();
+    if (index >= 0) {
+        entry = get_entry((uint32_t)index);
+        *entry = (struct entry){.object = object, .generation = entry->generation + 1, .kind = (uint8_t)kind};
+        handle = (void *)((uintptr_t)entry->generation << GENERATION_SHIFT | (uintptr_t)index << INDEX_SHIFT
+                          | (uintptr_t)kind);
+    }
+    pthread_mutex_unlock(&ndp_lock);
+    return handle;
+}
+
+ndp_rt_status ndp_handle_take(const void *handle, enum ndp_kind kind, void **object)
+{
+    ndp_rt_status status = ndp_check_process();
+    struct entry *entry;
+
+    if (status != NDP_RT_STATUS_OK)
+        return status;
+    pthread_mutex_lock(&ndp_lock);
+    entry = find_open(handle, kind, &status);
+    if (entry) {
+        entry->take_count++;
+        *object = entry->object;
+    }
+    pthread_mutex_unlock(&ndp_lock);
+    return status;
+}
+
+void ndp_handle_drop(const void *handle)
+{
+    uint32_t index;
+    struct entry *entry;
+
+    pthread_mutex_lock(&ndp_lock);
+    entry = find_entry(handle, &index);
+    if (--entry->take_count == 0 && entry->is_shut)
+        pthread_cond_broadcast(&was_dropped);
+    pthread_mutex_unlock(&ndp_lock);
+}
+
+ndp_rt_status ndp_handle_shut(const void *handle, enum ndp_kind kind, void **object)
+{
+    ndp_rt_status status = ndp_check_process();
+    struct entry *entry;
+
+    if (status != NDP_RT_STATUS_OK)
+        return status;
+    pthread_mutex_lock(&ndp_lock);
+    entry = find_open(handle, kind, &status);
+    if (entry) {
+        entry->is_shut = true;
+        *object = entry->object;
+    }
+    pthread_mutex_unlock(&ndp_lock);
+    return status;
+}
+
+void ndp_handle_free(const void *handle)
+{
+    uint32_t index;
+    struct entry *entry;
+
+    pthread_mutex_lock(&ndp_lock);
+    entry = find_entry(handle, &index);
+    while (entry->take_count > 0)
+        pthread_cond_wait(&was_dropped, &ndp_lock);
+    entry->kind = 0;
+    entry->object = NULL;
+    entry->next_free = first_free;
+    first_free = index + 1;
+    pthread_mutex_unlock(&ndp_lock);
+}

@@ -1,0 +1,87 @@
+/* What the files of libndp_rt.so share. Names that begin with ndp_rt_ are public, those with ndp_ are not exported. */
+#ifndef NDP_RT_INTERNAL_H
+#define NDP_RT_INTERNAL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "calls.h"
+
+/* ---- error.c: the thread's message ---------------------------------------------------------------------------- */
+
+/* Keep a message for ndp_rt_last_error() and return `status`. */
+ndp_rt_status ndp_fail(ndp_rt_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+ndp_rt_status ndp_no_memory(void);
+
+/* ---- runtime.c: the interpreter behind the library ------------------------------------------------------------ */
+
+ndp_rt_status ndp_check_process(void); /* FORKED in a child of a process that had started the runtime */
+ndp_rt_status ndp_start_runtime(const char *python);
+const struct ndp_calls *ndp_get_calls(void); /* valid after ndp_start_runtime returned OK */
+
+/* ---- location.c: where the library, its bridge and its interpreter lie ---------------------------------------- */
+
+#define NDP_PATH_BYTES 4096
+ndp_rt_status ndp_find_bridge(char path[NDP_PATH_BYTES]);
+ndp_rt_status ndp_find_python(const char *asked, char path[NDP_PATH_BYTES]);
+
+/* ---- log.c ---------------------------------------------------------------------------------------------------- */
+
+void ndp_emit(int32_t level, const char *message);
+ndp_rt_status ndp_apply_log_level(void); /* tells the runtime, if it has started, what is listened to */
+
+/* ---- handles.c: inspectors and jobs by number, so that a stale handle is recognised ---------------------------- */
+
+/* One lock for handles, queues and jobs: held for a few instructions at a time, never across a call or a callback. */
+extern pthread_mutex_t ndp_lock;
+
+enum ndp_kind { NDP_INSPECTOR = 1, NDP_JOB = 2 };
+
+void *ndp_handle_make(enum ndp_kind kind, void *object); /* NULL: no memory */
+/* Find a handle's object and keep it from being freed until ndp_handle_drop. */
+ndp_rt_status ndp_handle_take(const void *handle, enum ndp_kind kind, void **object);
+void ndp_handle_drop(const void *handle);
+/* Refuse takes from now on, with CLOSED. Succeeds once for each handle; the caller then owes ndp_handle_free. */
+ndp_rt_status ndp_handle_shut(const void *handle, enum ndp_kind kind, void **object);
+/* Wait until what was taken is dropped, and free the handle, not its object. */
+void ndp_handle_free(const void *handle);
+
+/* ---- arguments.c: what the caller passed, checked and in this build's layout ----------------------------------- */
+
+ndp_rt_status ndp_check_size(const char *name, uint32_t struct_size, size_t known);
+ndp_rt_status ndp_read_options(const ndp_rt_open_options *from, ndp_rt_open_options *to);
+ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to);
+/* Check the buffers for an image of this size; the sizes that are needed are written to `from` in any case. */
+ndp_rt_status ndp_read_result(ndp_rt_result *from, const ndp_rt_image *image, ndp_rt_result *to);
+void ndp_write_result(const ndp_rt_result *from, ndp_rt_result *to); /* what is out */
+
+/* ---- inspector.c ---------------------------------------------------------------------------------------------- */
+
+struct ndp_job;
+
+struct ndp_inspector {
+    int64_t id; /* for the calls */
+    const void *handle;
+    ndp_rt_info info;
+    /* Under ndp_lock: */
+    ndp_rt_times times;
+    uint32_t queue_capacity;
+    struct ndp_job *first, *last; /* that wait */
+    struct ndp_job *running;
+    struct ndp_job *kept; /* with a handle that nobody has waited for; linked by next_kept */
+    bool has_worker, is_closing;
+    pthread_t worker;
+    pthread_cond_t has_work;
+};
+
+/* Inspect and count; for one image `images` and `results` are its own, for more arrays. */
+ndp_rt_status ndp_run(struct ndp_inspector *inspector, const ndp_rt_image *images, size_t count, int32_t overlap_px,
+                      ndp_rt_result *results, double queue_ms);
+
+/* ---- queue.c: images that were submitted ---------------------------------------------------------------------- */
+
+bool ndp_is_worker_of(const struct ndp_inspector *inspector); /* whether this is its callback */
+/* End the worker and all jobs; the inspector's handle is shut, others may still be inside calls. */
+void ndp_end_queue(struct ndp_inspector *inspector);
+
+#endif

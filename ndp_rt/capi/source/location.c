@@ -1,0 +1,93 @@
+/* Where things lie: the bridge beside the library, and the interpreter that both were installed with. */
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* Write the real path of the folder that this library was loaded from, without the final slash. */
+static bool find_own_folder(char path[NDP_PATH_BYTES])
+{
+    Dl_info info;
+    char *real, *slash;
+    bool fits;
+
+    if (!dladdr((void *)(uintptr_t)&ndp_rt_abi_version, &info) || !info.dli_fname)
+        return false;
+    real = realpath(info.dli_fname, NULL);
+    if (!real)
+        return false;
+    slash = strrchr(real, '/');
+    *slash = '\0';
+    fits = snprintf(path, NDP_PATH_BYTES, "%s", real) < NDP_PATH_BYTES;
+    free(real);
+    return fits;
+}
+
+/* Join as printf does and tell whether there is something at the path. */
+__attribute__((format(printf, 3, 4))) static bool is_there(char path[NDP_PATH_BYTES], int mode, const char *format, ...)
+{
+    va_list values;
+    int length;
+
+    va_start(values, format);
+    length = vsnprintf(path, NDP_PATH_BYTES, format, values);
+    va_end(values);
+    return length < NDP_PATH_BYTES && access(path, mode) == 0;
+}
+
+ndp_rt_status ndp_find_bridge(char path[NDP_PATH_BYTES])
+{
+    char folder[NDP_PATH_BYTES];
+
+    if (find_own_folder(folder) && is_there(path, R_OK, "%s/%s", folder, NDP_BRIDGE_FILE))
+        return NDP_RT_STATUS_OK;
+    if (is_there(path, R_OK, "%s/%s", NDP_BUILD_FOLDER, NDP_BRIDGE_FILE)) /* libndp_rt.so was copied elsewhere */
+        return NDP_RT_STATUS_OK;
+    return ndp_fail(NDP_RT_STATUS_RUNTIME,
+                    "%s is neither beside libndp_rt.so nor in %s, where it was built. Load the "
+                    "library from where it is installed ('ndp-rt capi --libs' says where), or build it again with "
+                    "'ndp-rt capi build'.",
+                    NDP_BRIDGE_FILE, NDP_BUILD_FOLDER);
+}
+
+ndp_rt_status ndp_find_python(const char *asked, char path[NDP_PATH_BYTES])
+{
+    static const char *const INSTALLED_AT = "/lib/python" NDP_PYTHON_VERSION "/site-packages/ndp_rt/capi";
+    const char *source = "python";
+    char folder[NDP_PATH_BYTES];
+    size_t length;
+
+    if (!asked || !*asked) {
+        asked = getenv("NDP_RT_PYTHON");
+        source = "NDP_RT_PYTHON";
+    }
+    if (asked && *asked) {
+        if (strchr(asked, '/') && is_there(path, X_OK, "%s", asked))
+            return NDP_RT_STATUS_OK;
+        return ndp_fail(NDP_RT_STATUS_RUNTIME,
+                        "%s is '%s', where there is no program; the path of a Python " NDP_PYTHON_VERSION
+                        " interpreter with ndp-rt installed is taken.",
+                        source, asked);
+    }
+    if (find_own_folder(folder)) {
+        length = strlen(folder);
+        if (length > strlen(INSTALLED_AT) && strcmp(folder + length - strlen(INSTALLED_AT), INSTALLED_AT) == 0) {
+            folder[length - strlen(INSTALLED_AT)] = '\0';
+            if (is_there(path, X_OK, "%s/bin/python" NDP_PYTHON_VERSION, folder)
+                || is_there(path, X_OK, "%s/bin/python3", folder))
+                return NDP_RT_STATUS_OK;
+        }
+    }
+    if (is_there(path, X_OK, "%s", NDP_PYTHON))
+        return NDP_RT_STATUS_OK;
+    return ndp_fail(NDP_RT_STATUS_RUNTIME,
+                    "there is no Python interpreter at %s any more, which libndp_rt.so was built for. "
+                    "Set NDP_RT_PYTHON to the path of a Python " NDP_PYTHON_VERSION
+                    " with ndp-rt installed, or build the "
+                    "library again with 'ndp-rt capi build'.",
+                    NDP_PYTHON);
+}

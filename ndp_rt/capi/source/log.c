@@ -1,0 +1,49 @@
+/* The host's log callback. */
+#include "internal.h"
+
+/* Recursive, so that a callback may remove itself. Held while the callback runs: when ndp_rt_log_set returns, the
+   former one is not running. */
+static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+static ndp_rt_log_callback callback;
+static void *user;
+static int32_t lowest_level;
+
+void ndp_emit(int32_t level, const char *message)
+{
+    pthread_mutex_lock(&lock);
+    if (callback && level >= lowest_level)
+        callback(user, level, message);
+    pthread_mutex_unlock(&lock);
+}
+
+ndp_rt_status ndp_apply_log_level(void)
+{
+    const struct ndp_calls *calls = ndp_get_calls();
+    char message[NDP_MESSAGE_BYTES] = "";
+    ndp_rt_status status;
+    int32_t level;
+
+    if (!calls)
+        return NDP_RT_STATUS_OK; /* called again when it starts */
+    pthread_mutex_lock(&lock);
+    level = callback ? lowest_level : 0;
+    pthread_mutex_unlock(&lock);
+    status = calls->set_log_level(level, message);
+    return status == NDP_RT_STATUS_OK ? status : ndp_fail(status, "%s", message);
+}
+
+ndp_rt_status ndp_rt_log_set(ndp_rt_log_callback new_callback, void *new_user, int32_t level)
+{
+    ndp_rt_status status = ndp_check_process();
+
+    if (status != NDP_RT_STATUS_OK)
+        return status;
+    if (new_callback && level < 1)
+        return ndp_fail(NDP_RT_STATUS_INPUT, "level is %d; 1 or more is taken, such as NDP_RT_LOG_WARNING.", level);
+    pthread_mutex_lock(&lock);
+    callback = new_callback;
+    user = new_user;
+    lowest_level = level;
+    pthread_mutex_unlock(&lock);
+    return ndp_apply_log_level();
+}

@@ -1,0 +1,340 @@
+/* Images that were submitted: a queue and one thread an inspector.
+
+   Everything here lives under ndp_lock. A job with a handle is freed by whoever waits for it, or by the inspector's
+   close; one without by the worker. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "internal.h"
+
+#define JOB_MESSAGE_BYTES 512
+
+struct ndp_job {
+    ndp_rt_image image;
+    ndp_rt_result read;    /* in this build's layout */
+    ndp_rt_result *result; /* the caller's */
+    ndp_rt_done_callback done;
+    void *user;
+    struct ndp_inspector *inspector;
+    const void *handle; /* NULL: nobody waits */
+    double submitted_ms;
+    struct ndp_job *next;                      /* in the queue */
+    struct ndp_job *previous_kept, *next_kept; /* of the inspector's list of jobs with a handle */
+    ndp_rt_status status;
+    bool has_ended, has_waiter, is_claimed; /* is_claimed: somebody is about to free it */
+    pthread_cond_t end;
+    char message[JOB_MESSAGE_BYTES];
+};
+
+static __thread const struct ndp_inspector *own_inspector; /* whose worker this thread is */
+
+bool ndp_is_worker_of(const struct ndp_inspector *inspector)
+{
+    return own_inspector == inspector;
+}
+
+static double get_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
+}
+
+static void free_job(struct ndp_job *job)
+{
+    pthread_cond_destroy(&job->end);
+    free(job);
+}
+
+static void keep(struct ndp_job *job)
+{
+    struct ndp_inspector *inspector = job->inspector;
+
+    job->next_kept = inspector->kept;
+    if (inspector->kept)
+        inspector->kept->previous_kept = job;
+    inspector->kept = job;
+}
+
+/* Take a job that has ended out of its inspector's list; the caller then owes free_claimed. */
+static void claim(struct ndp_job *job)
+{
+    job->is_claimed = true;
+    if (job->previous_kept)
+        job->previous_kept->next_kept = job->next_kept;
+    else
+        job->inspector->kept = job->next_kept;
+    if (job->next_kept)
+        job->next_kept->previous_kept = job->previous_kept;
+}
+
+/* Free a job with a handle, once nobody looks at it any more. */
+static void free_claimed(struct ndp_job *job)
+{
+    void *object;
+
+    ndp_handle_shut(job->handle, NDP_JOB, &object);
+    ndp_handle_free(job->handle);
+    free_job(job);
+}
+
+/* Return the next job, running from now on, or NULL when the inspector closes and none is left. */
+static struct ndp_job *take_next(struct ndp_inspector *inspector, bool *is_cancelled)
+{
+    struct ndp_job *job;
+
+    pthread_mutex_lock(&ndp_lock);
+    while (!inspector->first && !inspector->is_closing)
+        pthread_cond_wait(&inspector->has_work, &ndp_lock);
+    job = inspector->first;
+    if (job) {
+        inspector->first = job->next;
+        if (!inspector->first)
+            inspector->last = NULL;
+        inspector->times.waiting_count--;
+    }
+    inspector->running = job;
+    *is_cancelled = inspector->is_closing;
+    pthread_mutex_unlock(&ndp_lock);
+    return job;
+}
+
+static void run(struct ndp_job *job, bool is_cancelled)
+{
+    if (is_cancelled)
+        job->status = ndp_fail(NDP_RT_STATUS_CANCELLED, "the inspector was closed before the image's turn came.");
+    else
+        job->status = ndp_run(job->inspector, &job->image, 1, -1, &job->read, get_ms() - job->submitted_ms);
+    if (job->status == NDP_RT_STATUS_OK || job->status == NDP_RT_STATUS_BUFFER_TOO_SMALL)
+        ndp_write_result(&job->read, job->result);
+    if (job->status != NDP_RT_STATUS_OK) {
+        strncpy(job->message, ndp_rt_last_error(), sizeof job->message - 1);
+        job->message[sizeof job->message - 1] = '\0';
+    }
+    pthread_mutex_lock(&ndp_lock);
+    job->inspector->running = NULL; /* the callback may submit the same result again */
+    pthread_mutex_unlock(&ndp_lock);
+    if (job->done)
+        job->done(job->user, job->status, job->result);
+}
+
+static void *work(void *argument)
+{
+    struct ndp_inspector *inspector = argument;
+    struct ndp_job *job;
+    bool is_cancelled;
+
+    own_inspector = inspector;
+    while ((job = take_next(inspector, &is_cancelled))) {
+        run(job, is_cancelled);
+        pthread_mutex_lock(&ndp_lock);
+        job->has_ended = true;
+        if (job->handle)
+            pthread_cond_broadcast(&job->end);
+        else
+            free_job(job);
+        pthread_mutex_unlock(&ndp_lock);
+    }
+    return NULL;
+}
+
+/* Return the status with which a job is not taken; under ndp_lock. */
+static ndp_rt_status check_room(struct ndp_inspector *inspector, const ndp_rt_result *result)
+{
+    const struct ndp_job *job;
+
+    if (inspector->is_closing)
+        return ndp_fail(NDP_RT_STATUS_CLOSED, "the inspector is closed; open another.");
+    if (inspector->times.waiting_count >= inspector->queue_capacity)
+        return ndp_fail(NDP_RT_STATUS_QUEUE_FULL,
+                        "%u images wait already, which is the queue's capacity. Drop this one, wait "
+                        "for a job, or open with a larger queue_capacity.",
+                        inspector->queue_capacity);
+    for (job = inspector->first; job && job->result != result; job = job->next)
+        ;
+    if (job || (inspector->running && inspector->running->result == result))
+        return ndp_fail(NDP_RT_STATUS_BUSY,
+                        "the result at %p belongs to a job that has not ended; one of its own is taken for "
+                        "each job.",
+                        (const void *)result);
+    return NDP_RT_STATUS_OK;
+}
+
+/* Start the inspector's thread with all signals blocked: those of the host are for the host's threads. */
+static bool start_worker(struct ndp_inspector *inspector)
+{
+    sigset_t all, before;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    inspector->has_worker = pthread_create(&inspector->worker, NULL, work, inspector) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return inspector->has_worker;
+}
+
+static ndp_rt_status append(struct ndp_inspector *inspector, struct ndp_job *job)
+{
+    ndp_rt_status status = check_room(inspector, job->result);
+
+    if (status != NDP_RT_STATUS_OK)
+        return status;
+    if (!inspector->has_worker && !start_worker(inspector))
+        return ndp_no_memory();
+    if (inspector->last)
+        inspector->last->next = job;
+    else
+        inspector->first = job;
+    inspector->last = job;
+    inspector->times.waiting_count++;
+    if (job->handle)
+        keep(job);
+    pthread_cond_signal(&inspector->has_work);
+    return NDP_RT_STATUS_OK;
+}
+
+static struct ndp_job *make_job(struct ndp_inspector *inspector, bool has_handle)
+{
+    struct ndp_job *job = calloc(1, sizeof *job);
+    pthread_condattr_t attributes;
+
+    if (!job)
+        return NULL;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&job->end, &attributes);
+    pthread_condattr_destroy(&attributes);
+    job->inspector = inspector;
+    if (has_handle) {
+        job->handle = ndp_handle_make(NDP_JOB, job);
+        if (!job->handle) {
+            free_job(job);
+            return NULL;
+        }
+    }
+    return job;
+}
+
+ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *handle, const ndp_rt_image *image, ndp_rt_result *result,
+                                      ndp_rt_done_callback done, void *user, ndp_rt_job **out)
+{
+    ndp_rt_image read_image;
+    ndp_rt_result read_result;
+    struct ndp_inspector *inspector;
+    struct ndp_job *job;
+    void *object;
+    ndp_rt_status status = ndp_read_image(image, &read_image);
+
+    if (status == NDP_RT_STATUS_OK)
+        status = ndp_read_result(result, &read_image, &read_result);
+    if (status == NDP_RT_STATUS_OK && !done && !out)
+        status = ndp_fail(NDP_RT_STATUS_INPUT,
+                          "done and job are both NULL; one of them is taken, to learn when it has ended.");
+    if (status == NDP_RT_STATUS_OK)
+        status = ndp_handle_take(handle, NDP_INSPECTOR, &object);
+    if (status != NDP_RT_STATUS_OK)
+        return status;
+    inspector = object;
+    job = make_job(inspector, out != NULL);
+    if (job) {
+        const void *job_handle = job->handle;
+
+        job->image = read_image;
+        job->read = read_result;
+        job->result = result;
+        job->done = done;
+        job->user = user;
+        job->submitted_ms = get_ms();
+        pthread_mutex_lock(&ndp_lock);
+        status = append(inspector, job);
+        if (status == NDP_RT_STATUS_OK && out)
+            *out = (ndp_rt_job *)job_handle; /* before a callback can ask for it */
+        pthread_mutex_unlock(&ndp_lock);
+        if (status != NDP_RT_STATUS_OK) {
+            if (job->handle)
+                free_claimed(job); /* it never came into a list */
+            else
+                free_job(job);
+        }
+    } else {
+        status = ndp_no_memory();
+    }
+    ndp_handle_drop(handle);
+    return status;
+}
+
+/* Wait under ndp_lock until the job has ended or the time is over. */
+static void wait_for_end(struct ndp_job *job, int32_t timeout_ms)
+{
+    struct timespec until;
+    int64_t nanoseconds;
+    int error = 0;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    nanoseconds = until.tv_nsec + (int64_t)(timeout_ms % 1000) * 1000000;
+    until.tv_sec += timeout_ms / 1000 + nanoseconds / 1000000000;
+    until.tv_nsec = nanoseconds % 1000000000;
+    while (!job->has_ended && error != ETIMEDOUT && timeout_ms != 0)
+        error = timeout_ms < 0 ? pthread_cond_wait(&job->end, &ndp_lock)
+                               : pthread_cond_timedwait(&job->end, &ndp_lock, &until);
+}
+
+ndp_rt_status ndp_rt_job_wait(ndp_rt_job *handle, int32_t timeout_ms)
+{
+    struct ndp_job *job;
+    void *object;
+    ndp_rt_status status = ndp_handle_take(handle, NDP_JOB, &object);
+    bool owns = false;
+
+    if (status != NDP_RT_STATUS_OK)
+        return status;
+    job = object;
+    pthread_mutex_lock(&ndp_lock);
+    if (ndp_is_worker_of(job->inspector)) {
+        status = ndp_fail(NDP_RT_STATUS_BUSY,
+                          "a job cannot be waited for in a callback of its own inspector, which it comes "
+                          "after. Wait in another thread.");
+    } else if (job->has_waiter) {
+        status = ndp_fail(NDP_RT_STATUS_BUSY, "another thread waits for this job already; one does.");
+    } else {
+        job->has_waiter = true;
+        wait_for_end(job, timeout_ms);
+        job->has_waiter = false;
+        owns = job->has_ended && !job->is_claimed; /* a close at the same time may have been first */
+        if (owns)
+            claim(job);
+        if (!job->has_ended)
+            status = ndp_fail(NDP_RT_STATUS_TIMEOUT, "the job has not ended after %d ms; wait again.", timeout_ms);
+        else
+            status = job->status == NDP_RT_STATUS_OK ? job->status : ndp_fail(job->status, "%s", job->message);
+    }
+    pthread_mutex_unlock(&ndp_lock);
+    ndp_handle_drop(handle);
+    if (owns)
+        free_claimed(job);
+    return status;
+}
+
+void ndp_end_queue(struct ndp_inspector *inspector)
+{
+    struct ndp_job *job;
+
+    pthread_mutex_lock(&ndp_lock);
+    inspector->is_closing = true;
+    pthread_cond_signal(&inspector->has_work);
+    pthread_mutex_unlock(&ndp_lock);
+    if (inspector->has_worker)
+        pthread_join(inspector->worker, NULL);
+    do {
+        pthread_mutex_lock(&ndp_lock);
+        job = inspector->kept;
+        if (job)
+            claim(job);
+        pthread_mutex_unlock(&ndp_lock);
+        if (job)
+            free_claimed(job);
+    } while (job);
+}

@@ -1,0 +1,137 @@
+"""What C gets is what Python gets, bit for bit: scores, maps, decisions, defects, in every pixel format."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ndp_rt import Inspector, read_image
+from tests.capi.library import FORMATS, Library
+
+DEMO = Path(__file__).parent.parent.parent / "ndp_rt" / "data"
+DEFECTS = 200
+
+
+def to_rgb(array: NDArray[Any], pixel_format: str) -> NDArray[Any]:
+    """Return what the Python inspector is given for an array in a pixel format."""
+    if pixel_format.startswith("GREY"):
+        return array
+    return array[..., :3] if pixel_format.startswith("RGB") else np.ascontiguousarray(array[..., 2::-1])
+
+
+def inspect(library: Library, handle: Any, array: NDArray[Any], pixel_format: str) -> dict[str, Any]:
+    """Inspect through C with every buffer, and return what came."""
+    size = array.shape[:2]
+    anomaly_map, mask = np.full(size, -1, np.float32), np.full(size, 7, np.uint8)
+    defects = library.ffi.new("ndp_rt_defect[]", DEFECTS)
+    result = library.make_result(anomaly_map, mask, defects)
+    image = library.make_image(array, pixel_format)
+    status = library.lib.ndp_rt_inspector_inspect(handle, image, result)
+    assert status == 0, library.last_error
+    return {"result": result, "map": anomaly_map, "mask": mask, "defects": defects}
+
+
+def check_equal(found: dict[str, Any], expected: Any) -> None:
+    result = found["result"]
+    assert result.score == expected.score and result.threshold == expected.threshold
+    assert bool(result.is_defect) is expected.is_defect
+    assert np.array_equal(found["map"], expected.anomaly_map)
+    assert np.array_equal(found["mask"], np.where(expected.anomaly_map >= expected.threshold, 255, 0))
+    assert result.defect_count == len(expected.defects)
+    for index, other in enumerate(expected.defects):
+        one = found["defects"][index]
+        box = (one.x_px, one.y_px, one.width_px, one.height_px, one.area_px, one.peak)
+        assert box == (other.x_px, other.y_px, other.width_px, other.height_px, other.area_px, other.peak)
+        for name in ("x_mm", "y_mm", "width_mm", "height_mm", "area_mm2"):
+            in_c, in_python = getattr(one, name), getattr(other, name)
+            assert np.isnan(in_c) if in_python is None else in_c == in_python
+
+
+@pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
+def both(request: pytest.FixtureRequest, library: Library, tiny_bundle: Path) -> Iterator[tuple[Any, Inspector]]:
+    """The same bundle opened from C and from Python, at a threshold that some images reach."""
+    options = {"backend": request.param, "threads": 1, "threshold": 0.55, "mm_per_pixel": 0.25}
+    handle = library.open(tiny_bundle, flags=library.lib.NDP_RT_OPEN_THRESHOLD, **options)
+    with Inspector.open(tiny_bundle, **options) as opened:
+        yield handle, opened
+    library.lib.ndp_rt_inspector_close(handle)
+
+
+@pytest.mark.parametrize("pixel_format", FORMATS)
+@pytest.mark.parametrize("size", [(64, 64), (1, 1), (70, 91), (200, 33)])
+def test_every_pixel_format_gives_what_python_gives(
+    library: Library,
+    both: tuple[Any, Inspector],
+    rng: np.random.Generator,
+    pixel_format: str,
+    size: tuple[int, int],
+) -> None:
+    channel_count, dtype = FORMATS[pixel_format]
+    shape = size if channel_count == 1 else (*size, channel_count)
+    array = rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+    check_equal(inspect(library, both[0], array, pixel_format), both[1].inspect(to_rgb(array, pixel_format)))
+
+
+def test_golden_vectors_give_what_python_gives(library: Library, both: tuple[Any, Inspector]) -> None:
+    for image in both[1].bundle.golden().image:
+        array = np.round(image.transpose(1, 2, 0) * 255).astype(np.uint8, order="C")
+        check_equal(inspect(library, both[0], array, "RGB8"), both[1].inspect(array))
+
+
+def test_rows_with_padding_give_what_dense_ones_give(
+    library: Library, both: tuple[Any, Inspector], rng: np.random.Generator
+) -> None:
+    padded = rng.integers(0, 255, (50, 80, 3), dtype=np.uint8)
+    view = padded[:, :61]
+    wide_map, wide_mask = np.full((50, 70), -1, np.float32), np.full((50, 90), 7, np.uint8)
+    result = library.make_result(wide_map[:, :61], wide_mask[:, :61])
+    assert library.lib.ndp_rt_inspector_inspect(both[0], library.make_image(view, "RGB8"), result) == 0
+    expected = both[1].inspect(view.copy())
+    assert result.score == expected.score
+    assert np.array_equal(wide_map[:, :61], expected.anomaly_map) and (wide_map[:, 61:] == -1).all()
+    assert (wide_mask[:, 61:] == 7).all() and set(np.unique(wide_mask[:, :61])) <= {0, 255}
+
+
+@pytest.mark.parametrize("wanted", ["nothing", "mask"])
+def test_buffers_that_are_not_given_change_nothing(
+    library: Library, both: tuple[Any, Inspector], rng: np.random.Generator, wanted: str
+) -> None:
+    array = rng.integers(0, 255, (40, 50), dtype=np.uint8)
+    mask = np.full((40, 50), 7, np.uint8) if wanted == "mask" else None
+    result = library.make_result(None, mask)
+    assert library.lib.ndp_rt_inspector_inspect(both[0], library.make_image(array, "GREY8"), result) == 0
+    expected = both[1].inspect(array)
+    assert (result.score, result.defect_count) == (expected.score, len(expected.defects))
+    if mask is not None:
+        assert np.array_equal(mask, np.where(expected.anomaly_map >= 0.55, 255, 0))
+
+
+def test_batches_and_large_images_give_what_python_gives(
+    library: Library, both: tuple[Any, Inspector], rng: np.random.Generator
+) -> None:
+    arrays = [rng.integers(0, 255, (30 + i, 40, 3), dtype=np.uint8) for i in range(5)]
+    maps = [np.empty(array.shape[:2], np.float32) for array in arrays]
+    images = library.ffi.new("ndp_rt_image[]", [library.make_image(array, "BGR8")[0] for array in arrays])
+    results = library.ffi.new("ndp_rt_result[]", [library.make_result(one)[0] for one in maps])
+    assert library.lib.ndp_rt_inspector_inspect_batch(both[0], images, len(arrays), results) == 0
+    for result, found, expected in zip(
+        results, maps, both[1].inspect_batch([array[..., ::-1] for array in arrays]), strict=True
+    ):
+        assert result.score == expected.score and np.array_equal(found, expected.anomaly_map)
+    large, whole = rng.integers(0, 255, (150, 200), dtype=np.uint8), np.empty((150, 200), np.float32)
+    result = library.make_result(whole)
+    assert library.lib.ndp_rt_inspector_inspect_large(both[0], library.make_image(large, "GREY8"), 16, result) == 0
+    expected = both[1].inspect_large(large, overlap_px=16)
+    assert result.score == expected.score and np.array_equal(whole, expected.anomaly_map)
+
+
+def test_the_demo_images_give_what_python_gives(library: Library) -> None:
+    handle = library.open(DEMO / "demo.ndp")
+    with Inspector.open(DEMO / "demo.ndp") as opened:
+        for path in sorted((DEMO / "demo").glob("*.png")):
+            array = read_image(path)
+            check_equal(inspect(library, handle, array, "GREY8" if array.ndim == 2 else "RGB8"), opened.inspect(array))
+    library.lib.ndp_rt_inspector_close(handle)
