@@ -313,6 +313,11 @@ class Inspector:
         return self._last.threshold
 
     @property
+    def device(self) -> str:
+        """Where inspections run now: what was asked for at `open`, or "cpu" after a fall-back."""
+        return self._last.options.device
+
+    @property
     def batch_sizes(self) -> tuple[int, ...]:
         """The batch sizes that engines were built for, ascending."""
         return self._last.runner.batch_sizes

@@ -31,6 +31,7 @@ class DeviceImage:
     """An image in a GPU's memory, as `__cuda_array_interface__` describes it."""
 
     def __init__(self, interface: dict[str, Any]) -> None:
+        self.shape = interface["shape"]
         self.__cuda_array_interface__ = interface
 
 

@@ -15,7 +15,7 @@ from _ndp_rt_bridge import ffi, lib
 
 from ndp_rt import __version__
 from ndp_rt.capi.buffers import make_options, take_image, take_map, write_result
-from ndp_rt.errors import ClosedError, NdpRtError, StorageError
+from ndp_rt.errors import ClosedError, InputError, NdpRtError, StorageError
 from ndp_rt.inspector import Inspector
 
 PACKAGES = ("numpy", "opencv-python-headless", "openvino", "onnxruntime", "cupy-cuda12x", "cupy-cuda13x", "tensorrt")
@@ -88,6 +88,21 @@ def find(inspector_id: int) -> Inspector:
         raise ClosedError("the inspector is closed; open another.") from None
 
 
+def take_images(inspector: Inspector, images: Any, count: int) -> list[Any]:
+    """Return ndp_rt_images as arrays for an inspector.
+
+    Raises:
+        InputError: an image in a GPU's memory, where the inspector is on the CPU.
+    """
+    for index in range(count):
+        if images[index].memory == lib.NDP_RT_MEMORY_CUDA and inspector.device == "cpu":
+            raise InputError(
+                "memory is NDP_RT_MEMORY_CUDA, and the inspector runs on the CPU; host memory is taken. Open it with "
+                'device "cuda", or copy the image.'
+            )
+    return [take_image(images + index) for index in range(count)]
+
+
 @answer("ndp_py_open")
 def open_inspector(bundle: Any, options: Any, id_out: Any, info: Any) -> None:
     inspector = Inspector.open(**make_options(bundle, options))
@@ -109,13 +124,13 @@ def close_inspector(inspector_id: int) -> None:
 @answer("ndp_py_inspect")
 def inspect(inspector_id: int, images: Any, count: int, overlap_px: int, results: Any) -> None:
     inspector = find(inspector_id)
+    arrays = take_images(inspector, images, count)
+    maps = [take_map(images + index, results + index) for index in range(count)]
     if overlap_px >= 0:
-        found = [inspector.inspect_large(take_image(images), overlap_px=overlap_px, map_out=take_map(images, results))]
+        found = [inspector.inspect_large(arrays[0], overlap_px=overlap_px, map_out=maps[0])]
     elif count == 1:
-        found = [inspector.inspect(take_image(images), map_out=take_map(images, results))]
+        found = [inspector.inspect(arrays[0], map_out=maps[0])]
     else:
-        arrays = [take_image(images + i) for i in range(count)]
-        maps = [take_map(images + i, results + i) for i in range(count)]
         found = inspector.inspect_batch(arrays, maps_out=maps)
     for index, result in enumerate(found):
         write_result(result, images + index, results + index)
@@ -138,7 +153,8 @@ def set_threshold(inspector_id: int, threshold: float) -> None:
 
 @answer("ndp_py_set_reference")
 def set_reference(inspector_id: int, image: Any) -> None:
-    find(inspector_id).set_reference(take_image(image))
+    inspector = find(inspector_id)
+    inspector.set_reference(take_images(inspector, image, 1)[0])
 
 
 @answer("ndp_py_describe")

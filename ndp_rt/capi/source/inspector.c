@@ -194,6 +194,9 @@ ndp_rt_status ndp_rt_inspector_inspect_large(ndp_rt_inspector *handle, const ndp
 {
     if (overlap_px < 0)
         return ndp_fail(NDP_RT_STATUS_INPUT, "overlap_px is %d; 0 to half a tile is taken.", overlap_px);
+    if (image && image->struct_size >= sizeof *image && image->memory != NDP_RT_MEMORY_HOST)
+        return ndp_fail(NDP_RT_STATUS_INPUT,
+                        "memory is %u; large images are taken from NDP_RT_MEMORY_HOST alone. Copy it.", image->memory);
     return inspect_one(handle, image, overlap_px, result);
 }
 
