@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # setuptools warns of editable installations in general; nothing in that is for the reader.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
+C_FILES = $(shell find ndp_rt/capi examples bench/capi tests/capi -regex '.*\.\(c\|h\|cpp\|hpp\)')
 HAS_TORCH := $(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("torch") is None)'
 
 .PHONY: demo test gpu-check
@@ -14,6 +15,7 @@ demo: .venv/.base
 test: .venv/.test
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check --quiet .
+	@echo clang-format; $(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	@if $(HAS_TORCH); then \
 		echo mypy; $(BIN)/python -m mypy; \
 	else \

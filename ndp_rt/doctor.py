@@ -11,6 +11,8 @@ from pathlib import Path
 
 import ndp_rt
 from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.capi.build import FOLDER, LIBRARY_NAME, PYTHON_VERSION
+from ndp_rt.capi.installed import find_problem, find_remedy
 from ndp_rt.config import find_cache_dir
 from ndp_rt.device import find_cpu, find_driver_version, find_gpus
 from ndp_rt.engines.built import list_built_batches
@@ -53,8 +55,8 @@ def examine_machine() -> list[Finding]:
         Finding(topic="ndp-rt", name="ndp-rt", state=FOUND, detail=ndp_rt.__version__),
         Finding(topic="ndp-rt", name="Python", state=FOUND, detail=f"{platform.python_version()}, {platform.system()}"),
     ]
-    findings += [*_examine_devices(), *_examine_backends(), *_examine_packages(), _examine_cache()]
-    return findings
+    findings += [*_examine_devices(), *_examine_backends(), *_examine_packages()]
+    return [*findings, _examine_library(), _examine_cache()]
 
 
 def _examine_devices() -> Iterator[Finding]:
@@ -98,6 +100,15 @@ def _examine_packages() -> Iterator[Finding]:
             yield Finding(topic="package", name=name, state=MISSING, detail=f"for {purpose}", remedy=remedy)
         else:
             yield Finding(topic="package", name=name, state=FOUND, detail=f"{version}, for {purpose}")
+
+
+def _examine_library() -> Finding:
+    """Look at the C library without loading it."""
+    problem = find_problem()
+    if problem is None:
+        detail = f"{FOLDER / LIBRARY_NAME}, for Python {PYTHON_VERSION}"
+        return Finding(topic="C", name=LIBRARY_NAME, state=FOUND, detail=detail)
+    return Finding(topic="C", name=LIBRARY_NAME, state=MISSING, detail=problem, remedy=f"for C: {find_remedy()}")
 
 
 def _find_version(name: str) -> str | None:

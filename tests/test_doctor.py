@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from ndp_rt import Inspector
+from ndp_rt.capi.build import BRIDGE_NAME, LIBRARY_NAME
 from ndp_rt.cli import main
 from ndp_rt.doctor import FOUND, MISSING, Finding, examine_bundle, examine_machine
 from ndp_rt.engines.registry import ALL_BACKENDS
+from ndp_rt.errors import MissingExtraError
 
 
 def test_every_missing_thing_has_its_remedy() -> None:
@@ -53,6 +55,27 @@ def test_looking_makes_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path / "not" / "there"))
     examine_machine()
     assert not (tmp_path / "not").exists()
+
+
+def find_library_finding() -> Finding:
+    return next(finding for finding in examine_machine() if finding.name == LIBRARY_NAME)
+
+
+def test_the_c_library_is_found_or_has_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("ndp_rt.capi.installed.FOLDER", tmp_path)
+    missing = find_library_finding()
+    assert missing.state == MISSING and missing.detail == "libndp_rt.so is not built"
+    assert "ndp-rt capi build" in missing.remedy
+    monkeypatch.setattr("ndp_rt.capi.installed.check_tools", fail_without_headers)
+    assert find_library_finding().remedy.endswith("ndp-rt capi build; before that: there are no headers.")
+    (tmp_path / LIBRARY_NAME).write_bytes(BRIDGE_NAME.encode())
+    (tmp_path / BRIDGE_NAME).touch()
+    found = find_library_finding()
+    assert found.state == FOUND and LIBRARY_NAME in found.detail and found.remedy == ""
+
+
+def fail_without_headers() -> None:
+    raise MissingExtraError("there are no headers.")
 
 
 def find_cache_finding() -> Finding:

@@ -1,30 +1,42 @@
-"""What is packaged: the map of setup.py, the links in ndp_rt/, the wheel and the source archive hold the same."""
+"""What is packaged: the map of setup.py, the links in ndp_rt/, the wheel and the source archive hold the same.
+
+The C library is in the wheel where this machine can compile it, and nothing breaks where it cannot.
+"""
 
 import ast
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-NOT_COPIED = shutil.ignore_patterns(
-    ".git",
-    ".venv*",
-    "*.egg-info",
-    "build",
-    "dist",
-    "runs",
-    "demo-out",
-    "__pycache__",
-    ".*_cache",
-    ".hypothesis",
-    "*.tmp",
+from ndp_rt.capi.build import BRIDGE_NAME, LIBRARY_NAME, check_tools
+from ndp_rt.errors import MissingExtraError
+from tests.build_packages import (
+    NO_COMPILER,
+    ROOT,
+    build,
+    copy_checkout,
+    install,
+    list_wheel,
+    make_environment,
+    run,
+    unpack,
 )
+
+COMPILED = {f"ndp_rt/capi/{name}" for name in (BRIDGE_NAME, LIBRARY_NAME)}
+# What of the package is no Python, by folder.
+DATA = {
+    "ndp_rt": {".typed"},
+    "ndp_rt/capi": {".h", ".hpp", ".c", ".pc", ".cmake"},
+    "ndp_rt/kernels": {".cu", ".cuh"},
+    "ndp_rt/bench/capi": {".c", ".h"},
+}
 
 
 def read_map() -> dict[str, str]:
@@ -36,48 +48,56 @@ def read_map() -> dict[str, str]:
 
 
 def list_expected() -> set[str]:
-    """Return the files that the wheel has to hold, by reading the checkout."""
-    own = {
-        f"ndp_rt/{path.relative_to(ROOT / 'ndp_rt').as_posix()}" for path in walk(ROOT / "ndp_rt", {".py", ".typed"})
+    """Return the files that a wheel without the C library has to hold, by reading the checkout."""
+    places = {"ndp_rt": "ndp_rt"} | {package.replace(".", "/"): folder for package, folder in read_map().items()}
+    names = {
+        f"{prefix}/{path.relative_to(ROOT / folder).as_posix()}"
+        for prefix, folder in places.items()
+        for path in walk(ROOT / folder)
     }
-    for package, folder in read_map().items():
-        prefix = package.replace(".", "/")
-        suffixes = {".py", ".cu", ".cuh"}
-        own |= {f"{prefix}/{path.relative_to(ROOT / folder).as_posix()}" for path in walk(ROOT / folder, suffixes)}
-    assert "ndp_rt/kernels/cuda/warp.cuh" in own
-    data = ROOT / "ndp_rt" / "data"
-    return own | {f"ndp_rt/data/{path.relative_to(data).as_posix()}" for path in data.rglob("*") if path.is_file()}
+    expected = {
+        name
+        for name in names
+        if name.endswith(".py")
+        or name.startswith("ndp_rt/data/")
+        or any(name.startswith(f"{folder}/") and Path(name).suffix in suffixes for folder, suffixes in DATA.items())
+    }
+    assert {
+        "ndp_rt/kernels/cuda/warp.cuh",
+        "ndp_rt/data/demo.ndp/manifest.json",
+        "ndp_rt/capi/include/ndp_rt.h",
+        "ndp_rt/capi/source/calls.h",
+        "ndp_rt/capi/cmake/ndp_rtConfig.cmake",
+        "ndp_rt/capi/pkgconfig/ndp_rt.pc",
+    } <= expected
+    return expected
 
 
-def walk(folder: Path, suffixes: set[str]) -> list[Path]:
-    """Return the files below `folder` with one of `suffixes`, none behind a link."""
-    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix in suffixes]
+def walk(folder: Path) -> list[Path]:
+    """Return the files below `folder`, none behind a link."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
     inside = [path for path in found if not any(parent.is_symlink() for parent in path.parents if parent != ROOT)]
     return [path for path in inside if "__pycache__" not in path.parts]
 
 
-def build(source: Path, out: Path, kind: str) -> Path:
-    """Build a wheel or a source archive of `source` with the installed setuptools; needs no network."""
-    call = f"import setuptools.build_meta as b; b.build_{kind}({str(out)!r})"
-    out.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run([sys.executable, "-c", call], cwd=source, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    [made] = out.iterdir()
-    return made
-
-
-def list_wheel(wheel: Path) -> set[str]:
-    """Return the files of a wheel that get installed into the package."""
+def read_wheel_tags(wheel: Path) -> str:
+    """Return the file WHEEL of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
-        return {name for name in archive.namelist() if ".dist-info/" not in name}
+        return archive.read(next(name for name in archive.namelist() if name.endswith(".dist-info/WHEEL"))).decode()
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with its links, in a path with a space."""
-    copy = tmp_path_factory.mktemp("check out") / "ndp-rt"
-    shutil.copytree(ROOT, copy, symlinks=True, ignore=NOT_COPIED)
-    return copy
+    return copy_checkout(tmp_path_factory.mktemp("check out") / "ndp-rt")
+
+
+@pytest.fixture
+def tools() -> None:
+    try:
+        check_tools()
+    except MissingExtraError as error:
+        pytest.skip(f"needs what the C library is built with: {error}")
 
 
 def test_each_mapped_package_has_a_relative_link_to_its_folder() -> None:
@@ -87,37 +107,67 @@ def test_each_mapped_package_has_a_relative_link_to_its_folder() -> None:
 
 
 def test_every_folder_with_code_is_a_package() -> None:
-    folders = {
-        path.parent for folder in ("ndp_rt", "kernels", "export", "bench") for path in walk(ROOT / folder, {".py"})
-    }
+    files = [path for folder in ("ndp_rt", "kernels", "export", "bench") for path in walk(ROOT / folder)]
+    folders = {path.parent for path in files if path.suffix == ".py"}
     assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
 
 
-def test_the_wheel_holds_exactly_the_packages_and_their_data(checkout: Path, tmp_path: Path) -> None:
-    wheel = build(checkout, tmp_path / "with", "wheel")
+def test_a_wheel_without_a_compiler_holds_exactly_the_packages_and_their_data(checkout: Path, tmp_path: Path) -> None:
+    wheel, said = build(checkout, tmp_path / "with", "wheel", **NO_COMPILER)
     found = list_wheel(wheel)
     assert found == list_expected()
     assert {name.split("/")[0] for name in found} == {"ndp_rt"}
     with zipfile.ZipFile(wheel) as archive:
         entry_points = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
         assert "ndp-rt = ndp_rt.cli:main" in archive.read(entry_points).decode()
+    assert wheel.name.endswith("-py3-none-any.whl") and "Root-Is-Purelib: true" in read_wheel_tags(wheel)
+    [line] = (line for line in said.splitlines() if "the C library is not built" in line)
+    assert NO_COMPILER["CC"] in line and "'ndp-rt capi build'" in line
+
+
+def test_a_wheel_with_the_c_library_is_for_this_platform_and_python(
+    checkout: Path, tmp_path: Path, tools: None
+) -> None:
+    earlier = checkout / "build" / "lib" / "ndp_rt" / "capi" / "_ndp_rt_bridge.cpython-39-x86_64-linux-gnu.so"
+    earlier.parent.mkdir(parents=True, exist_ok=True)
+    earlier.write_bytes(b"what a build for another Python left")
+    wheel, said = build(checkout, tmp_path, "wheel")
+    assert list_wheel(wheel) == list_expected() | COMPILED, said
+    tags = read_wheel_tags(wheel)
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    assert re.search(rf"-{python}-{python}\w*-{platform}\.whl$", wheel.name)
+    assert "Root-Is-Purelib: false" in tags and f"Tag: {python}-" in tags
+
+
+def test_code_that_does_not_compile_breaks_no_build_and_is_said(tmp_path: Path, tools: None) -> None:
+    broken = copy_checkout(tmp_path / "broken")
+    with (broken / "ndp_rt" / "capi" / "source" / "log.c").open("a", encoding="utf-8") as stream:
+        stream.write("\nthis is no C\n")
+    wheel, said = build(broken, tmp_path / "wheel", "wheel")
+    assert list_wheel(wheel) == list_expected() and wheel.name.endswith("-py3-none-any.whl")
+    assert "the C library is not built" in said and "log.c" in said and "error:" in said
 
 
 def test_wheel_and_archive_are_the_same_without_the_links(checkout: Path, tmp_path: Path) -> None:
     for name in read_map():
         (checkout / name.replace(".", "/")).unlink(missing_ok=True)
     shutil.rmtree(checkout / "build", ignore_errors=True)
-    assert list_wheel(build(checkout, tmp_path / "without", "wheel")) == list_expected()
-    archive = build(checkout, tmp_path / "archive", "sdist")
+    for name in COMPILED:
+        (checkout / name).write_bytes(b"what an editable installation compiled")
+    assert list_wheel(build(checkout, tmp_path / "without", "wheel", **NO_COMPILER)[0]) == list_expected()
+    archive, said = build(checkout, tmp_path / "archive", "sdist")
+    assert "build_capi" not in said
     with tarfile.open(archive) as opened:
-        opened.extractall(tmp_path / "unpacked")  # our own archive; Python 3.11.2 has no filters
-    [unpacked] = (tmp_path / "unpacked").iterdir()
-    assert (unpacked / "LICENSE").is_file() and (unpacked / "Makefile").is_file()
-    assert list_wheel(build(unpacked, tmp_path / "again", "wheel")) == list_expected()
+        assert [name for name in opened.getnames() if name.endswith(".so")] == []
+    unpacked = unpack(archive, tmp_path / "unpacked")
+    for name in ("LICENSE", "Makefile", ".clang-format", "tests/capi/library.py"):
+        assert (unpacked / name).is_file(), name
+    assert list_wheel(build(unpacked, tmp_path / "again", "wheel", **NO_COMPILER)[0]) == list_expected()
 
 
 def test_the_installed_wheel_imports_from_an_empty_folder(checkout: Path, tmp_path: Path) -> None:
-    wheel = build(checkout, tmp_path / "wheel", "wheel")
+    wheel, _ = build(checkout, tmp_path / "wheel", "wheel", **NO_COMPILER)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = (
@@ -128,6 +178,17 @@ def test_the_installed_wheel_imports_from_an_empty_folder(checkout: Path, tmp_pa
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert all(path.startswith(str(tmp_path / "site")) for path in done.stdout.split())
+
+
+def test_an_editable_installation_compiles_beside_the_sources_or_says_why_not(tmp_path: Path, tools: None) -> None:
+    checkout, environment = copy_checkout(tmp_path / "checkout"), make_environment(tmp_path / "environment")
+    capi = checkout / "ndp_rt" / "capi"
+    said = install(environment, "-e", ".", cwd=checkout, **NO_COMPILER)
+    assert "the C library is not built" in said and [*capi.glob("*.so")] == []
+    said = install(environment, "-e", ".", cwd=checkout)
+    assert {path.name for path in capi.glob("*.so")} == {BRIDGE_NAME, LIBRARY_NAME}, said
+    found = run([str(environment / "bin" / "ndp-rt"), "capi", "--library"], cwd=tmp_path).stdout
+    assert found == f"{capi / LIBRARY_NAME}\n"
 
 
 def test_what_ships_names_no_folder_of_the_machine_that_made_it() -> None:

@@ -4,6 +4,7 @@ Needs a C compiler, Python's headers and cffi. Imported by setup.py before anyth
 """
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from ndp_rt import __version__
 from ndp_rt.config import find_compiler
-from ndp_rt.errors import EngineError, MissingExtraError
+from ndp_rt.errors import EngineError, MissingExtraError, StorageError
 
 FOLDER = Path(__file__).parent
 SOURCE, INCLUDE = FOLDER / "source", FOLDER / "include"
@@ -29,6 +30,7 @@ BRIDGE_NAME = f"{BRIDGE_MODULE}{sysconfig.get_config_var('EXT_SUFFIX')}"
 LIBRARY_FILES = (
     "arguments.c",
     "describe.c",
+    "ending.c",
     "error.c",
     "handles.c",
     "inspector.c",
@@ -70,25 +72,50 @@ def read_declarations(header: str) -> str:
     return re.sub(r"^#.*$", "", text, flags=re.M)
 
 
-def build_library(folder: Path = FOLDER, *, flags: Sequence[str] = ()) -> Path:
-    """Compile the library and its bridge into `folder` and return the library's path; both replace older ones at once.
+def build_library(folder: Path = FOLDER, *, home: Path | None = None, flags: Sequence[str] = ()) -> Path:
+    """Compile the library and its bridge and return the library's path.
 
     Args:
-        folder: where both go, side by side.
+        folder: where both go, side by side; each replaces an older one in one step.
+        home: where both will lie when they are used; None: in `folder`. A copy of the library finds its bridge there.
         flags: more options for the compiler and the linker, such as -fsanitize=address.
 
     Raises:
-        MissingExtraError: there is no compiler, no cffi, or this Python lacks headers or its shared library.
+        MissingExtraError: as `check_tools`.
         EngineError: the compiler fails; the message ends with what it said.
+        StorageError: `folder` cannot be written.
     """
+    check_tools()
     compiler = find_compiler()
     with tempfile.TemporaryDirectory(prefix="ndp-rt-capi-") as work:
         bridge = _compile(compiler, [*_list_bridge_inputs(Path(work)), *flags], Path(work) / BRIDGE_NAME)
-        library = _compile(compiler, [*_list_library_inputs(folder), *flags], Path(work) / LIBRARY_NAME)
-        folder.mkdir(parents=True, exist_ok=True)
+        library = _compile(compiler, [*_list_library_inputs(home or folder), *flags], Path(work) / LIBRARY_NAME)
         for made in (bridge, library):
             _move(made, folder / made.name)
     return folder / LIBRARY_NAME
+
+
+def check_tools() -> None:
+    """Check that what `build_library` compiles with is there.
+
+    Raises:
+        MissingExtraError: there is no compiler, no cffi, or this Python lacks headers or its shared library.
+    """
+    command = find_compiler()[0]
+    if shutil.which(command) is None:
+        raise MissingExtraError(
+            f"there is no C compiler '{command}'. On Debian and Ubuntu: sudo apt install gcc; another one is chosen by "
+            "the environment variable CC."
+        )
+    if importlib.util.find_spec("cffi") is None:
+        raise MissingExtraError(f"cffi is not installed. Run: {sys.executable} -m pip install cffi")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file():
+        raise MissingExtraError(
+            f"Python's headers are not installed ({header} is missing). On Debian and Ubuntu: sudo apt install "
+            f"python{PYTHON_VERSION}-dev"
+        )
+    find_shared_python()
 
 
 def find_shared_python() -> Path:
@@ -97,13 +124,16 @@ def find_shared_python() -> Path:
     Raises:
         MissingExtraError: it has none, as where Python was compiled without --enable-shared.
     """
-    name = str(sysconfig.get_config_var("INSTSONAME") or "")
-    folders = [sysconfig.get_config_var("LIBDIR"), Path(sys.base_prefix, "lib")]
-    folders.append(Path(str(folders[0]), str(sysconfig.get_config_var("MULTIARCH"))))
-    for folder in folders:
-        path = Path(str(folder), name)
-        if ".so" in name and path.is_file():
-            return path
+    named = str(sysconfig.get_config_var("INSTSONAME") or "")
+    # Some are static and ship it all the same, under its usual name.
+    usual = f"libpython{sysconfig.get_config_var('LDVERSION')}.so.1.0"
+    library_folder = str(sysconfig.get_config_var("LIBDIR"))
+    multiarch = str(sysconfig.get_config_var("MULTIARCH"))
+    for folder in (library_folder, Path(sys.base_prefix, "lib"), Path(library_folder, multiarch)):
+        for name in (named, usual):
+            path = Path(folder, name)
+            if ".so" in name and path.is_file():
+                return path
     raise MissingExtraError(
         f"Python {PYTHON_VERSION} at {sys.executable} has no shared library (libpython{PYTHON_VERSION}.so), which "
         f"libndp_rt.so needs. On Debian and Ubuntu: sudo apt install libpython{PYTHON_VERSION}-dev; with pyenv: "
@@ -112,16 +142,8 @@ def find_shared_python() -> Path:
 
 
 def _list_bridge_inputs(work: Path) -> list[str]:
-    try:
-        import cffi
-    except ImportError as error:
-        raise MissingExtraError(f"cffi is not installed. Run: {sys.executable} -m pip install cffi") from error
-    include = Path(sysconfig.get_path("include"))
-    if not (include / "Python.h").is_file():
-        raise MissingExtraError(
-            f"Python's headers are not installed ({include}/Python.h is missing). On Debian and Ubuntu: sudo apt "
-            f"install python{PYTHON_VERSION}-dev"
-        )
+    import cffi
+
     maker = cffi.FFI()
     maker.cdef(read_types(HEADER.read_text(encoding="utf-8")))
     maker.cdef(PYTHON_FUNCTIONS)
@@ -134,14 +156,14 @@ def _list_bridge_inputs(work: Path) -> list[str]:
     shared = find_shared_python()
     # cffi's code follows rules of its own.
     quiet = ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
-    inputs = [str(generated), str(SOURCE / "bridge_start.c"), f"-I{include}", *quiet]
+    inputs = [str(generated), str(SOURCE / "bridge_start.c"), f"-I{sysconfig.get_path('include')}", *quiet]
     return [*inputs, str(shared), f"-Wl,-rpath,{shared.parent}"]
 
 
-def _list_library_inputs(folder: Path) -> list[str]:
+def _list_library_inputs(home: Path) -> list[str]:
     facts = {
         "NDP_BRIDGE_FILE": BRIDGE_NAME,
-        "NDP_BUILD_FOLDER": str(folder.resolve()),
+        "NDP_BUILD_FOLDER": str(home.resolve()),
         "NDP_PYTHON": sys.executable,
         "NDP_PYTHON_VERSION": PYTHON_VERSION,
     }
@@ -169,5 +191,14 @@ def _compile(compiler: Sequence[str], inputs: Sequence[str], out: Path) -> Path:
 def _move(made: Path, target: Path) -> None:
     """Put a file in place of the one that hosts may have loaded, which they keep."""
     beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copy(made, beside)
-    os.replace(beside, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made, beside)
+        os.replace(beside, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise StorageError(
+            f"{target} cannot be written ({error.strerror or error}). Choose a folder with room that you may write to: "
+            "ndp-rt capi build -o DIR"
+        ) from error
