@@ -1,8 +1,10 @@
 """The one place that reads the environment."""
 
+import contextlib
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,21 @@ def find_cache_dir() -> Path:
         raise StorageError(f"no home folder for the engine cache ({error}). Set NDP_RT_CACHE to a folder.") from error
 
 
+@contextlib.contextmanager
+def shield_environment() -> Iterator[None]:
+    """Drop what is written to the environment meanwhile, such as by an import.
+
+    With a plain dict in its place nothing reaches that of the process, which a C host's threads may be reading and its
+    children inherit.
+    """
+    environment = os.environ
+    os.environ = dict(environment)  # type: ignore[assignment]  # noqa: B003
+    try:
+        yield
+    finally:
+        os.environ = environment  # noqa: B003
+
+
 def child_environment() -> dict[str, str]:
     """Return the environment for a child process of ours (the engine builder, a benchmark's contender)."""
     return dict(os.environ)
@@ -57,7 +74,9 @@ def child_command(module: str) -> list[str]:
         "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); "
         f"from {module} import main; sys.exit(main(sys.argv[1:]))"
     )
-    return [sys.executable, "-c", start, "\n".join(sys.path)]
+    # Both are set in a C host, whose PYTHONHOME may be another Python's.
+    flags = [flag for flag, is_set in (("-I", sys.flags.isolated), ("-B", sys.dont_write_bytecode)) if is_set]
+    return [sys.executable, *flags, "-c", start, "\n".join(sys.path)]
 
 
 def find_compiler() -> list[str]:

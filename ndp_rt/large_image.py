@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ def inspect_tiles(
     start = time.perf_counter()
     height_px, width_px = image.shape[:2]
     tiles = list_tiles((height_px, width_px), tile_size_px, overlap_px)
+    tiles = chain([next(tiles)], tiles)  # which refuses an overlap before the map is written
     anomaly_map = map_out if map_out is not None and map_out.size else np.empty((height_px, width_px), np.float32)
     anomaly_map.fill(-np.inf)
     times = Times()

@@ -1,5 +1,6 @@
 """Opens a bundle and makes sure that it is whole and reads nothing outside itself."""
 
+import glob
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ FloatArray = NDArray[np.float32]
 
 REFERENCE_FILE = "reference.safetensors"
 GOLDEN_FILE = "golden.safetensors"
+MAX_NAME_LENGTH = 255  # of a file, on any file system
 # These change neither what an engine computes nor what it is checked against.
 NOT_IN_FINGERPRINT = frozenset({"reference.png"})
 
@@ -126,7 +128,9 @@ def is_plain_name(name: str) -> bool:
 def _explain_missing(folder: Path) -> str:
     if os.path.exists(folder):
         return f"{folder}: is a file; a bundle is a folder NAME.ndp. Give the folder that 'ndp-rt export' wrote."
-    replaced = sorted(folder.parent.glob(f".{folder.name}.old-*")) if folder.parent.is_dir() else []
+    pattern = f".{glob.escape(folder.name)}.old-*"
+    is_name = len(folder.name) <= MAX_NAME_LENGTH  # a pattern of a megabyte takes seconds
+    replaced = sorted(folder.parent.glob(pattern)) if is_name and os.path.isdir(folder.parent) else []
     if replaced:
         return (
             f"{folder}: is missing, because replacing it was interrupted; the bundle as it was lies in {replaced[0]}. "

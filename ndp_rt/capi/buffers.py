@@ -138,7 +138,11 @@ def _read(text: Any, name: str) -> str:
 
 
 def _read_or(text: Any, name: str, default: str | None) -> Any:
-    return default if text == ffi.NULL else _read(text, name)
+    if text == ffi.NULL:
+        return default
+    if not (value := _read(text, name)):
+        raise InputError(f"{name} is empty; a name is taken, or NULL for the default.")
+    return value
 
 
 def _view(address: Any, byte_count: int) -> Any:

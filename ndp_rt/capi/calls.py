@@ -19,21 +19,12 @@ from ndp_rt.errors import ClosedError, InputError, NdpRtError, StorageError
 from ndp_rt.inspector import Inspector
 
 PACKAGES = ("numpy", "opencv-python-headless", "openvino", "onnxruntime", "cupy-cuda12x", "cupy-cuda13x", "tensorrt")
+GAP = b" ... "
 
 log = logging.getLogger("ndp_rt")
 inspectors: dict[int, Inspector] = {}
 next_id = itertools.count(1)
 Call = Callable[..., None]
-
-
-def start(version: str) -> str | None:
-    """Return what is wrong with starting, or None; called once by the bridge."""
-    if version == __version__:
-        return None
-    return (
-        f"libndp_rt.so is of version {version}, the installed ndp-rt of {__version__}. Build the library again with "
-        "'ndp-rt capi build', or load the one that is installed with ndp-rt."
-    )
 
 
 def answer(name: str) -> Callable[[Call], Call]:
@@ -68,17 +59,17 @@ def report(error: BaseException, message: Any) -> int:
             f"{type(error).__name__}: {error}. This is a mistake of ndp-rt; report it.",
         )
         log.error("a call from C failed", exc_info=error)
-    write_text(text, message, lib.NDP_MESSAGE_BYTES)
+    full = shorten(text.encode(errors="replace"), lib.NDP_MESSAGE_BYTES - 1) + b"\0"
+    ffi.memmove(message, full, len(full))
     return int(status)
 
 
-def write_text(text: str, target: Any, capacity: int) -> int:
-    """Write text as UTF-8 with a final zero, cut off between characters where it is too long; return its full bytes."""
-    full = text.encode(errors="replace")
-    fitting = full[: max(0, capacity - 1)].decode(errors="ignore").encode() + b"\0"
-    if capacity > 0:
-        ffi.memmove(target, fitting, len(fitting))
-    return len(full) + 1
+def shorten(text: bytes, byte_count: int) -> bytes:
+    """Return UTF-8 text, without its middle where it is too long: the beginning says what came, the end what to do."""
+    if len(text) <= byte_count:
+        return text
+    head, tail = byte_count // 2, byte_count // 2 - len(GAP)
+    return text[:head].decode(errors="ignore").encode() + GAP + text[-tail:].decode(errors="ignore").encode()
 
 
 def find(inspector_id: int) -> Inspector:
@@ -160,7 +151,10 @@ def set_reference(inspector_id: int, image: Any) -> None:
 @answer("ndp_py_describe")
 def describe(inspector_id: int, buffer: Any, capacity: int, needed: Any) -> None:
     text = describe_runtime() if inspector_id == 0 else describe_inspector(find(inspector_id))
-    needed[0] = write_text(text, buffer, capacity)
+    full = text.encode(errors="replace") + b"\0"
+    needed[0] = len(full)
+    if len(full) <= capacity:
+        ffi.memmove(buffer, full, len(full))
 
 
 def describe_runtime() -> str:

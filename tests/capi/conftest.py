@@ -8,6 +8,7 @@ import pytest
 from ndp_rt.capi.build import build_library
 from ndp_rt.errors import MissingExtraError
 from tests.capi.library import Library
+from tests.capi.programs import compile_host
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,12 @@ def library_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def library(library_path: Path) -> Library:
     return Library(library_path)
+
+
+@pytest.fixture(scope="session")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of hosts/steps.c."""
+    return compile_host(["steps.c", "process_state.c"], tmp_path_factory.mktemp("steps") / "steps")
 
 
 @pytest.fixture

@@ -318,7 +318,8 @@ typedef struct ndp_rt_job ndp_rt_job;
 /* Called once, in the inspector's own thread, images in the order in which they were submitted. `status` is what
    ndp_rt_inspector_inspect would have returned, or CANCELLED. The image and the result are free again, so that both may
    be submitted once more. Should be quick, for the next image waits for it. May call any function but close, and job
-   waits, of this very inspector; must not leave by longjmp or an exception. */
+   waits, of this very inspector; must not leave by longjmp or an exception. The thread blocks the host's signals, but
+   for faults and real-time ones. */
 typedef void (*ndp_rt_done_callback)(void *user, ndp_rt_status status, ndp_rt_result *result);
 
 /* Put an image in the inspector's queue and return at once, within microseconds.

@@ -1,5 +1,7 @@
 /* What callers pass: checked before anything else happens, and copied into this build's layout. */
+#include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -8,7 +10,11 @@
 #define IMAGE_SIZE   sizeof(ndp_rt_image)
 #define RESULT_SIZE  sizeof(ndp_rt_result)
 
-#define MAX_PIXELS INT32_MAX
+#define MAX_PIXELS     INT32_MAX
+#define MAX_BATCH_SIZE 4096
+#define ADDRESS_END    ((uint64_t)1 << 57) /* of a process, on any 64-bit Linux */
+#define MIN_MM         1e-9                /* between these, an area in mm2 is a number */
+#define MAX_MM         1e9
 
 ndp_rt_status ndp_check_size(const char *name, uint32_t struct_size, size_t known)
 {
@@ -33,6 +39,50 @@ static ndp_rt_status check_reserved(const char *name, uint32_t reserved)
                     reserved);
 }
 
+/* A backend that starts a thousand threads that spin keeps the host waiting for minutes, or brings it down. */
+static ndp_rt_status check_threads(int32_t threads)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN), most = processors > 64 ? processors : 64;
+
+    if (threads >= 0 && threads <= most)
+        return NDP_RT_STATUS_OK;
+    return ndp_fail(NDP_RT_STATUS_INPUT,
+                    "threads is %d; 1 to %ld are taken on this machine, which has %ld processors, or 0 to let the "
+                    "backend choose.",
+                    threads, most, processors);
+}
+
+static ndp_rt_status check_batch_sizes(const ndp_rt_open_options *options)
+{
+    uint32_t i;
+
+    if (options->batch_size_count > 64)
+        return ndp_fail(NDP_RT_STATUS_INPUT, "batch_size_count is %u; up to 64 are taken.", options->batch_size_count);
+    if (options->batch_size_count > 0 && !options->batch_sizes)
+        return ndp_fail(NDP_RT_STATUS_INPUT,
+                        "batch_sizes is NULL and batch_size_count %u; an array of that many is taken.",
+                        options->batch_size_count);
+    for (i = 0; i < options->batch_size_count; i++)
+        if (options->batch_sizes[i] < 1 || options->batch_sizes[i] > MAX_BATCH_SIZE)
+            return ndp_fail(NDP_RT_STATUS_INPUT, "batch_sizes[%u] is %d; 1 to %d are taken.", i,
+                            options->batch_sizes[i], MAX_BATCH_SIZE);
+    return NDP_RT_STATUS_OK;
+}
+
+static ndp_rt_status check_numbers(const ndp_rt_open_options *options)
+{
+    if (options->flags & NDP_RT_OPEN_THRESHOLD && isnan(options->threshold))
+        return ndp_fail(NDP_RT_STATUS_INPUT, "threshold is NaN; a number is taken, or infinity to let everything "
+                                             "pass. Leave NDP_RT_OPEN_THRESHOLD out for the bundle's own.");
+    if (options->mm_per_pixel != 0 && !(options->mm_per_pixel >= MIN_MM && options->mm_per_pixel <= MAX_MM))
+        return ndp_fail(NDP_RT_STATUS_INPUT, "mm_per_pixel is %g; %g to %g is taken, or 0 where it is not known.",
+                        options->mm_per_pixel, MIN_MM, MAX_MM);
+    if (options->queue_capacity > 65536)
+        return ndp_fail(NDP_RT_STATUS_INPUT, "queue_capacity is %u; up to 65536 is taken, or 0 for 16.",
+                        options->queue_capacity);
+    return NDP_RT_STATUS_OK;
+}
+
 ndp_rt_status ndp_read_options(const ndp_rt_open_options *from, ndp_rt_open_options *to)
 {
     const uint32_t all_flags = NDP_RT_OPEN_THRESHOLD | NDP_RT_OPEN_NO_BUILD | NDP_RT_OPEN_FALLBACK;
@@ -48,18 +98,12 @@ ndp_rt_status ndp_read_options(const ndp_rt_open_options *from, ndp_rt_open_opti
     memcpy(to, from, sizeof *to);
     if (to->flags & ~all_flags)
         return ndp_fail(NDP_RT_STATUS_INPUT, "flags is %#x; a sum of NDP_RT_OPEN_ values is taken.", to->flags);
-    if (to->threads < 0)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "threads is %d; 1 or more is taken, or 0 to let the backend choose.",
-                        to->threads);
-    if (to->batch_size_count > 0 && !to->batch_sizes)
-        return ndp_fail(NDP_RT_STATUS_INPUT,
-                        "batch_sizes is NULL and batch_size_count %u; an array of that many is taken.",
-                        to->batch_size_count);
-    if (to->batch_size_count > 64 || to->queue_capacity > 65536)
-        return ndp_fail(NDP_RT_STATUS_INPUT,
-                        "batch_size_count is %u and queue_capacity %u; up to 64 and 65536 are taken.",
-                        to->batch_size_count, to->queue_capacity);
-    return check_reserved("options", to->reserved);
+    status = check_threads(to->threads);
+    if (status == NDP_RT_STATUS_OK)
+        status = check_batch_sizes(to);
+    if (status == NDP_RT_STATUS_OK)
+        status = check_numbers(to);
+    return status == NDP_RT_STATUS_OK ? check_reserved("options", to->reserved) : status;
 }
 
 /* Return the bytes of a pixel, or 0 for a format that is not taken. */
@@ -106,6 +150,12 @@ static ndp_rt_status check_format(uint32_t format)
     return NDP_RT_STATUS_OK;
 }
 
+/* Tell whether memory from an address on can be as long as that. */
+static bool fits_address_space(const void *start, int64_t size)
+{
+    return (uintptr_t)start < ADDRESS_END && (uint64_t)size <= ADDRESS_END - (uintptr_t)start;
+}
+
 ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to)
 {
     ndp_rt_status status;
@@ -135,6 +185,10 @@ ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to)
                         "stride_bytes is %lld; %lld, the bytes of a row of %d pixels, or more is taken. "
                         "Turn images that are stored bottom up first.",
                         (long long)to->stride_bytes, (long long)row_bytes, to->width_px);
+    if (!fits_address_space(to->pixels, to->stride_bytes * (to->height_px - 1) + row_bytes))
+        return ndp_fail(NDP_RT_STATUS_INPUT,
+                        "pixels is %p and stride_bytes %lld; %d such rows end beyond the address space.", to->pixels,
+                        (long long)to->stride_bytes, to->height_px);
     if (has_16_bits(to->pixel_format) && ((uintptr_t)to->pixels % 2 || to->stride_bytes % 2))
         return ndp_fail(NDP_RT_STATUS_INPUT, "pixels is %p and stride_bytes %lld; even ones are taken for 16 bits.",
                         to->pixels, (long long)to->stride_bytes);
@@ -148,7 +202,7 @@ ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to)
 static ndp_rt_status check_plane(const char *name, const void *plane, int64_t stride, int64_t capacity,
                                  int64_t value_bytes, const ndp_rt_image *image, int64_t *needed)
 {
-    int64_t row_bytes = image->width_px * value_bytes;
+    int64_t row_bytes = image->width_px * value_bytes, bytes;
 
     if (!plane)
         return NDP_RT_STATUS_OK;
@@ -157,10 +211,15 @@ static ndp_rt_status check_plane(const char *name, const void *plane, int64_t st
         return ndp_fail(NDP_RT_STATUS_INPUT, "%s_stride_bytes is %lld and %s %p; a stride of %lld or more is taken%s.",
                         name, (long long)stride, name, plane, (long long)row_bytes,
                         value_bytes > 1 ? ", and both are multiples of 4" : "");
-    *needed = stride * (image->height_px - 1) + row_bytes;
-    if (capacity < *needed)
+    bytes = stride * (image->height_px - 1) + row_bytes;
+    if (!fits_address_space(plane, bytes))
+        return ndp_fail(NDP_RT_STATUS_INPUT,
+                        "%s is %p and %s_stride_bytes %lld; %d such rows end beyond the address space.", name, plane,
+                        name, (long long)stride, image->height_px);
+    *needed = bytes;
+    if (capacity < bytes)
         return ndp_fail(NDP_RT_STATUS_BUFFER_TOO_SMALL, "%s_capacity_bytes is %lld; %lld is needed for %d x %d pixels.",
-                        name, (long long)capacity, (long long)*needed, image->width_px, image->height_px);
+                        name, (long long)capacity, (long long)bytes, image->width_px, image->height_px);
     return NDP_RT_STATUS_OK;
 }
 
@@ -181,10 +240,11 @@ ndp_rt_status ndp_read_result(ndp_rt_result *from, const ndp_rt_image *image, nd
     status = check_reserved("result", from->reserved);
     if (status != NDP_RT_STATUS_OK)
         return status;
-    status = check_plane("map", from->map, from->map_stride_bytes, from->map_capacity_bytes, sizeof(float), image,
-                         &from->map_needed_bytes);
+    /* Both, so that both sizes are told; the map last, so that the message that stays goes with the status. */
     mask_status = check_plane("mask", from->mask, from->mask_stride_bytes, from->mask_capacity_bytes, 1, image,
                               &from->mask_needed_bytes);
+    status = check_plane("map", from->map, from->map_stride_bytes, from->map_capacity_bytes, sizeof(float), image,
+                         &from->map_needed_bytes);
     if (status == NDP_RT_STATUS_OK)
         status = mask_status;
     memcpy(to, from, sizeof *to);

@@ -22,7 +22,7 @@ struct ndp_calls {
     int32_t (*get_threshold)(int64_t id, double *threshold, char *message);
     int32_t (*set_threshold)(int64_t id, double threshold, char *message);
     int32_t (*set_reference)(int64_t id, const ndp_rt_image *image, char *message);
-    /* Text for id, or for the runtime where id is 0: its bytes with the final zero, and as much of it as fits. */
+    /* Text for id, or for the runtime where id is 0: its bytes with the final zero, and the text where it fits. */
     int32_t (*describe)(int64_t id, char *buffer, uint64_t capacity, uint64_t *needed, char *message);
     int32_t (*set_log_level)(int32_t level, char *message); /* 0: give nothing to `emit` */
 };

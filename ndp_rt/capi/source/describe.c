@@ -9,7 +9,7 @@ static ndp_rt_status describe(int64_t id, char *buffer, size_t capacity, size_t 
     ndp_rt_status status = ndp_get_calls()->describe(id, buffer, capacity, &needed_bytes, message);
 
     if (status != NDP_RT_STATUS_OK)
-        return ndp_fail(status, "%s", message);
+        return ndp_pass_on(status, message);
     if (needed)
         *needed = needed_bytes;
     if (needed_bytes > capacity)

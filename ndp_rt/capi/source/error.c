@@ -1,8 +1,12 @@
 /* Messages, one a thread, and the names of statuses. */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "internal.h"
+
+#define GAP " ... "
 
 static __thread char last_message[NDP_MESSAGE_BYTES];
 
@@ -11,19 +15,54 @@ const char *ndp_rt_last_error(void)
     return last_message;
 }
 
+static bool is_inside_character(char byte)
+{
+    return ((unsigned char)byte & 0xc0) == 0x80; /* of UTF-8 */
+}
+
+/* Keep both ends of a text that is too long: the beginning says what came, the end what to do. */
+static void keep_ends(const char *text, size_t length)
+{
+    size_t head = NDP_MESSAGE_BYTES / 2, tail = length - (NDP_MESSAGE_BYTES / 2 - sizeof GAP);
+
+    while (is_inside_character(text[head]))
+        head--;
+    while (is_inside_character(text[tail]))
+        tail++;
+    memcpy(last_message, text, head);
+    snprintf(last_message + head, sizeof last_message - head, GAP "%s", text + tail);
+}
+
 ndp_rt_status ndp_fail(ndp_rt_status status, const char *format, ...)
 {
     va_list values;
+    char *text = NULL;
+    int length;
 
     va_start(values, format);
-    vsnprintf(last_message, sizeof last_message, format, values);
+    length = vsnprintf(last_message, sizeof last_message, format, values);
     va_end(values);
+    if (length < NDP_MESSAGE_BYTES)
+        return status;
+    va_start(values, format);
+    length = vasprintf(&text, format, values);
+    va_end(values);
+    if (length >= 0)
+        keep_ends(text, (size_t)length);
+    free(length >= 0 ? text : NULL);
     return status;
 }
 
 ndp_rt_status ndp_no_memory(void)
 {
     return ndp_fail(NDP_RT_STATUS_NO_MEMORY, "not enough memory. Close inspectors, or use a machine with more.");
+}
+
+ndp_rt_status ndp_pass_on(ndp_rt_status status, const char *message)
+{
+    if (status == NDP_RT_STATUS_OK)
+        return status;
+    return ndp_fail(status, "%s", *message ? message : "the call failed without a message; report it, with the log.");
 }
 
 #define NAME(status)                                                                                                   \

@@ -38,6 +38,14 @@ static struct entry *find_entry(const void *handle, uint32_t *index)
     return *index < entry_count ? get_entry(*index) : NULL;
 }
 
+/* Tell whether a handle of this kind can have been made for the entry; of older generations the kind is not known. */
+static bool was_made(const void *handle, enum ndp_kind kind, uint32_t generation, const struct entry *entry)
+{
+    if (((uintptr_t)handle & KIND_MASK) != (uintptr_t)kind || generation == 0 || generation > entry->generation)
+        return false;
+    return generation < entry->generation || entry->kind == 0 || entry->kind == kind;
+}
+
 /* Return the entry of a handle that was made for `kind` and not shut, or NULL with the reason. */
 static struct entry *find_open(const void *handle, enum ndp_kind kind, ndp_rt_status *status)
 {
@@ -48,7 +56,7 @@ static struct entry *find_open(const void *handle, enum ndp_kind kind, ndp_rt_st
     if (!handle)
         *status = ndp_fail(NDP_RT_STATUS_HANDLE, "%s is NULL; a handle from ndp_rt_inspector_%s is taken.", what,
                            kind == NDP_INSPECTOR ? "open" : "submit");
-    else if (!entry || ((uintptr_t)handle & KIND_MASK) != (uintptr_t)kind || generation > entry->generation)
+    else if (!entry || !was_made(handle, kind, generation, entry))
         *status = ndp_fail(NDP_RT_STATUS_HANDLE,
                            "%s is %p, which is no handle of that kind. Pass what ndp_rt_inspector_%s "
                            "returned.",
@@ -92,7 +100,9 @@ void *ndp_handle_make(enum ndp_kind kind, void *object)
     index = find_free();
     if (index >= 0) {
         entry = get_entry((uint32_t)index);
-        *entry = (struct entry){.object = object, .generation = entry->generation + 1, .kind = (uint8_t)kind};
+        *entry = (struct entry){.object = object,
+                                .generation = entry->generation == UINT32_MAX ? 1 : entry->generation + 1,
+                                .kind = (uint8_t)kind};
         handle = (void *)((uintptr_t)entry->generation << GENERATION_SHIFT | (uintptr_t)index << INDEX_SHIFT
                           | (uintptr_t)kind);
     }

@@ -6,12 +6,6 @@
 
 #define DEFAULT_QUEUE_CAPACITY 16
 
-/* Keep the bridge's message for the caller. */
-static ndp_rt_status pass_on(ndp_rt_status status, const char *message)
-{
-    return status == NDP_RT_STATUS_OK ? status : ndp_fail(status, "%s", message);
-}
-
 static ndp_rt_status take(ndp_rt_inspector *handle, struct ndp_inspector **inspector)
 {
     void *object = NULL;
@@ -51,7 +45,7 @@ ndp_rt_status ndp_rt_inspector_open(const char *bundle, const ndp_rt_open_option
     inspector->queue_capacity = read.queue_capacity ? read.queue_capacity : DEFAULT_QUEUE_CAPACITY;
     inspector->info.struct_size = sizeof inspector->info;
     pthread_cond_init(&inspector->has_work, NULL);
-    status = pass_on(ndp_get_calls()->open(bundle, &read, &inspector->id, &inspector->info, message), message);
+    status = ndp_pass_on(ndp_get_calls()->open(bundle, &read, &inspector->id, &inspector->info, message), message);
     if (status == NDP_RT_STATUS_OK) {
         inspector->handle = ndp_handle_make(NDP_INSPECTOR, inspector);
         if (!inspector->handle) {
@@ -101,7 +95,7 @@ ndp_rt_status ndp_rt_inspector_close(ndp_rt_inspector *handle)
     inspector = object;
     ndp_end_queue(inspector);
     ndp_handle_free(handle);
-    status = pass_on(ndp_get_calls()->close(inspector->id, message), message);
+    status = ndp_pass_on(ndp_get_calls()->close(inspector->id, message), message);
     pthread_cond_destroy(&inspector->has_work);
     free(inspector);
     return status;
@@ -133,7 +127,7 @@ ndp_rt_status ndp_run(struct ndp_inspector *inspector, const ndp_rt_image *image
     const ndp_rt_result *last = &results[count - 1];
     size_t i;
 
-    status = pass_on(ndp_get_calls()->inspect(inspector->id, images, count, overlap_px, results, message), message);
+    status = ndp_pass_on(ndp_get_calls()->inspect(inspector->id, images, count, overlap_px, results, message), message);
     pthread_mutex_lock(&ndp_lock);
     if (status != NDP_RT_STATUS_OK) {
         times->failure_count++;
@@ -146,14 +140,14 @@ ndp_rt_status ndp_run(struct ndp_inspector *inspector, const ndp_rt_image *image
         times->total_ms = last->total_ms;
     }
     pthread_mutex_unlock(&ndp_lock);
-    for (i = 0; status == NDP_RT_STATUS_OK && i < count; i++) {
+    for (i = 0; i < count; i++)
         results[i].queue_ms = queue_ms;
+    for (i = 0; status == NDP_RT_STATUS_OK && i < count; i++)
         if (results[i].defects && results[i].defect_count > results[i].defect_capacity)
             status = ndp_fail(NDP_RT_STATUS_BUFFER_TOO_SMALL,
                               "defect_capacity is %u, and %u defects were found; the list holds "
                               "those of the highest peaks, everything else is complete.",
                               results[i].defect_capacity, results[i].defect_count);
-    }
     return status;
 }
 
@@ -262,7 +256,7 @@ ndp_rt_status ndp_rt_inspector_warm_up(ndp_rt_inspector *handle, int32_t count)
 
     if (status != NDP_RT_STATUS_OK)
         return status;
-    status = pass_on(ndp_get_calls()->warm_up(inspector->id, count, message), message);
+    status = ndp_pass_on(ndp_get_calls()->warm_up(inspector->id, count, message), message);
     ndp_handle_drop(handle);
     return status;
 }
@@ -278,7 +272,7 @@ ndp_rt_status ndp_rt_inspector_get_threshold(ndp_rt_inspector *handle, double *t
     status = take(handle, &inspector);
     if (status != NDP_RT_STATUS_OK)
         return status;
-    status = pass_on(ndp_get_calls()->get_threshold(inspector->id, threshold, message), message);
+    status = ndp_pass_on(ndp_get_calls()->get_threshold(inspector->id, threshold, message), message);
     ndp_handle_drop(handle);
     return status;
 }
@@ -291,7 +285,7 @@ ndp_rt_status ndp_rt_inspector_set_threshold(ndp_rt_inspector *handle, double th
 
     if (status != NDP_RT_STATUS_OK)
         return status;
-    status = pass_on(ndp_get_calls()->set_threshold(inspector->id, threshold, message), message);
+    status = ndp_pass_on(ndp_get_calls()->set_threshold(inspector->id, threshold, message), message);
     ndp_handle_drop(handle);
     return status;
 }
@@ -307,7 +301,7 @@ ndp_rt_status ndp_rt_inspector_set_reference(ndp_rt_inspector *handle, const ndp
         status = take(handle, &inspector);
     if (status != NDP_RT_STATUS_OK)
         return status;
-    status = pass_on(ndp_get_calls()->set_reference(inspector->id, &read, message), message);
+    status = ndp_pass_on(ndp_get_calls()->set_reference(inspector->id, &read, message), message);
     ndp_handle_drop(handle);
     return status;
 }

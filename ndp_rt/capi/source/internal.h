@@ -12,12 +12,18 @@
 /* Keep a message for ndp_rt_last_error() and return `status`. */
 ndp_rt_status ndp_fail(ndp_rt_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 ndp_rt_status ndp_no_memory(void);
+/* Keep the bridge's message unless it says OK. */
+ndp_rt_status ndp_pass_on(ndp_rt_status status, const char *message);
 
 /* ---- runtime.c: the interpreter behind the library ------------------------------------------------------------ */
 
 ndp_rt_status ndp_check_process(void); /* FORKED in a child of a process that had started the runtime */
 ndp_rt_status ndp_start_runtime(const char *python);
 const struct ndp_calls *ndp_get_calls(void); /* valid after ndp_start_runtime returned OK */
+
+/* ---- ending.c: calls that are in progress when the process ends ------------------------------------------------ */
+
+void ndp_guard_calls(struct ndp_calls *calls);
 
 /* ---- location.c: where the library, its bridge and its interpreter lie ---------------------------------------- */
 

@@ -1,9 +1,12 @@
 /* Where things lie: the bridge beside the library, and the interpreter that both were installed with. */
 #include <dlfcn.h>
+#include <elf.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -27,16 +30,39 @@ static bool find_own_folder(char path[NDP_PATH_BYTES])
     return fits;
 }
 
-/* Join as printf does and tell whether there is something at the path. */
+/* Join as printf does and tell whether there is a file at the path. */
 __attribute__((format(printf, 3, 4))) static bool is_there(char path[NDP_PATH_BYTES], int mode, const char *format, ...)
 {
     va_list values;
+    struct stat entry;
     int length;
 
     va_start(values, format);
     length = vsnprintf(path, NDP_PATH_BYTES, format, values);
     va_end(values);
-    return length < NDP_PATH_BYTES && access(path, mode) == 0;
+    return length < NDP_PATH_BYTES && access(path, mode) == 0 && stat(path, &entry) == 0 && S_ISREG(entry.st_mode);
+}
+
+/* Refuse a bridge that was cut short: the loader maps it, and the process dies where the file ends. */
+static ndp_rt_status check_whole(const char *path)
+{
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat entry;
+    Elf64_Ehdr header;
+    bool is_whole;
+
+    /* The table of sections comes last in what linkers write. */
+    is_whole = file >= 0 && fstat(file, &entry) == 0 && read(file, &header, sizeof header) == (ssize_t)sizeof header
+               && memcmp(header.e_ident, ELFMAG, SELFMAG) == 0 && header.e_shoff <= (uint64_t)entry.st_size
+               && (uint64_t)header.e_shentsize * header.e_shnum <= (uint64_t)entry.st_size - header.e_shoff;
+    if (file >= 0)
+        close(file);
+    if (is_whole)
+        return NDP_RT_STATUS_OK;
+    return ndp_fail(NDP_RT_STATUS_RUNTIME,
+                    "%s is no library, or was cut short. Build it again with 'ndp-rt capi build', or install ndp-rt "
+                    "again.",
+                    path);
 }
 
 ndp_rt_status ndp_find_bridge(char path[NDP_PATH_BYTES])
@@ -44,9 +70,9 @@ ndp_rt_status ndp_find_bridge(char path[NDP_PATH_BYTES])
     char folder[NDP_PATH_BYTES];
 
     if (find_own_folder(folder) && is_there(path, R_OK, "%s/%s", folder, NDP_BRIDGE_FILE))
-        return NDP_RT_STATUS_OK;
+        return check_whole(path);
     if (is_there(path, R_OK, "%s/%s", NDP_BUILD_FOLDER, NDP_BRIDGE_FILE)) /* libndp_rt.so was copied elsewhere */
-        return NDP_RT_STATUS_OK;
+        return check_whole(path);
     return ndp_fail(NDP_RT_STATUS_RUNTIME,
                     "%s is neither beside libndp_rt.so nor in %s, where it was built. Load the "
                     "library from where it is installed ('ndp-rt capi --libs' says where), or build it again with "

@@ -7,6 +7,7 @@ static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static ndp_rt_log_callback callback;
 static void *user;
 static int32_t lowest_level;
+static uint64_t set_count; /* how often these were set */
 
 void ndp_emit(int32_t level, const char *message)
 {
@@ -20,16 +21,23 @@ ndp_rt_status ndp_apply_log_level(void)
 {
     const struct ndp_calls *calls = ndp_get_calls();
     char message[NDP_MESSAGE_BYTES] = "";
-    ndp_rt_status status;
+    ndp_rt_status status = NDP_RT_STATUS_OK;
+    uint64_t told_count, newest_count = 0;
     int32_t level;
 
     if (!calls)
         return NDP_RT_STATUS_OK; /* called again when it starts */
-    pthread_mutex_lock(&lock);
-    level = callback ? lowest_level : 0;
-    pthread_mutex_unlock(&lock);
-    status = calls->set_log_level(level, message);
-    return status == NDP_RT_STATUS_OK ? status : ndp_fail(status, "%s", message);
+    do {                         /* again where another thread has set it meanwhile: the last word must be the newest */
+        pthread_mutex_lock(&lock);
+        level = callback ? lowest_level : 0;
+        told_count = set_count;
+        pthread_mutex_unlock(&lock);
+        status = calls->set_log_level(level, message);
+        pthread_mutex_lock(&lock);
+        newest_count = set_count;
+        pthread_mutex_unlock(&lock);
+    } while (status == NDP_RT_STATUS_OK && told_count != newest_count);
+    return ndp_pass_on(status, message);
 }
 
 ndp_rt_status ndp_rt_log_set(ndp_rt_log_callback new_callback, void *new_user, int32_t level)
@@ -44,6 +52,7 @@ ndp_rt_status ndp_rt_log_set(ndp_rt_log_callback new_callback, void *new_user, i
     callback = new_callback;
     user = new_user;
     lowest_level = level;
+    set_count++;
     pthread_mutex_unlock(&lock);
     return ndp_apply_log_level();
 }

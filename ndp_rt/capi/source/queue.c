@@ -10,8 +10,6 @@
 
 #include "internal.h"
 
-#define JOB_MESSAGE_BYTES 512
-
 struct ndp_job {
     ndp_rt_image image;
     ndp_rt_result read;    /* in this build's layout */
@@ -26,7 +24,7 @@ struct ndp_job {
     ndp_rt_status status;
     bool has_ended, has_waiter, is_claimed; /* is_claimed: somebody is about to free it */
     pthread_cond_t end;
-    char message[JOB_MESSAGE_BYTES];
+    char *message; /* of a job that did not end with OK; NULL: no memory for it */
 };
 
 static __thread const struct ndp_inspector *own_inspector; /* whose worker this thread is */
@@ -47,6 +45,7 @@ static double get_ms(void)
 static void free_job(struct ndp_job *job)
 {
     pthread_cond_destroy(&job->end);
+    free(job->message);
     free(job);
 }
 
@@ -111,10 +110,8 @@ static void run(struct ndp_job *job, bool is_cancelled)
         job->status = ndp_run(job->inspector, &job->image, 1, -1, &job->read, get_ms() - job->submitted_ms);
     if (job->status == NDP_RT_STATUS_OK || job->status == NDP_RT_STATUS_BUFFER_TOO_SMALL)
         ndp_write_result(&job->read, job->result);
-    if (job->status != NDP_RT_STATUS_OK) {
-        strncpy(job->message, ndp_rt_last_error(), sizeof job->message - 1);
-        job->message[sizeof job->message - 1] = '\0';
-    }
+    if (job->status != NDP_RT_STATUS_OK)
+        job->message = strdup(ndp_rt_last_error());
     pthread_mutex_lock(&ndp_lock);
     job->inspector->running = NULL; /* the callback may submit the same result again */
     pthread_mutex_unlock(&ndp_lock);
@@ -164,13 +161,28 @@ static ndp_rt_status check_room(struct ndp_inspector *inspector, const ndp_rt_re
     return NDP_RT_STATUS_OK;
 }
 
-/* Start the inspector's thread with all signals blocked: those of the host are for the host's threads. */
+/* Fill a set with the signals that are for the host's threads. Not in it: faults, and those with which the runtimes of
+   other languages (Mono, .NET) stop a thread that once ran a callback of theirs, and wait until it answers. */
+static void list_host_signals(sigset_t *set)
+{
+    static const int OWN[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPWR, SIGXCPU};
+    int number;
+    size_t i;
+
+    sigfillset(set);
+    for (i = 0; i < sizeof OWN / sizeof *OWN; i++)
+        sigdelset(set, OWN[i]);
+    for (number = SIGRTMIN; number <= SIGRTMAX; number++)
+        sigdelset(set, number);
+}
+
+/* Start the inspector's thread, which takes none of the host's signals. */
 static bool start_worker(struct ndp_inspector *inspector)
 {
-    sigset_t all, before;
+    sigset_t blocked, before;
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
+    list_host_signals(&blocked);
+    pthread_sigmask(SIG_BLOCK, &blocked, &before);
     inspector->has_worker = pthread_create(&inspector->worker, NULL, work, inspector) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return inspector->has_worker;
@@ -309,7 +321,9 @@ ndp_rt_status ndp_rt_job_wait(ndp_rt_job *handle, int32_t timeout_ms)
         if (!job->has_ended)
             status = ndp_fail(NDP_RT_STATUS_TIMEOUT, "the job has not ended after %d ms; wait again.", timeout_ms);
         else
-            status = job->status == NDP_RT_STATUS_OK ? job->status : ndp_fail(job->status, "%s", job->message);
+            status = job->status == NDP_RT_STATUS_OK
+                         ? job->status
+                         : ndp_fail(job->status, "%s", job->message ? job->message : "no memory for details");
     }
     pthread_mutex_unlock(&ndp_lock);
     ndp_handle_drop(handle);

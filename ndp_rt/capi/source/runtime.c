@@ -77,7 +77,9 @@ static ndp_rt_status start(const char *python, bool *called_bridge)
                         "%s is not of this version. Build the library again with 'ndp-rt capi build'.", bridge_path);
     *called_bridge = true;
     status = start_bridge(&request, &calls, message);
-    return status == NDP_RT_STATUS_OK ? status : ndp_fail(status, "%s", message);
+    if (status == NDP_RT_STATUS_OK)
+        ndp_guard_calls(&calls);
+    return ndp_pass_on(status, message);
 }
 
 ndp_rt_status ndp_start_runtime(const char *python)

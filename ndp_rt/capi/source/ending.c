@@ -1,0 +1,119 @@
+/* The end of the process: exit() destroys what the engines' libraries keep, while other threads may be in a call.
+
+   Every call to the bridge is counted here. A handler that runs before those libraries' own refuses calls from then on
+   and waits for the ones in progress. */
+#include <link.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "internal.h"
+
+#define LONGEST_WAIT_MS 3000 /* then the process ends all the same */
+
+static struct ndp_calls bridge;
+static int inside_count; /* threads in a call */
+static bool is_ending;
+static __thread int own_count; /* 1 in a log callback, which is called from within a call */
+
+static void leave(void)
+{
+    own_count--;
+    __atomic_sub_fetch(&inside_count, 1, __ATOMIC_SEQ_CST);
+}
+
+static bool enter(char *message)
+{
+    own_count++;
+    __atomic_add_fetch(&inside_count, 1, __ATOMIC_SEQ_CST);
+    if (!__atomic_load_n(&is_ending, __ATOMIC_SEQ_CST))
+        return true;
+    leave();
+    snprintf(message, NDP_MESSAGE_BYTES, "the process is ending, and the runtime with it. Close inspectors before.");
+    return false;
+}
+
+static void end_calls(void)
+{
+    const struct timespec millisecond = {0, 1000000};
+    int waited_ms;
+
+    __atomic_store_n(&is_ending, true, __ATOMIC_SEQ_CST);
+    for (waited_ms = 0; waited_ms < LONGEST_WAIT_MS; waited_ms++) {
+        if (__atomic_load_n(&inside_count, __ATOMIC_SEQ_CST) <= own_count)
+            return;
+        nanosleep(&millisecond, NULL);
+    }
+}
+
+static int read_load_count(struct dl_phdr_info *info, size_t size, void *load_count)
+{
+    (void)size;
+    *(unsigned long long *)load_count = info->dlpi_adds;
+    return 1; /* it is the same in all */
+}
+
+/* Have end_calls run at exit before the handlers of all libraries that are loaded by now. */
+static void come_first_at_exit(void)
+{
+    static unsigned long long known_count;
+    unsigned long long load_count = 0;
+
+    dl_iterate_phdr(read_load_count, &load_count);
+    if (__atomic_exchange_n(&known_count, load_count, __ATOMIC_SEQ_CST) != load_count)
+        atexit(end_calls);
+}
+
+#define GUARD(name, parameters, arguments)                                                                             \
+    static int32_t name parameters                                                                                     \
+    {                                                                                                                  \
+        int32_t status;                                                                                                \
+                                                                                                                       \
+        if (!enter(message))                                                                                           \
+            return NDP_RT_STATUS_CLOSED;                                                                               \
+        status = bridge.name arguments;                                                                                \
+        leave();                                                                                                       \
+        return status;                                                                                                 \
+    }
+
+GUARD(close, (int64_t id, char *message), (id, message))
+GUARD(inspect,
+      (int64_t id, const ndp_rt_image *images, uint64_t count, int32_t overlap_px, ndp_rt_result *results,
+       char *message),
+      (id, images, count, overlap_px, results, message))
+GUARD(warm_up, (int64_t id, int32_t count, char *message), (id, count, message))
+GUARD(get_threshold, (int64_t id, double *threshold, char *message), (id, threshold, message))
+GUARD(set_threshold, (int64_t id, double threshold, char *message), (id, threshold, message))
+GUARD(set_reference, (int64_t id, const ndp_rt_image *image, char *message), (id, image, message))
+GUARD(describe, (int64_t id, char *buffer, uint64_t capacity, uint64_t *needed, char *message),
+      (id, buffer, capacity, needed, message))
+GUARD(set_log_level, (int32_t level, char *message), (level, message))
+
+static int32_t open(const char *bundle, const ndp_rt_open_options *options, int64_t *id, ndp_rt_info *info,
+                    char *message)
+{
+    int32_t status;
+
+    if (!enter(message))
+        return NDP_RT_STATUS_CLOSED;
+    status = bridge.open(bundle, options, id, info, message);
+    come_first_at_exit(); /* before leave: the engine's library is loaded now, and the process may end any time */
+    leave();
+    return status;
+}
+
+void ndp_guard_calls(struct ndp_calls *calls)
+{
+    bridge = *calls;
+    *calls = (struct ndp_calls){
+        .open = open,
+        .close = close,
+        .inspect = inspect,
+        .warm_up = warm_up,
+        .get_threshold = get_threshold,
+        .set_threshold = set_threshold,
+        .set_reference = set_reference,
+        .describe = describe,
+        .set_log_level = set_log_level,
+    };
+}

@@ -1,0 +1,19 @@
+"""What the bridge imports first: it loads `calls`, and leaves the host's environment as it was."""
+
+import importlib
+
+from ndp_rt import __version__
+from ndp_rt.config import shield_environment
+
+
+def start(version: str) -> str | None:
+    """Load what the library calls, for a library of this version; return what is wrong with that, or None."""
+    if version != __version__:
+        return (
+            f"libndp_rt.so is of version {version}, the installed ndp-rt of {__version__}. Build the library again "
+            "with 'ndp-rt capi build', or load the one that is installed with ndp-rt."
+        )
+    with shield_environment():  # OpenCV's wheels (4.x and 5.0) put their folder into LD_LIBRARY_PATH
+        importlib.import_module("cv2")
+    importlib.import_module("ndp_rt.capi.calls")
+    return None

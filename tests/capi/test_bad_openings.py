@@ -1,0 +1,218 @@
+"""What cannot be opened: options, bundles and caches, each with one status and what to do about it."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.capi.library import Library
+from tests.capi.programs import run_steps
+
+MILLION = b"x" * 1_000_000
+
+
+def open_with(library: Library, bundle: bytes, **options: Any) -> tuple[str, str]:
+    """Open, close what was opened, and return status and message; bytes become strings, lists arrays."""
+    ffi, out = library.ffi, library.ffi.new("ndp_rt_inspector **")
+    fields = dict(options)
+    for name, value in options.items():
+        if isinstance(value, bytes):
+            fields[name] = ffi.new("char[]", value)
+        elif isinstance(value, list):
+            fields[name] = ffi.new("int32_t[]", value)
+            fields["batch_size_count"] = len(value)
+    given = library.make("ndp_rt_open_options", **fields)
+    status = library.name(library.lib.ndp_rt_inspector_open(bundle, given, out))
+    if status == "OK":
+        assert library.lib.ndp_rt_inspector_close(out[0]) == 0
+    else:
+        assert out[0] == ffi.NULL
+    return status, library.last_error
+
+
+OPTIONS: list[tuple[dict[str, Any], str, str]] = [
+    ({"flags": 8}, "INPUT", "flags is 0x8"),
+    ({"flags": 2**32 - 1}, "INPUT", "NDP_RT_OPEN_"),
+    ({"reserved": 1}, "INPUT", "reserved of options is 1"),
+    ({"threads": -1}, "INPUT", "threads is -1"),
+    ({"threads": 2**31 - 1}, "INPUT", "threads is 2147483647"),
+    ({"threads": 10**6, "backend": b"onnxruntime"}, "INPUT", "0 to let the backend choose"),
+    ({"queue_capacity": 65537}, "INPUT", "queue_capacity is 65537; up to 65536"),
+    ({"queue_capacity": 2**32 - 1}, "INPUT", "queue_capacity is 4294967295"),
+    ({"batch_size_count": 1}, "INPUT", "batch_sizes is NULL"),
+    ({"batch_sizes": [0]}, "INPUT", "batch_sizes[0] is 0"),
+    ({"batch_sizes": [1, -5]}, "INPUT", "batch_sizes[1] is -5"),
+    ({"batch_sizes": [2**31 - 1]}, "INPUT", "1 to 4096 are taken"),
+    ({"batch_sizes": [1] * 65}, "INPUT", "batch_size_count is 65; up to 64"),
+    ({"mm_per_pixel": float("nan")}, "INPUT", "0 where it is not known"),
+    ({"mm_per_pixel": float("inf")}, "INPUT", "mm_per_pixel is inf"),
+    ({"mm_per_pixel": -0.1}, "INPUT", "mm_per_pixel is -0.1"),
+    ({"mm_per_pixel": 1e300}, "INPUT", "mm_per_pixel is 1e+300"),
+    ({"mm_per_pixel": 5e-324}, "INPUT", "mm_per_pixel is 4.94066e-324"),
+    ({"threshold": float("nan"), "flags": 1}, "INPUT", "threshold is NaN"),
+    ({"device": b""}, "INPUT", "device is empty"),
+    ({"device": b"gpu"}, "INPUT", "'cuda:N'"),
+    ({"device": b"cuda:-1"}, "INPUT", "'cuda:N'"),
+    ({"device": b"\xff"}, "INPUT", "UTF-8"),
+    ({"device": MILLION}, "INPUT", "'cuda:N' is taken"),
+    ({"backend": b""}, "INPUT", "backend is empty"),
+    ({"backend": b"tensorflow"}, "INPUT", "openvino, onnxruntime"),
+    ({"backend": b"tensorrt"}, "INPUT", "which is for a GPU"),
+    ({"backend": MILLION}, "INPUT", "openvino, onnxruntime"),
+    ({"precision": b""}, "INPUT", "precision is empty"),
+    ({"precision": b"fp64"}, "INPUT", "fp32"),
+    ({"precision": b"fp16", "flags": 1, "threshold": 0.5}, "INPUT", "fp32 or bf16"),
+    ({"precision": MILLION}, "INPUT", "fp32"),
+    ({"plan": b""}, "INPUT", "plan is empty"),
+    ({"plan": b"unmerged"}, "INPUT", "fused, staged"),
+    ({"plan": MILLION}, "INPUT", "fused, staged"),
+    ({"backend": b"onnxruntime", "flags": 2, "batch_sizes": [7]}, "ENGINE", "Build it with: ndp-rt build-engine"),
+]
+
+
+@pytest.mark.parametrize(("options", "status", "words"), OPTIONS, ids=[str(one)[:60] for one, _, _ in OPTIONS])
+def test_options_that_are_not_taken(
+    library: Library, tiny_bundle: Path, options: dict[str, Any], status: str, words: str
+) -> None:
+    found, message = open_with(library, str(tiny_bundle).encode(), **options)
+    assert found == status and words in message and 20 < len(message.encode()) < 2048, (found, message)
+
+
+def test_fields_that_are_not_asked_for_are_not_read(library: Library, tiny_bundle: Path) -> None:
+    nowhere = library.ffi.cast("int32_t *", 1)
+    options = {"threshold": float("nan"), "batch_sizes": nowhere, "batch_size_count": 0}
+    assert open_with(library, str(tiny_bundle).encode(), threads=1, **options)[0] == "OK"
+
+
+PATHS = [
+    (b"", "INPUT", "bundle is empty"),
+    (b"/nowhere/tiles.ndp", "BUNDLE", "does not exist"),
+    (b"/nowhere/t**s[1].ndp", "BUNDLE", "does not exist"),
+    (b"/dev/null", "BUNDLE", "is a file"),
+    (b"/proc", "BUNDLE", "has no manifest.json"),
+    (b"\n%s%n\t", "BUNDLE", "does not exist"),
+    (b"\xff\xfe.ndp", "INPUT", "UTF-8"),
+    (b"\xc3\xa9" * 200 + b"\xc3", "INPUT", "UTF-8"),
+    (MILLION, "BUNDLE", "is taken."),
+    (b"a/" * 500_000, "BUNDLE", "is taken."),
+    (b"\xc3\xa9" * 500_000, "BUNDLE", "is taken."),
+    (b"\xff" * 1_000_000, "INPUT", "UTF-8 is taken."),
+]
+
+
+@pytest.mark.parametrize(("path", "status", "words"), PATHS, ids=[f"{one[0][:20]!r}" for one in PATHS])
+def test_paths_that_are_no_bundle(library: Library, path: bytes, status: str, words: str) -> None:
+    found, message = open_with(library, path)
+    assert found == status and words in message and 20 < len(message.encode()) < 2048, (found, message)
+
+
+def change_manifest(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        path = folder / "manifest.json"
+        document = json.loads(path.read_text(encoding="utf-8"))
+        change(document)
+        path.write_text(json.dumps(document), encoding="utf-8")
+
+    return apply
+
+
+def flip_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
+    "manifest cut short": (lambda folder: os.truncate(folder / "manifest.json", 100), "is no JSON"),
+    "manifest of zeros": (lambda folder: (folder / "manifest.json").write_bytes(b"\0" * 100) and None, "is no JSON"),
+    "newer format": (change_manifest(lambda document: document.update(format_version=99)), "99"),
+    "no bundle": (change_manifest(lambda document: document.update(format="other")), "other"),
+    "a byte flipped": (lambda folder: flip_byte(folder / "weights.bin"), "weights.bin"),
+    "model flipped": (lambda folder: flip_byte(folder / "fused.onnx"), "fused.onnx"),
+    "golden flipped": (lambda folder: flip_byte(folder / "golden.safetensors"), "golden.safetensors"),
+    "cut short": (lambda folder: os.truncate(folder / "fused.onnx", 10), "fused.onnx"),
+    "file missing": (lambda folder: (folder / "reference.safetensors").unlink(), "reference.safetensors"),
+    "file more": (lambda folder: (folder / "more.bin").write_bytes(b"1") and None, "more.bin"),
+    "a link out": (lambda folder: replace_by_link(folder / "fused.onnx"), "fused.onnx"),
+}
+
+
+def replace_by_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_and_newer_bundles(library: Library, tiny_bundle: Path, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "damaged.ndp"
+    shutil.copytree(tiny_bundle, folder)
+    apply, words = DAMAGES[damage]
+    apply(folder)
+    status, message = open_with(library, str(folder).encode())
+    assert status == "BUNDLE" and words in message and str(folder) in message, (status, message)
+
+
+def test_an_engine_that_was_changed_is_not_used(
+    library: Library, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
+    assert open_with(library, str(tiny_bundle).encode(), threads=1)[0] == "OK"
+    flip_byte(next((tmp_path / "engines").glob("*/model.blob")))
+    status, message = open_with(library, str(tiny_bundle).encode(), threads=1)
+    assert status == "ENGINE" and "was changed" in message and "--rebuild" in message
+
+
+def test_a_gpu_that_is_not_there(library: Library, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ndp_rt.device.find_gpus", lambda: ())
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    for device in (b"cuda", b"cuda:7"):
+        status, message = open_with(library, str(tiny_bundle).encode(), device=device)
+        assert status in ("DEVICE", "MISSING") and len(message) > 20
+    flags = library.lib.NDP_RT_OPEN_FALLBACK
+    assert open_with(library, str(tiny_bundle).encode(), device=b"cuda", flags=flags)[0] == "OK"
+
+
+def limit_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+
+def test_a_full_disk_is_a_status(steps: Path, library_path: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    words = ["ignore-file-limit", f"open={tiny_bundle}", f"open={tiny_bundle}"]
+    cache = {"NDP_RT_CACHE": str(tmp_path)}
+    lines = run_steps(steps, library_path, words, environment=cache, preexec_fn=limit_files)
+    assert len(lines) == 2 and all(line.startswith("open: STORAGE") and "Free some space" in line for line in lines)
+    assert not list(tmp_path.glob("engines/[!.]*"))
+    assert run_steps(steps, library_path, [f"open={tiny_bundle}"], environment=cache) == ["open: OK"]
+
+
+@pytest.mark.parametrize("cache", ["/proc/ndp-rt", "/dev/null/ndp-rt"])
+def test_a_cache_that_cannot_be_written_is_a_status(
+    library: Library, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    monkeypatch.setenv("NDP_RT_CACHE", cache)
+    status, message = open_with(library, str(tiny_bundle).encode())
+    assert status == "STORAGE" and cache in message and "NDP_RT_CACHE" in message
+
+
+def test_the_builder_that_is_killed_is_a_status(
+    library: Library, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
+    started = subprocess.Popen
+
+    def start_killed(*arguments: Any, **options: Any) -> Any:
+        child = started(*arguments, **options)
+        child.kill()
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", start_killed)
+    status, message = open_with(library, str(tiny_bundle).encode(), threads=1)
+    assert status == "ENGINE" and "by signal 9" in message and "build again" in message
