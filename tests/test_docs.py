@@ -22,6 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHORTER = {
     "train": ["--steps", "2,2", "--size", "64", "--batch", "2", "--threads", "1"],
     "bench": ["--seconds", "0.2", "--threads", "1"],
+    "bench capi": ["--seconds", "0.1", "--only", "timings"],
 }
 NEEDS_TORCH = ("train", "export")
 

@@ -26,10 +26,13 @@ COMMANDS = {
     "inspect": "inspect images: scores, decisions, defect lists, overlays",
     "evaluate": "measure a bundle on labelled images",
     "bench": "measure inference times, and those of what would be used instead",
+    "bench capi": "measure what calls from C cost, and whether they hold",
     "bench report": "draw records of bench as one page",
     "bench compare": "compare two records of bench",
     "set-threshold": "change a bundle's decision threshold",
     "set-reference": "change a bundle's reference image",
+    "capi": "print what C and C++ programs are built with",
+    "capi build": "compile the C library for this Python",
     "doctor": "list what this machine has, and the remedy for what it lacks",
 }
 

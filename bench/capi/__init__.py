@@ -1,0 +1,4 @@
+"""`ndp-rt bench capi`: what the C face costs, and whether it holds.
+
+`source/` is a host in C, compiled for the run and driven by lines (`processes`, `hosts`); `run` makes the record.
+"""

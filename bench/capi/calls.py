@@ -1,0 +1,185 @@
+"""What a call from C costs beyond the inspector's own time, beside the same call from Python; and the empty path."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ndp_rt.bench.capi.answers import Answer, check_same, learn, read_score, teach
+from ndp_rt.bench.capi.figures import Figure
+from ndp_rt.bench.capi.hosts import HostProgram
+from ndp_rt.bench.capi.pictures import Picture, load_pictures, make_frame, make_network_pictures
+from ndp_rt.bench.capi.processes import LineProcess
+from ndp_rt.bench.latency import Latency
+from ndp_rt.bench.measure import Tell, count_all_rounds
+from ndp_rt.bench.record import Record
+from ndp_rt.bundle.open import Bundle
+from ndp_rt.config import child_command
+from ndp_rt.errors import EngineError
+from ndp_rt.tolerances import find_tolerance
+
+PYTHON_SIDE = "ndp_rt.bench.capi.python_side"
+AGAIN_COUNT = 2  # untimed calls at the start of a turn, because another process had the processor
+MIN_TURN_CALLS = 3
+SCORE_ALONE, EVERYTHING = 0, 7  # sums of what source/host.h calls WANTS_
+MAX_OVERHEAD_US, MAX_EMPTY_US = 50.0, 1.0
+ASKED_THREADS = 16
+PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An image, and what is asked of it."""
+
+    name: str
+    picture: int
+    wanted: int
+
+
+CASES = (
+    Case(name="network's size, score", picture=0, wanted=SCORE_ALONE),
+    Case(name="network's size, map, mask and defects", picture=0, wanted=EVERYTHING),
+    Case(name="1024 x 1024, score", picture=1, wanted=SCORE_ALONE),
+    Case(name="1024 x 1024, map, mask and defects", picture=1, wanted=EVERYTHING),
+)
+
+
+def measure_calls(
+    host: HostProgram, bundle: Bundle, seconds: float, folder: Path, tell: Tell, found: Record
+) -> list[Figure]:
+    """Time calls from C and from Python in turns, in processes of their own, for `seconds` in each case and process.
+
+    Raises:
+        EngineError: a call failed, or an answer from C was not Python's, bit for bit.
+    """
+    pictures = [make_network_pictures(bundle)[0], make_frame(bundle)]
+    with host.start(tell) as in_c, LineProcess("the Python side", child_command(PYTHON_SIDE), tell) as in_python:
+        sides = {"c": in_c, "python": in_python}
+        for process in sides.values():
+            process.ask("open", bundle.path, 0)
+        answers = learn_answers(in_c, in_python, pictures, folder)
+        found["check"] = check_golden(bundle, answers[0])
+        found["inside_the_clock"] = "a uint8 RGB image in memory to the filled buffers; less total_ms of the same call"
+        found["cases"] = {}
+        for case in CASES:
+            found["cases"][case.name] = take_turns(case, sides, seconds, tell)
+    return [
+        Figure(
+            name=f"C call beyond Python's: {name}, p50",
+            unit="us",
+            limit=MAX_OVERHEAD_US,
+            reached=one["difference_us"]["p50"],
+        )
+        for name, one in found["cases"].items()
+    ]
+
+
+def learn_answers(in_c: LineProcess, in_python: LineProcess, pictures: Sequence[Picture], folder: Path) -> list[Answer]:
+    """Load pictures in both processes, and have both expect from now on what Python says."""
+    answers = []
+    for index in load_pictures(in_python, pictures, folder):
+        load_pictures(in_c, [pictures[index]], folder)
+        answers.append(learn(in_python, 0, index))
+        check_same(in_c.ask("answer", 0, index), answers[-1], f"C against Python, picture {index}")
+        teach(in_c, index, answers[-1])
+    return answers
+
+
+def check_golden(bundle: Bundle, answer: Answer) -> Record:
+    """Return how far the first golden image's score is from PyTorch's.
+
+    Raises:
+        EngineError: further than the tolerance.
+    """
+    expected, allowed = float(bundle.golden().score[0]), find_tolerance("engine.score", "fp32").absolute
+    difference = abs(read_score(answer) - expected)
+    if not difference <= allowed:
+        raise EngineError(
+            f"a wrong answer: the first golden image scored {read_score(answer):.6f}; {expected:.6f} is right, and "
+            f"{allowed:.0e} is allowed between them."
+        )
+    return {
+        "score_max_abs_difference": difference,
+        "allowed": allowed,
+        "against": "PyTorch fp32 score of the first golden image; all other answers are this one's, bit for bit",
+    }
+
+
+def take_turns(case: Case, sides: dict[str, LineProcess], seconds: float, tell: Tell) -> Record:
+    """Time one case in both processes, in rounds whose order rotates."""
+    first = {name: ask_calls(one, case, AGAIN_COUNT, MIN_TURN_CALLS) for name, one in sides.items()}
+    call_ms = {name: float(np.median(times["wall_ms"])) for name, times in first.items()}
+    round_count = count_all_rounds(seconds)
+    rounds: dict[str, list[Record]] = {name: [] for name in sides}
+    for index in range(round_count):
+        tell(f"calls: {case.name}: round {index + 1} of {round_count}")
+        for name in list(sides) if index % 2 == 0 else list(sides)[::-1]:
+            count = max(MIN_TURN_CALLS, round(seconds * 1e3 / round_count / call_ms[name]))
+            rounds[name].append(ask_calls(sides[name], case, AGAIN_COUNT, count))
+    result: Record = {name: summarise(times) for name, times in rounds.items()}
+    c, python = (result[name]["overhead_us"] for name in ("c", "python"))
+    result["difference_us"] = {name: c[name] - python[name] for name in c}
+    c_ms, python_ms = ([float(np.median(one["wall_ms"])) for one in rounds[name]] for name in ("c", "python"))
+    # Whole calls differ by what both clocks hide as well, but vary by much more than what is looked for.
+    result["wall_difference_us"] = float(np.median(np.subtract(c_ms, python_ms))) * 1e3
+    return result
+
+
+def ask_calls(process: LineProcess, case: Case, again: int, count: int) -> dict[str, Any]:
+    return process.ask("calls", 0, case.picture, case.wanted, again, count)
+
+
+def summarise(rounds: Sequence[Record]) -> Record:
+    """Return a process's times of all rounds."""
+    wall_ms, total_ms = (np.concatenate([one[name] for one in rounds]) for name in ("wall_ms", "total_ms"))
+    overhead_us = (wall_ms - total_ms) * 1e3
+    return {
+        "wall": Latency.of(list(wall_ms)).to_json(),
+        "overhead_us": {f"p{share}": float(np.percentile(overhead_us, share)) for share in PERCENTILES},
+        "round_overhead_p50_us": [
+            float(np.median(np.subtract(one["wall_ms"], one["total_ms"]))) * 1e3 for one in rounds
+        ],
+    }
+
+
+def measure_timings(
+    host: HostProgram, bundle: Bundle, seconds: float, folder: Path, tell: Tell, found: Record
+) -> list[Figure]:
+    """Time ndp_rt_timings from one thread and from many at once; each call has to tell the number of inspections.
+
+    With more threads than cores the system stops each of them for milliseconds now and then; the median of blocks of
+    100 calls leaves that out, and what all calls cost, as processor time and as throughput, stands beside it.
+
+    Raises:
+        EngineError: a call failed or told something else.
+    """
+    with host.start(tell) as process:
+        process.ask("open", bundle.path, 0)
+        load_pictures(process, make_network_pictures(bundle)[:1], folder)
+        found["check"] = check_golden(bundle, process.ask("answer", 0, 0))
+        for threads in (1, ASKED_THREADS):
+            tell(f"timings: {threads} at once")
+            process.ask("timings", 0, threads, seconds / 10)
+            found[f"threads_{threads}"] = summarise_blocks(process.ask("timings", 0, threads, seconds))
+    return [
+        Figure(
+            name=f"ndp_rt_timings, {threads} thread{'' if threads == 1 else 's at once'}",
+            unit="us",
+            limit=MAX_EMPTY_US,
+            reached=found[f"threads_{threads}"]["call_us"]["p50"],
+        )
+        for threads in (1, ASKED_THREADS)
+    ]
+
+
+def summarise_blocks(times: Record) -> Record:
+    """Return what a call of ndp_rt_timings took."""
+    block_us = np.concatenate(times["block_us"])
+    return {
+        "calls": times["calls"],
+        "call_us": {f"p{share}": float(np.percentile(block_us, share)) for share in PERCENTILES},
+        "cpu_us_per_call": times["cpu_s"] / times["calls"] * 1e6,
+        "calls_per_s": times["calls"] / times["elapsed_s"],
+    }
