@@ -38,6 +38,7 @@ LIBRARY_FILES = (
     "log.c",
     "queue.c",
     "runtime.c",
+    "turns.c",
 )
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")

@@ -38,8 +38,8 @@
      struct_size of another header), NO_MEMORY, INTERNAL (a mistake of ours; please report the message), and after
      fork() FORKED. Functions that take an inspector or a job also return CLOSED (it was closed, or waited for) and
      HANDLE (it never was one).
-   - Any thread may call any function at any time. Calls on one inspector take turns; those on several run side by side.
-     Signal handlers may call nothing.
+   - Any thread may call any function at any time. Inspections on one inspector take turns, first come, first served;
+     those on several run side by side. Signal handlers may call nothing.
    - The caller owns every struct, string and buffer it passes. They are read, and written, only until the call returns;
      ndp_rt_inspector_submit alone holds on to some longer and says which.
    - Strings are UTF-8, terminated by zero. Those that are returned belong to the library: static, but for

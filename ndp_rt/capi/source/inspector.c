@@ -127,7 +127,10 @@ ndp_rt_status ndp_run(struct ndp_inspector *inspector, const ndp_rt_image *image
     const ndp_rt_result *last = &results[count - 1];
     size_t i;
 
-    status = ndp_pass_on(ndp_get_calls()->inspect(inspector->id, images, count, overlap_px, results, message), message);
+    ndp_take_turn(&inspector->turns);
+    status = ndp_get_calls()->inspect(inspector->id, images, count, overlap_px, results, message);
+    ndp_pass_turn(&inspector->turns);
+    status = ndp_pass_on(status, message);
     pthread_mutex_lock(&ndp_lock);
     if (status != NDP_RT_STATUS_OK) {
         times->failure_count++;

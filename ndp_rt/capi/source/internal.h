@@ -61,6 +61,18 @@ ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to);
 ndp_rt_status ndp_read_result(ndp_rt_result *from, const ndp_rt_image *image, ndp_rt_result *to);
 void ndp_write_result(const ndp_rt_result *from, ndp_rt_result *to); /* what is out */
 
+/* ---- turns.c: calls on one inspector, first come, first served ------------------------------------------------- */
+
+struct ndp_waiter;
+
+struct ndp_turns { /* under ndp_lock; zero: nobody's turn */
+    struct ndp_waiter *first, *last;
+    bool is_taken;
+};
+
+void ndp_take_turn(struct ndp_turns *turns); /* waits */
+void ndp_pass_turn(struct ndp_turns *turns);
+
 /* ---- inspector.c ---------------------------------------------------------------------------------------------- */
 
 struct ndp_job;
@@ -69,6 +81,7 @@ struct ndp_inspector {
     int64_t id; /* for the calls */
     const void *handle;
     ndp_rt_info info;
+    struct ndp_turns turns;
     /* Under ndp_lock: */
     ndp_rt_times times;
     uint32_t queue_capacity;
