@@ -1,6 +1,7 @@
 """The caller's memory as NumPy arrays, without a copy; imported inside a process that loaded libndp_rt.so."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from ndp_rt.errors import InputError
 from ndp_rt.result import Result
 
 NO_MAP = np.empty((0, 0), np.float32)
+IMAGE_BYTES = ffi.sizeof("ndp_rt_image")
+PLANES_BYTES = ffi.offsetof("ndp_rt_result", "defects")  # of ndp_rt_result, up to which all is as the caller gave it
+MAX_KEPT_FRAMES = 256
 LEGACY_STREAM = 1  # cudaStreamLegacy; 0 is no valid number in __cuda_array_interface__
 
 # Of each format: type of a value, values of a pixel, and which of them make the image, in RGB order.
@@ -33,6 +37,35 @@ class DeviceImage:
     def __init__(self, interface: dict[str, Any]) -> None:
         self.shape = interface["shape"]
         self.__cuda_array_interface__ = interface
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One image, and where its results go: arrays over the caller's memory, which they neither own nor keep."""
+
+    image: Any
+    map_out: NDArray[np.float32] | None  # as `Inspector.inspect` takes it
+    mask: NDArray[np.uint8] | None
+
+
+_kept: dict[bytes, Frame] = {}
+
+
+def take_frame(image: Any, result: Any) -> Frame:
+    """Return an ndp_rt_image and the planes of an ndp_rt_result, both checked by the library, as arrays.
+
+    A grabber comes back with the same few buffers, so arrays are kept by the bytes of both structs: after an inspection
+    the processor's caches are cold, and making them anew takes half of a call's way through Python.
+    """
+    key = ffi.buffer(image, IMAGE_BYTES)[:] + ffi.buffer(result, PLANES_BYTES)[:]
+    frame = _kept.get(key)
+    if frame is not None:
+        return frame
+    frame = Frame(image=take_image(image), map_out=_take_map(image, result), mask=_take_mask(image, result))
+    if len(_kept) >= MAX_KEPT_FRAMES:
+        _kept.clear()
+    _kept[key] = frame
+    return frame
 
 
 def take_image(image: Any) -> Any:
@@ -68,27 +101,30 @@ def _take_device_image(
     )
 
 
-def take_map(image: Any, result: Any) -> NDArray[np.float32]:
-    """Return the float map of an ndp_rt_result, or an empty array where none is wanted.
-
-    A mask is made from the map, so where that alone is wanted there is a map of our own.
-    """
-    shape = (image.height_px, image.width_px)
+def _take_map(image: Any, result: Any) -> NDArray[np.float32] | None:
     if result.map == ffi.NULL:
-        return NO_MAP if result.mask == ffi.NULL else np.empty(shape, np.float32)
-    strides = (result.map_stride_bytes, 4)
+        return NO_MAP if result.mask == ffi.NULL else None  # a mask is made from a map
+    shape, strides = (image.height_px, image.width_px), (result.map_stride_bytes, 4)
     target: NDArray[np.float32] = np.ndarray(shape, np.float32, _view(result.map, result.map_needed_bytes), 0, strides)
     return target
 
 
-def write_result(result: Result, image: Any, out: Any) -> None:
-    """Write everything but the map, which is there already, to an ndp_rt_result."""
+def _take_mask(image: Any, result: Any) -> NDArray[np.uint8] | None:
+    if result.mask == ffi.NULL:
+        return None
+    shape, strides = (image.height_px, image.width_px), (result.mask_stride_bytes, 1)
+    target: NDArray[np.uint8] = np.ndarray(shape, np.uint8, _view(result.mask, result.mask_needed_bytes), 0, strides)
+    return target
+
+
+def write_result(result: Result, mask: NDArray[np.uint8] | None, out: Any) -> None:
+    """Write everything but the map, which is there already, to an ndp_rt_result and its mask."""
     out.score, out.threshold, out.is_defect = result.score, result.threshold, result.is_defect
     times = result.timings_ms
     out.preprocess_ms, out.engine_ms = times["preprocess"], times["engine"]
     out.postprocess_ms, out.total_ms = times["postprocess"], times["total"]
-    if out.mask != ffi.NULL:
-        _write_mask(result, image, out)
+    if mask is not None:
+        _write_mask(result, mask)
     out.defect_count = len(result.defects)
     if out.defects == ffi.NULL:
         return
@@ -102,9 +138,7 @@ def write_result(result: Result, image: Any, out: Any) -> None:
         target.area_mm2 = _or_nan(defect.area_mm2)
 
 
-def _write_mask(result: Result, image: Any, out: Any) -> None:
-    shape, strides = (image.height_px, image.width_px), (out.mask_stride_bytes, 1)
-    mask = np.ndarray(shape, np.uint8, _view(out.mask, out.mask_needed_bytes), 0, strides)
+def _write_mask(result: Result, mask: NDArray[np.uint8]) -> None:
     if not result.is_defect:  # whatever the map's scaling rounds to
         mask.fill(0)
         return

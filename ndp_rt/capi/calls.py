@@ -14,7 +14,7 @@ from typing import Any
 from _ndp_rt_bridge import ffi, lib
 
 from ndp_rt import __version__
-from ndp_rt.capi.buffers import make_options, take_image, take_map, write_result
+from ndp_rt.capi.buffers import DeviceImage, make_options, take_frame, take_image, write_result
 from ndp_rt.errors import ClosedError, InputError, NdpRtError, StorageError
 from ndp_rt.inspector import Inspector
 
@@ -79,19 +79,17 @@ def find(inspector_id: int) -> Inspector:
         raise ClosedError("the inspector is closed; open another.") from None
 
 
-def take_images(inspector: Inspector, images: Any, count: int) -> list[Any]:
-    """Return ndp_rt_images as arrays for an inspector.
+def check_side(inspector: Inspector, image: Any) -> None:
+    """Check that an inspector can read an image where it is.
 
     Raises:
-        InputError: an image in a GPU's memory, where the inspector is on the CPU.
+        InputError: it is in a GPU's memory, and the inspector on the CPU.
     """
-    for index in range(count):
-        if images[index].memory == lib.NDP_RT_MEMORY_CUDA and inspector.device == "cpu":
-            raise InputError(
-                "memory is NDP_RT_MEMORY_CUDA, and the inspector runs on the CPU; host memory is taken. Open it with "
-                'device "cuda", or copy the image.'
-            )
-    return [take_image(images + index) for index in range(count)]
+    if isinstance(image, DeviceImage) and inspector.device == "cpu":
+        raise InputError(
+            "memory is NDP_RT_MEMORY_CUDA, and the inspector runs on the CPU; host memory is taken. Open it with "
+            'device "cuda", or copy the image.'
+        )
 
 
 @answer("ndp_py_open")
@@ -115,16 +113,18 @@ def close_inspector(inspector_id: int) -> None:
 @answer("ndp_py_inspect")
 def inspect(inspector_id: int, images: Any, count: int, overlap_px: int, results: Any) -> None:
     inspector = find(inspector_id)
-    arrays = take_images(inspector, images, count)
-    maps = [take_map(images + index, results + index) for index in range(count)]
+    frames = [take_frame(images + index, results + index) for index in range(count)]
+    for frame in frames:
+        check_side(inspector, frame.image)
+    first = frames[0]
     if overlap_px >= 0:
-        found = [inspector.inspect_large(arrays[0], overlap_px=overlap_px, map_out=maps[0])]
+        found = [inspector.inspect_large(first.image, overlap_px=overlap_px, map_out=first.map_out)]
     elif count == 1:
-        found = [inspector.inspect(arrays[0], map_out=maps[0])]
+        found = [inspector.inspect(first.image, map_out=first.map_out)]
     else:
-        found = inspector.inspect_batch(arrays, maps_out=maps)
-    for index, result in enumerate(found):
-        write_result(result, images + index, results + index)
+        found = inspector.inspect_batch([frame.image for frame in frames], maps_out=[frame.map_out for frame in frames])
+    for index, (result, frame) in enumerate(zip(found, frames, strict=True)):
+        write_result(result, frame.mask, results + index)
 
 
 @answer("ndp_py_warm_up")
@@ -144,8 +144,9 @@ def set_threshold(inspector_id: int, threshold: float) -> None:
 
 @answer("ndp_py_set_reference")
 def set_reference(inspector_id: int, image: Any) -> None:
-    inspector = find(inspector_id)
-    inspector.set_reference(take_images(inspector, image, 1)[0])
+    inspector, array = find(inspector_id), take_image(image)
+    check_side(inspector, array)
+    inspector.set_reference(array)
 
 
 @answer("ndp_py_describe")

@@ -135,3 +135,27 @@ def test_the_demo_images_give_what_python_gives(library: Library) -> None:
             array = read_image(path)
             check_equal(inspect(library, handle, array, "GREY8" if array.ndim == 2 else "RGB8"), opened.inspect(array))
     library.lib.ndp_rt_inspector_close(handle)
+
+
+def test_buffers_that_come_back_are_read_anew(
+    library: Library, both: tuple[Any, Inspector], rng: np.random.Generator
+) -> None:
+    array, found = np.zeros((50, 60, 3), np.uint8), np.empty((50, 60), np.float32)
+    image, result = library.make_image(array, "RGB8"), library.make_result(found)
+    for pixel_format in ("RGB8", "BGR8", "RGB8"):
+        image.pixel_format = getattr(library.lib, f"NDP_RT_PIXEL_{pixel_format}")
+        for _ in range(2):
+            array[:] = rng.integers(0, 255, array.shape, dtype=np.uint8)
+            assert library.lib.ndp_rt_inspector_inspect(both[0], image, result) == 0
+            expected = both[1].inspect(to_rgb(array, pixel_format))
+            assert result.score == expected.score and np.array_equal(found, expected.anomaly_map)
+
+
+def test_no_more_than_a_ring_of_buffers_is_kept(library: Library, both: tuple[Any, Inspector]) -> None:
+    from ndp_rt.capi import buffers  # is there once the library has started
+
+    arrays = [np.zeros((4, 4), np.uint8) for _ in range(2 * buffers.MAX_KEPT_FRAMES)]
+    for array in arrays:
+        image = library.make_image(array, "GREY8")
+        assert library.lib.ndp_rt_inspector_inspect(both[0], image, library.make_result()) == 0
+    assert len(buffers._kept) <= buffers.MAX_KEPT_FRAMES
