@@ -39,7 +39,7 @@
      fork() FORKED. Functions that take an inspector or a job also return CLOSED (it was closed, or waited for) and
      HANDLE (it never was one).
    - Any thread may call any function at any time. Inspections on one inspector take turns, first come, first served;
-     those on several run side by side. Signal handlers may call nothing.
+     those on several run side by side. Signal handlers may call nothing. A thread that calls needs a stack of 256 KiB.
    - The caller owns every struct, string and buffer it passes. They are read, and written, only until the call returns;
      ndp_rt_inspector_submit alone holds on to some longer and says which.
    - Strings are UTF-8, terminated by zero. Those that are returned belong to the library: static, but for
@@ -47,7 +47,8 @@
    - Structs that start with struct_size grow at their end in later versions. Set it to sizeof the struct, and the rest
      to zero before you fill it: zero means the default.
    - The first open starts the runtime in this process: signal handlers, locale, environment, working directory and
-     standard streams stay as they are. It ends with the process. Close what you opened before main returns.
+     standard streams stay as they are. It ends with the process. Close what you opened before main returns; calls that
+     run then are waited for, up to 3 s, and later ones get CLOSED.
    - After fork() the child has no runtime and gets FORKED: fork before the first call, or exec.
    - Images go in where they lie and results come out where you want them; nothing is copied between.
 */
@@ -122,7 +123,7 @@ NDP_RT_API const char *ndp_rt_version(void);
            one that the library is installed with. Ignored once the runtime has started.
 
    Returns RUNTIME (no such interpreter, another Python in this process, a package missing or damaged). May be called
-   again after a failure. */
+   again after a failure, with another interpreter until Python's modules have begun to load: the message says so. */
 NDP_RT_API ndp_rt_status ndp_rt_runtime_start(const char *python);
 
 /* Write the versions of what is in use as text, "name version" a line: ndp-rt, python and its path, numpy, opencv, the
@@ -163,13 +164,13 @@ typedef struct ndp_rt_open_options {
     const char *backend;        /* "openvino", "onnxruntime"; on a GPU "tensorrt", "torch-cuda"; NULL: its first */
     const char *precision;      /* "fp32", "bf16"; on a GPU also "tf32", "fp16", "int8"; NULL: "fp32" */
     const char *plan;           /* "fused"; "staged" swaps the reference at once; NULL: "fused", on a GPU "staged" */
-    const int32_t *batch_sizes; /* sizes to have engines for; NULL: those that are built, else 1 */
-    uint32_t batch_size_count;
-    int32_t threads;         /* of the engine; 0: the backend chooses */
-    double threshold;        /* see NDP_RT_OPEN_THRESHOLD */
-    double mm_per_pixel;     /* of the images, for defects in mm; 0: unknown */
-    uint32_t queue_capacity; /* images that may wait after ndp_rt_inspector_submit; 0: 16 */
-    uint32_t reserved;       /* 0 */
+    const int32_t *batch_sizes; /* sizes to have engines for, 1 to 4096; NULL: those that are built, else 1 */
+    uint32_t batch_size_count;  /* up to 64 */
+    int32_t threads;            /* of the engine, up to 64 or this machine's processors; 0: the backend chooses */
+    double threshold;           /* see NDP_RT_OPEN_THRESHOLD */
+    double mm_per_pixel;        /* of the images, for defects in mm, 1e-9 to 1e9; 0: unknown */
+    uint32_t queue_capacity;    /* images that may wait after ndp_rt_inspector_submit, up to 65536; 0: 16 */
+    uint32_t reserved;          /* 0 */
 } ndp_rt_open_options;
 
 /* Open a bundle. Takes tenths of a second where its engine is cached, seconds where it is to be built.
@@ -183,7 +184,8 @@ NDP_RT_API ndp_rt_status ndp_rt_inspector_open(const char *bundle, const ndp_rt_
                                                ndp_rt_inspector **inspector);
 
 /* Close an inspector: later calls on it get CLOSED, images that still wait end with CANCELLED, their callbacks being
-   called, and calls in progress are waited for. Jobs nobody waits for are freed. NULL does nothing and returns OK.
+   called, and calls in progress are waited for. Jobs nobody waits for are freed. NULL does nothing and returns OK. Two
+   callbacks that close each other's inspectors wait for ever.
 
    Returns BUSY (from a callback of this very inspector). */
 NDP_RT_API ndp_rt_status ndp_rt_inspector_close(ndp_rt_inspector *inspector);
@@ -330,7 +332,8 @@ typedef void (*ndp_rt_done_callback)(void *user, ndp_rt_status status, ndp_rt_re
    user:   given to `done`.
    job:    receives a handle for ndp_rt_job_wait, which frees it; NULL: not wanted, with `done` alone.
 
-   Returns QUEUE_FULL; BUSY: the result belongs to a job without its result yet; BUFFER_TOO_SMALL for map and mask. */
+   Returns QUEUE_FULL; BUSY: the result belongs to a job of this inspector without its result yet; BUFFER_TOO_SMALL for
+   map and mask. */
 NDP_RT_API ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *inspector, const ndp_rt_image *image,
                                                  ndp_rt_result *result, ndp_rt_done_callback done, void *user,
                                                  ndp_rt_job **job);

@@ -78,7 +78,7 @@ static void open_one(struct bytes *bytes)
     int32_t *sizes;
     uint32_t i;
 
-    if (now.opened_count == HANDLES)
+    if (now.opened_count == HANDLES || (is_real && take_below(bytes, 8)))
         return;
     options.flags = (uint32_t)take_or(bytes, 12, take_below(bytes, 8)) | (is_real ? NDP_RT_OPEN_NO_BUILD : 0);
     options.device = take_text(bytes, NULL);
