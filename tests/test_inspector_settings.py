@@ -1,0 +1,117 @@
+"""What callers give the inspector beside images: arrays for the maps, another threshold, time to warm up."""
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ndp_rt import Inspector
+from ndp_rt.errors import InputError
+from tests.test_inspector import PLANS, SIDE, draw_image
+
+
+@pytest.fixture(scope="module", params=PLANS)
+def inspector(request: pytest.FixtureRequest, tiny_bundle: Path) -> Iterator[Inspector]:
+    with Inspector.open(tiny_bundle, plan=request.param, batches=(1, 4), threads=1, threshold=0.55) as opened:
+        yield opened
+
+
+@pytest.fixture
+def one(tiny_bundle: Path) -> Iterator[Inspector]:
+    with Inspector.open(tiny_bundle, threads=1, threshold=0.55) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("shape", [(SIDE, SIDE), (70, 91), (20, 300)])
+def test_writes_the_map_into_the_callers_array(
+    one: Inspector, rng: np.random.Generator, shape: tuple[int, int]
+) -> None:
+    image = draw_image(rng, *shape)
+    expected = one.inspect(image)
+    wide = np.full((shape[0] + 2, shape[1] + 5), -7, np.float32)
+    target = wide[1:-1, 2:-3]
+    result = one.inspect(image, map_out=target)
+    assert result.anomaly_map is target and result.score == expected.score
+    assert np.array_equal(target, expected.anomaly_map)
+    wide[1:-1, 2:-3] = -7
+    assert (wide == -7).all()
+
+
+def test_makes_no_map_for_an_empty_array(one: Inspector, rng: np.random.Generator) -> None:
+    image = draw_image(rng, 50, 60)
+    expected, result = one.inspect(image), one.inspect(image, map_out=np.empty((0, 0), np.float32))
+    assert result.anomaly_map.size == 0
+    assert (result.score, result.defects) == (expected.score, expected.defects)
+
+
+def test_writes_the_maps_of_a_batch_and_of_a_large_image(inspector: Inspector, rng: np.random.Generator) -> None:
+    images = [draw_image(rng, 40 + i, 50) for i in range(6)]
+    targets = [np.empty(image.shape, np.float32) for image in images]
+    for result, target, expected in zip(
+        inspector.inspect_batch(images, maps_out=targets), targets, inspector.inspect_batch(images), strict=True
+    ):
+        assert result.anomaly_map is target and np.array_equal(target, expected.anomaly_map)
+    large = draw_image(rng, 150, 200, 3)
+    target = np.empty((150, 200), np.float32)
+    result = inspector.inspect_large(large, map_out=target)
+    assert result.anomaly_map is target and np.array_equal(target, inspector.inspect_large(large).anomaly_map)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.empty((SIDE, SIDE), np.float64),
+        np.empty((SIDE, SIDE + 1), np.float32),
+        np.empty((SIDE, SIDE, 1), np.float32),
+        np.empty((SIDE, SIDE * 2), np.float32)[:, ::2],
+        np.empty((SIDE, SIDE), np.float32)[::-1],
+        np.broadcast_to(np.float32(0), (SIDE, SIDE)),
+        [[0.0]],
+    ],
+    ids=["dtype", "size", "axes", "columns", "reversed", "read-only", "list"],
+)
+def test_refuses_another_array_for_the_map(one: Inspector, rng: np.random.Generator, wrong: Any) -> None:
+    image = draw_image(rng, SIDE, SIDE)
+    with pytest.raises(InputError, match="map_out is|map_out has"):
+        one.inspect(image, map_out=wrong)
+    with pytest.raises(InputError, match="image 1 of the batch: map_out"):
+        one.inspect_batch([image, image], maps_out=[None, wrong])
+    with pytest.raises(InputError, match="map_out"):
+        one.inspect_large(image, map_out=wrong)
+
+
+def test_refuses_a_list_of_maps_of_another_length(one: Inspector, rng: np.random.Generator) -> None:
+    with pytest.raises(InputError, match="maps_out has 1 entries for 2 images"):
+        one.inspect_batch([draw_image(rng, 8, 8)] * 2, maps_out=[None])
+
+
+def test_a_threshold_that_was_set_decides_from_the_next_image_on(one: Inspector, rng: np.random.Generator) -> None:
+    image = draw_image(rng, SIDE, SIDE)
+    score = one.inspect(image).score
+    for threshold, is_defect in ((score, True), (np.nextafter(score, np.inf), False), (float("inf"), False)):
+        one.set_threshold(threshold)
+        result = one.inspect(image)
+        assert (result.threshold, result.is_defect, one.threshold) == (threshold, is_defect, threshold)
+        assert bool(result.defects) == is_defect
+    one.set_threshold(0.25)
+    with pickle.loads(pickle.dumps(one)) as copy:
+        assert copy.threshold == 0.25
+    with pytest.raises(InputError, match="threshold is nan"):
+        one.set_threshold(float("nan"))
+    assert one.threshold == 0.25
+
+
+def test_a_stream_takes_a_threshold_that_is_set_meanwhile(one: Inspector, rng: np.random.Generator) -> None:
+    results = one.stream([draw_image(rng, SIDE, SIDE)] * 4)
+    assert next(results).threshold == 0.55
+    one.set_threshold(0.1)
+    assert [result.threshold for result in results] == [0.1] * 3
+
+
+def test_warms_up_every_batch_size(inspector: Inspector) -> None:
+    inspector.warm_up(count=1)
+    with pytest.raises(InputError, match="count is 0"):
+        inspector.warm_up(count=0)
