@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,17 @@ def start_record(kind: str, format_version: int, command: str) -> Record:
         "machine": describe_machine(),
         "versions": list_versions(),
     }
+
+
+@contextmanager
+def timing_run(record: Record) -> Iterator[None]:
+    """Time a run into its record, and say whether it came to its end."""
+    start = time.monotonic()
+    try:
+        yield
+        record["is_complete"] = True
+    finally:
+        record["elapsed_s"] = round(time.monotonic() - start, 1)
 
 
 def write_record(record: Mapping[str, Any], path: Path) -> None:

@@ -1,6 +1,5 @@
 """`ndp-rt bench`: opens the contenders, lets them take turns, and makes the record of what was measured."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from ndp_rt.bench.measure import Entrant, Series, Tell, count_all_rounds, open_e
 from ndp_rt.bench.metrics import require_extras
 from ndp_rt.bench.peers.base import to_image
 from ndp_rt.bench.read_records import FORMAT, FORMAT_VERSION
-from ndp_rt.bench.record import Record, start_record
+from ndp_rt.bench.record import Record, start_record, timing_run
 from ndp_rt.bench.request import BenchRequest, check_above_zero, list_specs
 from ndp_rt.bench.rows import describe_check, make_row
 from ndp_rt.bench.same_network import check_same_network
@@ -76,12 +75,10 @@ class Bench:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Time the run, and say whether it came to its end."""
-        start = time.monotonic()
         try:
-            yield
-            self.record["is_complete"] = True
+            with timing_run(self.record):
+                yield
         finally:
-            self.record["elapsed_s"] = round(time.monotonic() - start, 1)
             self.record["warnings"] += self.explainer.list_warnings()
 
     def measure_latencies(self) -> None:

@@ -1,6 +1,5 @@
 """`ndp-rt bench capi`: measures one part after the other, and makes the record of what was found."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from ndp_rt.bench.capi.submit import measure_submit
 from ndp_rt.bench.conditions import Watch, warn_clock, warn_other_load
 from ndp_rt.bench.core_limit import count_usable_cores
 from ndp_rt.bench.measure import Tell
-from ndp_rt.bench.record import Record, start_record
+from ndp_rt.bench.record import Record, start_record, timing_run
 from ndp_rt.bench.request import check_above_zero
 from ndp_rt.bench.run import describe_bundle
 from ndp_rt.bundle.open import open_bundle
@@ -100,7 +99,7 @@ class CapiBench:
             MissingExtraError: there is no compiler.
             EngineError: the compiler fails.
         """
-        with self._running(), TemporaryDirectory(prefix="ndp-rt-bench-capi-") as folder:
+        with timing_run(self.record), TemporaryDirectory(prefix="ndp-rt-bench-capi-") as folder:
             self.tell("compiling the library and the host")
             host = build_host(Path(folder))
             self.record["host"] = host.describe()
@@ -140,13 +139,3 @@ class CapiBench:
                 *warn_other_load(watch.other_load_cores, count_usable_cores(), watch.steal_cores),
                 *warn_clock(watch.clock_jumps_s, watch.sleeps_s),
             ]
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        """Time the run, and say whether it came to its end."""
-        start = time.monotonic()
-        try:
-            yield
-            self.record["is_complete"] = True
-        finally:
-            self.record["elapsed_s"] = round(time.monotonic() - start, 1)
