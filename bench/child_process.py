@@ -1,0 +1,90 @@
+"""A child process that answers over pipes: how it is started, ended, and spoken of when it died."""
+
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TypeVar
+
+from ndp_rt.config import child_environment
+from ndp_rt.errors import EngineError
+
+Self = TypeVar("Self", bound="ChildProcess")
+
+
+class ChildProcess:
+    """A process with pipes to its input and output; what it says on stderr is kept for the case that it dies.
+
+    Subclasses set `is_answer_due` while they wait for an answer.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, name: str = "", encoding: str | None = None, close_wait_s: float
+    ) -> None:
+        """Start it.
+
+        Args:
+            command: program and arguments.
+            name: what it is called in messages; empty: whoever passes them on says it.
+            encoding: of its pipes; None: bytes.
+            close_wait_s: how long `close` lets it end by itself.
+        """
+        self.name = name
+        self.is_answer_due = False
+        self._close_wait_s = close_wait_s
+        self._complaints = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 closed by close()
+        self._child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env=child_environment(),
+            encoding=encoding,
+            start_new_session=True,  # a terminal's Ctrl-C reaches the benchmark alone, which ends its processes
+        )
+
+    @property
+    def process_id(self) -> int:
+        return self._child.pid
+
+    def close(self) -> None:
+        """End it, by force if it does not go or is still at work; twice is allowed."""
+        if self.is_answer_due:
+            self.kill()
+        if self._child.stdin is not None and not self._child.stdin.closed:
+            try:
+                self._child.stdin.close()
+                self._child.wait(self._close_wait_s)
+            except (OSError, subprocess.TimeoutExpired):
+                self.kill()
+        if self._child.stdout is not None:
+            self._child.stdout.close()
+        self._complaints.close()
+
+    def kill(self) -> None:
+        """End it at once, whatever it does."""
+        self._child.kill()
+        self._child.wait()
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.kill()
+        self.close()
+
+    def explain_death(self) -> EngineError:
+        """End it and return an error that says how it ended and what it said last."""
+        self._child.kill()  # it may be alive and talk nonsense
+        code = self._child.wait()
+        self._complaints.seek(0)
+        last = " | ".join(self._complaints.read().strip().splitlines()[-3:]) or "it said nothing"
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        if code == -signal.SIGKILL:
+            how += ", as when memory runs out, or after an answer that is none"
+        prefix = f"{self.name}: " if self.name else ""
+        return EngineError(f"{prefix}its process ended {how} ({last}).")
