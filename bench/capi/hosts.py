@@ -1,7 +1,6 @@
 """The C host: compiled for a run against the library of this interpreter, and started as a process."""
 
 import hashlib
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from typing import Any
 
 from ndp_rt.bench.capi.processes import LineProcess
 from ndp_rt.bench.measure import Tell
-from ndp_rt.capi.build import FOLDER, LIBRARY_NAME, build_library
+from ndp_rt.capi.build import FOLDER, LIBRARY_NAME, build_library, run_compiler
 from ndp_rt.capi.installed import find_problem, list_compile_flags, list_link_flags
 from ndp_rt.config import find_compiler
-from ndp_rt.errors import EngineError, MissingExtraError
+from ndp_rt.errors import MissingExtraError
 
 SOURCE = Path(__file__).parent / "source"
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-Wall", "-Wextra", "-pedantic")
@@ -71,12 +70,7 @@ def build_host(folder: Path) -> HostProgram:
     inputs = [str(path) for path in sorted(SOURCE.glob("*.c"))]
     command = [*find_compiler(), *FLAGS, *list_compile_flags(), *inputs, "-o", str(out)]
     command += [*list_link_flags(library.parent), "-lpthread"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    except OSError as error:
-        raise MissingExtraError(f"the C compiler '{command[0]}' cannot be run ({error.strerror or error}).") from error
-    if done.returncode != 0:
-        raise EngineError(f"the C host cannot be compiled. {shlex.join(command)} said:\n{done.stderr.strip()[-2000:]}")
+    run_compiler(command, "the C host")
     return HostProgram(path=out, library=library, library_source=source)
 
 

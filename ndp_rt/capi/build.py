@@ -179,14 +179,23 @@ def _quote(text: str) -> str:
 
 def _compile(compiler: Sequence[str], inputs: Sequence[str], out: Path) -> Path:
     shared = ["-shared", "-Wl,-z,nodelete", f"-I{INCLUDE}", f"-I{SOURCE}", f"-DNDP_VERSION={_quote(__version__)}"]
-    command = [*compiler, *FLAGS, *shared, *inputs, "-o", str(out), "-ldl", "-lpthread"]
+    run_compiler([*compiler, *FLAGS, *shared, *inputs, "-o", str(out), "-ldl", "-lpthread"], out.name)
+    return out
+
+
+def run_compiler(command: Sequence[str], name: str) -> None:
+    """Run the C compiler; `name` is what it makes.
+
+    Raises:
+        MissingExtraError: it cannot be run.
+        EngineError: it fails; the message ends with what it said.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
-        raise MissingExtraError(f"the C compiler '{compiler[0]}' cannot be run ({error.strerror or error}).") from error
+        raise MissingExtraError(f"the C compiler '{command[0]}' cannot be run ({error.strerror or error}).") from error
     if done.returncode != 0:
-        raise EngineError(f"{out.name} cannot be compiled. {shlex.join(command)} said:\n{done.stderr.strip()[-2000:]}")
-    return out
+        raise EngineError(f"{name} cannot be compiled. {shlex.join(command)} said:\n{done.stderr.strip()[-2000:]}")
 
 
 def _move(made: Path, target: Path) -> None:
