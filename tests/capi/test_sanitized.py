@@ -2,8 +2,9 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,11 @@ ADDRESS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-
 THREAD = ("-fsanitize=thread", "-O1")
 HARNESS = ("../fuzz/harness.c", "../fuzz/structs.c", "../fuzz/replay.c")
 FOLDER = Path(__file__).parent
+# GCC 13 and older take what lies before some blocks of dynamic thread-local memory for a header of glibc before 2.25,
+# follow it, and fall ("Tracer caught signal 11"); whether a block lies so depends on the machine.
+# https://github.com/google/sanitizers/issues/1409
+NO_TLS_HEADERS = {"ASAN_OPTIONS": "intercept_tls_get_addr=0"}
+LEAKS_OF_OTHERS = {"LSAN_OPTIONS": f"suppressions={FOLDER / 'leaks.supp'}:print_suppressions=0"}
 NO_RANDOM_ADDRESSES = ["setarch", "--addr-no-randomize"]
 
 
@@ -72,9 +78,16 @@ def check_with_valgrind(library_path: Path, tmp_path_factory: pytest.TempPathFac
     return run
 
 
+def run_with_address(
+    command: Sequence[str | int | Path], environment: Mapping[str, str] | None = None, **options: Any
+) -> list[str]:
+    """Run a program built with AddressSanitizer: no error, and nothing lost but what leaks.supp names."""
+    return run_program(command, {**NO_TLS_HEADERS, **LEAKS_OF_OTHERS, **(environment or {})}, **options)
+
+
 def test_hostile_arguments_touch_nothing_that_is_not_theirs(address: Path) -> None:
     replay = link_host(address / "fake" / "libndp_rt.so", HARNESS, address / "fake" / "replay", *ADDRESS)
-    assert run_program([replay, 4000, 1]) == ["as ndp_rt.h says"]
+    assert run_with_address([replay, 4000, 1]) == ["as ndp_rt.h says"]
 
 
 def test_hostile_arguments_to_the_real_bridge_touch_nothing_that_is_not_theirs(
@@ -82,25 +95,30 @@ def test_hostile_arguments_to_the_real_bridge_touch_nothing_that_is_not_theirs(
 ) -> None:
     sources = [*HARNESS, "plain_dlopen.c"]
     replay = link_host(address / "libndp_rt.so", sources, address / "replay", *ADDRESS, "-rdynamic")
-    environment = {**read_environment(), "FUZZ_BUNDLE": str(tiny_bundle), **suppress_leaks()}
-    assert run_program([replay, 5, 3], environment)[0] == "as ndp_rt.h says"
-
-
-def suppress_leaks() -> dict[str, str]:
-    return {"LSAN_OPTIONS": f"suppressions={FOLDER / 'leaks.supp'}:print_suppressions=0"}
+    assert (
+        run_with_address([replay, 5, 3], {**read_environment(), "FUZZ_BUNDLE": str(tiny_bundle)})[0]
+        == "as ndp_rt.h says"
+    )
 
 
 def test_threads_and_jobs_leak_nothing(address: Path, tiny_bundle: Path) -> None:
     library = address / "fake" / "libndp_rt.so"
     crowd = link_host(library, ["crowd.c"], address / "fake" / "crowd", *ADDRESS)
-    assert run_program([crowd, "x", 16, 100])[0].startswith("compared ")
+    assert run_with_address([crowd, "x", 16, 100])[0].startswith("compared ")
     turmoil = link_host(library, ["turmoil.c"], address / "fake" / "turmoil", *ADDRESS)
     for seed in range(4):
-        assert run_program([turmoil, "x", 8, 3000, seed])[0].startswith("accepted ")
+        assert run_with_address([turmoil, "x", 8, 3000, seed])[0].startswith("accepted ")
     sources = ["crowd.c", "plain_dlopen.c"]
     crowd = link_host(address / "libndp_rt.so", sources, address / "crowd", *ADDRESS, "-rdynamic")
-    environment = {**read_environment(), **suppress_leaks()}
-    assert run_program([crowd, tiny_bundle, 4, 10], environment)[0].startswith("compared ")
+    assert run_with_address([crowd, tiny_bundle, 4, 10], read_environment())[0].startswith("compared ")
+
+
+def test_a_lost_block_is_found_beside_thread_local_memory_of_a_library(address: Path) -> None:
+    library = compile_host(["dynamic_tls.c"], address / "tls.so", "-DLIBRARY", "-fPIC", "-shared")
+    host = compile_host(["dynamic_tls.c"], address / "tls", *ADDRESS)
+    assert run_with_address([host, library]) == []
+    with pytest.raises(AssertionError, match="12 byte.s. leaked in 1 allocation"):
+        run_with_address([host, library, "twelve bytes"])
 
 
 def test_no_two_threads_meet_in_the_same_memory(thread: Callable[..., list[str]]) -> None:
