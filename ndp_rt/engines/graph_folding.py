@@ -6,24 +6,49 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from ndp_rt.bundle.open import is_plain_name
 from ndp_rt.errors import BundleError, EngineError
 
 MAX_ROUNDS = 64  # of fixing shapes: each round folds at least one Shape node
 
 
 def load_model(path: Path) -> ModelProto:
-    """Read an ONNX file with its weights, wherever they lie.
+    """Read an ONNX file with its weights, wherever they lie in its folder.
 
     Raises:
         BundleError: it cannot be read, or a file of its weights cannot.
     """
     try:
-        return onnx.load(str(path))
-    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
+        model = onnx.load(str(path), load_external_data=False)
+        _read_weights(model, path.parent)
+        return model
+    except (OSError, ValueError, KeyError, DecodeError) as error:
         raise BundleError(f"{path}: cannot be read as ONNX ({error}). Export the bundle again.") from error
+
+
+def _read_weights(model: ModelProto, folder: Path) -> None:
+    """Put the data of external initializers into the model.
+
+    Not by onnx's own function: 1.23 refuses a file that has a second name (a hard link), as backups and
+    deduplicated storage make it.
+    """
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if not is_plain_name(place["location"]):
+            raise ValueError(f"'{tensor.name}' is kept in {place['location']!r}; files in the same folder are taken")
+        with (folder / place["location"]).open("rb") as stream:
+            stream.seek(int(place.get("offset", 0)))
+            wanted = int(place["length"]) if "length" in place else -1
+            tensor.raw_data = stream.read(wanted)
+        if wanted not in (-1, len(tensor.raw_data)):
+            raise ValueError(f"'{tensor.name}' has {len(tensor.raw_data)} of {wanted} bytes in {place['location']}")
+        del tensor.external_data[:]
+        tensor.data_location = TensorProto.DEFAULT
 
 
 def set_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:

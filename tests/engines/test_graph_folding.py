@@ -1,5 +1,6 @@
 """Graphs are made simpler and compute the same."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,22 @@ def test_weights_that_are_gone_are_named(own_bundle: Bundle) -> None:
     Path(own_bundle.path / "head.onnx").write_bytes(b"\xff\xff\xff")
     with pytest.raises(BundleError, match=r"head\.onnx: cannot be read as ONNX"):
         load_model(own_bundle.stage_path("head"))
+
+
+def test_weights_whose_file_has_a_second_name_are_read(own_bundle: Bundle, tmp_path: Path) -> None:
+    path = own_bundle.stage_path("fused")
+    before = load_model(path)
+    os.link(own_bundle.path / "weights.bin", tmp_path / "backup.bin")
+    assert load_model(path) == before
+    assert not any(tensor.external_data for tensor in before.graph.initializer)
+
+
+def test_weights_that_are_cut_short_or_lie_elsewhere_are_refused(own_bundle: Bundle) -> None:
+    path = own_bundle.stage_path("fused")
+    weights = own_bundle.path / "weights.bin"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(BundleError, match=r"cannot be read as ONNX \('.*' has \d+ of \d+ bytes in weights.bin\)"):
+        load_model(path)
+    path.write_bytes(path.read_bytes().replace(b"weights.bin", b"../ghts.bin"))
+    with pytest.raises(BundleError, match=r"is kept in '../ghts.bin'; files in the same folder are taken"):
+        load_model(path)
