@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ndp_rt.engines.base import one_line
 from ndp_rt.errors import RunError, StorageError
 
 FORMAT = "ndp-rt checkpoint 1"
+REMEDY = "Train again without --resume."  # for a run's own checkpoint
 _LENGTH_BYTES = 8
 
 
@@ -58,20 +59,23 @@ def _order_metadata(content: bytes) -> bytes:
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text + content[start:]
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what save_tensors wrote.
+def load_tensors(
+    path: Path, *, remedy: str = REMEDY, is_wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what save_tensors wrote: the tensors whose names are wanted, and the header.
 
     Raises:
-        RunError: the file is missing, damaged, or something else.
+        RunError: the file is missing, damaged, or something else; its message ends with `remedy`.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            names = [name for name in file.keys() if is_wanted(name)]  # noqa: SIM118 - not a mapping
+            tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(f"{path} cannot be read as a checkpoint: {error}. Train again without --resume.") from error
+        raise RunError(f"{path} cannot be read as a checkpoint: {error}. {remedy}") from error
     if metadata.get("format") != FORMAT:
-        raise RunError(f"{path} is no checkpoint of this version ({FORMAT}). Train again without --resume.")
+        raise RunError(f"{path} is no checkpoint of this version ({FORMAT}). {remedy}")
     return tensors, json.loads(metadata["header"])
 
 
@@ -94,7 +98,7 @@ def unpack_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         what = one_line(error)
-        raise RunError(f"the checkpoint is of another network: {what:.200}. Train again without --resume.") from error
+        raise RunError(f"the checkpoint is of another network: {what:.200}. {REMEDY}") from error
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

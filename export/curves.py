@@ -9,13 +9,15 @@ from ndp_rt.errors import MissingExtraError
 from ndp_rt.export.checkpoint import write_atomically
 
 COLUMNS = ("phase", "step", "learning_rate", "rec", "per", "def_per", "fea_rep", "seg")
+OPTIONAL_COLUMNS = ("dist_fea", "dist_map")  # written where there is a teacher
 Row = Mapping[str, float | int]
 
 
 def write_losses(path: Path, rows: Sequence[Row]) -> None:
     """Write rows, each the mean of the weighted losses since the row before, as CSV; absent losses stay empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = [*COLUMNS, *(name for name in OPTIONAL_COLUMNS if any(name in row for row in rows))]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(
         {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows
@@ -47,7 +49,7 @@ def plot_losses(path: Path, rows: Sequence[Row]) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     for phase, panel in zip((1, 2), figure.subplots(1, 2), strict=True):
         of_phase = [row for row in rows if row["phase"] == phase]
-        for name in COLUMNS[3:]:
+        for name in (*COLUMNS[3:], *OPTIONAL_COLUMNS):
             points = [(row["step"], row[name]) for row in of_phase if row.get(name)]
             if points:
                 panel.plot(*zip(*points, strict=True), label=name, linewidth=1)

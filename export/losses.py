@@ -60,3 +60,39 @@ def segmentation_loss(map_logits: Sequence[Tensor], mask: Tensor, *, gamma: floa
         for logits in map_logits
     ]
     return torch.stack(losses).mean()
+
+
+def map_imitation_loss(map_logits: Sequence[Tensor], teacher_logits: Sequence[Tensor]) -> Tensor:
+    """Return how far the maps are from the teacher's: the Kullback-Leibler divergence of each pixel's two outcomes.
+
+    The mean over pixels, averaged over the levels; 0 where both agree, whatever the teacher thinks of a pixel.
+
+    Args:
+        map_logits: logits of AM_1 to AM_3, [n, 1, h_l, w_l].
+        teacher_logits: the teacher's, the same shapes.
+    """
+    divergences = []
+    for logits, wanted in zip(map_logits, teacher_logits, strict=True):
+        target = torch.sigmoid(wanted.float())
+        cross_entropy = functional.binary_cross_entropy_with_logits(logits.float(), target)
+        own_entropy = functional.binary_cross_entropy_with_logits(wanted.float(), target)
+        divergences.append(cross_entropy - own_entropy)
+    return torch.stack(divergences).mean()
+
+
+def feature_imitation_loss(projected: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+    """Return the share of the teacher's features that the projected ones leave unexplained, averaged over the levels.
+
+    **Choice**: each of the teacher's channels is brought to mean 0 and variance 1 over the batch, so that none counts
+    for its size.
+
+    Args:
+        projected: the student's features, projected to the teacher's channels, [n, c_l, h_l, w_l].
+        teacher_features: the same shapes.
+    """
+    errors = []
+    for own, wanted in zip(projected, teacher_features, strict=True):
+        variance, mean = torch.var_mean(wanted.float(), dim=(0, 2, 3), keepdim=True, correction=0)
+        target = (wanted.float() - mean) * torch.rsqrt(variance + 1e-5)
+        errors.append(functional.mse_loss(own.float(), target))
+    return torch.stack(errors).mean()

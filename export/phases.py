@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ndp_rt.export import losses
+from ndp_rt.export.distil import Distiller
 from ndp_rt.export.models.ndpnet import NDPNet
 from ndp_rt.export.settings import TrainSettings
 from ndp_rt.export.vgg import VGGFeatures
@@ -32,6 +33,7 @@ def phase_losses(
     mask: Tensor,
     vgg: VGGFeatures | None,
     settings: TrainSettings,
+    distiller: Distiller | None = None,
 ) -> dict[str, Tensor]:
     """Return a phase's losses, weighted; their sum is what it minimises.
 
@@ -42,11 +44,12 @@ def phase_losses(
         mask: float32 [n, 1, h, w], 0 or 1.
         vgg: for the perceptual loss, None to leave it out.
         settings: the weights and the focal loss's form.
+        distiller: adds the losses of a teacher; None: there is none.
     """
     if phase == 1:
-        rebuilt, found = _phase_1(model, good, defective, mask, settings)
+        rebuilt, found = _phase_1(model, good, defective, mask, settings, distiller)
     else:
-        rebuilt, found = _phase_2(model, good, defective, mask, settings)
+        rebuilt, found = _phase_2(model, good, defective, mask, settings, distiller)
     weights = settings.weights
     total = {"rec": weights.rec * losses.reconstruction_loss(rebuilt, good)}
     if vgg is not None:
@@ -55,19 +58,31 @@ def phase_losses(
 
 
 def _phase_1(
-    model: NDPNet, good: Tensor, defective: Tensor, mask: Tensor, settings: TrainSettings
+    model: NDPNet,
+    good: Tensor,
+    defective: Tensor,
+    mask: Tensor,
+    settings: TrainSettings,
+    distiller: Distiller | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Encoder and decoder: rebuild the good image from its own features, perceive what a defect changes in them."""
-    features = model.encoder(torch.cat([good, defective]))  # levels 1 to 5: [2n, c_l, h_l, w_l]
+    images = torch.cat([good, defective])
+    features = model.encoder(images)  # levels 1 to 5: [2n, c_l, h_l, w_l]
     count = good.shape[0]
     good_features, defective_features = [f[:count] for f in features], [f[count:] for f in features]
     rebuilt = model.decoder(*good_features[2:]).float()
     perceived = losses.defect_perception_loss(good_features, defective_features, mask)
-    return rebuilt, {"def_per": settings.weights.def_per * perceived}
+    taught = {} if distiller is None else distiller.phase_1_losses(images, features)
+    return rebuilt, {"def_per": settings.weights.def_per * perceived, **taught}
 
 
 def _phase_2(
-    model: NDPNet, good: Tensor, defective: Tensor, mask: Tensor, settings: TrainSettings
+    model: NDPNet,
+    good: Tensor,
+    defective: Tensor,
+    mask: Tensor,
+    settings: TrainSettings,
+    distiller: Distiller | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """RBAM, decoder and MSDSM: rebuild the good image from the defective one, and find the defect."""
     with torch.no_grad():
@@ -78,7 +93,9 @@ def _phase_2(
         output.map_logits, mask, gamma=settings.focal_gamma, balance=settings.focal_balance
     )
     weights = settings.weights
-    return output.reconstruction.float(), {"fea_rep": weights.fea_rep * repaired, "seg": weights.seg * segmented}
+    taught = {} if distiller is None else distiller.phase_2_losses(defective, output.map_logits)
+    found = {"fea_rep": weights.fea_rep * repaired, "seg": weights.seg * segmented, **taught}
+    return output.reconstruction.float(), found
 
 
 def learning_rate(step: int, phase: int, settings: TrainSettings) -> float:

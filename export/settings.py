@@ -13,6 +13,7 @@ from ndp_rt.specs import InputContract
 CROP_STEP_PX = 64  # level 5 is 1/16 of the input and is cut into patches of up to 4
 LARGEST_CHANGES = {"turn_degrees": 180.0, "zoom": 2.0}  # of AugmentSettings; the others go up to 1
 LARGEST_SEED = 2**63 - 1  # torch's
+LARGEST_WEIGHT = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,29 @@ class LossWeights:
     def_per: float = 1.0
     fea_rep: float = 1.0
     seg: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilSettings:
+    """Weights of what a teacher adds to the losses; a part of weight 0 is left out.
+
+    Raises:
+        InputError: a weight out of its range, or nothing left.
+    """
+
+    maps: float = 1.0  # of phase 2: the teacher's anomaly maps as soft targets
+    features: float = 0.0  # of phase 1: the teacher's encoder, through projections
+
+    def __post_init__(self) -> None:
+        for name, option in (("maps", "--distil-weight"), ("features", "--distil-features")):
+            weight = getattr(self, name)
+            if not 0.0 <= weight <= LARGEST_WEIGHT:
+                raise InputError(f"{option} is {weight}; a number from 0 to {LARGEST_WEIGHT:g} is taken.")
+        if self.maps == self.features == 0.0:
+            raise InputError(
+                "--distil-weight and --distil-features are both 0; one of them above 0 is taken. Leave --teacher out "
+                "to train without one."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +96,7 @@ class TrainSettings:
     schedule: Literal["constant", "cosine"] = "cosine"  # cosine: a short rise, then down to 1 % within each phase
     freezes_encoder: bool = True  # in phase 2
     weights: LossWeights = field(default_factory=LossWeights)
+    distil: DistilSettings | None = None  # None: no teacher
     focal_gamma: float = 2.0
     focal_balance: float = 0.75
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -104,8 +129,11 @@ class TrainSettings:
         return InputContract(height_px=self.height_px, width_px=self.width_px)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all settings as JSON values."""
-        return dataclasses.asdict(self) | {"phase_steps": list(self.phase_steps)}
+        """Return all settings as JSON values; without `distil` where there is no teacher, as before there were any."""
+        document = dataclasses.asdict(self) | {"phase_steps": list(self.phase_steps)}
+        if self.distil is None:
+            del document["distil"]
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "TrainSettings":
@@ -115,6 +143,8 @@ class TrainSettings:
         values["weights"] = LossWeights(**values["weights"])
         values["augment"] = AugmentSettings(**values["augment"])
         values["defects"] = DefectSettings(**values["defects"])
+        if values.get("distil") is not None:
+            values["distil"] = DistilSettings(**values["distil"])
         return cls(**values)
 
 

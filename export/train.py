@@ -22,6 +22,7 @@ from ndp_rt.errors import RunError
 from ndp_rt.export.batches import Batch, batches
 from ndp_rt.export.checkpoint import load_tensors, pack_state, save_tensors, unpack_model, unpack_optimizer
 from ndp_rt.export.curves import plot_losses, read_losses, write_losses
+from ndp_rt.export.distil import Distiller
 from ndp_rt.export.images import GoodImages, to_network
 from ndp_rt.export.models.ndpnet import NDPNet
 from ndp_rt.export.phases import learning_rate, phase_losses, start_phase
@@ -49,6 +50,7 @@ class TrainInputs:
     vgg: VGGFeatures | None = None
     reference: GoodImages | None = None  # one image given by hand; None: chosen from `images`
     reference_name: str | None = None
+    teacher: NDPNet | None = None  # on the run's device; with settings.distil
 
 
 @dataclass(kw_only=True)
@@ -73,7 +75,7 @@ class Trainer:
     Args:
         run_dir: where everything is written; made before.
         settings: all that decides the weights.
-        inputs: images, textures, VGG, reference.
+        inputs: images, textures, VGG, reference, teacher.
         reporter: shows the progress.
         minutes: time limit over the whole run, resumed parts included; each phase gets its steps' share of it. A
             phase that reaches its limit ends there, and the run's record says so: such a run repeats exactly only
@@ -97,6 +99,8 @@ class Trainer:
         self.rows: list[dict[str, float | int]] = []
         self.model = NDPNet(settings.width, settings.height_px, settings.width_px).to(settings.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # After the network, whose first weights are then the same with a teacher and without.
+        self.distiller = self._make_distiller()
         self.optimizer = self._make_optimizer(1)
         self._stop_signal: int | None = None
 
@@ -115,6 +119,8 @@ class Trainer:
             )
         self.state = TrainState(**header["state"])
         unpack_model(self.model, tensors)
+        if self.distiller is not None:
+            self.distiller.unpack(tensors)
         self.optimizer = self._make_optimizer(self.state.phase)
         unpack_optimizer(self.optimizer, tensors)
         done = (self.state.phase, self.state.step)
@@ -140,8 +146,17 @@ class Trainer:
             self.reporter.stop()
         return self._finish()
 
+    def _make_distiller(self) -> Distiller | None:
+        teacher, settings = self.inputs.teacher, self.settings
+        assert (teacher is None) == (settings.distil is None)
+        if teacher is None or settings.distil is None:
+            return None
+        return Distiller(teacher, settings.width, settings.distil)
+
     def _make_optimizer(self, phase: int) -> torch.optim.Optimizer:
         parameters = start_phase(self.model, phase, self.settings)
+        if self.distiller is not None:
+            parameters += self.distiller.parameters(phase)
         return torch.optim.Adam(
             parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, foreach=False
         )
@@ -178,7 +193,7 @@ class Trainer:
             group["lr"] = rate
         good, defective, mask = (self._to_tensor(x) for x in (batch.good, batch.defective, batch.mask))
         with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            losses = phase_losses(self.model, phase, good, defective, mask, self.inputs.vgg, settings)
+            losses = phase_losses(self.model, phase, good, defective, mask, self.inputs.vgg, settings, self.distiller)
         total = torch.stack(list(losses.values())).sum()
         values = {name: loss.item() for name, loss in losses.items()}
         if not math.isfinite(sum(values.values())):
@@ -237,7 +252,10 @@ class Trainer:
         """Write the checkpoint and the losses so far."""
         header = {"settings": self.settings.to_json(), "state": self.state.to_json()}
         write_losses(self.run_dir / "losses.csv", self.rows)
-        save_tensors(self.run_dir / CHECKPOINT_FILE, pack_state(self.model, self.optimizer), header)
+        tensors = pack_state(self.model, self.optimizer)
+        if self.distiller is not None:
+            tensors |= self.distiller.pack()
+        save_tensors(self.run_dir / CHECKPOINT_FILE, tensors, header)
 
     def _finish(self) -> dict[str, Any]:
         self.model.eval()

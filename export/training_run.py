@@ -1,16 +1,18 @@
 """Starts or resumes a training run from what the command line gives: folders in, a run folder out."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.errors import DataError, RunError
+from ndp_rt.errors import DataError, InputError, RunError
 from ndp_rt.export.data import DataSplit, fingerprint_files, split_data
 from ndp_rt.export.images import GoodImages
 from ndp_rt.export.progress import Reporter
 from ndp_rt.export.run_dir import RunDir, check_device, describe_run, open_run, seed_torch
-from ndp_rt.export.settings import PAPER_EPOCHS, TrainSettings, preset_settings, steps_of_epochs
+from ndp_rt.export.settings import PAPER_EPOCHS, DistilSettings, TrainSettings, preset_settings, steps_of_epochs
+from ndp_rt.export.teacher import Teacher, find_teacher, load_teacher
 from ndp_rt.export.textures import TextureImages, list_textures, load_textures, textures_from_data
 from ndp_rt.export.train import Trainer, TrainInputs
 from ndp_rt.export.vgg import VGGFeatures, load_vgg
@@ -32,6 +34,7 @@ class TrainRequest:
     textures: Path | None = None
     vgg: Path | None = None
     reference: Path | None = None
+    teacher: Path | None = None  # a finished run's folder, or the weights of one in phase 2
     epochs: tuple[int, int] | None = None
     minutes: float | None = None
     resumes: bool = False
@@ -45,16 +48,19 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunDir:
     Raises:
         DataError, ImageFileError: the images don't do.
         DeviceError: PyTorch cannot use the device.
-        InputError: a setting or the VGG file doesn't.
-        RunError: the folder holds another run, or none to resume, or the loss is no longer a number.
+        InputError: a setting, the VGG file or the teacher doesn't.
+        RunError: the teacher is no trained run, the folder holds another run, or none to resume, or the loss is no
+            longer a number.
         StorageError: a file could not be written.
         KeyboardInterrupt: Ctrl-C; the run can be resumed.
     """
+    request = _with_distillation(request)
+    settings = preset_settings(request.preset, **request.changes)
+    teacher = find_teacher(request.teacher, settings.contract, request.run) if request.teacher is not None else None
     run_dir = RunDir(path=request.run)
     has_run = (run_dir / "run.json").is_file()
     if has_run and not request.resumes:
         raise RunError(f"{request.run} holds a run already. Give --resume to go on with it, or another folder.")
-    settings = preset_settings(request.preset, **request.changes)
     check_device(settings.device)
     split = split_data(request.data, holdout=settings.holdout, seed=settings.seed)
     _check_run_folder(request, split)
@@ -64,13 +70,15 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunDir:
         f"{settings.preset}, width {settings.width}, {settings.phase_steps[0]} + {settings.phase_steps[1]} steps"
     )
     seed_torch(settings)
-    document = _describe(request, settings, split)
+    document = _describe(request, settings, split) | {"teacher": teacher and teacher.to_json()}
     if has_run:
         document = _check_same(run_dir, document, request.command)
         if document["finished"]:
             reporter.say(f"{request.run} has finished already")
             return run_dir
-    inputs = _load_inputs(request, settings, split, reporter)
+    if teacher is not None:
+        _announce_teacher(teacher, document, reporter)
+    inputs = _load_inputs(request, settings, split, teacher, reporter)
     trainer = Trainer(
         run_dir,
         settings,
@@ -90,6 +98,22 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunDir:
     run_dir.write_json("run.json", document)
     run_dir.write_json("run.json", document | trainer.train())
     return run_dir
+
+
+def _with_distillation(request: TrainRequest) -> TrainRequest:
+    """Return the request with the settings of distillation, those given or the defaults, where there is a teacher.
+
+    Raises:
+        InputError: settings of distillation without a teacher.
+    """
+    given: dict[str, float] = request.changes.get("distil", {})
+    if request.teacher is not None:
+        return dataclasses.replace(request, changes={**request.changes, "distil": DistilSettings(**given)})
+    if given:
+        options = {"maps": "--distil-weight", "features": "--distil-features"}
+        came = " and ".join(f"{options[name]} {value:g}" for name, value in given.items())
+        raise InputError(f"{came} came without --teacher. Give the trained run to learn from, or leave it out.")
+    return request
 
 
 def _check_run_folder(request: TrainRequest, split: DataSplit) -> None:
@@ -165,6 +189,9 @@ def _check_same(run_dir: RunDir, wanted: dict[str, Any], command: str) -> dict[s
     """
     _, found = open_run(run_dir.path)
     changed = [key for key, value in wanted["settings"].items() if found["settings"].get(key) != value]
+    then, now = found.get("teacher"), wanted["teacher"]  # absent in a run of the time before there were teachers
+    if (then and then["sha256"]) != (now and now["sha256"]):
+        changed = [*(key for key in changed if key != "distil"), "--teacher file"]
     for key in ("data", "textures"):
         hashes = [name for name in wanted[key] if name.endswith("sha256")]
         then = found.get(key) or {}
@@ -182,7 +209,9 @@ def _check_same(run_dir: RunDir, wanted: dict[str, Any], command: str) -> dict[s
     return found
 
 
-def _load_inputs(request: TrainRequest, settings: TrainSettings, split: DataSplit, reporter: Reporter) -> TrainInputs:
+def _load_inputs(
+    request: TrainRequest, settings: TrainSettings, split: DataSplit, teacher: Teacher | None, reporter: Reporter
+) -> TrainInputs:
     """Read all images, and say what is left out."""
     contract = settings.contract
     images = GoodImages(split.training, contract)
@@ -200,7 +229,18 @@ def _load_inputs(request: TrainRequest, settings: TrainSettings, split: DataSpli
         vgg=vgg,
         reference=_load_reference(request.reference, contract),
         reference_name=str(request.reference) if request.reference is not None else None,
+        teacher=load_teacher(teacher, settings.device) if teacher is not None else None,
     )
+
+
+def _announce_teacher(teacher: Teacher, document: dict[str, Any], reporter: Reporter) -> None:
+    """Say who teaches, and where it may have seen what this run keeps for calibration."""
+    reporter.say(f"teacher: {teacher.path.parent}, preset {teacher.preset}, width {teacher.width}")
+    if teacher.training_sha256 != document["data"]["training_sha256"]:
+        reporter.say(
+            "the teacher was trained on other images, or it is not known on which: if images that this run holds out "
+            "for calibration were among them, the thresholds promise a little too much"
+        )
 
 
 def _load_textures(request: TrainRequest, images: GoodImages, reporter: Reporter) -> TextureImages:

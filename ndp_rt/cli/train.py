@@ -25,6 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--textures", type=Path, metavar="DIR", help="photographs of other surfaces, for defects")
     parser.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-16 weights (safetensors) for L_per")
     parser.add_argument("--reference", type=Path, metavar="IMAGE", help="the reference; default: chosen from the data")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="RUN",
+        help="learn from a trained run too, such as one of preset paper of the same input size: its folder, or its "
+        "checkpoint.safetensors once it is in phase 2",
+    )
+    parser.add_argument("--distil-weight", type=float, metavar="W", help="of the teacher's anomaly maps (default 1)")
+    parser.add_argument("--distil-features", type=float, metavar="W", help="of its encoder's features (default 0)")
     parser.add_argument("--size", type=_size, metavar="N|HxW", help="input size in px, multiples of 64 (default 256)")
     parser.add_argument("--crop", type=int, metavar="N", help="side of the crops that training sees")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, split and defects (default 0)")
@@ -98,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.export.run_dir import RunDir, command_line
     from ndp_rt.export.training_run import TrainRequest, train_run
 
+    distil = {"maps": args.distil_weight, "features": args.distil_features}
     options = {
         "seed": args.seed,
         "holdout": args.holdout,
@@ -112,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
         "width_px": args.size and args.size[1],
         "defects": args.defects,
         "augment": args.augment,
+        "distil": {name: weight for name, weight in distil.items() if weight is not None} or None,
     }
     request = TrainRequest(
         data=args.data,
@@ -121,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
         textures=args.textures,
         vgg=args.vgg,
         reference=args.reference,
+        teacher=args.teacher,
         epochs=args.epochs,
         minutes=args.minutes,
         resumes=args.resume,

@@ -13,7 +13,7 @@ import pytest
 from ndp_rt.cli import main
 from ndp_rt.export import training_run
 from ndp_rt.export.run_dir import open_run
-from tests.export.tiny_run import write_surface
+from tests.export.tiny_run import train_tiny, write_surface
 
 pytestmark = pytest.mark.torch
 
@@ -63,6 +63,35 @@ def test_a_device_that_is_not_there_is_one_line(
     assert main(["train", str(data), "-o", str(tmp_path / "run"), "--device", device]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"ndp-rt: error: --device is '{device}'")
+
+
+def test_trains_with_a_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = write_surface(tmp_path / "data", count=3), tmp_path / "run"
+    teacher = train_tiny(data, tmp_path / "teacher", changes={"width": 6}).path
+    options = ["--size", "64", "--crop", "64", "--steps", "1,1", "--batch", "1", "--threads", "1"]
+    weights = ["--distil-weight", "2", "--distil-features", "0.5"]
+    assert main(["train", str(data), "-o", str(run), *options, "--teacher", str(teacher), *weights]) == 0
+    _, document = open_run(run)
+    assert (document["width"], document["teacher"]["width"]) == (16, 6)
+    assert document["settings"]["distil"] == {"maps": 2.0, "features": 0.5}
+    assert main(["train", str(data), "-o", str(run), *options, "--resume"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ndp-rt: error")]
+    assert len(lines) == 1 and "other --teacher file" in lines[0]
+
+
+@pytest.mark.parametrize("options", [["--distil-weight", "0"], ["--distil-features", "2.5"]])
+def test_weights_of_a_teacher_without_one_are_refused(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(tmp_path), "-o", str(tmp_path / "run"), *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ndp-rt: error: {' '.join(options)} came without --teacher. Give")
+
+
+def test_a_teacher_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path), "-o", str(tmp_path / "run"), "--teacher", str(tmp_path / "no")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ndp-rt: error: --teacher {tmp_path / 'no'} is not there")
 
 
 def test_no_threads_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

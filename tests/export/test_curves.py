@@ -22,6 +22,14 @@ def test_losses_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert read_losses(tmp_path / "missing.csv") == []
 
 
+def test_losses_of_a_teacher_get_columns_only_where_there_is_one(tmp_path: Path) -> None:
+    rows = [{**ROWS[1], "dist_map": 0.0625}]
+    write_losses(tmp_path / "taught.csv", rows)
+    assert read_losses(tmp_path / "taught.csv") == rows
+    write_losses(tmp_path / "plain.csv", ROWS)
+    assert "dist" not in (tmp_path / "plain.csv").read_text()
+
+
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1], []])
 def test_the_curve_is_a_picture(tmp_path: Path, rows: list[dict[str, float | int]]) -> None:
     pytest.importorskip("matplotlib", reason="needs Matplotlib: pip install -e '.[evaluate]'")

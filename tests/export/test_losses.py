@@ -68,3 +68,33 @@ def test_segmentation_loss_averages_the_three_levels() -> None:
     expected = 0.5 * 0.5**2 * np.log(2.0)  # balance 0.5, every probability 0.5
     actual = losses.segmentation_loss(logits, mask, gamma=2.0, balance=0.5)
     assert_close(actual.item(), expected, "loss", "float32")
+
+
+def test_map_imitation_loss_is_the_divergence_of_each_pixels_outcomes(rng: np.random.Generator) -> None:
+    own, wanted = rng.normal(0.0, 2.0, (2, 2, 1, 5, 7))
+    q, p = 1.0 / (1.0 + np.exp(-own)), 1.0 / (1.0 + np.exp(-wanted))
+    expected = (p * np.log(p / q) + (1.0 - p) * np.log((1.0 - p) / (1.0 - q))).mean()
+    levels = [torch.from_numpy(x) for x in (own, np.zeros((2, 1, 3, 3)))]
+    targets = [torch.from_numpy(x) for x in (wanted, np.zeros((2, 1, 3, 3)))]
+    assert_close(losses.map_imitation_loss(levels, targets).item(), expected / 2.0, "loss", "float32")
+
+
+def test_imitated_maps_cost_nothing_however_unsure_the_teacher_is() -> None:
+    logits = [torch.linspace(-3.0, 3.0, 9).reshape(1, 1, 3, 3)]
+    assert_close(losses.map_imitation_loss(logits, logits).item(), 0.0, "loss", "float32")
+
+
+def test_feature_imitation_loss_is_the_share_that_is_not_explained(rng: np.random.Generator) -> None:
+    wanted = torch.from_numpy(rng.normal(5.0, 3.0, (4, 2, 6, 6)))
+    mean, deviation = wanted.mean((0, 2, 3), keepdim=True), wanted.std((0, 2, 3), keepdim=True, correction=0)
+    normalised = (wanted - mean) / deviation
+    assert losses.feature_imitation_loss([normalised], [wanted]).item() < 1e-6
+    nothing = torch.zeros_like(wanted)
+    assert losses.feature_imitation_loss([nothing], [wanted]).item() == pytest.approx(1.0, abs=1e-5)
+    half = losses.feature_imitation_loss([nothing, normalised], [wanted, 100.0 * wanted]).item()
+    assert half == pytest.approx(0.5, abs=1e-5)
+
+
+def test_a_channel_of_the_teacher_that_is_always_zero_asks_for_zero() -> None:
+    wanted = [torch.zeros(2, 3, 4, 4)]
+    assert losses.feature_imitation_loss([torch.full((2, 3, 4, 4), 0.5)], wanted).item() == 0.25

@@ -7,7 +7,7 @@ import pytest
 
 from ndp_rt.errors import InputError
 from ndp_rt.export.phases import learning_rate
-from ndp_rt.export.settings import LossWeights, TrainSettings, preset_settings, steps_of_epochs
+from ndp_rt.export.settings import DistilSettings, LossWeights, TrainSettings, preset_settings, steps_of_epochs
 
 pytestmark = pytest.mark.torch
 
@@ -106,3 +106,27 @@ def test_the_cosine_schedule_rises_then_falls_to_a_hundredth() -> None:
 def test_the_constant_schedule_is_constant() -> None:
     settings = preset_settings("paper", phase_steps=(5, 5))
     assert {learning_rate(step, phase, settings) for step in range(5) for phase in (1, 2)} == {1e-4}
+
+
+def test_settings_of_a_distillation_survive_json() -> None:
+    settings = preset_settings("edge", distil=DistilSettings(maps=2.0, features=0.25))
+    assert TrainSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+
+
+def test_settings_without_a_teacher_are_written_as_before_there_were_any() -> None:
+    assert "distil" not in preset_settings("edge").to_json()
+
+
+@pytest.mark.parametrize(
+    ("weights", "option"),
+    [
+        ({"maps": -1.0}, "--distil-weight is -1"),
+        ({"maps": float("nan")}, "--distil-weight is nan"),
+        ({"maps": 1001.0}, "--distil-weight is 1001"),
+        ({"features": float("inf")}, "--distil-features is inf"),
+        ({"maps": 0.0, "features": 0.0}, "both 0"),
+    ],
+)
+def test_rejects_weights_of_a_distillation_out_of_range(weights: dict[str, float], option: str) -> None:
+    with pytest.raises(InputError, match=option):
+        DistilSettings(**weights)
