@@ -1,8 +1,11 @@
 """Every rewrite equals what it replaces, on random weights, random statistics and odd sizes."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -162,6 +165,22 @@ def test_rewritten_network_equals_the_network(height_px, width_px):
     assert np.ptp(expected[0].numpy()) > 0.01  # a map that is flat would show nothing
     for actual, wanted in zip(RewrittenNet(model).eval()(image), expected, strict=True):
         check(actual, wanted)
+
+
+def test_every_convolution_has_a_bias_of_its_own_and_gives_the_same():
+    def convolve(source: str, output: str) -> onnx.NodeProto:
+        return helper.make_node("Conv", [source, "weight", "bias"], [output], kernel_shape=[1, 1])
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 4, 5]) for name in ("x", "z")]
+    tensors = {"weight": torch.randn(3, 3, 1, 1).numpy(), "bias": torch.randn(3).numpy()}
+    constants = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    graph = helper.make_graph([convolve("x", "y"), convolve("y", "z")], "twice", values[:1], values[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = torch.randn(1, 3, 4, 5).numpy()
+    before = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    onnx_graphs.duplicate_shared_biases(model)
+    assert len({node.input[2] for node in model.graph.node}) == 2
+    assert np.array_equal(ReferenceEvaluator(model).run(None, {"x": x})[0], before)
 
 
 def test_every_listed_rewrite_is_a_function():
