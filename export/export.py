@@ -17,13 +17,14 @@ from safetensors.numpy import save
 from torch import nn
 
 from ndp_rt.bundle import Bundle, write_bundle
-from ndp_rt.bundle.open import GOLDEN_FILE, REFERENCE_FILE
+from ndp_rt.bundle.open import CALIBRATION_FILE, GOLDEN_FILE, REFERENCE_FILE
 from ndp_rt.bundle.reference import LEVELS, find_reference_data
 from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target
 from ndp_rt.device import find_cpu
 from ndp_rt.errors import EngineError, InputError, NdpRtError, StorageError
 from ndp_rt.export import golden
 from ndp_rt.export.calibrate import calibrate
+from ndp_rt.export.calibration_images import pack_calibration_images
 from ndp_rt.export.onnx_graphs import duplicate_shared_biases, store_as_half, trace_stage
 from ndp_rt.export.parity import Difference, Parity, compare_maps, measure_parity
 from ndp_rt.export.rewrites import REWRITES
@@ -52,6 +53,7 @@ class ExportSettings:
     rewrite: bool = True
     weights: str = "fp32"  # as stored; the arithmetic is the engine's affair
     false_alarm_rate: float | None = None  # None: the lowest that the number of held-out images can promise
+    calibration_image_count: int = 32  # good images that the bundle carries at most, to calibrate int8 on
     overwrite: bool = False
     command: str = "ndp-rt export"  # for the provenance
 
@@ -61,6 +63,8 @@ class ExportSettings:
         rate = self.false_alarm_rate
         if rate is not None and not 0.0 < rate < 1.0:
             raise InputError(f"false_alarm_rate is {rate}; it lies between 0 and 1, 0.01 for one in a hundred.")
+        if self.calibration_image_count < 0:
+            raise InputError(f"calibration images are {self.calibration_image_count}; 0 or more are taken.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +128,9 @@ def export_run(
         )
         files: dict[str, bytes | Path] = {path.name: path for path in sorted(folder.iterdir())}
         files[GOLDEN_FILE] = save(vectors)
+        carried = pack_calibration_images(run, settings.calibration_image_count)
+        if carried is not None:
+            files[CALIBRATION_FILE] = carried
         files[REFERENCE_PICTURE] = run.run_dir / REFERENCE_PICTURE
         manifest = _describe(run, target.stem, stages, settings, parity, thresholds, chosen)
         say(f"writing {target}")
@@ -267,7 +274,8 @@ def _describe(
 
 def _trace_origin(document: Mapping[str, Any], settings: ExportSettings) -> dict[str, Any]:
     """Return where the bundle comes from: commands, seed, data, training, versions."""
-    kept = ("data", "textures", "vgg", "seed", "settings", "steps_done", "elapsed_s", "is_cut_short_by_time_limit")
+    training = ("seed", "settings", "steps_done", "elapsed_s", "is_cut_short_by_time_limit")
+    kept = ("data", "textures", "vgg", "teacher", *training)
     return {
         "commands": [*document.get("commands", []), settings.command],
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

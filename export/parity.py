@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ndp_rt.engines.base import Engine, EngineOptions
 from ndp_rt.engines.golden import run_stages
 from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.uncached import compile_engine
 from ndp_rt.errors import EngineError
 from ndp_rt.export.golden import score_maps
-from ndp_rt.plan.fused import compile_engine
 from ndp_rt.specs import PLAN_STAGES
 from ndp_rt.tolerances import find_tolerance
 

@@ -19,11 +19,12 @@ from ndp_rt.bundle.write import read_current, update_manifest, write_bundle
 from ndp_rt.calibration import check_rate, threshold_from_good_scores
 from ndp_rt.engines.base import EngineOptions
 from ndp_rt.engines.golden import check_engines
+from ndp_rt.engines.uncached import compile_engine
 from ndp_rt.imaging import preprocess, read_image
 from ndp_rt.inspector import Inspector
 from ndp_rt.kernels import host
 from ndp_rt.plan.base import Plan
-from ndp_rt.plan.fused import compile_engine, put_beside_weights
+from ndp_rt.plan.fused import put_beside_weights
 from ndp_rt.plan.open_plan import open_plan
 from ndp_rt.plan.reference_image import make_reference_file, read_features, round_to_picture
 from ndp_rt.specs import ThresholdSpec

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.cuda.driver import parse_device
 from ndp_rt.errors import InputError
-from ndp_rt.specs import PRECISIONS
+from ndp_rt.specs import INT8_PRECISIONS, PRECISIONS
 
 CPU = "cpu"
 
@@ -59,6 +59,11 @@ def find_threshold(bundle: Bundle, options: Options) -> float:
         return options.threshold
     spec = bundle.threshold(options.precision)
     if spec.value is None:
+        if options.precision in INT8_PRECISIONS and options.device == CPU and bundle.int8_layers() is None:
+            raise InputError(
+                f"{bundle.path.name} has no layers chosen for {options.precision}. Choose them with: ndp-rt quantise "
+                f"{bundle.path}"
+            )
         have = ", ".join(name for name, one in bundle.manifest.thresholds.items() if one.value is not None)
         raise InputError(
             f"{bundle.path.name} has no threshold for {options.precision} (it has: {have or 'none'}). Give one with "

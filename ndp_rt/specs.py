@@ -16,7 +16,9 @@ FORMAT_VERSION = 1
 RESIZE_RULE = "area-or-linear-v1"
 SIZE_STEP_PX = 64  # level 5 is 1/16 of the input and is cut into patches of up to 4
 FAMILIES = ("ndpnet",)
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8", "mixed")
+# In these, chosen layers (`ndp_rt.bundle.int8_layers`) compute in int8; the others on a CPU in fp32 or bf16 ("mixed").
+INT8_PRECISIONS = ("int8", "mixed")
 THRESHOLD_SOURCES = ("calibrated", "manual", "none")
 STAGES = ("encoder", "decoder", "head", "segmentation", "fused")
 # The stages whose engines each plan runs.

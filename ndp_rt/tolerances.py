@@ -35,6 +35,9 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     # score 0.011; about three times that is allowed, as in bf16.
     ("engine.map", "int8"): Tolerance(absolute=2e-1, reason="255 steps through some 30 convolutions, worst pixel"),
     ("engine.score", "int8"): Tolerance(absolute=4e-2, reason="smoothing averages 25 pixels' rounding errors"),
+    # On a CPU, int8 and bf16: measured over 70 images of fabric_02 (edge), all layers in int8: 0.066 and 0.036.
+    ("engine.map", "mixed"): Tolerance(absolute=2e-1, reason="int8's error; bf16's is a third of it"),
+    ("engine.score", "mixed"): Tolerance(absolute=4e-2, reason="smoothing averages 25 pixels' rounding errors"),
     ("preprocess", "fp32"): Tolerance(absolute=2e-6, reason="OpenCV versions order float32 sums differently"),
 }
 

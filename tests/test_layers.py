@@ -29,16 +29,16 @@ LADDER: tuple[frozenset[str], ...] = (
     ),
     frozenset({"engines", "kernels"}),
     frozenset({"plan", "postprocess", "streaming", "tiling", "inspector_options"}),
-    frozenset({"inspector", "lane", "large_image", "capi"}),
+    frozenset({"inspector", "lane", "large_image", "overlapped_batch", "capi"}),
     frozenset({"overlays", "results", "changes", "demo", "doctor"}),
     frozenset({"export"}),
-    frozenset({"cli", "bench"}),
+    frozenset({"cli", "bench", "quantise"}),
 )
 # Where a third-party package may be imported; one that is not named here may be imported anywhere.
 HOMES: dict[str, tuple[str, ...]] = {
     "tensorrt": ("ndp_rt/engines/tensorrt/",),
     "openvino": ("ndp_rt/engines/openvino.py",),
-    "onnxruntime": ("ndp_rt/engines/onnxruntime.py", "ndp_rt/engines/quantised_graph.py", "bench/peers/"),
+    "onnxruntime": ("ndp_rt/engines/onnxruntime.py", "bench/peers/"),
     "cupy": ("ndp_rt/cuda/", "kernels/", "bench/peers/"),
     "torch": ("export/", "bench/models/", "bench/peers/", "ndp_rt/engines/torch_"),
     "torchvision": (),

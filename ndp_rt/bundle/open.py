@@ -13,18 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.external_data import list_external_locations
+from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers, read_int8_layers
 from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, read_manifest
 from ndp_rt.bundle.tensors import read_tensors
 from ndp_rt.errors import BundleError, InputError
-from ndp_rt.specs import BundleManifest, StageSpec, ThresholdSpec
+from ndp_rt.specs import INT8_PRECISIONS, BundleManifest, StageSpec, ThresholdSpec
 
 FloatArray = NDArray[np.float32]
 
 REFERENCE_FILE = "reference.safetensors"
 GOLDEN_FILE = "golden.safetensors"
+CALIBRATION_FILE = "calibration.safetensors"
 MAX_NAME_LENGTH = 255  # of a file, on any file system
-# These change neither what an engine computes nor what it is checked against.
-NOT_IN_FINGERPRINT = frozenset({"reference.png"})
+# These change neither what an engine computes nor what it is checked against; int8.json, see `engine_fingerprint`.
+NOT_IN_FINGERPRINT = frozenset({"reference.png", CALIBRATION_FILE, INT8_FILE})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,29 @@ class Bundle:
         names = ("f3", "f4", "f5")
         _need(tensors, names, self.path / REFERENCE_FILE)
         return {name: np.asarray(tensors[name], np.float32) for name in names}
+
+    def int8_layers(self) -> Int8Layers | None:
+        """Return which layers compute in int8; None where none were chosen (`ndp-rt quantise`)."""
+        return read_int8_layers(self.path / INT8_FILE) if INT8_FILE in self.manifest.files else None
+
+    def calibration_images(self) -> NDArray[np.uint8] | None:
+        """Return good images that were not trained on, uint8 [k, 3, h, w]; None where the bundle has none."""
+        if CALIBRATION_FILE not in self.manifest.files:
+            return None
+        path = self.path / CALIBRATION_FILE
+        tensors = read_tensors(path)
+        _need(tensors, ("good",), path)
+        good = tensors["good"]
+        contract = self.manifest.input
+        if good.dtype != np.uint8 or good.ndim != 4 or good.shape[2:] != (contract.height_px, contract.width_px):
+            raise BundleError(f"{path}: 'good' is {good.dtype} {list(good.shape)}. Export the bundle again.")
+        return np.broadcast_to(good, (len(good), 3, *good.shape[2:]))  # grey is stored as one channel
+
+    def engine_fingerprint(self, precision: str) -> str:
+        """Return the SHA-256 of all that an engine of this precision depends on."""
+        if precision not in INT8_PRECISIONS or INT8_FILE not in self.manifest.files:
+            return self.fingerprint
+        return hashlib.sha256(f"{self.fingerprint} {self.manifest.files[INT8_FILE].sha256}".encode()).hexdigest()
 
     def golden(self) -> Golden:
         """Return the golden vectors."""

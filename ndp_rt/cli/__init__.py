@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "see it work: inspect photographs with the bundle that ships in the package",
     "train": "train the PyTorch model on photographs of a good surface",
     "export": "turn a training run into a bundle",
+    "quantise": "choose the layers of a bundle that compute in int8",
     "build-engine": "compile a bundle for this machine",
     "export-stages": "write a bundle's graphs for the GPU, to build engines from on another machine",
     "inspect": "inspect images: scores, decisions, defect lists, overlays",

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ndp_rt.specs import GPU_PLAN_STAGES, PLAN_STAGES
+from ndp_rt.cli.quantise import QUANTISE_ARGUMENTS, add_quantise_arguments, quantise
+from ndp_rt.specs import GPU_PLAN_STAGES, PLAN_STAGES, PRECISIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ndp_rt.bundle import Bundle
     from ndp_rt.engines.request import EngineRecord, EngineRequest
 
 # Layers that only hold or hand over data.
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: openvino",
     )
     parser.add_argument(
-        "--precision", choices=("fp32", "tf32", "bf16", "fp16", "int8"), default="fp32", help="default: fp32"
+        "--precision", choices=PRECISIONS, default="fp32", help="default: fp32; mixed: int8 and, in between, bf16"
     )
     parser.add_argument(
         "--batch", type=parse_batches, default=(1,), metavar="1,8", help="batch sizes, one engine each; default: 1"
@@ -68,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=parse_count, metavar="N", help="threads for the check; default: all cores")
     parser.add_argument("--rebuild", action="store_true", help="build anew, also what is there or damaged")
+    add_quantise_arguments(parser.add_argument_group("for int8 and mixed on a CPU (ndp-rt quantise says more)"))
     group = parser.add_argument_group("for a GPU")
     group.add_argument("--device", metavar="cuda:N", default="cuda", help="which GPU; default: the first")
     group.add_argument(
@@ -91,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     bundle = open_bundle(args.bundle)
     request = make_request(args)
+    if quantise_first(bundle, request, args):
+        bundle = open_bundle(args.bundle)
     record = build_requested(
         bundle,
         request,
@@ -101,6 +106,33 @@ def run(args: argparse.Namespace) -> int:
     )
     print_record(console, bundle.manifest.name, record)
     return 0
+
+
+def quantise_first(bundle: "Bundle", request: "EngineRequest", args: argparse.Namespace) -> bool:
+    """Choose the layers that compute in int8, where they are needed and not chosen yet or asked for anew.
+
+    Raises:
+        InputError: arguments for int8 with another precision, or on a GPU.
+        EngineError: the precision is not accepted.
+    """
+    from ndp_rt.errors import EngineError, InputError
+    from ndp_rt.specs import INT8_PRECISIONS
+
+    given = [f"--{name.replace('_', '-')}" for name in QUANTISE_ARGUMENTS if getattr(args, name) is not None]
+    if request.precision not in INT8_PRECISIONS or request.is_for_device:
+        if given:
+            raise InputError(
+                f"{', '.join(given)} came with --precision {request.precision} for {request.backend}; int8 and mixed "
+                "on a CPU take it. On a GPU int8 has the bundle's layers (ndp-rt quantise)."
+            )
+        return False
+    layers = bundle.int8_layers()
+    if layers is not None and layers.limits_of(request.precision) and not given:
+        return False
+    found = quantise(bundle.path, args, None)
+    if request.precision not in found.choices:
+        raise EngineError(f"{request.precision}: not accepted: {found.refused[request.precision]}")
+    return True
 
 
 def make_request(args: argparse.Namespace) -> "EngineRequest":

@@ -16,7 +16,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         help="openvino or onnxruntime on a CPU, tensorrt or torch-cuda on a GPU (default: the first that is installed)",
     )
     group.add_argument(
-        "--precision", default="fp32", help="fp32 or bf16, on a GPU also tf32 and fp16 (default: %(default)s)"
+        "--precision",
+        default="fp32",
+        help="fp32, bf16, int8 or mixed (int8 and bf16), on a GPU also tf32 and fp16 (default: %(default)s)",
     )
     group.add_argument(
         "--plan", metavar="NAME", help="fused or staged, on a GPU also unmerged (default: fused on a CPU, else staged)"

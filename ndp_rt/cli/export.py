@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="highest rate of false alarms wanted, 0.01 for 1 %% (default: the lowest that can be promised)",
     )
+    parser.add_argument(
+        "--calibration-images",
+        type=int,
+        metavar="N",
+        default=32,
+        help="good images that the bundle carries at most, for ndp-rt quantise (default: %(default)s)",
+    )
     parser.add_argument("--no-rewrite", action="store_true", help="export the plain graph, to compare speed with")
 
 
@@ -46,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         rewrite=not args.no_rewrite,
         weights=args.weights,
         false_alarm_rate=args.false_alarm_rate,
+        calibration_image_count=args.calibration_images,
         overwrite=args.overwrite,
         command=command_line(),
     )

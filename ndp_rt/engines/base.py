@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,7 @@ class EngineOptions:
     precision: str = "fp32"
     batch: int = 1
     threads: int | None = None
+    winograd: bool = True  # large 3 x 3 convolutions by Winograd's algorithm, where the backend has it
     build: BuildOptions = BuildOptions()
     device_index: int = 0  # which GPU; the caller has made it the thread's current one
     tell: Callable[[str], None] = lambda line: None  # called with a line of text as a long build goes on
@@ -125,6 +126,67 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the engine; twice is allowed."""
+        ...
+
+
+class BoundRun(Protocol):
+    """An engine's call with arrays of its own, which may compute while others of the same engine do.
+
+    `start` and `wait` by turns; they need not be called by the same thread. The GIL is free in both.
+    """
+
+    @property
+    def is_open(self) -> bool:
+        """False after the engine's close(): what was started can still be waited for; bind anew for another call."""
+        ...
+
+    @property
+    def is_computing(self) -> bool:
+        """Tell whether it was started and has not ended; the arrays are the engine's until then."""
+        ...
+
+    def start(self) -> None:
+        """Begin, or queue until other calls leave room; returns at once.
+
+        Raises:
+            EngineError: the backend failed.
+            ClosedError: after the engine's close().
+        """
+        ...
+
+    def wait(self) -> float:
+        """Wait for the end of what `start` began; return the milliseconds from there to its end, queueing included.
+
+        Raises:
+            EngineError: the backend failed.
+            ClosedError: nothing was started before the engine's close().
+        """
+        ...
+
+
+@runtime_checkable
+class OverlappingEngine(Engine, Protocol):
+    """An engine that also takes calls beside each other."""
+
+    @property
+    def stream_count(self) -> int:
+        """How many calls compute at once if they are not bound to run alone, each on its share of the threads."""
+        ...
+
+    def bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray], *, is_alone: bool) -> BoundRun:
+        """Return a call of the model with these arrays; not beside itself, but beside runs.
+
+        Args:
+            inputs: as for `run`; they stay bound.
+            outputs: likewise; not those of another call that computes at the same time.
+            is_alone: it gets all threads: for one call at a time. False: it shares them with others like it, which
+                takes more time for one and less for many. The first of these loads the model once more.
+
+        Raises:
+            InputError: as for `run`.
+            EngineError: the model cannot be loaded once more.
+            ClosedError: after close().
+        """
         ...
 
 

@@ -204,10 +204,15 @@ def load_engine(
     plan: str = "fused",
     threads: int | None = None,
     cache_dir: Path | None = None,
+    found: EngineRecord | None = None,
 ) -> Engines:
     """Load engines from the cache, by batch and stage; builds nothing.
 
     The precision of each is read back, and the first golden vector runs through those of the smallest batch.
+
+    Args:
+        found: what `build_engine` has just returned for the same request: its files, whose hashes were compared then,
+            are not hashed again. None: they are looked up.
 
     Raises:
         InputError, MissingExtraError: as `find_engine`.
@@ -220,7 +225,7 @@ def load_engine(
     request = EngineRequest(backend=backend, precision=precision, batches=batches, plan=plan)
     engines: Engines = {}
     try:
-        for entry in _find_built(bundle, request, cache_dir).entries:
+        for entry in (found or _find_built(bundle, request, cache_dir)).entries:
             loaded = load_entry(entry, request.make_command(bundle.path), threads)
             engines.setdefault(entry.key.batch, {})[entry.key.stage] = loaded
         golden, batch = bundle.golden(), min(batches)

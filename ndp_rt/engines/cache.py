@@ -21,7 +21,7 @@ from ndp_rt.engines.base import HARDWARE_COMPATIBLE, VERSION_COMPATIBLE
 from ndp_rt.errors import EngineError, StorageError
 
 ENGINE_FORMAT = "ndp-rt engine"
-ENGINE_FORMAT_VERSION = 1
+ENGINE_FORMAT_VERSION = 2  # 2: large convolutions by Winograd's algorithm
 ENGINE_FILE = "engine.json"
 LOCK_POLL_S = 0.1
 AMPERE = (8, 0)

@@ -1,11 +1,14 @@
 """Engines by OpenVINO on the CPU. Its precision is always set: left alone it picks bf16 where the CPU has it."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import io
+import os
 import sys
+import weakref
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,15 +26,19 @@ from ndp_rt.engines.base import (
     one_line,
 )
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
-from ndp_rt.specs import TensorSpec
+from ndp_rt.specs import INT8_PRECISIONS, TensorSpec
 
 NAME = "openvino"
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+# What is not in int8 computes in these; which layers are is in the graph that the engine is made of.
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32", "mixed": "bf16"}
+INT8_NAMES = ("i8", "u8")
 BLOB_FILE = "model.blob"
 # Layer types that do the arithmetic; the others move, reshape or convert.
 COMPUTE_LAYERS = frozenset({"Convolution", "Deconvolution", "MatMul", "FullyConnected", "GroupConvolution"})
 REMEDY = "pip install openvino"
 TELEMETRY = "openvino_telemetry"
+# Of the calls that compute beside each other: each has the network's buffers of its own (edge 25 to 45 MB).
+MOST_STREAMS = 8
 
 
 def _import_openvino() -> Any:
@@ -59,14 +66,25 @@ def _core() -> Any:
 
 
 class OpenVinoEngine:
-    """One compiled model with one infer request; see `ndp_rt.engines.base.Engine`."""
+    """A compiled model with an infer request; see `ndp_rt.engines.base.OverlappingEngine`."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, blob: "BlobFile | None" = None) -> None:
+        """Take the model.
+
+        Args:
+            compiled: for one stream.
+            blob: what it was loaded from, to load it for several; None: calls never compute beside each other.
+        """
         self._compiled = compiled
+        self._shared: Any = None  # the model for several streams, from the first that needs it
+        self._blob = blob
         self._request = compiled.create_infer_request()
         self._bound: BoundArrays | None = None
+        self._runs: weakref.WeakSet[OpenVinoRun] = weakref.WeakSet()
         self._inputs = {port.any_name: _spec_of(port) for port in compiled.inputs}
         self._outputs = {port.any_name: _spec_of(port) for port in compiled.outputs}
+        threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+        self.stream_count = 1 if blob is None else max(1, min(threads, MOST_STREAMS))
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
@@ -86,20 +104,41 @@ class OpenVinoEngine:
             request.start_async()  # with wait(): half the overhead of infer() (gpu.md); both release the GIL
             request.wait()
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed to run: {one_line(error)} Build with --rebuild.") from error
+            raise _failed(error) from error
 
     def _bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
-        """Let the request read and write the caller's own memory."""
-        import openvino
-
+        """Let the request of `run` read and write the caller's own memory."""
         check_arrays("inputs", inputs, self._inputs)
         check_arrays("outputs", outputs, self._outputs)
         self._bound = None
-        for name in self._inputs:
-            self._request.set_tensor(name, openvino.Tensor(inputs[name], shared_memory=True))
-        for name in self._outputs:
-            self._request.set_tensor(name, openvino.Tensor(outputs[name], shared_memory=True))
+        _point(self._request, {name: inputs[name] for name in self._inputs})
+        _point(self._request, {name: outputs[name] for name in self._outputs})
         self._bound = BoundArrays(inputs, outputs, self._inputs, self._outputs)
+
+    @property
+    def is_open(self) -> bool:
+        return self._request is not None
+
+    def bind(
+        self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray], *, is_alone: bool
+    ) -> "OpenVinoRun":
+        if self._request is None:
+            raise ClosedError("the engine is closed. Load it again.")
+        check_arrays("inputs", inputs, self._inputs)
+        check_arrays("outputs", outputs, self._outputs)
+        if is_alone or self.stream_count == 1:
+            compiled = self._compiled
+        else:
+            if self._shared is None:
+                assert self._blob is not None  # without it there is one stream
+                self._shared = self._blob.load(self.stream_count)
+            compiled = self._shared
+        arrays = {name: inputs[name] for name in self._inputs} | {name: outputs[name] for name in self._outputs}
+        request = compiled.create_infer_request()
+        _point(request, arrays)
+        run = OpenVinoRun(self, request, arrays)
+        self._runs.add(run)
+        return run
 
     def layer_times_ms(self) -> dict[str, float]:
         """Return the time of each layer in the last call, in order, 0 for those that are part of another.
@@ -124,7 +163,98 @@ class OpenVinoEngine:
         return {kind: dict(sorted(counts[kind].items())) for kind in sorted(counts)}
 
     def close(self) -> None:
-        self._request = self._compiled = self._bound = None
+        self._request = self._compiled = self._shared = self._bound = None
+        for run in self._runs:
+            run.free()
+        if self._blob is not None:
+            self._blob.close()
+            self._blob = None
+
+
+class OpenVinoRun:
+    """An infer request with arrays of its own; see `ndp_rt.engines.base.BoundRun`."""
+
+    def __init__(self, engine: OpenVinoEngine, request: Any, arrays: Mapping[str, FloatArray]) -> None:
+        self._engine = engine
+        self._request = request
+        self._arrays = arrays  # the request holds pointers into them
+        self._is_started = False
+
+    def __del__(self) -> None:
+        if self._is_started:  # the arrays go with it, so nothing may write to them any more
+            with contextlib.suppress(EngineError):
+                self.wait()
+
+    @property
+    def is_open(self) -> bool:
+        return self._engine.is_open
+
+    @property
+    def is_computing(self) -> bool:
+        if not self._is_started:
+            return False
+        try:
+            return not self._request.wait_for(0)
+        except RuntimeError:  # it has ended, and badly: wait() says so
+            return False
+
+    def start(self) -> None:
+        if not self.is_open:
+            raise ClosedError("the engine is closed. Load it again.")
+        try:
+            self._request.start_async()
+        except RuntimeError as error:
+            raise _failed(error) from error
+        self._is_started = True
+
+    def wait(self) -> float:
+        if self._request is None:
+            raise ClosedError("the engine is closed. Load it again.")
+        try:
+            self._request.wait()
+            return float(self._request.latency)
+        except RuntimeError as error:
+            raise _failed(error) from error
+        finally:
+            self._is_started = False
+            if not self.is_open:
+                self.free()
+
+    def free(self) -> None:
+        """Let go of the model, which is closed, unless there is something to wait for: then `wait` does it."""
+        if not self._is_started:
+            self._request = None
+
+
+class BlobFile:
+    """A compiled model's file, held open: it may be deleted meanwhile, as that of a changed reference is."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        """Open the file.
+
+        Raises:
+            EngineError: it cannot be read.
+        """
+        self._path = path
+        self._config = config
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise EngineError(f"{path}: {error.strerror}. Build with --rebuild.") from error
+        self._descriptor = descriptor
+        self.close: Callable[[], object] = weakref.finalize(self, os.close, descriptor)  # once, however often called
+
+    def load(self, stream_count: int) -> Any:
+        """Return the model, loaded for `stream_count` calls at once.
+
+        Raises:
+            EngineError: OpenVINO refuses the file.
+        """
+        try:
+            content = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+            return _core().import_model(content, "CPU", {**self._config, "NUM_STREAMS": str(stream_count)})
+        except (OSError, RuntimeError) as error:
+            raise EngineError(f"OpenVINO refuses {self._path}: {one_line(error)}") from error
 
 
 class OpenVinoBackend:
@@ -150,11 +280,8 @@ class OpenVinoBackend:
         return {"artifact_bytes": len(content)}
 
     def load(self, artifact: Path, options: EngineOptions) -> OpenVinoEngine:
-        config, core = _config(options), _core()
-        try:
-            return OpenVinoEngine(core.import_model((artifact / BLOB_FILE).read_bytes(), "CPU", config))
-        except RuntimeError as error:
-            raise EngineError(f"OpenVINO refuses {artifact / BLOB_FILE}: {one_line(error)}") from error
+        blob = BlobFile(artifact / BLOB_FILE, _config(options))
+        return OpenVinoEngine(blob.load(1), blob)
 
     def profile(
         self, onnx_path: Path, options: EngineOptions, inputs: Mapping[str, FloatArray], runs: int
@@ -180,6 +307,13 @@ class OpenVinoBackend:
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
         wanted = PRECISIONS[precision]
         compute = {kind: found for kind, found in counts.items() if kind in COMPUTE_LAYERS}
+        if precision in INT8_PRECISIONS:
+            if not any(found.get(name) for found in compute.values() for name in INT8_NAMES):
+                raise EngineError(
+                    f"asked for {precision}, OpenVINO computes {describe_counts(compute)}: no int8 layer is left. "
+                    "Build with --precision fp32 or bf16."
+                )
+            return
         if precision == "fp32":
             other = {kind: found for kind, found in compute.items() if set(found) != {wanted}}
             if other:
@@ -209,21 +343,35 @@ def _config(options: EngineOptions) -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": PRECISIONS[options.precision],
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
+        # Pinned, engines sit on the same first cores, whoever else is there while others are free.
+        "ENABLE_CPU_PINNING": False,
     }
     if options.threads is not None:
         config["INFERENCE_NUM_THREADS"] = options.threads
-        if options.threads < find_cpu().usable_core_count:
-            # It pins threads from the first core on, so that two processes of one thread each would share one.
-            config["ENABLE_CPU_PINNING"] = False
     return config
 
 
 def _compile_model(onnx_path: Path, options: EngineOptions, more: Mapping[str, Any] | None = None) -> Any:
     """Read a stage, fix its batch and compile it; OpenVINO's own RuntimeError goes through."""
+    from ndp_rt.engines.winograd_graph import rewrite_file  # needs the onnx package, as only compiling does
+
     config, core = _config(options), _core()
-    model = core.read_model(onnx_path)
+    rewritten = rewrite_file(onnx_path, options.precision) if options.winograd else None
+    model = core.read_model(onnx_path if rewritten is None else rewritten)
     model.reshape({port.any_name: [options.batch, *_fixed_tail(port)] for port in model.inputs})
     return core.compile_model(model, "CPU", {**config, **(more or {})})
+
+
+def _point(request: Any, arrays: Mapping[str, FloatArray]) -> None:
+    """Let a request read and write the caller's own memory."""
+    import openvino
+
+    for name, array in arrays.items():
+        request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+
+
+def _failed(error: RuntimeError) -> EngineError:
+    return EngineError(f"OpenVINO failed to run: {one_line(error)} Build with --rebuild.")
 
 
 def _refuse(onnx_path: Path, error: RuntimeError) -> EngineError:

@@ -13,6 +13,7 @@ from ndp_rt.engines.base import BuildOptions
 from ndp_rt.engines.cache import EngineEntry, EngineKey
 from ndp_rt.engines.registry import DEVICE_BACKENDS, find_any_backend, find_plan_stages, find_version
 from ndp_rt.errors import InputError
+from ndp_rt.specs import INT8_PRECISIONS
 
 UNKNOWN = "unknown"
 
@@ -47,7 +48,12 @@ class EngineRequest:
             side = "a GPU" if self.is_for_device else "the CPU"
             raise InputError(
                 f"precision is '{self.precision}'; backend {self.backend} takes {' or '.join(backend.precisions)} "
-                f"on {side}. Choose another precision or backend (openvino takes fp32 or bf16)."
+                f"on {side}. Choose another precision or backend (openvino takes fp32, bf16, int8 or mixed)."
+            )
+        if self.precision in INT8_PRECISIONS and not self.is_for_device and self.plan != "fused":
+            raise InputError(
+                f"plan is '{self.plan}' with precision {self.precision}; on the CPU int8 layers are chosen for, and "
+                "checked in, plan 'fused'. Take that plan, or fp32 or bf16."
             )
 
     @classmethod
@@ -94,7 +100,7 @@ class EngineRequest:
         device = self._describe_gpu() if self.is_for_device else self._describe_cpu()
         return [
             EngineKey(
-                bundle_fingerprint=bundle.fingerprint,
+                bundle_fingerprint=bundle.engine_fingerprint(self.precision),
                 stage=stage,
                 backend=self.backend,
                 backend_version=find_version(find_any_backend(self.backend)),

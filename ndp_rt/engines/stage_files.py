@@ -67,12 +67,13 @@ def write_stages(
         precision: one of `typed_graph.BORDER_DTYPES`.
         folder: empty, or not there yet.
         plan: one of `ndp_rt.specs.GPU_PLAN_STAGES`.
-        calibration: for int8, and only for it: images float32 [k, 3, h, w], preprocessed (`quantised_graph`).
+        calibration: for int8, and only for it: images float32 [k, 3, h, w], preprocessed; all layers that gain by it
+            then compute in int8. None: those that are chosen in the bundle.
 
     Raises:
         InputError: another precision or plan, or calibration images missing, of another shape or not needed.
         BundleError: a stage cannot be read or cut.
-        MissingExtraError: int8 without ONNX Runtime.
+        MissingExtraError: int8 from images without OpenVINO, which finds the ranges.
         EngineError: the precision cannot hold the weights, or onnx's checker refuses a graph.
         StorageError: the folder holds something, or cannot be written.
     """
@@ -113,17 +114,21 @@ def _make_models(
     """Return the float32 graphs of a plan, quantised for int8."""
     from ndp_rt.engines.gpu_stages import make_gpu_stages
 
-    if (calibration is None) == (precision == "int8"):
-        raise InputError(
-            f"precision is {precision}, with{'out' if calibration is None else ''} calibration images; they go with "
-            f"int8 alone. Write int8 stages with: ndp-rt export-stages {bundle.path} --precision int8 --calibrate "
-            "IMAGES -o DIR, and build with --onnx-stages DIR."
-        )
-    if calibration is None:
+    if precision != "int8":
+        if calibration is not None:
+            raise InputError(f"precision is {precision}, with calibration images; they go with int8 alone.")
         return make_gpu_stages(bundle, plan)
+    from ndp_rt.engines.int8_ranges import measure_all_layers
     from ndp_rt.engines.quantised_graph import quantise_stages
 
-    return quantise_stages(bundle, plan, calibration)
+    layers = bundle.int8_layers() if calibration is None else measure_all_layers(bundle, calibration)
+    if layers is None or not layers.limits_of(precision):
+        raise InputError(
+            f"{bundle.path.name}: no layers are chosen for int8, and no calibration images came. Choose them with: "
+            f"ndp-rt quantise {bundle.path}, or write int8 stages with: ndp-rt export-stages {bundle.path} --precision "
+            "int8 --calibrate IMAGES -o DIR, and build with --onnx-stages DIR."
+        )
+    return quantise_stages(bundle, plan, layers)
 
 
 def check_graph(onnx: Any, model: Any) -> None:

@@ -31,6 +31,7 @@ from ndp_rt.engines.registry import find_any_backend, find_backend, find_device_
 from ndp_rt.engines.request import EngineRequest
 from ndp_rt.engines.stage_files import check_stages, open_stages, write_stages
 from ndp_rt.errors import BundleError, EngineError, MissingExtraError, NdpRtError
+from ndp_rt.specs import INT8_PRECISIONS
 
 Tell = Callable[[str], None]
 
@@ -108,7 +109,15 @@ class Builder:
         """Return the ONNX file of each stage: the bundle's own, or typed ones for a GPU."""
         bundle, request = self._bundle, self._request
         if not request.is_for_device:
-            return {stage: bundle.stage_path(stage) for stage in request.stages}
+            paths = {stage: bundle.stage_path(stage) for stage in request.stages}
+            if request.precision not in INT8_PRECISIONS:
+                return paths
+            from ndp_rt.engines.quantised_graph import prepare_graph
+
+            self._tell(f"writing the graph in {request.precision}")
+            return {
+                stage: prepare_graph(bundle, path, request.precision, self._folder) for stage, path in paths.items()
+            }
         given = self._options.build.onnx_stages
         if given is not None:
             found = open_stages(Path(given))

@@ -45,7 +45,8 @@ def test_builds_then_hits_then_rebuilds(bundle_path: Path, tmp_path: Path, capsy
     [
         (["--backend", "tensorrt"], "TensorRT|pip install"),
         (["--backend", "onnxruntime", "--precision", "bf16"], "onnxruntime takes fp32"),
-        (["--precision", "int8"], "openvino takes fp32 or bf16"),
+        (["--precision", "fp16"], "openvino takes fp32 or bf16 or int8 or mixed"),
+        (["--precision", "int8"], "holds no calibration images"),
         (["--plan", "unmerged"], "plan is 'unmerged'; one of fused, staged is taken"),
         (
             ["--workspace", "1GiB"],

@@ -1,6 +1,5 @@
 """Engines themselves: whose memory they use, what they refuse, and how precisely they say they compute."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -124,8 +123,8 @@ def test_an_engine_that_is_mostly_f32_is_no_bf16_engine() -> None:
 
 def test_unknown_precisions_are_refused_by_each_backend(tmp_path: Path) -> None:
     for backend in (BACKENDS["openvino"], BACKENDS["onnxruntime"]):
-        with pytest.raises(InputError, match="precision is 'int8'"):
-            backend.compile(tmp_path / "x.onnx", tmp_path, EngineOptions(precision="int8"))
+        with pytest.raises(InputError, match="precision is 'int3'"):
+            backend.compile(tmp_path / "x.onnx", tmp_path, EngineOptions(precision="int3"))
 
 
 def test_precisions_of_an_onnx_graph_are_counted_by_its_tensor_types(tmp_path: Path) -> None:
@@ -158,15 +157,13 @@ def test_openvino_reports_nothing_to_its_maker(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # it would keep an identifier in ~/intel
 
 
-@pytest.mark.parametrize(("threads", "is_pinned"), [(1, False), (7, False), (8, True), (None, True)])
-def test_openvino_pins_no_threads_where_another_process_may_want_the_same_cores(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None, is_pinned: bool
+@pytest.mark.parametrize("threads", [1, 2, None])
+def test_openvino_pins_no_threads_as_others_may_want_the_same_cores(
+    bundle: Bundle, tmp_path: Path, threads: int | None
 ) -> None:
-    cpu = dataclasses.replace(find_cpu(), usable_core_count=8)
-    monkeypatch.setattr("ndp_rt.engines.openvino.find_cpu", lambda: cpu)
     options = EngineOptions(threads=threads)
     OpenVinoBackend().compile(bundle.stage_path("fused"), tmp_path, options)
     engine = OpenVinoBackend().load(tmp_path, options)
     pins = engine._compiled.get_property("ENABLE_CPU_PINNING")
     engine.close()
-    assert is_pinned or not pins  # with all cores it is as OpenVINO has it on this system
+    assert pins is False

@@ -19,7 +19,7 @@ from ndp_rt.bundle import Bundle
 from ndp_rt.engines import cache as cache_module
 from ndp_rt.engines.build import build_engine, find_engine, load_engine
 from ndp_rt.engines.built import list_built_batches
-from ndp_rt.engines.cache import find_engines_dir, lock_builds
+from ndp_rt.engines.cache import ENGINE_FORMAT_VERSION, find_engines_dir, lock_builds
 from ndp_rt.errors import EngineError
 from tests.engines.test_build import make_job
 
@@ -62,7 +62,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty description": lambda folder: (folder / "engine.json").write_text(""),
     "other description": lambda folder: (folder / "engine.json").write_text("[1]"),
     "older format": edit("format_version", 0),
-    "newer format": edit("format_version", 2),
+    "newer format": edit("format_version", ENGINE_FORMAT_VERSION + 1),
     "other precision": edit("key.precision", "bf16"),
     "other version": edit("key.backend_version", "2020.1"),
     "files of another kind": edit("files", {"model.blob": 3}),

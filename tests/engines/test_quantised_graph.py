@@ -10,12 +10,15 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from ndp_rt.bundle import Bundle, open_bundle
+from ndp_rt.bundle.int8_layers import Int8Layers
 from ndp_rt.cli import main
-from ndp_rt.engines.gpu_stages import MAP_NAMES, make_gpu_stage
-from ndp_rt.engines.quantised_graph import QUANTISED, find_half_convolutions, quantise_stages
+from ndp_rt.engines.gpu_stages import MAP_NAMES, make_gpu_stage, make_gpu_stages
+from ndp_rt.engines.graph_folding import load_model
+from ndp_rt.engines.int8_ranges import measure_all_layers
+from ndp_rt.engines.quantised_graph import QUANTISED, find_half_layers, name_layers, quantise, quantise_stages
 from ndp_rt.engines.stage_files import open_stages, write_stages
 from ndp_rt.engines.typed_graph import make_typed
-from ndp_rt.errors import EngineError, InputError, MissingExtraError
+from ndp_rt.errors import EngineError, InputError
 from ndp_rt.kernels import reference
 from ndp_rt.tolerances import find_tolerance
 
@@ -38,27 +41,62 @@ def demo() -> Bundle:
 
 @pytest.fixture(scope="module")
 def quantised(demo: Bundle) -> ModelProto:
-    return quantise_stages(demo, "fused", demo.golden().image)["fused"]
+    return quantise_stages(demo, "fused", measure_all_layers(demo, demo.golden().image))["fused"]
 
 
-def test_what_meets_pictures_sigmoids_and_rbfrm_stays_in_half_precision(demo: Bundle) -> None:
+def test_what_reads_pictures_or_ends_in_a_sigmoid_stays_in_half_precision(demo: Bundle) -> None:
     model = make_gpu_stage(demo, "fused")
-    convolutions = {node.output[0]: node for node in model.graph.node if node.op_type in QUANTISED}
-    kept = find_half_convolutions(model)
-    inputs = sorted(convolutions[name].input[0] for name in kept)
-    # Image and reconstruction, four sigmoids, and two of each of RBFRM's six.
-    assert len(kept) == 2 + 4 + 12 and {"image", "reconstruction"} < set(inputs)
-    assert len(convolutions) - len(kept) == 40
+    layers, kept = name_layers(model), find_half_layers(model)
+    assert {layers[name].input[0] for name in kept} > {"image", "reconstruction"}
+    assert len(kept) == 2 + 4  # image and reconstruction, four sigmoids
+
+
+def test_rbfrm_has_no_layer(demo: Bundle) -> None:
+    model = make_gpu_stage(demo, "fused")
+    convolutions = [node for node in model.graph.node if node.op_type in QUANTISED]
+    assert len(convolutions) - len(name_layers(model)) == 12  # two of each of its six
+
+
+def test_a_layer_has_the_same_name_in_every_graph_of_a_bundle(demo: Bundle, bundle: Bundle) -> None:
+    for one in (demo, bundle):
+        wanted = sorted(name_layers(load_model(one.stage_path("fused"))))
+        for plan in ("staged", "unmerged", "fused"):
+            models = make_gpu_stages(one, plan).values()
+            assert sorted(name for model in models for name in name_layers(model)) == wanted
+        stages = ("encoder", "decoder", "head", "segmentation")
+        assert sorted(name for stage in stages for name in name_layers(load_model(one.stage_path(stage)))) == wanted
+
+
+def test_the_encoders_weights_make_two_layers(demo: Bundle) -> None:
+    layers = name_layers(load_model(demo.stage_path("fused")))
+    assert layers["encoder.levels.0.0.0"].input[0] == "image"
+    assert layers["encoder.levels.0.0.0@reconstruction"].input[0] == "reconstruction"
 
 
 def test_every_other_convolution_reads_int8_twice(demo: Bundle, quantised: ModelProto) -> None:
-    kept = find_half_convolutions(make_gpu_stage(demo, "fused"))
+    model = make_gpu_stage(demo, "fused")
+    chosen = {node.output[0] for name, node in name_layers(model).items() if name not in find_half_layers(model)}
     producers = {name: node.op_type for node in quantised.graph.node for name in node.output}
     for node in quantised.graph.node:
         if node.op_type in QUANTISED:
             found = [producers.get(name) for name in node.input[:2]]
-            assert (found == ["DequantizeLinear"] * 2) == (node.output[0] not in kept), node.output[0]
+            assert (found == ["DequantizeLinear"] * 2) == (node.output[0] in chosen), node.output[0]
             assert "DequantizeLinear" not in [producers.get(name) for name in node.input[2:]]  # the bias
+
+
+def test_a_tensor_that_several_layers_read_is_rounded_once(demo: Bundle, quantised: ModelProto) -> None:
+    weights = {tensor.name for tensor in quantised.graph.initializer}
+    read = [node.input[0] for node in quantised.graph.node if node.op_type == "QuantizeLinear"]
+    activations = [name for name in read if name not in weights]
+    assert len(activations) == len(set(activations)) < len(read) - len(activations)
+
+
+def test_layers_that_are_not_chosen_stay_as_they_are(bundle: Bundle) -> None:
+    model = load_model(bundle.stage_path("fused"))
+    name = next(iter(name_layers(model)))
+    quantised = quantise(model, {name: 1.0})
+    assert sum(node.op_type == "QuantizeLinear" for node in quantised.graph.node) == 2
+    assert quantise(model, {}) == model
 
 
 def test_scales_are_symmetric_and_of_each_output_channel(quantised: ModelProto) -> None:
@@ -112,58 +150,39 @@ def test_ranges_come_from_all_images(bundle: Bundle) -> None:
     """A bright image after a dark one widens what the second convolution may read."""
     images = bundle.golden().image[:1]
 
-    def find_scales(calibration: np.ndarray) -> dict[str, float]:
-        model = quantise_stages(bundle, "staged", calibration)["encoder"]
-        tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        return {name: float(value) for name, value in tensors.items() if name.startswith("f") and value.ndim == 0}
-
-    dark, both = find_scales(images * np.float32(0.1)), find_scales(np.concatenate([images * np.float32(0.1), images]))
-    scales = [name for name in dark if name.endswith("_scale")]
-    assert scales and all(both[name] > 1.5 * dark[name] for name in scales)
+    dark, both = (
+        measure_all_layers(bundle, calibration).limits
+        for calibration in (images * np.float32(0.1), np.concatenate([images * np.float32(0.1), images]))
+    )
+    assert both["encoder_2"] > 1.5 * dark["encoder_2"]
+    assert set(dark) == set(both) and all(both[name] >= dark[name] for name in dark)
 
 
 def test_images_of_another_kind_are_refused(bundle: Bundle) -> None:
     for bad in (np.zeros((2, 3, 32, 64), np.float32), np.zeros((0, 3, 64, 64), np.float32), np.zeros((2, 3, 64, 64))):
         with pytest.raises(InputError, match="calibration images are float"):
-            quantise_stages(bundle, "staged", bad)
+            measure_all_layers(bundle, bad)
 
 
 def test_int8_goes_with_calibration_and_nothing_else_does(bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"precision is int8, without calibration images; .*--calibrate IMAGES"):
+    with pytest.raises(InputError, match=r"no layers are chosen for int8, .*ndp-rt quantise .*--calibrate IMAGES"):
         write_stages(bundle, "int8", tmp_path / "out")
     with pytest.raises(InputError, match="precision is fp16, with calibration images"):
         write_stages(bundle, "fp16", tmp_path / "out", calibration=bundle.golden().image)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_without_anything_to_quantise_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def keep_all(model: ModelProto) -> set[str]:
-        return {node.output[0] for node in model.graph.node}
-
-    monkeypatch.setattr("ndp_rt.engines.quantised_graph.find_half_convolutions", keep_all)
-    with pytest.raises(EngineError, match="no convolution of it can be quantised"):
-        quantise_stages(bundle, "fused", bundle.golden().image)
+def test_a_choice_without_a_layer_that_gains_is_refused(demo: Bundle) -> None:
+    half = find_half_layers(make_gpu_stage(demo, "fused"))
+    layers = Int8Layers(limits=dict.fromkeys(half, 1.0), chosen={"int8": tuple(half)})
+    with pytest.raises(EngineError, match="no convolution of it is chosen for int8"):
+        quantise_stages(demo, "fused", layers)
 
 
 def test_a_quantised_graph_has_no_other_precision(bundle: Bundle) -> None:
-    quantised = quantise_stages(bundle, "staged", bundle.golden().image)["encoder"]
+    quantised = quantise_stages(bundle, "staged", measure_all_layers(bundle, bundle.golden().image))["encoder"]
     with pytest.raises(EngineError, match="stage 'encoder' has QuantizeLinear nodes, precision is fp16"):
         make_typed(quantised, "fp16")
-
-
-def test_without_onnx_runtime_the_install_command_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'ndp-rt\[onnxruntime\]'"):
-        quantise_stages(bundle, "staged", bundle.golden().image)
-
-
-def test_what_the_quantiser_refuses_is_an_error_of_ours(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object, **keywords: object) -> None:
-        raise ValueError("no\n data")
-
-    monkeypatch.setattr("onnxruntime.quantization.quantize_static", fail)
-    with pytest.raises(EngineError, match="cannot quantise stage 'encoder': no data. Use --precision fp16"):
-        quantise_stages(bundle, "staged", bundle.golden().image)
 
 
 def test_the_command_calibrates_on_images(

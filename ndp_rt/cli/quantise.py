@@ -1,0 +1,116 @@
+"""`ndp-rt quantise`: which layers of a bundle compute in int8, chosen so that accuracy stays."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ndp_rt.quantise.run import Quantised, QuantiseSettings
+
+# As attributes of the parsed arguments; None where one was not given.
+QUANTISE_ARGUMENTS = ("calibration", "validation", "max_drop", "false_alarm_rate", "report")
+
+REPORT_WIDTH = 110  # columns, where nobody's window says how many there are
+
+DETAILS = """\
+Ranges come from good images and from defects painted into them. All layers are tried in int8; those that int8 makes
+slower, and as few more as needed, are put back until image ROCAUC, pixel ROCAUC and AUPRO drop by at most --max-drop
+below fp32's and no larger share of the decisions changes (one always may). A precision is accepted only if it is
+faster than fp32 and bf16 on this machine. The layers and the thresholds, calibrated anew on the good images, go into
+the bundle; engines are then built with: ndp-rt build-engine NAME.ndp --precision int8 (or mixed). On a GPU the same
+layers serve TensorRT.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = DETAILS
+    parser.add_argument(
+        "bundle", metavar="NAME.ndp", type=Path, help="the bundle; its layers and thresholds are changed"
+    )
+    add_quantise_arguments(parser)
+    parser.add_argument(
+        "--precision",
+        choices=("int8", "mixed"),
+        help="int8 (the rest in fp32) or mixed (in bf16) alone (default: both, mixed where the processor has bf16)",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads of the engines (default: the backend's choice)"
+    )
+
+
+def add_quantise_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add what says how int8 is calibrated and judged."""
+    parser.add_argument(
+        "--calibration",
+        metavar="DIR",
+        nargs="+",
+        help="good images that the model was not trained on: folders, files or patterns (default: the bundle's own)",
+    )
+    parser.add_argument(
+        "--validation",
+        metavar="DATA",
+        type=Path,
+        help="labelled images in MVTec AD's layout, to measure accuracy on (default: painted defects)",
+    )
+    parser.add_argument("--max-drop", metavar="D", type=float, help="how much accuracy may drop (default: 0.003)")
+    parser.add_argument("--false-alarm-rate", metavar="R", type=float, help="wanted highest rate, 0.01 for 1 %%")
+    parser.add_argument("--report", metavar="FILE", type=Path, help="also write the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Choose the layers, store them, and print the report."""
+    from ndp_rt.bundle.open import open_bundle
+
+    quantise(open_bundle(args.bundle).path, args, None if args.precision is None else (args.precision,))
+    return 0
+
+
+def quantise(path: Path, args: argparse.Namespace, precisions: tuple[str, ...] | None) -> "Quantised":
+    """Do what the arguments of `add_quantise_arguments` say to the bundle at `path`, and print the report."""
+    from rich.console import Console
+
+    from ndp_rt.bundle.open import open_bundle
+    from ndp_rt.errors import StorageError
+    from ndp_rt.quantise.report import print_report
+    from ndp_rt.quantise.run import quantise_bundle
+
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = max(console.width, REPORT_WIDTH)
+    settings = make_settings(path, args, precisions)
+    found = quantise_bundle(
+        open_bundle(path), settings, progress=lambda line: console.print(f"  {line}", style="dim", markup=False)
+    )
+    print_report(console, found)
+    if args.report is not None:
+        try:
+            args.report.write_text(json.dumps(found.report, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageError(
+                f"{args.report}: the report cannot be written ({error.strerror or error}); the bundle holds it too, in "
+                "int8.json. Choose a folder that you may write to."
+            ) from error
+    for name in found.choices:
+        console.print(f"{path.name}: build with: ndp-rt build-engine {path} --precision {name}", markup=False)
+    return found
+
+
+def make_settings(path: Path, args: argparse.Namespace, precisions: tuple[str, ...] | None) -> "QuantiseSettings":
+    """Return the settings that the arguments say."""
+    import dataclasses
+
+    from ndp_rt.image_paths import list_images
+    from ndp_rt.quantise.run import MAX_DROP, QuantiseSettings, make_command
+
+    settings = QuantiseSettings(
+        calibration=None if args.calibration is None else list_images(args.calibration),
+        validation=args.validation,
+        max_drop=MAX_DROP if args.max_drop is None else args.max_drop,
+        false_alarm_rate=args.false_alarm_rate,
+        precisions=precisions,
+        threads=args.threads,
+    )
+    return dataclasses.replace(settings, command=make_command(path, settings))

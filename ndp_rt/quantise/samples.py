@@ -1,0 +1,125 @@
+"""The images that int8 is calibrated and judged on: good ones, and defects that are painted or real."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.bench.dataset import list_samples, read_mask
+from ndp_rt.errors import DataError
+from ndp_rt.export.defects import DefectSettings, paint_defect
+from ndp_rt.export.textures import TextureImages
+from ndp_rt.imaging import preprocess, read_image
+from ndp_rt.specs import InputContract
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+FEWEST_PAINTED = 32
+ATTEMPTS = 8  # of painting a defect that differs from the surface
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """Labelled inputs of the network."""
+
+    images: FloatArray  # [k, 3, h, w], preprocessed
+    masks: BoolArray  # [k, h, w], nowhere True for a good image
+    source: str  # in words
+
+    @property
+    def is_defective(self) -> BoolArray:
+        """[k]: which images have a defect."""
+        return np.asarray(self.masks.any(axis=(1, 2)), np.bool_)
+
+
+def read_good(paths: Sequence[Path], contract: InputContract) -> FloatArray:
+    """Read and preprocess images: float32 [k, 3, h, w].
+
+    Raises:
+        ImageFileError: one cannot be read.
+    """
+    images = np.empty((len(paths), 3, contract.height_px, contract.width_px), np.float32)
+    for path, out in zip(paths, images, strict=True):
+        preprocess(read_image(path), contract, out)
+    return images
+
+
+def paint_defects(good: FloatArray, seed: int) -> Samples:
+    """Return as many artificial defects as there are good images, at least FEWEST_PAINTED, with the good ones before.
+
+    They are the training's (eq. 1), filled from the good images themselves.
+
+    Args:
+        good: float32 [k, 3, h, w].
+        seed: decides them.
+
+    Raises:
+        DataError: no defect differs from the surface.
+    """
+    rng = np.random.default_rng(seed)
+    textures = TextureImages([np.rint(_to_hwc(image) * 255.0).astype(np.uint8) for image in good], is_altered=True)
+    settings = DefectSettings(defect_free_share=0.0)
+    count = max(len(good), FEWEST_PAINTED)
+    images = np.empty((len(good) + count, *good.shape[1:]), np.float32)
+    masks = np.zeros((len(images), *good.shape[2:]), np.bool_)
+    images[: len(good)] = good
+    for index in range(count):
+        whole = _to_hwc(good[index % len(good)])
+        for _ in range(ATTEMPTS):
+            painted, mask = paint_defect(rng, whole, textures, settings)
+            if mask.any():
+                break
+        else:
+            raise DataError(
+                f"calibration image {index % len(good) + 1} cannot be given a visible defect: is it of one colour? "
+                "Photographs of the good surface are taken."
+            )
+        images[len(good) + index] = painted.transpose(2, 0, 1)
+        masks[len(good) + index] = mask
+    return Samples(images=images, masks=masks, source=f"{len(good)} good images, and {count} with painted defects")
+
+
+def read_labelled(data: Path, contract: InputContract) -> Samples:
+    """Read DATA/test with its masks, in MVTec AD's layout, resized to the network's input.
+
+    Raises:
+        DataError: another layout, or a defective image without a mask, or with one that vanishes in the resizing.
+        ImageFileError: an image or a mask cannot be read.
+    """
+    listed = list_samples(data)
+    images = read_good([sample.path for sample in listed], contract)
+    masks = np.zeros((len(images), contract.height_px, contract.width_px), np.bool_)
+    for sample, mask in zip(listed, masks, strict=True):
+        if sample.is_good:
+            continue
+        if sample.mask_path is None:
+            raise DataError(
+                f"{sample.path}: has no mask; one is taken for each defective image, as "
+                f"ground_truth/{sample.kind}/{sample.path.stem}_mask.png. Add it, or take the image away."
+            )
+        height_px, width_px = read_image(sample.path).shape[:2]
+        mask[:] = resize_mask(read_mask(sample.mask_path, height_px, width_px), mask.shape[0], mask.shape[1])
+    return Samples(images=images, masks=masks, source=f"{len(images)} images of {data.name}")
+
+
+def resize_mask(mask: BoolArray, height_px: int, width_px: int) -> BoolArray:
+    """Return a mask of another size: True where any True pixel falls, so that no defect is lost."""
+    rows, columns = np.nonzero(mask)
+    resized = np.zeros((height_px, width_px), np.bool_)
+    resized[rows * height_px // mask.shape[0], columns * width_px // mask.shape[1]] = True
+    if height_px > mask.shape[0] or width_px > mask.shape[1]:
+        resized = (
+            mask[
+                np.arange(height_px)[:, None] * mask.shape[0] // height_px,
+                np.arange(width_px)[None, :] * mask.shape[1] // width_px,
+            ]
+            | resized
+        )
+    return resized
+
+
+def _to_hwc(image: FloatArray) -> FloatArray:
+    return np.ascontiguousarray(image.transpose(1, 2, 0))

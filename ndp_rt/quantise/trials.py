@@ -1,0 +1,142 @@
+"""Engines of a bundle's fused graph with some of its layers in int8, compiled to be tried."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.bundle import Bundle
+from ndp_rt.engines.base import Engine, EngineOptions
+from ndp_rt.engines.graph_folding import load_model
+from ndp_rt.engines.openvino import OpenVinoBackend
+from ndp_rt.engines.quantised_graph import name_layers, quantise
+from ndp_rt.engines.uncached import compile_engine
+from ndp_rt.kernels.host import smooth
+
+FloatArray = NDArray[np.float32]
+
+BACKEND = "openvino"
+UNNAMED_TRANSPOSED = "ConvolutionBackpropData_"  # what OpenVINO calls a transposed convolution with a bias
+BIASED = "/WithoutBiases"  # ends what it calls a convolution with one
+
+
+class Trials:
+    """Compiles and runs such engines; its files go when it is left."""
+
+    def __init__(self, bundle: Bundle, limits: Mapping[str, float], threads: int | None = None) -> None:
+        """Read the graph.
+
+        Args:
+            bundle: opened.
+            limits: of every layer (`ndp_rt.engines.int8_ranges`).
+            threads: of every engine.
+        """
+        self._model = load_model(bundle.stage_path("fused"))
+        self._layers = name_layers(self._model)
+        self._limits = limits
+        self._threads = threads
+        self._count = 0
+        self._folder = tempfile.TemporaryDirectory(prefix="ndp-rt-quantise-")
+
+    def __enter__(self) -> "Trials":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Every layer that can be in int8, in the graph's order."""
+        return tuple(self._layers)
+
+    def compile(self, precision: str, layers: Collection[str] = ()) -> Engine:
+        """Compile an engine with these layers in int8.
+
+        Args:
+            precision: "fp32" or "bf16" for no layers, "int8" or "mixed" for some: of the others.
+        """
+        path = self._write(layers)
+        try:
+            options = EngineOptions(precision=precision, threads=self._threads)
+            return compile_engine(BACKEND, path, path.with_suffix(".engine"), options)
+        finally:
+            path.unlink()
+
+    def profile(self, precision: str, layers: Collection[str], image: FloatArray, runs: int = 10) -> dict[str, float]:
+        """Return the least milliseconds of each layer, and under "" those of everything else, of an image [3, h, w]."""
+        path = self._write(layers)
+        try:
+            # Layers that are put back compute as they are, not by Winograd's algorithm.
+            options = EngineOptions(precision=precision, threads=self._threads, winograd=False)
+            times = OpenVinoBackend().profile(path, options, {"image": np.ascontiguousarray(image[None])}, runs)
+        finally:
+            path.unlink()
+        return assign_times(times, {name: node.name or node.output[0] for name, node in self._layers.items()})
+
+    def _write(self, layers: Collection[str]) -> Path:
+        self._count += 1
+        path = Path(self._folder.name) / f"trial-{self._count}.onnx"
+        quantised = quantise(self._model, {name: self._limits[name] for name in layers})
+        path.write_bytes(quantised.SerializeToString())
+        return path
+
+
+def assign_times(times: Mapping[str, float], nodes: Mapping[str, str]) -> dict[str, float]:
+    """Return a profile by layer; what is no layer's is under "".
+
+    Args:
+        times: milliseconds by OpenVINO's names, in the order in which they run.
+        nodes: each layer's node in the graph, in the graph's order.
+    """
+    owners = {f"{node}{end}": layer for layer, node in nodes.items() for end in ("", BIASED)}
+    found = {owners.get(name, ""): 0.0 for name in times} | {"": 0.0}
+    unnamed = [name for name in times if name.startswith(UNNAMED_TRANSPOSED)]
+    without = [layer for layer in nodes if layer not in found]
+    if len(unnamed) == len(without):  # the decoder's, one after another
+        owners |= dict(zip(unnamed, without, strict=True))
+    for name, value in times.items():
+        layer = owners.get(name, "")
+        found[layer] = found.get(layer, 0.0) + value
+    return found
+
+
+def run_maps(engine: Engine, images: Iterable[FloatArray]) -> list[FloatArray]:
+    """Return the smoothed map [h, w] of each image [3, h, w]."""
+    outputs = {name: np.empty(spec.with_batch(1), np.float32) for name, spec in engine.outputs.items()}
+    raw = outputs["map"][0, 0]
+    scratch = np.empty_like(raw)
+    maps = []
+    for image in images:
+        engine.run({"image": np.ascontiguousarray(image[None])}, outputs)
+        smoothed = np.empty_like(raw)
+        smooth(raw, smoothed, scratch)
+        maps.append(smoothed)
+    return maps
+
+
+def compare_times(engines: Sequence[Engine], image: FloatArray, rounds: int = 15) -> list[list[float]]:
+    """Return the milliseconds of every round for each engine; they take turns, so that what slows one slows all."""
+    batch = np.ascontiguousarray(image[None])
+    outputs = [
+        {name: np.empty(spec.with_batch(1), np.float32) for name, spec in engine.outputs.items()} for engine in engines
+    ]
+    times: list[list[float]] = [[] for _ in engines]
+    for turn in range(rounds + 2):
+        for engine, out, found in zip(engines, outputs, times, strict=True):
+            start = time.perf_counter()
+            engine.run({"image": batch}, out)
+            if turn > 1:  # the first two warm up
+                found.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def find_ratio(times: Sequence[float], base: Sequence[float]) -> float:
+    """Return the median over the rounds of one engine's time over another's."""
+    return statistics.median(one / other for one, other in zip(times, base, strict=True))
