@@ -18,6 +18,7 @@ from ndp_rt.imaging import Preprocessor
 from ndp_rt.inspector_options import Options
 from ndp_rt.lane import Lane, StreamSlot, check_map_out, choose_batch_size, make_result, open_lane
 from ndp_rt.large_image import inspect_tiles
+from ndp_rt.overlapped_batch import inspect_overlapped
 from ndp_rt.result import Result
 from ndp_rt.streaming import FrameReader, StartedFrame
 
@@ -31,8 +32,9 @@ class Inspector:
     """Inspects images with one bundle on one device.
 
     Threads: any thread may call any method; calls are serialised by a lock, so a second caller waits for the first.
-    Each `stream` reads its source in a thread of its own. Engines and buffers are allocated by `open` and freed by
-    `close`; a call allocates the result that it returns and nothing that stays.
+    Each `stream` reads its source in a thread of its own. Engines and buffers are allocated by `open`, those that
+    compute images beside each other by the first call that needs them, and freed by `close`; a call allocates the
+    result that it returns and else nothing that stays.
 
     Pickling stores the arguments of `open`; the copy opens itself again. A reference that was set by `set_reference`
     does not travel with it.
@@ -146,9 +148,11 @@ class Inspector:
         keep_reconstruction: bool = False,
         maps_out: Sequence[FloatArray | None] | None = None,
     ) -> list[Result]:
-        """Inspect several images, in the largest batches that were built; all are checked before the first runs.
+        """Inspect several images; all are checked before the first runs.
 
-        Each result's engine time is its share of its batch.
+        On a CPU with several threads they are computed beside each other, a thread for each, in the smallest batch that
+        was built, and each result's engine time is from where its batch is handed over until its map is there. Else
+        they go through in the largest batches that were built, and the engine time is a share of the batch's.
 
         Args:
             images: as for `inspect`; sizes may differ. An empty list gives one.
@@ -167,7 +171,7 @@ class Inspector:
                     check_map_out(map_out, *lane.runner.check_image(image))
                 except InputError as error:
                     raise InputError(f"image {index} of the batch: {error}") from error
-            results: list[Result] = []
+            results = inspect_overlapped(lane, images, maps_out, keep_reconstruction)
             while (done := len(results)) < len(images):
                 part = images[done:], maps_out[done:]
                 results += self._guard(lambda lane: self._inspect_part(lane, *part, keep_reconstruction))  # noqa: B023
@@ -193,13 +197,15 @@ class Inspector:
             return self._guard(lambda lane: inspect_tiles(lane, image, self._tile_size_px, overlap_px, map_out))
 
     def stream(self, frames: Iterable[Image], *, keep_reconstruction: bool = False) -> Iterator[Result]:
-        """Inspect frames as they come, the next being read and preprocessed while the current one is in the engine.
+        """Inspect frames as they come; others are read, preprocessed and judged while some are in the engine.
 
-        Results come in the order of the frames. The source is iterated in a thread of its own, at most two frames
-        ahead, and may reuse one buffer for all frames. What it raises is raised here, after the results of the frames
-        before. Closing the iterator (or leaving the loop and dropping it) stops the reading, waiting at most a second
-        for a frame that is on its way; frames that were read ahead are lost. In `timings_ms` the total is the sum of
-        the parts, some of which ran beside those of other frames.
+        On a CPU a frame that finds the engine idle gets all its threads; frames that come faster share them, a thread
+        for each, which gives more frames a second. Results come in the order of the frames. The source is iterated in a
+        thread of its own, at most as many frames ahead as the engine has threads (8 at most) and one, and may reuse one
+        buffer for all. What it raises is raised here, after the results of the frames before. Closing the iterator (or
+        leaving the loop and dropping it) stops the reading, waiting at most a second for a frame that is on its way;
+        frames that were read ahead are lost. In `timings_ms` the total is the sum of the parts, some of which ran
+        beside those of other frames; `engine` is from where a frame is handed to the engine until its map is there.
 
         Args:
             frames: images as for `inspect`. One buffer may serve for all on the host; an array on a GPU has to stay as
@@ -290,6 +296,8 @@ class Inspector:
     def warm_up(self, *, count: int = 3) -> None:
         """Run every built batch size `count` times on a grey image, so that the first real image is as fast as others.
 
+        What computes images beside each other is still loaded by the first batch or stream that needs it.
+
         Raises:
             InputError: `count` is below 1.
         """
@@ -297,8 +305,10 @@ class Inspector:
             raise InputError(f"count is {count}; 1 or more is taken.")
         grey = np.full(self._tile_size_px, 128, np.uint8)
         for size in self.batch_sizes:
+            images, maps_out = [grey] * size, [None] * size
             for _ in range(count):
-                self.inspect_batch([grey] * size)
+                with self._lock:
+                    self._guard(lambda lane: self._inspect_part(lane, images, maps_out, False))  # noqa: B023
 
     def close(self) -> None:
         """Free engines and buffers after the call in progress; twice is allowed, other calls raise ClosedError."""

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.engines.base import BoundRun
 from ndp_rt.errors import ClosedError, InputError, NdpRtError
 
 FloatArray = NDArray[np.float32]
@@ -72,6 +73,33 @@ class Plan(Protocol):
 
     def close(self) -> None:
         """Free engines and buffers; twice is allowed."""
+        ...
+
+
+@runtime_checkable
+class OverlappingPlan(Plan, Protocol):
+    """A plan that also takes batches beside each other."""
+
+    @property
+    def stream_count(self) -> int:
+        """How many batches compute at once if they are not bound to run alone; 0: the engines can't, and none binds."""
+        ...
+
+    def bind(
+        self, batch: FloatArray, map_out: FloatArray, reconstruction_out: FloatArray, *, is_alone: bool
+    ) -> BoundRun:
+        """Return a call for these arrays with the reference of now; `use_reference` and `close` end its being open.
+
+        Args:
+            batch: as for `run`; stays bound.
+            map_out: likewise.
+            reconstruction_out: likewise.
+            is_alone: see `ndp_rt.engines.base.OverlappingEngine.bind`.
+
+        Raises:
+            EngineError: the backend failed.
+            ClosedError: after close().
+        """
         ...
 
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.bundle.reference import replace_reference
-from ndp_rt.engines.base import Engine, EngineOptions
-from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.base import BoundRun, Engine, EngineOptions, OverlappingEngine
+from ndp_rt.engines.uncached import compile_engine
 from ndp_rt.errors import StorageError
 from ndp_rt.plan.base import Features, hash_features, missing_size
+from ndp_rt.specs import INT8_PRECISIONS
 
 FloatArray = NDArray[np.float32]
 
@@ -25,7 +26,7 @@ STAGES = ("fused",)
 
 
 class FusedPlan:
-    """See `ndp_rt.plan.base.Plan`; `make_reference` returns `RebuiltEngines`."""
+    """See `ndp_rt.plan.base.OverlappingPlan`; `make_reference` returns `RebuiltEngines`."""
 
     stage_names: tuple[str, ...] = ()
 
@@ -57,10 +58,21 @@ class FusedPlan:
         return self._engine_hash
 
     def run(self, batch: FloatArray, map_out: FloatArray, reconstruction_out: FloatArray) -> None:
-        engine = self._engines.get(len(batch))
-        if engine is None:
-            raise missing_size(len(batch), self.batch_sizes)
+        engine = self._find_engine(batch)
         engine.run({"image": batch}, {"map": map_out, "reconstruction": reconstruction_out})
+
+    @property
+    def stream_count(self) -> int:
+        engines = self._engines.values()
+        return min((one.stream_count if isinstance(one, OverlappingEngine) else 0 for one in engines), default=0)
+
+    def bind(
+        self, batch: FloatArray, map_out: FloatArray, reconstruction_out: FloatArray, *, is_alone: bool
+    ) -> BoundRun:
+        engine = self._find_engine(batch)
+        assert isinstance(engine, OverlappingEngine)  # else stream_count is 0
+        outputs = {"map": map_out, "reconstruction": reconstruction_out}
+        return engine.bind({"image": batch}, outputs, is_alone=is_alone)
 
     def compute_features(self, image: FloatArray) -> dict[str, FloatArray]:
         # The fused engine keeps its features to itself, so the encoder is compiled for this one image.
@@ -80,6 +92,11 @@ class FusedPlan:
         with tempfile.TemporaryDirectory(prefix="ndp-rt-reference-") as name:
             folder = Path(name)
             graph = put_beside_weights({self._bundle.stage("fused").file: changed}, self._bundle, folder)
+            if self._options.precision in INT8_PRECISIONS:
+                # Imported here: it needs the onnx package, which a machine with nothing but a GPU's may lack.
+                from ndp_rt.engines.quantised_graph import prepare_graph
+
+                graph = prepare_graph(self._bundle, graph, self._options.precision, folder)
             for size in self.batch_sizes:
                 options = dataclasses.replace(self._options, batch=size)
                 engines[size] = compile_engine(self._backend, graph, folder / f"engine-{size}", options)
@@ -97,6 +114,12 @@ class FusedPlan:
             engine.close()
         self._engines = {}
 
+    def _find_engine(self, batch: FloatArray) -> Engine:
+        engine = self._engines.get(len(batch))
+        if engine is None:
+            raise missing_size(len(batch), self.batch_sizes)
+        return engine
+
 
 class RebuiltEngines:
     """Fused engines with another reference."""
@@ -104,14 +127,6 @@ class RebuiltEngines:
     def __init__(self, engines: Mapping[int, Engine], digest: str) -> None:
         self.engines = engines
         self.digest = digest
-
-
-def compile_engine(backend: str, onnx_path: Path, artifact: Path, options: EngineOptions) -> Engine:
-    """Compile and load an engine in this process, past the cache; `artifact` is a folder for its files."""
-    one = find_backend(backend)
-    artifact.mkdir(exist_ok=True)
-    one.compile(onnx_path, artifact, options)
-    return one.load(artifact, options)
 
 
 def put_beside_weights(changed: Mapping[str, bytes], bundle: Bundle, folder: Path) -> Path:

@@ -1,17 +1,20 @@
 """The runner on a CPU: OpenCV before and after, a plan over host arrays between."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.errors import ClosedError
+from ndp_rt.engines.base import BoundRun
+from ndp_rt.errors import ClosedError, EngineError
 from ndp_rt.image_checks import Image, check_image, check_whole_size
 from ndp_rt.imaging import Preprocessor
-from ndp_rt.plan.base import Plan
+from ndp_rt.plan.base import OverlappingPlan, Plan
 from ndp_rt.plan.reference_image import make_reference_file, read_features, round_to_picture
 from ndp_rt.postprocess import Smoother
 from ndp_rt.specs import InputContract
@@ -23,10 +26,9 @@ FloatArray = NDArray[np.float32]
 class HostSlot:
     """See `ndp_rt.plan.runner.Slot`."""
 
-    def __init__(self, contract: InputContract, batch_sizes: Sequence[int], channels: str) -> None:
-        """Allocate for the largest of `batch_sizes`."""
+    def __init__(self, contract: InputContract, batch_sizes: Sequence[int], *, is_shared: bool = False) -> None:
+        """Allocate for the largest of `batch_sizes`; see `HostRunner.shared_slots`."""
         shape = (max(batch_sizes), 3, contract.height_px, contract.width_px)
-        self.preprocess = Preprocessor(contract, channels=channels)
         self.image_count = 0
         self.size = 0
         self.times: list[Times] = []
@@ -36,7 +38,25 @@ class HostSlot:
         # know them by identity, so each size has its own views.
         self.inputs = {n: batch[:n] for n in batch_sizes}
         self.outputs = {n: (self.maps[:n], reconstructions[:n]) for n in batch_sizes}
+        self.is_shared = is_shared
+        self.run: BoundRun | None = None  # the call that was started last; None: `finish` makes it
+        self._runs: dict[tuple[int, bool], BoundRun] = {}
         self._smoother = Smoother(contract.height_px, contract.width_px)
+
+    def bind(self, plan: OverlappingPlan, *, is_alone: bool) -> BoundRun:
+        """Return the call for the batch that is in the slot, the same as last time where it still is open."""
+        run = self._runs.get((self.size, is_alone))
+        if run is None or not run.is_open:
+            self._runs = {key: one for key, one in self._runs.items() if one.is_open}
+            run = plan.bind(self.inputs[self.size], *self.outputs[self.size], is_alone=is_alone)
+            self._runs[self.size, is_alone] = run
+        return run
+
+    def wait(self) -> None:
+        """Wait until nothing computes in the slot's memory any more, however it ends."""
+        if self.run is not None and self.run.is_computing:
+            with contextlib.suppress(EngineError):
+                self.run.wait()
 
     def smooth(self, index: int) -> FloatArray:
         return self._smoother(self.maps[index, 0])
@@ -48,9 +68,11 @@ class HostSlot:
 
 
 class HostRunner:
-    """See `ndp_rt.plan.runner.Runner`."""
+    """See `ndp_rt.plan.runner.Runner`.
 
-    stream_slot_count = 2  # one in the engine, one being filled
+    A batch that is started while no other computes gets all threads, so that it is done soonest; those that are started
+    while others compute share the threads out, one for each, as no barriers between threads means more done in all.
+    """
 
     def __init__(self, bundle: Bundle, plan: Plan, channels: str) -> None:
         """Take over an opened plan."""
@@ -58,9 +80,17 @@ class HostRunner:
         self._contract = bundle.manifest.input
         self._plan: Plan | None = plan
         self._plan_lock = threading.Lock()
+        self._started: list[HostSlot] = []  # those that may still compute
+        self._shared_slots: list[HostSlot] = []
+        self._preprocessors: list[Preprocessor] = []  # those that no thread uses now; each has the scratch of an image
         self._channels = channels
         self.batch_sizes = plan.batch_sizes
         self.stage_names = plan.stage_names
+        self.parallel_count = plan.stream_count if isinstance(plan, OverlappingPlan) else 0
+
+    @property
+    def stream_slot_count(self) -> int:
+        return max(1, self.parallel_count) + 1  # what computes, and one that is filled or emptied
 
     @property
     def engine_hash(self) -> str:
@@ -73,20 +103,51 @@ class HostRunner:
         return height_px, width_px
 
     def make_slot(self) -> HostSlot:
-        return HostSlot(self._contract, self.batch_sizes, self._channels)
+        return HostSlot(self._contract, self.batch_sizes)
+
+    @property
+    def shared_slots(self) -> Sequence[HostSlot]:
+        """Slots for one of many batches each, enough to keep everything busy, made when they are first asked for.
+
+        None ever takes all threads, even where no other batch computes yet.
+        """
+        if not self._shared_slots:
+            self._shared_slots = [
+                HostSlot(self._contract, self.batch_sizes, is_shared=True) for _ in range(self.stream_slot_count)
+            ]
+        return self._shared_slots
 
     def release_slot(self, slot: HostSlot) -> None:
-        """Nothing to do: its memory goes with the last who knows it."""
+        """Wait for what computes in it; its memory goes with the last who knows it."""
+        slot.wait()
 
     def start(self, slot: HostSlot, images: Sequence[Image], size: int, *, keep_reconstruction: bool = False) -> None:
         slot.image_count, slot.size = len(images), size
         slot.times = []
+        preprocess = self._take_preprocessor()
         for image, out in zip(images, slot.inputs[size], strict=False):
             start = time.perf_counter()
-            slot.preprocess(image, out)
+            preprocess(image, out)
             slot.times.append(Times(preprocess_ms=(time.perf_counter() - start) * 1e3))
+        self._preprocessors.append(preprocess)
+        slot.run = None
+        with self._plan_lock:
+            plan = self._open_plan()
+            if self.parallel_count:
+                self._started = [one for one in self._started if one.run is not None and one.run.is_computing]
+                # Not asked by isinstance() as in __init__: that takes 60 us with a protocol.
+                run = slot.bind(cast(OverlappingPlan, plan), is_alone=not (slot.is_shared or self._started))
+                run.start()
+                slot.run = run
+                self._started.append(slot)
 
     def finish(self, slot: HostSlot) -> None:
+        if slot.run is not None:
+            self._open_plan()
+            whole = Times(engine_ms=slot.run.wait())
+            for times in slot.times:
+                times.add_run(whole.share(slot.image_count))
+            return
         with self._plan_lock:
             plan = self._open_plan()
             start = time.perf_counter()
@@ -109,8 +170,18 @@ class HostRunner:
     def close(self) -> None:
         with self._plan_lock:
             plan, self._plan = self._plan, None
+            for slot in self._started:
+                slot.wait()
+            self._started, self._shared_slots = [], []
             if plan is not None:
                 plan.close()
+
+    def _take_preprocessor(self) -> Preprocessor:
+        """Return one that is this thread's until it is put back; there are as many as threads that use one at once."""
+        try:
+            return self._preprocessors.pop()
+        except IndexError:
+            return Preprocessor(self._contract, channels=self._channels)
 
     def _open_plan(self) -> Plan:
         if self._plan is None:

@@ -46,11 +46,14 @@ def open_plan(
     if batches is None:
         batches = (1, *list_built_batches(bundle, plan=plan, backend=backend, precision=precision))
     sizes = tuple(sorted(set(batches)))
+    found = None
     if build:
-        build_engine(
+        found = build_engine(
             bundle, backend=backend, precision=precision, batches=sizes, plan=plan, threads=threads, progress=log.info
         )
-    engines = load_engine(bundle, backend=backend, precision=precision, batches=sizes, plan=plan, threads=threads)
+    engines = load_engine(
+        bundle, backend=backend, precision=precision, batches=sizes, plan=plan, threads=threads, found=found
+    )
     engine_hash = name_engines(bundle, EngineRequest(backend=backend, precision=precision, batches=sizes, plan=plan))
     if plan == "staged":
         return StagedPlan(engines, bundle.reference(), engine_hash)
