@@ -8,7 +8,7 @@ included, as the operators' shapes give them. The least bytes are counted in gro
 - Reshape and its like move nothing: their result is their input under another name.
 - A group reads every tensor from outside it once, weights included, and writes every tensor that another group or the
   caller reads once. What lies between the nodes of one group costs nothing.
-- Every value takes the bytes of the precision's element, also where an engine keeps a wider type.
+- Every value takes the bytes of the precision's element, also where an engine keeps a wider type; in "mixed", int8's.
 
 Caches that keep a tensor from one group to the next are not counted on, so an engine that fuses more moves less.
 """
@@ -24,7 +24,7 @@ from ndp_rt.engines.graph_folding import find_shapes, fix_batch, load_model
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.floor import Work
 
-ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "mixed": 1}
 ARITHMETIC = frozenset(
     {"Abs", "Add", "Div", "Max", "Mean", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Sign", "Sqrt", "Sub", "Sum"}
 )

@@ -30,7 +30,11 @@ Split = tuple[dict[str, float], str]
 
 
 def split_stages(
-    parts_ms: Mapping[str, float], onnx_path: Path, profiler: Profiler | None, options: EngineOptions
+    parts_ms: Mapping[str, float],
+    onnx_path: Path,
+    profiler: Profiler | None,
+    options: EngineOptions,
+    compiled_path: Path | None = None,
 ) -> Split:
     """Return an image's milliseconds by the keys of a record's `stages_ms`, and a sentence: how they were measured.
 
@@ -42,6 +46,7 @@ def split_stages(
         onnx_path: the graph of the one engine, such as the bundle's `stage_path("fused")`.
         profiler: the backend that runs it; None: one that cannot tell layers apart.
         options: that its engine was compiled with.
+        compiled_path: what is profiled instead, a graph made of that one with its nodes' names; None: it itself.
 
     Raises:
         InputError: `engine` is missing.
@@ -55,7 +60,7 @@ def split_stages(
     elif profiler is None:
         inside, source = {ENGINE: parts_ms[ENGINE]}, "not split: the backend does not tell layers apart"
     else:
-        inside, source = profile_engine(parts_ms[ENGINE], onnx_path, profiler, options)
+        inside, source = profile_engine(parts_ms[ENGINE], onnx_path, profiler, options, compiled_path)
     return order_stages({**around, **inside}), source
 
 
@@ -67,12 +72,18 @@ def sum_plan_stages(parts_ms: Mapping[str, float]) -> dict[str, float]:
     return sums
 
 
-def profile_engine(engine_ms: float, onnx_path: Path, profiler: Profiler, options: EngineOptions) -> Split:
+def profile_engine(
+    engine_ms: float,
+    onnx_path: Path,
+    profiler: Profiler,
+    options: EngineOptions,
+    compiled_path: Path | None = None,
+) -> Split:
     """Return `engine_ms` split by the layers' shares in a profile of the graph, and how that was done."""
     model = load_model(onnx_path)
     fix_batch(model, options.batch)
     run_count = count_runs(engine_ms * options.batch)
-    layers_ms = profiler.profile(onnx_path, options, make_inputs(model), run_count)
+    layers_ms = profiler.profile(compiled_path or onnx_path, options, make_inputs(model), run_count)
     sums = sum_by_stage(layers_ms, name_stages(model))
     total_ms = sum(sums.values())
     other_share = sums.pop(OTHER, 0.0) / total_ms

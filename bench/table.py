@@ -135,18 +135,7 @@ def print_mode(console: Console, mode: str, found: Mapping[str, Any]) -> None:
     """Print what the modes that have no rows measured."""
     console.print(f"{found['name']}:", markup=False)
     if mode == "cold":
-        table = Table("engine", "starts", "total p50 ms", "max", *(f"{part}" for part in found["hit"]["parts"]))
-        for name in ("hit", "miss"):
-            one = found[name]
-            parts = (f"{part['p50_ms']:.4g}" for part in one["parts"].values())
-            words = {"hit": "cached", "miss": "to be built"}[name]
-            total = one["total"]
-            table.add_row(words, str(one["count"]), f"{total['p50_ms']:.4g}", f"{total['max_ms']:.4g}", *parts)
-        for column in table.columns:
-            column.overflow = "fold"
-        console.print(table)
-        worst = max(found[name]["check"]["score_max_abs_difference"] for name in ("hit", "miss"))
-        console.print(f"score error of the first decisions: {worst:.1e}")
+        print_cold(console, found)
         return
     if mode == "idle":
         first, steady, ratio = found["first"], found["steady"], found["ratio"]
@@ -173,6 +162,31 @@ def print_mode(console: Console, mode: str, found: Mapping[str, Any]) -> None:
     console.print(table)
     for sentence in found["words"]:
         console.print(sentence, soft_wrap=True, markup=False)
+
+
+def print_cold(console: Console, found: Mapping[str, Any]) -> None:
+    """Print how long a start takes, part by part, and what the first image takes longer than later ones."""
+    words = {"hit": "cached", "miss": "to be built"}
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("engine", no_wrap=True)
+    for heading in ("cached: p50 ms", "max", "to be built: p50 ms", "max"):
+        table.add_column(heading, justify="right")
+    parts = {part: {name: found[name]["parts"][part] for name in words} for part in found["hit"]["parts"]}
+    for part, of in {**parts, "in all": {name: found[name]["total"] for name in words}}.items():
+        table.add_row(part, *(f"{of[name][key]:.4g}" for name in words for key in ("p50_ms", "max_ms")))
+    console.print(table)
+    console.print(
+        f"{found['hit']['count']} starts with the engine cached, {found['miss']['count']} with it to be built"
+    )
+    for name in words:
+        ratio, following = found[name]["first_ratio"], found[name]["following"]
+        console.print(
+            f"engine {words[name]}: the first image takes {ratio['median']:.2f} times ({ratio['low']:.2f} to "
+            f"{ratio['high']:.2f}) the {following['p50_ms']:.4g} ms of those after it",
+            soft_wrap=True,
+        )
+    worst = max(found[name]["check"]["score_max_abs_difference"] for name in words)
+    console.print(f"score error of the first decisions: {worst:.1e}")
 
 
 def share(value: Mapping[str, Any] | None, name: str) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ndp_rt.bench.ceiling import measure_copy_gbyte_per_s, measure_device_ceiling, measure_host_ceiling
@@ -11,7 +13,9 @@ from ndp_rt.bench.stage_split import split_stages
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.cuda.driver import CudaDevice, parse_device
 from ndp_rt.engines.base import EngineOptions
+from ndp_rt.engines.quantised_graph import prepare_graph
 from ndp_rt.engines.registry import BACKENDS, find_device_backend
+from ndp_rt.specs import INT8_PRECISIONS
 
 TORCH = "torch"
 FAMILIES = {"pytorch": TORCH, "torch-compile": TORCH, "torch-compile-autotuned": TORCH, "tensorrt-fused": "tensorrt"}
@@ -54,5 +58,10 @@ def split_host_stages(spec: ContenderSpec, batch: int, parts_ms: Mapping[str, fl
     """Return how the time of a contender of ours on a CPU splits over its stages, and how that was measured."""
     backend: Any = BACKENDS[spec.backend or ""]
     options = EngineOptions(precision=spec.precision, batch=batch, threads=spec.threads)
-    graph = open_bundle(spec.bundle).stage_path("fused")
-    return split_stages(parts_ms, graph, backend if hasattr(backend, "profile") else None, options)
+    bundle = open_bundle(spec.bundle)
+    graph, profiler = bundle.stage_path("fused"), backend if hasattr(backend, "profile") else None
+    if spec.precision not in INT8_PRECISIONS or spec.plan != "fused":
+        return split_stages(parts_ms, graph, profiler, options)
+    with TemporaryDirectory(prefix="ndp-rt-split-") as folder:
+        quantised = prepare_graph(bundle, graph, spec.precision, Path(folder))
+        return split_stages(parts_ms, graph, profiler, options, quantised)

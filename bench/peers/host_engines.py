@@ -16,7 +16,7 @@ from ndp_rt.engines.base import Engine, EngineOptions
 from ndp_rt.engines.registry import find_backend
 from ndp_rt.errors import ClosedError, InputError
 from ndp_rt.imaging import Preprocessor
-from ndp_rt.specs import InputContract
+from ndp_rt.specs import INT8_PRECISIONS, InputContract
 
 
 class HostEnginePeer(BundlePeer):
@@ -31,7 +31,8 @@ class HostEnginePeer(BundlePeer):
             needs_plain: refuse a graph with rewrites.
         """
         self.name = name
-        self.precisions = find_backend(backend).precisions
+        # Which layers are in int8 is a choice made for our own graph; a rival runs the graph as it is.
+        self.precisions = tuple(one for one in find_backend(backend).precisions if one not in INT8_PRECISIONS)
         self._backend = find_backend(backend)
         self._needs_plain = needs_plain
 
@@ -49,7 +50,7 @@ class HostEnginePeer(BundlePeer):
                 f"{self.name}: the bundle holds the rewritten graph; the plain one is taken. Write it with ndp-rt "
                 "export RUN -o PLAIN.ndp --no-rewrite, and give it with --plain PLAIN.ndp."
             )
-        options = EngineOptions(precision=precision, batch=batch, threads=threads)
+        options = EngineOptions(precision=precision, batch=batch, threads=threads, winograd=False)
         engine = build_engine(self._backend.name, make_fused_graph(bundle, "fp32", batch), options)
         facts = {self._backend.name: self._backend.find().version, "rewrites": list(bundle.manifest.model.rewrites)}
         return HostRunner(engine, bundle.manifest.input, batch, facts)

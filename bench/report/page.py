@@ -13,6 +13,8 @@ from ndp_rt.bench.report.drawing import import_matplotlib
 from ndp_rt.bench.report.figures import Drawn
 from ndp_rt.bench.report.growth import AXIS_WORDS, draw_growth, find_axis
 from ndp_rt.bench.report.markup import Markup, join_markup, make_element, make_list
+from ndp_rt.bench.report.overview import is_wanted
+from ndp_rt.bench.report.overview_section import OVERVIEW_ID, OVERVIEW_TITLE, make_overview_parts
 from ndp_rt.bench.report.roofline import draw_roofline
 from ndp_rt.bench.report.stage_figure import draw_stages
 from ndp_rt.bench.report.start_figures import draw_cold, draw_idle
@@ -66,6 +68,10 @@ def make_page(stored: Sequence[StoredRecord]) -> str:
     names = dict.fromkeys(str(find_section(one.record, "bundle").get("name") or "unnamed") for one in stored)
     title = "Inference time of " + ", ".join(names)
     contents = [make_element("a", _make_heading(one.record), href=f"#r{n}") for n, one in enumerate(stored, 1)]
+    sections = [make_section(one, f"r{number}") for number, one in enumerate(stored, 1)]
+    if is_wanted(stored):
+        contents.insert(0, make_element("a", OVERVIEW_TITLE, href=f"#{OVERVIEW_ID}"))
+        sections.insert(0, make_overview(stored))
     head = make_element(
         "head",
         make_element("meta", charset="utf-8"),
@@ -79,10 +85,16 @@ def make_page(stored: Sequence[StoredRecord]) -> str:
         "body",
         make_element("h1", title),
         make_element("nav", make_list(list(contents)), aria_label="Records") if len(stored) > 1 else None,
-        make_element("main", *(make_section(one, f"r{number}") for number, one in enumerate(stored, 1))),
+        make_element("main", *sections),
         make_element("footer", READING),
     )
     return f"<!DOCTYPE html>\n{make_element('html', head, body, lang='en')}\n"
+
+
+def make_overview(stored: Sequence[StoredRecord]) -> Markup:
+    """Return the section that sets the rows of several records side by side."""
+    parts, figures = make_overview_parts(stored)
+    return make_element("section", *parts, *map(_make_figure, figures), id=OVERVIEW_ID)
 
 
 def make_section(stored: StoredRecord, section_id: str) -> Markup:
@@ -149,6 +161,10 @@ def _list_headlines(record: Record) -> list[str]:
         words = f"From the start of a process to its first decision: {format_number(totals['hit'])} ms at the median"
         miss = "" if totals["miss"] is None else f", {format_number(totals['miss'])} ms where the engine is built first"
         sentences.append(f"{words} with the engine in the cache{miss}.")
+        ratio = find_section(find_section(find_section(record, "cold"), "hit"), "first_ratio")
+        if ratio:
+            words = "the 95 % interval in brackets"
+            sentences.append(f"The first image takes {format_ratio(ratio)} times as long as those after it, {words}.")
     if rows:
         sentences.append(_describe_first(rows[0], name_rows(rows)[0]))
         slower = [row for row in rows[1:] if find_number(row, "ratio", "median") is not None]

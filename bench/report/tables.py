@@ -36,11 +36,14 @@ class Column:
     is_kept: bool = False
 
 
-def _latency(key: str) -> Callable[[Row], str]:
+def show_latency(key: str) -> Callable[[Row], str]:
+    """Return what shows a figure of the latency, in ms."""
     return lambda row: format_number(find_number(row, "latency", key))
 
 
-def _accuracy(key: str) -> Callable[[Row], str]:
+def show_accuracy(key: str) -> Callable[[Row], str]:
+    """Return what shows an accuracy, and whether others reported it."""
+
     def show(row: Row) -> str:
         value = find_number(row, "accuracy", key)
         return format_accuracy(value) + (" (rep.)" if value is not None and is_reported(row) else "")
@@ -48,7 +51,8 @@ def _accuracy(key: str) -> Callable[[Row], str]:
     return show
 
 
-def _text(key: str) -> Callable[[Row], str]:
+def show_text(key: str) -> Callable[[Row], str]:
+    """Return what shows a field as it is."""
     return lambda row: DASH if row.get(key) is None else str(row[key])
 
 
@@ -100,24 +104,24 @@ def show_promise(row: Row) -> str:
 
 TIME_COLUMNS = (
     Column(heading="name", show=show_name, is_text=True),
-    Column(heading="batch", show=_text("batch")),
-    Column(heading="scenario", show=_text("scenario"), is_text=True),
-    Column(heading="p50, ms", show=_latency("p50_ms")),
-    Column(heading="p90, ms", show=_latency("p90_ms")),
-    Column(heading="p99, ms", show=_latency("p99_ms")),
+    Column(heading="batch", show=show_text("batch")),
+    Column(heading="scenario", show=show_text("scenario"), is_text=True),
+    Column(heading="p50, ms", show=show_latency("p50_ms")),
+    Column(heading="p90, ms", show=show_latency("p90_ms")),
+    Column(heading="p99, ms", show=show_latency("p99_ms")),
     Column(heading="images/s", show=lambda row: format_number(find_number(row, "images_per_s"))),
     Column(heading="time over the first row's (95 % interval)", show=show_ratio),
     Column(heading="map error", show=show_check, is_kept=True),
-    Column(heading="image ROCAUC", show=_accuracy("image_rocauc")),
-    Column(heading="pixel ROCAUC", show=_accuracy("pixel_rocauc")),
-    Column(heading="AUPRO", show=_accuracy("aupro")),
+    Column(heading="image ROCAUC", show=show_accuracy("image_rocauc")),
+    Column(heading="pixel ROCAUC", show=show_accuracy("pixel_rocauc")),
+    Column(heading="AUPRO", show=show_accuracy("aupro")),
 )
 WORK_COLUMNS = (
     Column(heading="name", show=show_name, is_text=True),
-    Column(heading="batch", show=_text("batch")),
+    Column(heading="batch", show=show_text("batch")),
     Column(heading="queries", show=show_count),
-    Column(heading="mean, ms", show=_latency("mean_ms")),
-    Column(heading="max, ms", show=_latency("max_ms")),
+    Column(heading="mean, ms", show=show_latency("mean_ms")),
+    Column(heading="max, ms", show=show_latency("max_ms")),
     Column(heading="cv", show=show_cv),
     Column(heading="MLPerf's percentile (\u2264: at 99 % confidence)", show=show_promise, is_text=True),
     Column(heading="GFLOP an image", show=lambda row: format_number(find_number(row, "gflop"))),
@@ -174,12 +178,12 @@ def make_sweep_table(record: Record) -> Markup:
     axis = find_axis(record)
     columns = (
         Column(heading=AXIS_WORDS.get(axis, axis), show=show_value, is_text=True),
-        Column(heading="series", show=_text("series"), is_text=True),
-        *([] if axis == "threads" else [Column(heading="threads", show=_text("threads"))]),
+        Column(heading="series", show=show_text("series"), is_text=True),
+        *([] if axis == "threads" else [Column(heading="threads", show=show_text("threads"))]),
         Column(heading="images/s", show=lambda point: format_number(find_number(point, "images_per_s"))),
-        Column(heading="p50, ms", show=_latency("p50_ms")),
-        Column(heading="p90, ms", show=_latency("p90_ms")),
-        Column(heading="p99, ms", show=_latency("p99_ms")),
+        Column(heading="p50, ms", show=show_latency("p50_ms")),
+        Column(heading="p90, ms", show=show_latency("p90_ms")),
+        Column(heading="p99, ms", show=show_latency("p99_ms")),
         Column(heading="cv", show=show_cv),
         Column(heading="efficiency (linear: 1)", show=lambda point: format_number(find_number(point, "efficiency"))),
         Column(heading="map error", show=show_check),
@@ -190,11 +194,11 @@ def make_sweep_table(record: Record) -> Markup:
 SUMMARY_COLUMNS = (
     Column(heading="what", show=show_name, is_text=True),
     Column(heading="count", show=show_count),
-    Column(heading="p50, ms", show=_latency("p50_ms")),
-    Column(heading="p90, ms", show=_latency("p90_ms")),
-    Column(heading="p99, ms", show=_latency("p99_ms")),
-    Column(heading="max, ms", show=_latency("max_ms")),
-    Column(heading="mean, ms", show=_latency("mean_ms")),
+    Column(heading="p50, ms", show=show_latency("p50_ms")),
+    Column(heading="p90, ms", show=show_latency("p90_ms")),
+    Column(heading="p99, ms", show=show_latency("p99_ms")),
+    Column(heading="max, ms", show=show_latency("max_ms")),
+    Column(heading="mean, ms", show=show_latency("mean_ms")),
     Column(heading="cv", show=show_cv),
     Column(heading="map error", show=show_check),
 )
@@ -211,6 +215,8 @@ def make_cold_table(record: Record) -> Markup:
         rows.append({"name": f"{words}: in all", "latency": summary.get("total"), "check": check})
         parts = find_section(summary, "parts")
         rows += [{"name": f"{words}: {name}", "latency": parts[name], "check": {}} for name in parts]
+        if find_section(summary, "following"):
+            rows.append({"name": f"{words}: a later inspection", "latency": summary["following"], "check": {}})
     return make_table("From the start of a process to its first decision", SUMMARY_COLUMNS, rows)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from ndp_rt.bench.ceiling import (
     Product,
     RunOnce,
     find_best_s,
+    list_host_products,
+    make_host_graph,
     measure_copy_gbyte_per_s,
     measure_device_ceiling,
     measure_host_ceiling,
@@ -20,8 +23,10 @@ from ndp_rt.bench.ceiling import (
 )
 from ndp_rt.cuda.driver import CudaDevice
 from ndp_rt.device import find_cpu
+from ndp_rt.engines.base import EngineOptions
 from ndp_rt.engines.registry import BACKENDS, find_device_backend
 from ndp_rt.engines.torch_cuda import TorchCudaBackend
+from ndp_rt.engines.uncached import compile_engine
 from ndp_rt.errors import EngineError, InputError
 from tests.fakes.fake_cupy import FakeCuda
 
@@ -132,6 +137,26 @@ def test_bf16_has_a_higher_ceiling_than_fp32_where_the_processor_has_it() -> Non
     products = [Product(side=512)]
     wide, narrow = (measure_host_ceiling(BACKENDS["openvino"], one, 1, products) for one in ("fp32", "bf16"))
     assert narrow.gflop_per_s > 1.3 * wide.gflop_per_s  # 1.9 times on an idle Zen 4
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("precision", "words"), [("int8", "1 thread: "), ("mixed", "by a product in int8")])
+def test_the_ceiling_of_int8_is_a_convolutions_whose_input_and_weights_are_rounded(precision: str, words: str) -> None:
+    found = measure_host_ceiling(BACKENDS["openvino"], precision, 1, [Product(side=32, image_px=8)])
+    assert found.gflop_per_s > 0 and found.note.startswith(f"openvino {precision}, 1 thread") and words in found.note
+    assert all(product.image_px for product in list_host_products(precision))
+    assert list_host_products("bf16") == HOST_PRODUCTS
+
+
+def test_openvino_multiplies_in_int8_what_the_ceiling_gives_it(tmp_path: Path, rng: np.random.Generator) -> None:
+    path, artifact = tmp_path / "product.onnx", tmp_path / "engine"
+    path.write_bytes(make_host_graph(Product(side=32, image_px=8), "int8", rng).SerializeToString())
+    options, backend = EngineOptions(precision="int8", threads=1), BACKENDS["openvino"]
+    engine = compile_engine(backend.name, path, artifact, options)
+    try:
+        backend.check_precision(engine.precision_by_layer_type(), "int8")  # raises where no layer is in int8
+    finally:
+        engine.close()
 
 
 @pytest.mark.usefixtures("quick")

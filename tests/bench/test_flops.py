@@ -101,7 +101,9 @@ def test_a_view_moves_nothing_and_hides_no_reader() -> None:
     assert count(both)[1] == 4 * (6 + 6 + 6 + 6)
 
 
-@pytest.mark.parametrize(("precision", "share"), [("tf32", 1.0), ("bf16", 0.5), ("fp16", 0.5), ("int8", 0.25)])
+@pytest.mark.parametrize(
+    ("precision", "share"), [("tf32", 1.0), ("bf16", 0.5), ("fp16", 0.5), ("int8", 0.25), ("mixed", 0.25)]
+)
 def test_bytes_follow_the_precision(precision: str, share: float) -> None:
     wide, narrow = (count_file(DEMO / "fused.onnx", precision=one) for one in ("fp32", precision))
     assert narrow.gflop_per_image == wide.gflop_per_image

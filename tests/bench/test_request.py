@@ -47,6 +47,23 @@ def test_a_rival_without_our_precision_runs_in_its_own() -> None:
     assert names(together) == ["ndp-rt openvino bf16", "onnxruntime fp32"]
 
 
+@pytest.mark.parametrize("precision", ["int8", "mixed"])
+def test_our_int8_is_met_by_rivals_in_a_precision_of_their_own(precision: str) -> None:
+    together, _, left_out = split(
+        backends=("openvino", "onnxruntime"),
+        precisions=(precision,),
+        plain=Path("plain.ndp"),
+        against=("openvino-plain", "onnxruntime", "ndp-rt:bf16"),
+    )
+    assert names(together) == [
+        f"ndp-rt openvino {precision}",
+        "openvino-plain fp32",
+        "onnxruntime fp32",
+        "ndp-rt openvino bf16",
+    ]
+    assert left_out == {f"ndp-rt onnxruntime {precision}": f"onnxruntime has no {precision}; it has fp32."}
+
+
 def test_the_plain_export_has_to_be_given() -> None:
     _, _, left_out = split(against=("openvino-plain",))
     assert "--no-rewrite" in left_out["openvino-plain fp32"] and "--plain" in left_out["openvino-plain fp32"]

@@ -11,6 +11,8 @@ from ndp_rt.bench.graph_stages import STAGES
 from ndp_rt.bench.stage_split import MAX_OTHER_SHARE, MAX_RUNS, MIN_RUNS, count_runs, split_stages
 from ndp_rt.device import find_cpu
 from ndp_rt.engines.base import EngineOptions
+from ndp_rt.engines.graph_folding import load_model
+from ndp_rt.engines.quantised_graph import name_layers, write_quantised
 from ndp_rt.engines.registry import BACKENDS
 from ndp_rt.errors import InputError
 
@@ -94,6 +96,22 @@ def test_a_backend_without_a_profile_leaves_the_engine_whole() -> None:
 def test_without_the_engines_time_there_is_nothing_to_split() -> None:
     with pytest.raises(InputError, match="the parts are preprocess; 'engine' is needed"):
         split_stages({"preprocess": 1.0}, FUSED, None, EngineOptions())
+
+
+@pytest.mark.parametrize("precision", ["int8", "mixed"])
+def test_an_int8_engines_time_is_split_by_the_names_of_the_bundles_graph(precision: str, tmp_path: Path) -> None:
+    model, quantised = load_model(FUSED), tmp_path / "quantised.onnx"
+    write_quantised(FUSED, dict.fromkeys(name_layers(model), 4.0), quantised)
+    options = EngineOptions(precision=precision, threads=1)
+    stages_ms, source = split_stages(PARTS_MS, FUSED, BACKENDS["openvino"], options, quantised)
+    assert list(stages_ms) == ["preprocess", *STAGES, "postprocess"], source
+    assert sum(stages_ms[stage] for stage in STAGES) == pytest.approx(PARTS_MS["engine"])
+
+
+def test_the_graph_that_was_compiled_is_the_one_that_is_profiled(tmp_path: Path) -> None:
+    profiler = FakeProfiler(**{"/encoder/MaxPool": 1.0})
+    split_stages(PARTS_MS, FUSED, profiler, EngineOptions(), tmp_path / "quantised.onnx")
+    assert profiler.asked["path"] == tmp_path / "quantised.onnx"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_the_page_fits_its_window_and_no_label_is_cut(width_px: int, tmp_path: P
     found = re.fullmatch(r"width (\d+), svg (\d+), clipped (.*)\.", title[1])
     assert found is not None, title[1]
     assert int(found[1]) <= width_px
-    assert int(found[2]) == page.count("<svg ") == 16
+    assert int(found[2]) == page.count("<svg ") == 18
     assert found[3] == ""
 
 
