@@ -158,7 +158,8 @@ class Explainer:
         share = None if work is None else work * row["images_per_s"] / found["gflop_per_s"]
         if share is not None and share > 1:
             row["warnings"].append(
-                f"other load: {share:.2f} times the ceiling, which something slowed when it was measured"
+                f"above the ceiling: {share:.2f} times it: Winograd's algorithm multiplies less than the work that is "
+                "counted, or something slowed the ceiling when it was measured"
             )
         row["ceiling"] = {
             "gflop_per_s": found["gflop_per_s"],
