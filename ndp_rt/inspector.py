@@ -75,7 +75,7 @@ class Inspector:
             device: "cpu", "cuda" (the first GPU) or "cuda:N".
             backend: on a CPU "openvino" or "onnxruntime", on a GPU "tensorrt" or "torch-cuda"; None: the first of each,
                 or "torch-cuda" where TensorRT is not installed.
-            precision: "fp32"; "bf16" where the processor has it; on a GPU also "tf32", "fp16" and "int8".
+            precision: "fp32", "bf16"; on a CPU also "int8" and "mixed" (docs/int8.md), on a GPU "tf32", "fp16", "int8".
             plan: "fused" (one graph with the reference in it) or "staged" (swaps the reference at once); on a GPU also
                 "unmerged" ("staged" with more engines). None: "fused" on a CPU, "staged" on a GPU.
             batches: batch sizes to have engines for; None: those that are built already, else 1.
@@ -150,9 +150,9 @@ class Inspector:
     ) -> list[Result]:
         """Inspect several images; all are checked before the first runs.
 
-        On a CPU with several threads they are computed beside each other, a thread for each, in the smallest batch that
-        was built, and each result's engine time is from where its batch is handed over until its map is there. Else
-        they go through in the largest batches that were built, and the engine time is a share of the batch's.
+        On a CPU (OpenVINO, fused plan, two threads or more) they compute beside each other, a thread for each, in parts
+        of the smallest size that was built; the engine time is then from a batch's start until its maps are there. Else
+        they go through in the largest batches that were built. A batch's engine time is shared out among its images.
 
         Args:
             images: as for `inspect`; sizes may differ. An empty list gives one.

@@ -1,5 +1,6 @@
 """Batches and streams on several threads: the results of single calls, in order, whatever happens on the way."""
 
+import gc
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -158,6 +159,22 @@ def test_a_slow_camera_gets_all_threads_for_every_frame(two: Inspector, rng: np.
         came.release()
     engine = find_runner(two)._plan._engines[1]
     assert engine._shared is None  # no frame ever found another
+
+
+def test_streams_that_were_left_keep_no_memory(two: Inspector, rng: np.random.Generator) -> None:
+    images, runner = draw_images(rng, 6), find_runner(two)
+    for _ in range(5):
+        results = two.stream(iter(images))
+        next(results)
+        results.close()
+    two.inspect(images[0])
+    two.inspect_batch(images)
+    del results
+    gc.collect()
+    slots = [two._last.slot, *runner.shared_slots]
+    assert {id(slot) for slot in runner._started} == {id(slot) for slot in slots}
+    assert len(runner._plan._engines[1]._runs) == len(slots)
+    assert len(runner._preprocessors) <= 2  # the caller's and a reader's
 
 
 def test_close_ends_a_stream_whose_frames_compute(tiny_bundle: Path, rng: np.random.Generator) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class HostEnginePeer(BundlePeer):
                 f"{self.name}: the bundle holds the rewritten graph; the plain one is taken. Write it with ndp-rt "
                 "export RUN -o PLAIN.ndp --no-rewrite, and give it with --plain PLAIN.ndp."
             )
-        options = EngineOptions(precision=precision, batch=batch, threads=threads, winograd=False)
+        options = EngineOptions(precision=precision, batch=batch, threads=threads)
         engine = build_engine(self._backend.name, make_fused_graph(bundle, "fp32", batch), options)
         facts = {self._backend.name: self._backend.find().version, "rewrites": list(bundle.manifest.model.rewrites)}
         return HostRunner(engine, bundle.manifest.input, batch, facts)
@@ -71,13 +72,13 @@ def build_engine(backend: str, model: Any, options: EngineOptions) -> Engine:
 
 
 def compile_file(backend: str, path: Path, options: EngineOptions) -> Engine:
-    """Compile and load an ONNX file, past the cache of engines, and check its precision.
+    """Compile and load an ONNX file as it is, past the cache of engines and our rewrites, and check its precision.
 
     Raises:
         EngineError: the backend refuses it, or computes in another precision.
         MissingExtraError: the backend is not installed.
     """
-    one = find_backend(backend)
+    one, options = find_backend(backend), replace(options, winograd=False)
     with tempfile.TemporaryDirectory(prefix="ndp-rt-rival-") as folder:
         artifact = Path(folder)
         one.compile(path, artifact, options)

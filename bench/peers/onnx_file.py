@@ -240,7 +240,7 @@ class OpenVinoSession:
             EngineError: OpenVINO refuses it.
         """
         self.runtime = f"OpenVINO {find_backend('openvino').find().version}"
-        options = EngineOptions(batch=taken.n, threads=threads, winograd=False)
+        options = EngineOptions(batch=taken.n, threads=threads)
         try:
             self._engine = build_engine("openvino", make_float_model(model, taken), options)
         except EngineError:

@@ -132,7 +132,8 @@ class Engine(Protocol):
 class BoundRun(Protocol):
     """An engine's call with arrays of its own, which may compute while others of the same engine do.
 
-    `start` and `wait` by turns; they need not be called by the same thread. The GIL is free in both.
+    `start` and `wait` by turns; they need not be called by the same thread, and several may ask and wait at once. The
+    GIL is free in both.
     """
 
     @property

@@ -182,7 +182,7 @@ class OpenVinoRun:
 
     def __del__(self) -> None:
         if self._is_started:  # the arrays go with it, so nothing may write to them any more
-            with contextlib.suppress(EngineError):
+            with contextlib.suppress(ClosedError, EngineError):
                 self.wait()
 
     @property
@@ -191,28 +191,31 @@ class OpenVinoRun:
 
     @property
     def is_computing(self) -> bool:
-        if not self._is_started:
+        request = self._request  # which a thread that waits may let go of meanwhile
+        if request is None or not self._is_started:
             return False
         try:
-            return not self._request.wait_for(0)
+            return not request.wait_for(0)
         except RuntimeError:  # it has ended, and badly: wait() says so
             return False
 
     def start(self) -> None:
         if not self.is_open:
             raise ClosedError("the engine is closed. Load it again.")
+        was_started, self._is_started = self._is_started, True  # before: an interrupt in between must not hide it
         try:
             self._request.start_async()
         except RuntimeError as error:
+            self._is_started = was_started
             raise _failed(error) from error
-        self._is_started = True
 
     def wait(self) -> float:
-        if self._request is None:
+        request = self._request  # which another thread that waits may let go of meanwhile
+        if request is None:
             raise ClosedError("the engine is closed. Load it again.")
         try:
-            self._request.wait()
-            return float(self._request.latency)
+            request.wait()
+            return float(request.latency)
         except RuntimeError as error:
             raise _failed(error) from error
         finally:

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import cast
 
@@ -52,11 +53,17 @@ class HostSlot:
             self._runs[self.size, is_alone] = run
         return run
 
+    @property
+    def is_computing(self) -> bool:
+        run = self.run  # `start` may change it meanwhile, in another thread
+        return run is not None and run.is_computing
+
     def wait(self) -> None:
         """Wait until nothing computes in the slot's memory any more, however it ends."""
-        if self.run is not None and self.run.is_computing:
-            with contextlib.suppress(EngineError):
-                self.run.wait()
+        run = self.run
+        if run is not None and run.is_computing:
+            with contextlib.suppress(ClosedError, EngineError):  # closed: `close` has waited for it
+                run.wait()
 
     def smooth(self, index: int) -> FloatArray:
         return self._smoother(self.maps[index, 0])
@@ -80,7 +87,7 @@ class HostRunner:
         self._contract = bundle.manifest.input
         self._plan: Plan | None = plan
         self._plan_lock = threading.Lock()
-        self._started: list[HostSlot] = []  # those that may still compute
+        self._started: weakref.WeakSet[HostSlot] = weakref.WeakSet()  # what may compute, until it is forgotten
         self._shared_slots: list[HostSlot] = []
         self._preprocessors: list[Preprocessor] = []  # those that no thread uses now; each has the scratch of an image
         self._channels = channels
@@ -122,6 +129,7 @@ class HostRunner:
         slot.wait()
 
     def start(self, slot: HostSlot, images: Sequence[Image], size: int, *, keep_reconstruction: bool = False) -> None:
+        slot.wait()  # nothing computes there, unless the caller was interrupted between `start` and `finish`
         slot.image_count, slot.size = len(images), size
         slot.times = []
         preprocess = self._take_preprocessor()
@@ -134,12 +142,11 @@ class HostRunner:
         with self._plan_lock:
             plan = self._open_plan()
             if self.parallel_count:
-                self._started = [one for one in self._started if one.run is not None and one.run.is_computing]
+                is_alone = not slot.is_shared and not any(one.is_computing for one in self._started)
                 # Not asked by isinstance() as in __init__: that takes 60 us with a protocol.
-                run = slot.bind(cast(OverlappingPlan, plan), is_alone=not (slot.is_shared or self._started))
-                run.start()
-                slot.run = run
-                self._started.append(slot)
+                slot.run = slot.bind(cast(OverlappingPlan, plan), is_alone=is_alone)
+                self._started.add(slot)
+                slot.run.start()
 
     def finish(self, slot: HostSlot) -> None:
         if slot.run is not None:
@@ -172,7 +179,8 @@ class HostRunner:
             plan, self._plan = self._plan, None
             for slot in self._started:
                 slot.wait()
-            self._started, self._shared_slots = [], []
+            self._started.clear()
+            self._shared_slots = []
             if plan is not None:
                 plan.close()
 

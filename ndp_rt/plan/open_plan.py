@@ -32,7 +32,7 @@ def open_plan(
         bundle: opened.
         plan: "fused" or "staged".
         backend: "openvino" or "onnxruntime".
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16", "int8" or "mixed".
         batches: batch sizes; None: 1 and those that are built already.
         threads: of each engine; None: the backend chooses.
         build: build what is missing, and say so in the log; False: raise.

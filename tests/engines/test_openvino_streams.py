@@ -3,8 +3,8 @@
 import gc
 import os
 import weakref
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +12,10 @@ import pytest
 from ndp_rt.bundle import Bundle
 from ndp_rt.device import find_cpu
 from ndp_rt.engines.base import EngineOptions, OverlappingEngine
-from ndp_rt.engines.openvino import BLOB_FILE, MOST_STREAMS, BlobFile, OpenVinoBackend, OpenVinoEngine
+from ndp_rt.engines.openvino import BLOB_FILE, MOST_STREAMS, BlobFile, OpenVinoBackend, OpenVinoEngine, OpenVinoRun
 from ndp_rt.errors import ClosedError, EngineError, InputError
 
 Arrays = dict[str, np.ndarray]
-Load = Callable[[int | None], OpenVinoEngine]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +113,66 @@ def test_a_call_that_was_started_ends_after_close_and_no_other_starts(
             call()
     with pytest.raises(ClosedError, match="closed"):
         engine.bind(*arrays, is_alone=True)
+
+
+def test_two_may_wait_for_one_call_while_its_engine_is_closed(engine: OpenVinoEngine, rng: np.random.Generator) -> None:
+    run = engine.bind(*make_arrays(engine, rng), is_alone=True)
+    run.start()
+    request = run._request
+
+    def wait_behind_another() -> None:
+        request.wait()
+        run._request = request
+        run.wait()
+        engine.close()
+        assert run._request is None
+
+    run._request = SimpleNamespace(wait=wait_behind_another, latency=1.0)
+    assert run.wait() == 1.0
+    assert not run.is_open and not run.is_computing
+
+
+def test_a_call_may_be_asked_while_its_engine_is_closed(
+    engine: OpenVinoEngine, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = engine.bind(*make_arrays(engine, rng), is_alone=True)
+    run.start()
+    on_way = [run]
+
+    def end_when_read(one: OpenVinoRun) -> bool:
+        was_started: bool = one.__dict__["_is_started"]
+        if was_started and on_way:
+            on_way.pop().wait()
+            engine.close()
+            assert one._request is None
+        return was_started
+
+    def write(one: OpenVinoRun, value: bool) -> None:
+        one.__dict__["_is_started"] = value
+
+    monkeypatch.setattr(OpenVinoRun, "_is_started", property(end_when_read, write), raising=False)
+    assert not run.is_computing and not on_way
+
+
+def test_a_start_that_fails_leaves_a_call_as_it_was(engine: OpenVinoEngine, rng: np.random.Generator) -> None:
+    run = engine.bind(*make_arrays(engine, rng), is_alone=True)
+    request = run._request
+    run._request = SimpleNamespace(start_async=fail)
+    with pytest.raises(EngineError, match="OpenVINO failed to run: no memory"):
+        run.start()
+    assert not run._is_started
+    run._request = request
+    run.start()
+    run._request = SimpleNamespace(start_async=fail)  # as OpenVINO does if it still computes
+    with pytest.raises(EngineError):
+        run.start()
+    assert run._is_started
+    run._request = request
+    assert run.wait() > 0
+
+
+def fail() -> None:
+    raise RuntimeError("no memory")
 
 
 def test_a_closed_engine_keeps_no_model_for_calls_that_are_kept(

@@ -14,7 +14,7 @@ from ndp_rt.engines.base import EngineOptions
 from ndp_rt.engines.graph_folding import load_model
 from ndp_rt.engines.openvino import OpenVinoBackend
 from ndp_rt.engines.uncached import compile_engine
-from ndp_rt.engines.winograd_graph import TILES, use_winograd
+from ndp_rt.engines.winograd_graph import TILES, rewrite_file, use_winograd
 from ndp_rt.errors import InputError
 from tests.tolerances import assert_close
 
@@ -246,6 +246,27 @@ def make_large_convolution(path: Path) -> Path:
     graph = helper.make_graph(nodes, "one", tensors[:1], tensors[1:], [weight])
     path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString())
     return path
+
+
+@pytest.mark.parametrize(("precision", "product_count"), [("fp32", 36), ("bf16", 16), ("int8", None), ("mixed", None)])
+def test_the_tile_goes_with_the_precision_and_graphs_with_int8_layers_stay(
+    tmp_path: Path, precision: str, product_count: int | None
+) -> None:
+    content = rewrite_file(make_large_convolution(tmp_path / "one.onnx"), precision)
+    if product_count is None:
+        assert content is None
+    else:
+        assert content is not None
+        nodes = onnx.load_from_string(content).graph.node
+        shapes = [tuple(helper.get_attribute_value(a)) for n in nodes for a in n.attribute if a.name == "kernel_shape"]
+        assert shapes.count((1, 1)) == product_count
+
+
+def test_a_small_graph_and_a_file_that_is_no_graph_stay(tmp_path: Path, rng: np.random.Generator) -> None:
+    small = make_model([convolve(["x", "w"], "y")], {"w": make_filters(rng, 4, 4)}, 4, 8, 8)
+    for content in (small.SerializeToString(), b"no graph"):
+        (tmp_path / "one.onnx").write_bytes(content)
+        assert rewrite_file(tmp_path / "one.onnx", "fp32") is None
 
 
 def test_engines_of_openvino_have_it_unless_told_otherwise(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -1,6 +1,7 @@
 """Which batches get all threads, which share them, and who waits for whom; the engine is a fake that ends on demand."""
 
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,67 @@ def test_a_failure_is_raised_by_finish_and_the_slot_can_be_used_again(runner: Ho
     run.fails = False
     start(runner, plan, slot)
     runner.finish(slot)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_slot_that_still_computes_is_not_written_to(
+    runner: HostRunner, plan: HeldPlan, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """An interrupt between start and finish leaves it so."""
+    slot, seen = runner.make_slot(), []
+    run = start(runner, plan, slot)
+    before = slot.inputs[1].copy()
+
+    def end_and_look() -> float:
+        seen.append(slot.inputs[1].copy())
+        run.finish()
+        if fails:
+            raise EngineError("the engine fails")
+        return 7.0
+
+    monkeypatch.setattr(run, "wait", end_and_look)
+    runner.start(slot, (GREY // 2,), 1)
+    assert np.array_equal(seen, [before]) and not np.array_equal(slot.inputs[1], before)
+    assert plan.started == [run, run] and run.is_computing
+
+
+def test_an_interrupt_while_a_batch_is_started_does_not_hide_that_it_computes(
+    runner: HostRunner, plan: HeldPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot, begin = runner.make_slot(), HeldRun.start
+
+    def begin_and_stop(run: HeldRun) -> None:
+        begin(run)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(HeldRun, "start", begin_and_stop)
+        runner.start(slot, (GREY,), 1)
+    assert slot.is_computing and not start(runner, plan, runner.make_slot()).is_alone
+
+
+def test_a_slot_that_is_forgotten_is_not_kept(runner: HostRunner, plan: HeldPlan) -> None:
+    slot = runner.make_slot()
+    start(runner, plan, slot).end.set()
+    runner.finish(slot)
+    held = weakref.ref(slot)
+    runner.release_slot(slot)
+    del slot
+    assert held() is None
+
+
+def test_a_call_whose_engine_was_closed_meanwhile_needs_no_waiting(
+    runner: HostRunner, plan: HeldPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread has waited for it, and the engine has let go of it, between the question and the wait."""
+    slot = runner.make_slot()
+    run = start(runner, plan, slot)
+
+    def refuse() -> float:
+        raise ClosedError("the engine is closed")
+
+    monkeypatch.setattr(run, "wait", refuse)
+    runner.release_slot(slot)
 
 
 @pytest.mark.parametrize("fails", [False, True])

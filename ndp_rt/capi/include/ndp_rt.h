@@ -162,7 +162,7 @@ typedef struct ndp_rt_open_options {
     uint32_t flags;
     const char *device;         /* "cpu", "cuda" (the first GPU), "cuda:N"; NULL: "cpu" */
     const char *backend;        /* "openvino", "onnxruntime"; on a GPU "tensorrt", "torch-cuda"; NULL: its first */
-    const char *precision;      /* "fp32", "bf16"; on a GPU also "tf32", "fp16", "int8"; NULL: "fp32" */
+    const char *precision;      /* "fp32", "bf16", "int8"; on a CPU "mixed", on a GPU "tf32", "fp16"; NULL: "fp32" */
     const char *plan;           /* "fused"; "staged" swaps the reference at once; NULL: "fused", on a GPU "staged" */
     const int32_t *batch_sizes; /* sizes to have engines for, 1 to 4096; NULL: those that are built, else 1 */
     uint32_t batch_size_count;  /* up to 64 */
@@ -279,7 +279,7 @@ typedef struct ndp_rt_result {
     uint32_t reserved;
     double queue_ms;      /* out: from ndp_rt_inspector_submit to its turn; 0 for the other calls */
     double preprocess_ms; /* out: this image's share, where it was one of a batch */
-    double engine_ms;
+    double engine_ms;     /* out: likewise; of images beside each other, from its start until the map is there */
     double postprocess_ms;
     double total_ms; /* out: of the inspection, without queue_ms and waiting for other threads */
 } ndp_rt_result;
@@ -294,7 +294,8 @@ typedef struct ndp_rt_result {
 NDP_RT_API ndp_rt_status ndp_rt_inspector_inspect(ndp_rt_inspector *inspector, const ndp_rt_image *image,
                                                   ndp_rt_result *result);
 
-/* Inspect `count` images, in the largest batches that there are engines for; all are checked before the first runs.
+/* Inspect `count` images: on a CPU (OpenVINO, plan "fused", two threads or more) beside each other, a thread for each,
+   else in the largest batches that there are engines for; all are checked before the first runs.
 
    images:  `count` structs of one struct_size; sizes and formats may differ.
    results: `count` structs of one struct_size, each with buffers of its own.

@@ -178,7 +178,7 @@ class inspector
         detail::check_filled(ndp_rt_inspector_inspect(handle_, &source, &out), &out, 1);
     }
 
-    /* Inspect several images, in the largest batches that there are engines for. */
+    /* Inspect several images: beside each other on a CPU, else in the largest batches that there are engines for. */
     std::vector<result> inspect_batch(const std::vector<image> &images, outputs wanted = usual)
     {
         std::vector<result> out(images.size());
