@@ -7,7 +7,7 @@ from ndp_rt.export.trained_run import TrainedRun, read_inputs
 
 
 def pack_calibration_images(run: TrainedRun, count: int) -> bytes | None:
-    """Return the file's content: uint8 [k, 1 or 3, h, w], `good`, as the network reads them.
+    """Return the file's content: uint8 [k, 1 or 3, h, w], `good`, as the network reads them but rounded to 8 bits.
 
     They are of those that the run held out, evenly over them; grey ones have one channel.
 

@@ -59,7 +59,7 @@ def find_threshold(bundle: Bundle, options: Options) -> float:
         return options.threshold
     spec = bundle.threshold(options.precision)
     if spec.value is None:
-        if options.precision in INT8_PRECISIONS and options.device == CPU and bundle.int8_layers() is None:
+        if options.precision in INT8_PRECISIONS and options.device == CPU and not bundle.int8_limits(options.precision):
             raise InputError(
                 f"{bundle.path.name} has no layers chosen for {options.precision}. Choose them with: ndp-rt quantise "
                 f"{bundle.path}"

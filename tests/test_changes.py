@@ -8,8 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from ndp_rt import Inspector, changes, open_bundle
+from ndp_rt.bundle import write_bundle
+from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
+from ndp_rt.bundle.open import CALIBRATION_FILE
 from ndp_rt.changes import CARRIED_OVER, set_reference, set_threshold
 from ndp_rt.cli import main
 from ndp_rt.demo import BUNDLE
@@ -103,6 +107,18 @@ def test_a_bundle_behind_a_link_is_changed_in_its_place(bundle: Path, photograph
     before = open_bundle(bundle).fingerprint
     set_reference(link, photograph, threads=1)
     assert link.is_symlink() and open_bundle(bundle).fingerprint != before
+
+
+def test_int8_layers_and_calibration_images_stay(bundle: Path, photograph: Path) -> None:
+    """The ranges are of what the surface looks like, not of the one image."""
+    plain = open_bundle(bundle)
+    files: dict[str, bytes | Path] = {name: bundle / name for name in plain.manifest.files}
+    files[INT8_FILE] = Int8Layers(limits={"a": 1.0}, chosen={"int8": ("a",)}).to_bytes()
+    files[CALIBRATION_FILE] = save({"good": np.zeros((1, 1, 64, 64), np.uint8)})
+    before = write_bundle(bundle, manifest_without_files=plain.manifest, files=files, overwrite=True)
+    after = set_reference(bundle, photograph, threads=1)
+    assert after.int8_limits("int8") == {"a": 1.0} and after.calibration_images() is not None
+    assert after.engine_fingerprint("int8") != before.engine_fingerprint("int8")
 
 
 def test_the_reference_picture_is_what_the_features_are_made_of(bundle: Path, photograph: Path) -> None:

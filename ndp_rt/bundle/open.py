@@ -78,6 +78,11 @@ class Bundle:
         """Return which layers compute in int8; None where none were chosen (`ndp-rt quantise`)."""
         return read_int8_layers(self.path / INT8_FILE) if INT8_FILE in self.manifest.files else None
 
+    def int8_limits(self, precision: str) -> dict[str, float]:
+        """Return the limits of the layers that compute in int8 in a precision; none where it was not chosen for."""
+        layers = self.int8_layers()
+        return {} if layers is None else layers.limits_of(precision)
+
     def calibration_images(self) -> NDArray[np.uint8] | None:
         """Return good images that were not trained on, uint8 [k, 3, h, w]; None where the bundle has none."""
         if CALIBRATION_FILE not in self.manifest.files:
@@ -86,9 +91,13 @@ class Bundle:
         tensors = read_tensors(path)
         _need(tensors, ("good",), path)
         good = tensors["good"]
-        contract = self.manifest.input
-        if good.dtype != np.uint8 or good.ndim != 4 or good.shape[2:] != (contract.height_px, contract.width_px):
-            raise BundleError(f"{path}: 'good' is {good.dtype} {list(good.shape)}. Export the bundle again.")
+        side = self.manifest.input.height_px, self.manifest.input.width_px
+        is_shaped = good.ndim == 4 and len(good) > 0 and good.shape[1] in (1, 3) and good.shape[2:] == side
+        if good.dtype != np.uint8 or not is_shaped:
+            raise BundleError(
+                f"{path}: 'good' is {good.dtype} {list(good.shape)}; uint8 [k, 1 or 3, {side[0]}, {side[1]}], k from "
+                "1, is taken. Export the bundle again."
+            )
         return np.broadcast_to(good, (len(good), 3, *good.shape[2:]))  # grey is stored as one channel
 
     def engine_fingerprint(self, precision: str) -> str:

@@ -68,7 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=tuple(dict.fromkeys((*PLAN_STAGES, *GPU_PLAN_STAGES))),
         help="one graph, or one engine a stage; unmerged: smaller stages, on a GPU; default: fused (CPU), staged (GPU)",
     )
-    parser.add_argument("--threads", type=parse_count, metavar="N", help="threads for the check; default: all cores")
+    parser.add_argument(
+        "--threads",
+        type=parse_count,
+        metavar="N",
+        help="threads for the check, and to choose int8 layers with; default: all cores",
+    )
     parser.add_argument("--rebuild", action="store_true", help="build anew, also what is there or damaged")
     add_quantise_arguments(parser.add_argument_group("for int8 and mixed on a CPU (ndp-rt quantise says more)"))
     group = parser.add_argument_group("for a GPU")
@@ -126,10 +131,9 @@ def quantise_first(bundle: "Bundle", request: "EngineRequest", args: argparse.Na
                 "on a CPU take it. On a GPU int8 has the bundle's layers (ndp-rt quantise)."
             )
         return False
-    layers = bundle.int8_layers()
-    if layers is not None and layers.limits_of(request.precision) and not given:
+    if bundle.int8_limits(request.precision) and not given:
         return False
-    found = quantise(bundle.path, args, None)
+    found = quantise(bundle, args, None)
     if request.precision not in found.choices:
         raise EngineError(f"{request.precision}: not accepted: {found.refused[request.precision]}")
     return True

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ndp_rt.bundle import Bundle
     from ndp_rt.quantise.run import Quantised, QuantiseSettings
 
 # As attributes of the parsed arguments; None where one was not given.
@@ -18,8 +19,8 @@ Ranges come from good images and from defects painted into them. All layers are 
 slower, and as few more as needed, are put back until image ROCAUC, pixel ROCAUC and AUPRO drop by at most --max-drop
 below fp32's and no larger share of the decisions changes (one always may). A precision is accepted only if it is
 faster than fp32 and bf16 on this machine. The layers and the thresholds, calibrated anew on the good images, go into
-the bundle; engines are then built with: ndp-rt build-engine NAME.ndp --precision int8 (or mixed). On a GPU the same
-layers serve TensorRT.
+the bundle, in place of all that were chosen before; engines are then built with: ndp-rt build-engine NAME.ndp
+--precision int8 (or mixed). On a GPU the same layers serve TensorRT.
 """
 
 
@@ -64,15 +65,20 @@ def run(args: argparse.Namespace) -> int:
     """Choose the layers, store them, and print the report."""
     from ndp_rt.bundle.open import open_bundle
 
-    quantise(open_bundle(args.bundle).path, args, None if args.precision is None else (args.precision,))
+    quantise(open_bundle(args.bundle), args, None if args.precision is None else (args.precision,))
     return 0
 
 
-def quantise(path: Path, args: argparse.Namespace, precisions: tuple[str, ...] | None) -> "Quantised":
-    """Do what the arguments of `add_quantise_arguments` say to the bundle at `path`, and print the report."""
+def quantise(bundle: "Bundle", args: argparse.Namespace, precisions: tuple[str, ...] | None) -> "Quantised":
+    """Do what the arguments of `add_quantise_arguments` say to a bundle, and print the report.
+
+    Args:
+        bundle: as opened; what changes in its folder does not change in it.
+        args: parsed.
+        precisions: to choose layers for; None: those that this processor has.
+    """
     from rich.console import Console
 
-    from ndp_rt.bundle.open import open_bundle
     from ndp_rt.errors import StorageError
     from ndp_rt.quantise.report import print_report
     from ndp_rt.quantise.run import quantise_bundle
@@ -80,9 +86,9 @@ def quantise(path: Path, args: argparse.Namespace, precisions: tuple[str, ...] |
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = max(console.width, REPORT_WIDTH)
-    settings = make_settings(path, args, precisions)
+    settings = make_settings(bundle.path, args, precisions)
     found = quantise_bundle(
-        open_bundle(path), settings, progress=lambda line: console.print(f"  {line}", style="dim", markup=False)
+        bundle, settings, progress=lambda line: console.print(f"  {line}", style="dim", markup=False)
     )
     print_report(console, found)
     if args.report is not None:
@@ -94,7 +100,9 @@ def quantise(path: Path, args: argparse.Namespace, precisions: tuple[str, ...] |
                 "int8.json. Choose a folder that you may write to."
             ) from error
     for name in found.choices:
-        console.print(f"{path.name}: build with: ndp-rt build-engine {path} --precision {name}", markup=False)
+        console.print(
+            f"{bundle.path.name}: build with: ndp-rt build-engine {bundle.path} --precision {name}", markup=False
+        )
     return found
 
 

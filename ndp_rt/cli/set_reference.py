@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", type=Path, help="photograph of the good surface")
     parser.add_argument("--calibrate", metavar="DIR", nargs="+", help="folder (or files) of good images")
     parser.add_argument("--false-alarm-rate", metavar="R", type=float, help="for --calibrate, 0.01 for 1 %%")
-    parser.add_argument("--precision", default="fp32", help="for --calibrate: fp32 or bf16 (default: %(default)s)")
+    parser.add_argument(
+        "--precision", default="fp32", help="for --calibrate: fp32, bf16, int8 or mixed (default: %(default)s)"
+    )
     parser.add_argument("--backend", default="openvino", help="openvino or onnxruntime (default: %(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the engines (default: the backend's choice)")
 

@@ -135,7 +135,7 @@ def build_requested(
         return found
     job = {
         "bundle": str(bundle.path),
-        "fingerprint": bundle.fingerprint,
+        "fingerprint": bundle.engine_fingerprint(request.precision),
         "request": asdict(request),
         "check": check or HOST_CHECK,
         "threads": threads,

@@ -139,8 +139,7 @@ def prepare_graph(bundle: Bundle, graph: Path, precision: str, folder: Path) -> 
         EngineError: no layers of the bundle are chosen for the precision, or they are another graph's.
         BundleError: the graph or int8.json cannot be read.
     """
-    layers = bundle.int8_layers()
-    limits = {} if layers is None else layers.limits_of(precision)
+    limits = bundle.int8_limits(precision)
     if not limits:
         raise EngineError(
             f"{bundle.path.name}: no layers are chosen for {precision}. Choose them with: ndp-rt quantise {bundle.path}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.bundle import Bundle
-from ndp_rt.device import find_cpu, find_driver_version, find_gpu
+from ndp_rt.device import BF16_FLAGS, find_cpu, find_driver_version, find_gpu
 from ndp_rt.engines.base import BuildOptions
 from ndp_rt.engines.cache import EngineEntry, EngineKey
 from ndp_rt.engines.registry import DEVICE_BACKENDS, find_any_backend, find_plan_stages, find_version
@@ -49,6 +49,11 @@ class EngineRequest:
             raise InputError(
                 f"precision is '{self.precision}'; backend {self.backend} takes {' or '.join(backend.precisions)} "
                 f"on {side}. Choose another precision or backend (openvino takes fp32, bf16, int8 or mixed)."
+            )
+        if self.precision == "mixed" and not find_cpu().has_bf16:
+            raise InputError(
+                f"precision is 'mixed', int8 and bf16, and this processor, {find_cpu().model_name}, has none of "
+                f"{', '.join(BF16_FLAGS)}. Take int8 or fp32."
             )
         if self.precision in INT8_PRECISIONS and not self.is_for_device and self.plan != "fused":
             raise InputError(

@@ -41,7 +41,7 @@ class StageFolder:
 
     path: Path
     bundle_name: str
-    bundle_fingerprint: str
+    bundle_fingerprint: str  # with that of its int8 layers, if these are in the stages (`Bundle.engine_fingerprint`)
     precision: str
     plan: str
     stages: Mapping[str, StageFile]
@@ -97,7 +97,7 @@ def write_stages(
         "format": STAGES_FORMAT,
         "format_version": STAGES_FORMAT_VERSION,
         "bundle_name": bundle.manifest.name,
-        "bundle_fingerprint": bundle.fingerprint,
+        "bundle_fingerprint": bundle.fingerprint if calibration is not None else bundle.engine_fingerprint(precision),
         "precision": precision,
         "plan": plan,
         "stages": entries,
@@ -179,10 +179,11 @@ def check_stages(found: StageFolder, bundle: Bundle, precision: str, plan: str) 
         BundleError: they are of another bundle, precision or plan, or read weights from elsewhere.
     """
     remedy = f"Write them with: ndp-rt export-stages {bundle.path} --precision {precision} --plan {plan} -o DIR"
-    if found.bundle_fingerprint != bundle.fingerprint:
+    # int8 stages may have layers of the bundle's choice or, from images of their own, all of them.
+    if found.bundle_fingerprint not in (bundle.fingerprint, bundle.engine_fingerprint(precision)):
         raise BundleError(
             f"{found.path}: the stages are of another bundle than {bundle.path.name}, or of another export of it "
-            f"('{found.bundle_name}'). {remedy}"
+            f"('{found.bundle_name}'), or have int8 layers that it had before. {remedy}"
         )
     if (found.precision, found.plan) != (precision, plan):
         raise BundleError(

@@ -42,7 +42,7 @@ def build(job: Mapping[str, Any], tell: Tell) -> None:
     engines_dir = Path(job["engines_dir"])
     check = find_check(job["check"])
     bundle = open_bundle(job["bundle"])
-    if bundle.fingerprint != job["fingerprint"]:
+    if bundle.engine_fingerprint(request.precision) != job["fingerprint"]:
         raise BundleError(f"{bundle.path}: was changed since it was opened. Open it again.")
     name = f"{bundle.fingerprint[:12]}-{request.backend}-{request.precision}"
     with lock_builds(engines_dir, name, lambda: tell("waiting for another process that builds the same engines")):

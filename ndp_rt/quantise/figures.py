@@ -66,7 +66,7 @@ class Limits:
             drop = getattr(base, name) - getattr(found, name)
             if drop > self.max_drop:
                 words.append(f"{name} drops by {drop:.4f}")
-        if found.flip_count > max(1, int(self.max_drop * found.image_count)):
+        if found.flip_count > max(1, round(self.max_drop * found.image_count, 6)):
             words.append(f"{found.flip_count} of {found.image_count} decisions change")
         return words
 

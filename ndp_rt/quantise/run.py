@@ -1,6 +1,7 @@
 """Calibrates int8 on images, chooses its layers, and stores them in the bundle: `ndp-rt quantise`."""
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
 from ndp_rt.bundle.write import read_current
 from ndp_rt.calibration import check_rate
 from ndp_rt.device import find_cpu
-from ndp_rt.engines.base import Engine
+from ndp_rt.engines.base import Engine, EngineOptions
 from ndp_rt.engines.int8_ranges import measure_limits
 from ndp_rt.engines.registry import find_backend, find_version
-from ndp_rt.errors import EngineError, InputError
+from ndp_rt.errors import EngineError, InputError, StorageError
 from ndp_rt.quantise.figures import Figures, Limits
 from ndp_rt.quantise.report import describe_choice
 from ndp_rt.quantise.samples import Samples, paint_defects, read_good, read_labelled
@@ -40,7 +41,7 @@ class QuantiseSettings:
     """How int8 is calibrated and judged.
 
     Raises:
-        InputError: a number outside its range, or another precision.
+        InputError: a number outside its range, or a precision that is another or that this processor has not.
     """
 
     calibration: Sequence[Path] | None = None  # good images that were not trained on; None: the bundle's own
@@ -55,9 +56,18 @@ class QuantiseSettings:
         if not 0.0 <= self.max_drop < 1.0:
             raise InputError(f"max_drop is {self.max_drop}; 0 to below 1 is taken, 0.003 for 0.3 points.")
         check_rate(self.false_alarm_rate)
+        EngineOptions(threads=self.threads)
         for name in self.precisions or ():
-            if name not in INT8_PRECISIONS:
-                raise InputError(f"precision is '{name}'; {' or '.join(INT8_PRECISIONS)} is taken.")
+            if name not in list_precisions():
+                raise InputError(
+                    f"precision is '{name}'; {' or '.join(list_precisions())} is taken on this processor, "
+                    f"{find_cpu().model_name}."
+                )
+
+
+def list_precisions() -> tuple[str, ...]:
+    """Return those of the precisions with int8 layers that this processor has."""
+    return INT8_PRECISIONS if find_cpu().has_bf16 else tuple(name for name in INT8_PRECISIONS if REST[name] != "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +84,9 @@ class Quantised:
 def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say = lambda line: None) -> Quantised:
     """Choose the layers of a bundle that compute in int8, and store them with their thresholds.
 
-    A precision is accepted if it costs no more accuracy than allowed and is faster than every float precision that the
-    machine has. Nothing is stored where none is.
+    They replace all that were chosen before, for whichever precision: ranges are measured anew. A precision is accepted
+    if it costs no more accuracy than allowed and is faster than every float precision that the machine has. Nothing is
+    stored where none is.
 
     Raises:
         InputError: no calibration images, or settings that are not taken.
@@ -85,6 +96,7 @@ def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say
         StorageError: the bundle cannot be written; it stays as it was.
     """
     require_extras()
+    _check_place(bundle)  # before minutes of work, not after
     good = _read_calibration(bundle, settings)
     painted = paint_defects(good, CALIBRATION_SEED)
     contract = bundle.manifest.input
@@ -101,6 +113,15 @@ def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say
         raise EngineError("; ".join(f"{name}: {why}" for name, why in quantised.refused.items()))
     _store(bundle, limits, quantised, settings)
     return quantised
+
+
+def _check_place(bundle: Bundle) -> None:
+    folder = bundle.path.resolve().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{folder}: cannot be written, and what is chosen is stored in {bundle.path.name}, which is replaced "
+            "there. Copy the bundle to a folder that you may write to."
+        )
 
 
 def _read_calibration(bundle: Bundle, settings: QuantiseSettings) -> FloatArray:
@@ -121,10 +142,8 @@ def _choose(
     bundle: Bundle, trials: Trials, good: FloatArray, samples: Samples, settings: QuantiseSettings, say: Say
 ) -> Quantised:
     """Search every precision."""
-    has_bf16 = find_cpu().has_bf16
-    wanted = settings.precisions or tuple(name for name in INT8_PRECISIONS if has_bf16 or REST[name] != "bf16")
     rivals: dict[str, Engine] = {"fp32": trials.compile("fp32")}
-    if has_bf16:
+    if find_cpu().has_bf16:
         rivals["bf16"] = trials.compile("bf16")
     choices, refused = {}, {}
     try:
@@ -134,10 +153,7 @@ def _choose(
         limits = Limits(max_drop=settings.max_drop)
         probe = choose_probe(samples)
         errors = measure_errors_alone(trials, probe, say)
-        for precision in wanted:
-            if REST[precision] not in rivals:
-                refused[precision] = f"this processor, {find_cpu().model_name}, has no {REST[precision]}"
-                continue
+        for precision in settings.precisions or list_precisions():
             try:
                 search = Search(trials, judge, limits, base, precision, errors=errors, image=probe[0], say=say)
                 choice = search.run(rivals)
@@ -205,4 +221,10 @@ def make_command(path: Path, settings: QuantiseSettings) -> str:
     if settings.validation is not None:
         words += ["--validation", settings.validation.name]
     words += ["--max-drop", str(settings.max_drop)]
+    if settings.false_alarm_rate is not None:
+        words += ["--false-alarm-rate", str(settings.false_alarm_rate)]
+    if settings.precisions is not None and len(settings.precisions) == 1:
+        words += ["--precision", *settings.precisions]
+    if settings.threads is not None:
+        words += ["--threads", str(settings.threads)]
     return shlex.join(words)

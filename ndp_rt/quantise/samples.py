@@ -57,7 +57,7 @@ def paint_defects(good: FloatArray, seed: int) -> Samples:
         seed: decides them.
 
     Raises:
-        DataError: no defect differs from the surface.
+        DataError: of some image no painted defect differs.
     """
     rng = np.random.default_rng(seed)
     textures = TextureImages([np.rint(_to_hwc(image) * 255.0).astype(np.uint8) for image in good], is_altered=True)
@@ -74,8 +74,8 @@ def paint_defects(good: FloatArray, seed: int) -> Samples:
                 break
         else:
             raise DataError(
-                f"calibration image {index % len(good) + 1} cannot be given a visible defect: is it of one colour? "
-                "Photographs of the good surface are taken."
+                f"calibration image {index % len(good) + 1} of {len(good)} looks the same with {ATTEMPTS} defects "
+                "painted in; a photograph of the good surface is taken. Leave it out."
             )
         images[len(good) + index] = painted.transpose(2, 0, 1)
         masks[len(good) + index] = mask
@@ -86,13 +86,15 @@ def read_labelled(data: Path, contract: InputContract) -> Samples:
     """Read DATA/test with its masks, in MVTec AD's layout, resized to the network's input.
 
     Raises:
-        DataError: another layout, or a defective image without a mask, or with one that vanishes in the resizing.
+        DataError: another layout, or a defective image without a mask, or with one that marks nothing.
         ImageFileError: an image or a mask cannot be read.
     """
     listed = list_samples(data)
-    images = read_good([sample.path for sample in listed], contract)
-    masks = np.zeros((len(images), contract.height_px, contract.width_px), np.bool_)
-    for sample, mask in zip(listed, masks, strict=True):
+    images = np.empty((len(listed), 3, contract.height_px, contract.width_px), np.float32)
+    masks = np.zeros((len(listed), contract.height_px, contract.width_px), np.bool_)
+    for sample, image, mask in zip(listed, images, masks, strict=True):
+        pixels = read_image(sample.path)
+        preprocess(pixels, contract, image)
         if sample.is_good:
             continue
         if sample.mask_path is None:
@@ -100,8 +102,8 @@ def read_labelled(data: Path, contract: InputContract) -> Samples:
                 f"{sample.path}: has no mask; one is taken for each defective image, as "
                 f"ground_truth/{sample.kind}/{sample.path.stem}_mask.png. Add it, or take the image away."
             )
-        height_px, width_px = read_image(sample.path).shape[:2]
-        mask[:] = resize_mask(read_mask(sample.mask_path, height_px, width_px), mask.shape[0], mask.shape[1])
+        whole = read_mask(sample.mask_path, *pixels.shape[:2])
+        mask[:] = resize_mask(whole, contract.height_px, contract.width_px)
     return Samples(images=images, masks=masks, source=f"{len(images)} images of {data.name}")
 
 

@@ -1,5 +1,6 @@
 """Engines of a bundle's fused graph with some of its layers in int8, compiled to be tried."""
 
+import shutil
 import statistics
 import tempfile
 import time
@@ -63,11 +64,12 @@ class Trials:
             precision: "fp32" or "bf16" for no layers, "int8" or "mixed" for some: of the others.
         """
         path = self._write(layers)
+        artifact = path.with_suffix(".engine")
         try:
-            options = EngineOptions(precision=precision, threads=self._threads)
-            return compile_engine(BACKEND, path, path.with_suffix(".engine"), options)
-        finally:
+            return compile_engine(BACKEND, path, artifact, EngineOptions(precision=precision, threads=self._threads))
+        finally:  # dozens of them would fill the disk: 190 MB each for `paper`; a loaded engine needs its files no more
             path.unlink()
+            shutil.rmtree(artifact, ignore_errors=True)
 
     def profile(self, precision: str, layers: Collection[str], image: FloatArray, runs: int = 10) -> dict[str, float]:
         """Return the least milliseconds of each layer, and under "" those of everything else, of an image [3, h, w]."""

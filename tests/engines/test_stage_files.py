@@ -9,9 +9,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from ndp_rt.bundle import Bundle
+from ndp_rt.bundle import Bundle, write_bundle
+from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
 from ndp_rt.cli import main
-from ndp_rt.engines.stage_files import STAGES_FILE, StageFolder, open_stages, write_stages
+from ndp_rt.engines.stage_files import STAGES_FILE, StageFolder, check_stages, open_stages, write_stages
 from ndp_rt.errors import BundleError, EngineError, InputError, StorageError
 from ndp_rt.specs import GPU_PLAN_STAGES
 
@@ -34,6 +35,29 @@ def test_reading_gives_what_was_written(bundle: Bundle, tmp_path: Path, plan: st
             spec = stage.outputs[value.name]
             assert spec.dtype == ("float32" if value.name.startswith("am") else "bfloat16")
             assert spec.to_dims() == [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def test_int8_stages_have_the_bundles_layers_and_are_refused_once_others_are_chosen(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """Those of images of their own have all layers, whatever is chosen in the bundle."""
+    changed = [choose_layer(bundle, tmp_path / name, name) for name in ("encoder_2", "encoder_3")]
+    written = write_stages(changed[0], "int8", tmp_path / "stages")
+    graph = onnx.load(str(written.stages["encoder"].path)).graph
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.node) == 2  # what the layer reads, and its weights
+    check_stages(written, changed[0], "int8", "staged")
+    with pytest.raises(BundleError, match=r"are of another bundle than \S+, .* or have int8 layers that it had before"):
+        check_stages(written, changed[1], "int8", "staged")
+    own = write_stages(changed[0], "int8", tmp_path / "own", calibration=bundle.golden().image)
+    for one in (bundle, *changed):
+        check_stages(own, one, "int8", "staged")
+
+
+def choose_layer(bundle: Bundle, folder: Path, name: str) -> Bundle:
+    """Return a copy of a bundle, in a new folder, in which one layer computes in int8."""
+    files: dict[str, bytes | Path] = {name: bundle.path / name for name in bundle.manifest.files}
+    files[INT8_FILE] = Int8Layers(limits={name: 1.0}, chosen={"int8": (name,)}).to_bytes()
+    return write_bundle(folder / "tiny.ndp", manifest_without_files=bundle.manifest, files=files)
 
 
 def test_the_same_bundle_gives_the_same_bytes(folder: StageFolder, bundle: Bundle, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ndp_rt.errors import EngineError, InputError, RunError, StorageError
 from ndp_rt.export import golden, parity
 from ndp_rt.export.export import ExportSettings, choose_pictures, export_run
 from ndp_rt.export.rewrites import REWRITES
-from ndp_rt.export.trained_run import load_run
+from ndp_rt.export.trained_run import load_run, read_inputs
 from ndp_rt.tolerances import find_tolerance
 from tests.export.random_run import write_random_run
 from tests.tolerances import assert_close
@@ -106,6 +106,13 @@ def test_thresholds_lie_just_above_every_held_out_score(exported, run_path):
     assert (
         threshold.value is not None and threshold.value > scores.max() - find_tolerance("engine.map", "fp32").absolute
     )
+
+
+def test_the_held_out_images_are_carried_along(exported, run_path):
+    run, found = load_run(run_path), open_bundle(exported[0].bundle.path).calibration_images()
+    wanted = np.concatenate([read_inputs(run, path) for path in run.calibration_paths])
+    assert found.dtype == np.uint8 and found.shape == wanted.shape == (3, 3, 64, 64)
+    assert np.abs(found / 255.0 - wanted).max() <= 0.5001 / 255.0
 
 
 def test_half_precision_weights_make_a_smaller_bundle_and_say_what_rounding_did(run_path, exported, tmp_path):
@@ -213,9 +220,10 @@ def test_a_run_without_held_out_images_gets_no_threshold(copied_run, tmp_path):
     threshold = open_bundle(export.bundle.path).threshold("fp32")
     assert (threshold.value, threshold.source) == (None, "none")
     assert "no good images" in threshold.note
+    assert export.bundle.calibration_images() is None
 
 
-@pytest.mark.parametrize("settings", [{"weights": "int4"}, {"false_alarm_rate": 1.5}])
+@pytest.mark.parametrize("settings", [{"weights": "int4"}, {"false_alarm_rate": 1.5}, {"calibration_image_count": -1}])
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(InputError):
         ExportSettings(**settings)
@@ -233,7 +241,9 @@ def test_what_is_no_bundle_is_refused_before_the_work(run_path, tmp_path):
 
 def test_command_prints_size_parity_and_thresholds(run_path, tmp_path, capsys):
     path = tmp_path / "surface.ndp"
-    assert main(["export", str(run_path), "-o", str(path), "--weights", "fp16", "--false-alarm-rate", "0.01"]) == 0
+    options = ["--weights", "fp16", "--false-alarm-rate", "0.01", "--calibration-images", "1"]
+    assert main(["export", str(run_path), "-o", str(path), *options]) == 0
+    assert len(open_bundle(path).calibration_images()) == 1
     printed = capsys.readouterr().out
     assert "fp16 weights" in printed and "difference from PyTorch on 5 images" in printed
     assert "threshold fp32" in printed and "it takes 299" in printed

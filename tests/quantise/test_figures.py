@@ -30,6 +30,8 @@ def test_the_same_share_of_decisions_may_change_and_always_one() -> None:
     for count, images, is_accepted in ((3, 1000, True), (4, 1000, False), (1, 20, True), (2, 20, False)):
         found = dataclasses.replace(BASE, flip_count=count, image_count=images)
         assert (limits.list_exceeded(found, BASE) == []) == is_accepted
+    # 0.29 x 100 is 28.999999999999996 in floating point.
+    assert Limits(max_drop=0.29).list_exceeded(dataclasses.replace(BASE, flip_count=29, image_count=100), BASE) == []
     assert limits.list_exceeded(dataclasses.replace(BASE, flip_count=4), BASE) == ["4 of 1000 decisions change"]
 
 

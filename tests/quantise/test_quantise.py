@@ -8,16 +8,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from ndp_rt.bundle import Bundle, open_bundle, write_bundle
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
+from ndp_rt.bundle.open import CALIBRATION_FILE
 from ndp_rt.cli import main
 from ndp_rt.device import find_cpu
 from ndp_rt.engines.base import Engine
+from ndp_rt.engines.build import build_engine
 from ndp_rt.engines.int8_ranges import measure_all_layers
-from ndp_rt.errors import EngineError, InputError
+from ndp_rt.errors import BundleError, EngineError, InputError
 from ndp_rt.inspector import Inspector
-from ndp_rt.quantise.run import QuantiseSettings
+from ndp_rt.quantise.run import QuantiseSettings, list_precisions, quantise_bundle
+from ndp_rt.specs import ThresholdSpec
 from ndp_rt.tolerances import find_tolerance
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
@@ -28,10 +32,22 @@ def read_tree(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def with_layers(bundle: Bundle, path: Path, *precisions: str) -> Bundle:
+    """Return a copy of a bundle in which one layer computes in int8 in these precisions, with thresholds for them."""
+    chosen = dict.fromkeys(precisions, ("encoder_1",))
+    files: dict[str, bytes | Path] = {name: bundle.path / name for name in bundle.manifest.files}
+    files[INT8_FILE] = Int8Layers(limits={"encoder_1": 1.0, "encoder_2": 1.0}, chosen=chosen).to_bytes()
+    thresholds = {**bundle.manifest.thresholds, **{name: ThresholdSpec(value=0.5, source="manual") for name in chosen}}
+    manifest = dataclasses.replace(bundle.manifest, thresholds=thresholds)
+    return write_bundle(path, manifest_without_files=manifest, files=files)
+
+
 @pytest.mark.usefixtures("fast_int8")
 def test_layers_and_threshold_go_into_the_bundle_and_engines_use_them(
     tiny: Bundle, surface: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """What was chosen before goes, also for the precision that was not asked for: the ranges are others."""
+    tiny = with_layers(tiny, tmp_path / "before.ndp", "int8", "mixed")
     report = tmp_path / "report.json"
     command = ["quantise", str(tiny.path), "--calibration", str(surface), "--precision", "int8"]
     assert main([*command, "--max-drop", "0.9", "--report", str(report)]) == 0
@@ -41,6 +57,9 @@ def test_layers_and_threshold_go_into_the_bundle_and_engines_use_them(
     assert layers is not None and set(layers.chosen) == {"int8"} and layers.chosen["int8"]
     assert json.loads(report.read_text()) == layers.report
     assert changed.threshold("int8").source == "calibrated" and changed.threshold("int8").good_image_count == 4
+    assert changed.threshold("mixed").value is None
+    words = f"ndp-rt quantise before.ndp --calibration {surface.name} --max-drop 0.9 --precision int8"
+    assert changed.manifest.provenance["commands"][-1] == words
     assert changed.fingerprint == tiny.fingerprint  # engines of other precisions need no rebuild
     assert changed.engine_fingerprint("int8") != changed.fingerprint == changed.engine_fingerprint("bf16")
     for name in layers.limits:
@@ -67,6 +86,44 @@ def test_another_reference_takes_the_layers_along(tmp_path: Path) -> None:
             maps[precision] = before, inspector.inspect(picture).anomaly_map
     for of_fp32, of_int8 in zip(maps["fp32"], maps["int8"], strict=True):
         assert 0.0 < np.abs(of_fp32 - of_int8).max() < find_tolerance("engine.map", "int8").absolute
+
+
+def test_without_bf16_mixed_is_refused_at_once(
+    tiny: Bundle, surface: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plain = dataclasses.replace(find_cpu(), model_name="Old Processor", isa_flags=("avx2",))
+    for module in ("engines.request", "quantise.run"):
+        monkeypatch.setattr(f"ndp_rt.{module}.find_cpu", lambda: plain)
+    for words, message in (
+        (
+            "build-engine",
+            "precision is 'mixed', int8 and bf16, and this processor, Old Processor, has none of avx512_bf16",
+        ),
+        ("quantise", "precision is 'mixed'; int8 is taken on this processor, Old Processor."),
+    ):
+        assert main([words, str(tiny.path), "--precision", "mixed", "--calibration", str(surface)]) == 1
+        assert message in capfd.readouterr().err
+    assert list_precisions() == ("int8",)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(
+    tiny: Bundle, surface: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As the system says of it: whoever runs this may be allowed to write anywhere."""
+    monkeypatch.setattr("ndp_rt.quantise.run.os.access", lambda path, mode: path != tiny.path.parent)
+    assert main(["quantise", str(tiny.path), "--calibration", str(surface)]) == 1
+    captured = capfd.readouterr()
+    assert f"{tiny.path.parent}: cannot be written" in captured.err and captured.out == ""
+
+
+def test_layers_that_changed_since_the_bundle_was_opened_are_not_built(tiny: Bundle, tmp_path: Path) -> None:
+    before = with_layers(tiny, tmp_path / "changed.ndp", "int8")
+    layers = Int8Layers(limits={"encoder_1": 2.0}, chosen={"int8": ("encoder_1",)})
+    files: dict[str, bytes | Path] = {name: before.path / name for name in before.manifest.files}
+    files[INT8_FILE] = layers.to_bytes()
+    write_bundle(before.path, manifest_without_files=before.manifest, files=files, overwrite=True)
+    with pytest.raises(BundleError, match="was changed since it was opened. Open it again"):
+        build_engine(before, precision="int8", cache_dir=tmp_path / "cache")
 
 
 def test_the_staged_plan_takes_no_int8(tiny: Bundle) -> None:
@@ -110,31 +167,21 @@ def test_what_is_no_faster_is_refused_and_the_bundle_stays(
     assert read_tree(tiny.path) == before
 
 
-@pytest.mark.usefixtures("fast_int8", "known_errors")
-def test_layers_are_put_back_until_nothing_is_lost(
-    tiny: Bundle, surface: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_without_other_images_the_bundles_own_are_taken(
+    tiny: Bundle, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With limits that only two layers or fewer meet, two are left: the cheapest."""
-    from ndp_rt.quantise import search
+    good = rng.integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
+    files: dict[str, bytes | Path] = {name: tiny.path / name for name in tiny.manifest.files}
+    files[CALIBRATION_FILE] = save({"good": good})
+    carrying = write_bundle(tmp_path / "carrying.ndp", manifest_without_files=tiny.manifest, files=files)
 
-    def exceeded(self: object, found: object, base: object) -> list[str]:
-        return ["too many"] if len(compiled[-1]) > 2 else []
+    def stop(bundle: Bundle, images: np.ndarray, *, threads: int | None) -> None:
+        assert np.array_equal(images[:3], np.repeat(good, 3, axis=1) / np.float32(255))
+        raise EngineError(f"ranges of {len(images)} images")
 
-    compiled: list[list[str]] = []
-    compile_trial = search.Trials.compile
-
-    def remember(self: search.Trials, precision: str, layers: Sequence[str] = ()) -> Engine:
-        compiled.append(list(layers))
-        return compile_trial(self, precision, layers)
-
-    monkeypatch.setattr("ndp_rt.quantise.figures.Limits.list_exceeded", exceeded)
-    monkeypatch.setattr("ndp_rt.quantise.search.Trials.compile", remember)
-    command = ["quantise", str(tiny.path), "--calibration", str(surface), "--precision", "int8"]
-    assert main(command) == 0
-    layers = open_bundle(tiny.path).int8_layers()
-    assert layers is not None and len(layers.chosen["int8"]) == 2
-    found = layers.report["precisions"]["int8"]["layers"]
-    assert {one["choice"] for one in found} == {"int8", "put back: for accuracy"}
+    monkeypatch.setattr("ndp_rt.quantise.run.measure_limits", stop)
+    with pytest.raises(EngineError, match="ranges of 35 images"):
+        quantise_bundle(carrying, QuantiseSettings())
 
 
 def test_a_bundle_without_images_says_what_to_give(tiny: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
@@ -145,13 +192,13 @@ def test_a_bundle_without_images_says_what_to_give(tiny: Bundle, capfd: pytest.C
         Inspector.open(tiny.path, precision="int8")
 
 
-@pytest.mark.usefixtures("known_errors")
-def test_images_of_one_colour_are_refused(tiny: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "flat").mkdir()
-    cv2.imwrite(str(tmp_path / "flat" / "black.png"), np.zeros((64, 64), np.uint8))
-    code = main(["quantise", str(tiny.path), "--calibration", str(tmp_path / "flat"), "--precision", "int8"])
-    error = capfd.readouterr().err
-    assert code == 1 and error.startswith("ndp-rt: error: ") and error.count("\n") == 1, error
+@NEEDS_BF16
+def test_layers_of_the_other_precision_do_not_count(tiny: Bundle, tmp_path: Path) -> None:
+    changed = with_layers(tiny, tmp_path / "changed.ndp", "int8")
+    with pytest.raises(InputError, match=r"has no layers chosen for mixed. Choose them with: ndp-rt quantise"):
+        Inspector.open(changed.path, precision="mixed")
+    with pytest.raises(EngineError, match=r"no layers are chosen for mixed. Choose them with: ndp-rt quantise"):
+        Inspector.open(changed.path, precision="mixed", threshold=0.5)
 
 
 def test_labelled_images_without_masks_are_refused(
@@ -170,7 +217,10 @@ def test_arguments_of_int8_go_with_int8_alone(tiny: Bundle, surface: Path, capfd
     assert "--calibration came with --precision fp32" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("change", [{"max_drop": -0.1}, {"max_drop": 1.0}, {"precisions": ("fp32",)}])
+@pytest.mark.parametrize(
+    "change",
+    [{"max_drop": -0.1}, {"max_drop": 1.0}, {"precisions": ("fp32",)}, {"threads": 0}, {"false_alarm_rate": 2.0}],
+)
 def test_settings_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError):
         QuantiseSettings(**change)  # type: ignore[arg-type]

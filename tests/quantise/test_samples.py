@@ -4,7 +4,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
+from ndp_rt.errors import DataError
 from ndp_rt.quantise.samples import FEWEST_PAINTED, paint_defects, read_labelled, resize_mask
 from ndp_rt.quantise.trials import assign_times
 from ndp_rt.specs import InputContract
@@ -21,6 +23,15 @@ def test_painted_defects_differ_from_the_surface_inside_their_masks_alone(rng: n
         assert changed[samples.masks[3 + index]].max() > 0.03
     again, other = paint_defects(good, 1), paint_defects(good, 2)
     assert np.array_equal(samples.images, again.images) and not np.array_equal(samples.images, other.images)
+
+
+def test_an_image_that_no_defect_changes_is_refused(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    def paint_nothing(rng: object, image: np.ndarray, *others: object) -> tuple[np.ndarray, np.ndarray]:
+        return image, np.zeros(image.shape[:2], np.bool_)
+
+    monkeypatch.setattr("ndp_rt.quantise.samples.paint_defect", paint_nothing)
+    with pytest.raises(DataError, match="calibration image 1 of 2 looks the same with 8 defects"):
+        paint_defects(rng.uniform(0.0, 1.0, (2, 3, 64, 64)).astype(np.float32), 1)
 
 
 def test_masks_keep_a_single_pixel_when_they_shrink_and_their_shape_when_they_grow() -> None:
