@@ -39,7 +39,9 @@ def run_engine(engine: Engine, image: FloatArray) -> dict[str, FloatArray]:
     return outputs
 
 
-def score_images(fused: Path, precision: str, image_count: int, read_input: ReadInput) -> list[float]:
+def score_images(
+    fused: Path, precision: str, image_count: int, read_input: ReadInput, threads: int | None = None
+) -> list[float]:
     """Return the scores of images by the fused graph in OpenVINO.
 
     Raises:
@@ -47,7 +49,9 @@ def score_images(fused: Path, precision: str, image_count: int, read_input: Read
     """
     scores = []
     with tempfile.TemporaryDirectory(prefix="ndp-rt-calibrate-") as folder:
-        engine = compile_engine(BACKEND, fused, Path(folder) / precision, EngineOptions(precision=precision))
+        engine = compile_engine(
+            BACKEND, fused, Path(folder) / precision, EngineOptions(precision=precision, threads=threads)
+        )
         try:
             for index in range(image_count):
                 scores.append(float(score_maps(run_engine(engine, read_input(index))["map"])[0]))
@@ -68,6 +72,7 @@ def calibrate(
     *,
     false_alarm_rate: float | None,
     progress: Progress,
+    threads: int | None = None,
 ) -> dict[str, ThresholdSpec]:
     """Return the threshold of every precision that this machine computes in.
 
@@ -77,6 +82,7 @@ def calibrate(
         read_input: reads one of them.
         false_alarm_rate: wanted highest rate of false alarms, 0 to 1; None: the strongest promise they support.
         progress: called with a line of text at each step.
+        threads: of the engine; None: its own choice.
     """
     if not images:
         progress(NO_IMAGES)
@@ -84,6 +90,6 @@ def calibrate(
     thresholds = {}
     for precision in list_precisions():
         progress(f"calibrating {precision} with {len(images)} good images")
-        scores = score_images(fused, precision, len(images), read_input)
+        scores = score_images(fused, precision, len(images), read_input, threads)
         thresholds[precision] = threshold_from_good_scores(scores, false_alarm_rate)
     return thresholds

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import nn
@@ -21,6 +22,7 @@ from ndp_rt.bundle.open import CALIBRATION_FILE, GOLDEN_FILE, REFERENCE_FILE
 from ndp_rt.bundle.reference import LEVELS, find_reference_data
 from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target
 from ndp_rt.device import find_cpu
+from ndp_rt.engines.base import EngineOptions
 from ndp_rt.errors import EngineError, InputError, NdpRtError, StorageError
 from ndp_rt.export import golden
 from ndp_rt.export.calibrate import calibrate
@@ -54,6 +56,7 @@ class ExportSettings:
     weights: str = "fp32"  # as stored; the arithmetic is the engine's affair
     false_alarm_rate: float | None = None  # None: the lowest that the number of held-out images can promise
     calibration_image_count: int = 32  # good images that the bundle carries at most, to calibrate int8 on
+    threads: int | None = None  # of PyTorch and of the engines; None: their own choice
     overwrite: bool = False
     command: str = "ndp-rt export"  # for the provenance
 
@@ -63,6 +66,7 @@ class ExportSettings:
         rate = self.false_alarm_rate
         if rate is not None and not 0.0 < rate < 1.0:
             raise InputError(f"false_alarm_rate is {rate}; it lies between 0 and 1, 0.01 for one in a hundred.")
+        EngineOptions(threads=self.threads)
         if self.calibration_image_count < 0:
             raise InputError(f"calibration images are {self.calibration_image_count}; 0 or more are taken.")
 
@@ -103,6 +107,8 @@ def export_run(
     if target.suffix != BUNDLE_SUFFIX:
         raise InputError(f"bundle path is {target}; a name that ends in {BUNDLE_SUFFIX} is taken.")
     check_target(target, settings.overwrite)  # before minutes of work, not after
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     run = load_run(Path(run_path))
     say("tracing the graphs")
     stages = build_stages(run.model, rewrite=settings.rewrite, weights=settings.weights)
@@ -118,6 +124,7 @@ def export_run(
             lambda index: read_inputs(run, paths[index]),
             false_alarm_rate=settings.false_alarm_rate,
             progress=say,
+            threads=settings.threads,
         )
         chosen = list(pictures)[: GOLDEN_COUNT[settings.weights]]
         vectors = golden.make_golden(
@@ -234,7 +241,14 @@ def _compare(
             f"float16 weights move the map by {rounding.map_max_abs:.1e}, the score by {rounding.score_max_abs:.1e}"
         )
     return measure_parity(
-        folder, reference, images, expected, against=against, weight_rounding=rounding, progress=progress
+        folder,
+        reference,
+        images,
+        expected,
+        against=against,
+        weight_rounding=rounding,
+        progress=progress,
+        threads=settings.threads,
     )
 
 

@@ -90,6 +90,7 @@ def measure_parity(
     against: str,
     weight_rounding: Difference | None,
     progress: Progress,
+    threads: int | None = None,
 ) -> Parity:
     """Run the graphs in `folder` on images and compare their maps with PyTorch's.
 
@@ -101,6 +102,7 @@ def measure_parity(
         against: what `expected` comes from, in words.
         weight_rounding: goes into the result.
         progress: called with a line of text at each step.
+        threads: of the engines; None: their own choice.
 
     Raises:
         EngineError: a difference is larger than an fp32 engine's may be.
@@ -112,7 +114,8 @@ def measure_parity(
         if remedy is not None:
             missing[name] = f"{backend} is not installed: {remedy}"
             continue
-        cases[name] = compare_maps(run_plan(folder, backend, plan, reference, list(images.values())), expected)
+        maps = run_plan(folder, backend, plan, reference, list(images.values()), threads)
+        cases[name] = compare_maps(maps, expected)
         found = cases[name]
         progress(f"parity, {name}: map {found.map_max_abs:.1e}, score {found.score_max_abs:.1e}")
         if not found.fits():
@@ -132,7 +135,12 @@ def measure_parity(
 
 
 def run_plan(
-    folder: Path, backend: str, plan: str, reference: Mapping[str, FloatArray], images: Sequence[FloatArray]
+    folder: Path,
+    backend: str,
+    plan: str,
+    reference: Mapping[str, FloatArray],
+    images: Sequence[FloatArray],
+    threads: int | None = None,
 ) -> FloatArray:
     """Return the maps [k, 1, h, w] that a plan's graphs give for images [1, 3, h, w]."""
     engines: dict[str, Engine] = {}
@@ -140,7 +148,8 @@ def run_plan(
         try:
             for stage in PLAN_STAGES[plan]:
                 artifact = Path(scratch) / stage
-                engines[stage] = compile_engine(backend, folder / f"{stage}.onnx", artifact, EngineOptions())
+                options = EngineOptions(threads=threads)
+                engines[stage] = compile_engine(backend, folder / f"{stage}.onnx", artifact, options)
             return np.concatenate([run_stages(engines, reference, image)["map"] for image in images])
         finally:
             for engine in engines.values():

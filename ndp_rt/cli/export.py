@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=32,
         help="good images that the bundle carries at most, for ndp-rt quantise (default: %(default)s)",
     )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--no-rewrite", action="store_true", help="export the plain graph, to compare speed with")
 
 
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         weights=args.weights,
         false_alarm_rate=args.false_alarm_rate,
         calibration_image_count=args.calibration_images,
+        threads=args.threads,
         overwrite=args.overwrite,
         command=command_line(),
     )

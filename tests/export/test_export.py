@@ -249,3 +249,9 @@ def test_command_prints_size_parity_and_thresholds(run_path, tmp_path, capsys):
     assert "threshold fp32" in printed and "it takes 299" in printed
     assert main(["export", str(run_path), "-o", str(path)]) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [{"threads": 0}, {"calibration_image_count": -1}, {"weights": "int8"}])
+def test_settings_that_make_no_sense_are_refused(change):
+    with pytest.raises(InputError):
+        ExportSettings(**change)
