@@ -1,6 +1,7 @@
 """Engines by OpenVINO on the CPU. Its precision is always set: left alone it picks bf16 where the CPU has it."""
 
 import contextlib
+import fcntl
 import importlib
 import importlib.metadata
 import io
@@ -39,6 +40,7 @@ REMEDY = "pip install openvino"
 TELEMETRY = "openvino_telemetry"
 # Of the calls that compute beside each other: each has the network's buffers of its own (edge 25 to 45 MB).
 MOST_STREAMS = 8
+LEAST_DESCRIPTOR = 3
 
 
 def _import_openvino() -> Any:
@@ -241,7 +243,9 @@ class BlobFile:
         self._path = path
         self._config = config
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            with path.open("rb") as stream:
+                # Never 0 to 2: where a host has closed its streams, these would become one of them.
+                descriptor = fcntl.fcntl(stream, fcntl.F_DUPFD_CLOEXEC, LEAST_DESCRIPTOR)
         except OSError as error:
             raise EngineError(f"{path}: {error.strerror}. Build with --rebuild.") from error
         self._descriptor = descriptor
