@@ -27,6 +27,11 @@ def list_pointers(library: Library) -> list[tuple[str, int, str]]:
     ]
 
 
+# What was submitted without a job cannot be waited for: its thread may still write here, or return from the callback,
+# when the test has ended. Freed memory there ended the process, once in some full runs.
+KEPT: list["Arguments"] = []
+
+
 class Arguments:
     """Valid arguments for every function; all memory that they point to is here, and can be compared."""
 
@@ -46,6 +51,7 @@ class Arguments:
         self.threshold = ffi.new("double *", -5.0)
         self.opened, self.job = ffi.new("ndp_rt_inspector **"), ffi.new("ndp_rt_job **")
         self.kept: Any = None  # a job that a test keeps
+        KEPT.append(self)
         self.bundle = ffi.new("char[]", str(bundle).encode())
         self.done = ffi.callback("ndp_rt_done_callback", lambda user, status, result: None)
         self.log = ffi.callback("ndp_rt_log_callback", lambda user, level, message: None)
