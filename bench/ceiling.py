@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.cuda.driver import CudaDevice, translate_errors
-from ndp_rt.cuda.memory import DeviceMemory, PinnedMemory
+from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
+from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.engines.base import Backend, EngineOptions
 from ndp_rt.engines.device_engine import DTYPE_BYTES, DeviceBackend
-from ndp_rt.engines.half_types import narrow
-from ndp_rt.engines.product_graph import make_convolution, make_product
-from ndp_rt.engines.quantised_graph import name_layers, quantise
-from ndp_rt.engines.typed_graph import make_typed
 from ndp_rt.errors import EngineError, InputError
-from ndp_rt.specs import INT8_PRECISIONS, TensorSpec
+from ndp_rt.graphs.half_types import narrow
+from ndp_rt.graphs.products import make_convolution, make_product
+from ndp_rt.graphs.quantised import name_layers, quantise
+from ndp_rt.graphs.typed import make_typed
+from ndp_rt.program.manifest import INT8_PRECISIONS, TensorSpec
 
 FloatArray = NDArray[np.float32]
 RunOnce = Callable[[], float]  # one product; returns its seconds

@@ -13,13 +13,13 @@ from typing import Any
 from ndp_rt.bench.contenders.spec import ContenderSpec
 from ndp_rt.bench.latency import Latency, compare_pairs
 from ndp_rt.bench.measure import Tell
-from ndp_rt.bench.record import Record
 from ndp_rt.bench.threshold import choose_threshold
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.config import child_environment
 from ndp_rt.engines.base import one_line
+from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
-from ndp_rt.tolerances import find_tolerance
+from ndp_rt.evaluate.record import Record
 
 HIT_COUNT, MISS_COUNT = 10, 3
 # "import" is `import ndp_rt` alone; what it names is loaded on first use, which is "load names".

@@ -6,9 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ndp_rt.errors import InputError, MissingExtraError
-
-REMEDY = "pip install 'ndp-rt[bench]'"
+from ndp_rt.errors import InputError
+from ndp_rt.evaluate.machine import import_psutil
 
 # Above the 3 to 5 % that undisturbed inspections vary by, below what one other busy process causes on two cores.
 UNSTABLE_CV = 0.1
@@ -175,21 +174,6 @@ def read_cpu_seconds(pids: Collection[int]) -> CpuSeconds:
         own_s += times.user + times.system
         own_s += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
     return CpuSeconds(busy_s=busy_s, own_s=own_s, steal_s=sum(getattr(core, "steal", 0.0) for core in cores))
-
-
-def import_psutil() -> Any:
-    """Return the module psutil.
-
-    Raises:
-        MissingExtraError: it is not installed; the message holds the install command.
-    """
-    try:
-        import psutil
-    except ImportError as error:
-        raise MissingExtraError(
-            f"what else the machine does is read through psutil, which cannot be imported ({error}): {REMEDY}."
-        ) from error
-    return psutil
 
 
 def _list_tree(psutil: Any, pids: Collection[int]) -> list[Any]:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ndp_rt.bench.record import Record, append_record, start_record
-from ndp_rt.defects import Defect, list_defects
+from ndp_rt.decide.regions import Defect, list_defects
 from ndp_rt.errors import NdpRtError
+from ndp_rt.evaluate.record import Record, append_record, start_record
 
 FORMAT = "ndp-rt defect boxes"
 FORMAT_VERSION = 1

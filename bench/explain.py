@@ -18,11 +18,11 @@ from ndp_rt.bench.conditions import (
 from ndp_rt.bench.contenders.probe import find_family
 from ndp_rt.bench.contenders.process import ServiceProcess
 from ndp_rt.bench.contenders.spec import OURS, ContenderSpec, DeviceCost
-from ndp_rt.bench.core_limit import count_usable_cores
 from ndp_rt.bench.measure import Entrant, Tell
-from ndp_rt.bench.record import Record
 from ndp_rt.bench.scenarios import MULTI_STREAM_IMAGE_COUNT
+from ndp_rt.devices.core_limit import count_usable_cores
 from ndp_rt.errors import NdpRtError
+from ndp_rt.evaluate.record import Record
 
 OTHER_NETWORK = "other network"
 

@@ -30,20 +30,20 @@ from ndp_rt.bench.gpu_tests import SANITIZER_TOOLS, has_failed, run_sanitizer, r
 from ndp_rt.bench.gpu_timing import time_batches, time_launches, time_steps, time_stream
 from ndp_rt.bench.latency import Latency
 from ndp_rt.bench.peers import NAMES, list_peers
-from ndp_rt.bench.record import Record, start_record, write_record
 from ndp_rt.bench.threshold import choose_threshold
 from ndp_rt.bundle.open import Bundle, open_bundle
-from ndp_rt.cuda.driver import CudaDevice, parse_device
+from ndp_rt.devices.cuda.driver import CudaDevice, parse_device
 from ndp_rt.engines.base import BuildOptions
 from ndp_rt.engines.build import build_requested
 from ndp_rt.engines.registry import DEVICE_BACKENDS, find_device_backend
 from ndp_rt.errors import NdpRtError
-from ndp_rt.inspector_options import Options
+from ndp_rt.evaluate.record import Record, start_record, write_record
 from ndp_rt.kernels.floor import GPUS, Gpu, count_inspection, time_floor_us
-from ndp_rt.plan.gpu import GpuPlan
-from ndp_rt.plan.gpu_check import CHECK, check_plan
-from ndp_rt.plan.gpu_runner import GpuRunner
-from ndp_rt.plan.open_gpu import find_capture, make_gpu_request, open_gpu_runner
+from ndp_rt.options import Options
+from ndp_rt.runtime.gpu import GpuPlan
+from ndp_rt.runtime.gpu_check import CHECK, check_plan
+from ndp_rt.runtime.gpu_runner import GpuRunner
+from ndp_rt.runtime.open_gpu import find_capture, make_gpu_request, open_gpu_runner
 
 FORMAT, FORMAT_VERSION = "ndp-rt gpu-check", 1
 RESULTS = Path("bench/results")

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ndp_rt.bench.latency import Latency
 from ndp_rt.bench.peers.base import Peer, PeerRunner, open_checked
-from ndp_rt.bench.record import Record
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.decision import is_defective
+from ndp_rt.decide.decision import is_defective
 from ndp_rt.errors import InputError, MissingExtraError, NdpRtError
+from ndp_rt.evaluate.record import Record
 
 Image = NDArray[np.uint8]
 

@@ -9,16 +9,16 @@ import numpy as np
 from ndp_rt.bench.gpu_timing import STEP_REPEATS, time_steps
 from ndp_rt.bench.graph_stages import ATTENTION, DECODER, ENCODER, SEGMENTATION
 from ndp_rt.bench.stage_split import ENGINE, Split, order_stages
-from ndp_rt.cuda.driver import translate_errors
-from ndp_rt.cuda.graph import Capture
-from ndp_rt.cuda.memory import DeviceMemory, PinnedMemory
+from ndp_rt.devices.cuda.driver import translate_errors
+from ndp_rt.devices.cuda.graph import Capture
+from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.kernels import launch
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.plan.gpu import GpuPlan
-from ndp_rt.specs import InputContract
+from ndp_rt.program.manifest import InputContract
+from ndp_rt.runtime.gpu import GpuPlan
 
 UPLOAD, PREPROCESS, POSTPROCESS, DOWNLOAD = "upload", "preprocess", "postprocess", "download"
-# The steps of `ndp_rt.plan.gpu_sized`. One engine for all that follows RBFRM, or for everything, is not split.
+# The steps of `ndp_rt.runtime.gpu_sized`. One engine for all that follows RBFRM, or for everything, is not split.
 STEP_STAGES = {
     "encoder": ENCODER,
     "decoder": DECODER,

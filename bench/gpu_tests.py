@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from ndp_rt.bench.record import Record
+from ndp_rt.evaluate.record import Record
 
 SANITIZER = "compute-sanitizer"
 SANITIZER_TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")

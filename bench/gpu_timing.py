@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.cuda.graph import Capture, CapturedGraph
-from ndp_rt.decision import is_defective
+from ndp_rt.decide.decision import is_defective
+from ndp_rt.devices.cuda.graph import Capture, CapturedGraph
 from ndp_rt.errors import DeviceError
-from ndp_rt.plan.gpu import GpuPlan
-from ndp_rt.plan.gpu_runner import GpuRunner
-from ndp_rt.streaming import FrameReader
+from ndp_rt.pipeline.streaming import FrameReader
+from ndp_rt.runtime.gpu import GpuPlan
+from ndp_rt.runtime.gpu_runner import GpuRunner
 
 Image = NDArray[np.uint8]
 STEP_REPEATS = 20  # of a step in one capture, so that launching costs nothing beside it

@@ -3,7 +3,7 @@
 from ndp_rt.bench.contenders.spec import Turn
 from ndp_rt.bench.latency import Latency, compare_pairs
 from ndp_rt.bench.measure import Entrant, Tell
-from ndp_rt.bench.record import Record
+from ndp_rt.evaluate.record import Record
 
 MIN_PAUSE_COUNT = 10
 STEADY_S = 0.5  # of inspections one after another, between two pauses

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.bench.record import Record
 from ndp_rt.errors import InputError
+from ndp_rt.evaluate.record import Record
 
 FORMAT = "ndp-rt bench"
 FORMAT_VERSION = 1

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ndp_rt.bench.contenders.spec import OURS, ContenderSpec
-from ndp_rt.bench.core_limit import count_usable_cores
 from ndp_rt.bench.peers import expand, find_peer
 from ndp_rt.bench.peers.base import BundlePeer
 from ndp_rt.bench.scenarios import SCENARIOS
 from ndp_rt.bundle.open import open_bundle
-from ndp_rt.cuda.driver import parse_device
+from ndp_rt.devices.core_limit import count_usable_cores
+from ndp_rt.devices.cuda.driver import parse_device
 from ndp_rt.engines.registry import BACKENDS, DEVICE_BACKENDS, find_any_backend, find_plan_stages
 from ndp_rt.errors import InputError
-from ndp_rt.specs import PRECISIONS
+from ndp_rt.program.manifest import PRECISIONS
 
 MODEL_RUNTIMES = ("pytorch", "openvino")
 NEEDS_PLAIN = "openvino-plain"

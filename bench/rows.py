@@ -9,8 +9,8 @@ import numpy as np
 from ndp_rt.bench.latency import Latency, bound_percentile, compare_pairs
 from ndp_rt.bench.measure import Entrant, Series
 from ndp_rt.bench.peers.base import Check
-from ndp_rt.bench.record import Record
 from ndp_rt.bench.scenarios import Scenario
+from ndp_rt.evaluate.record import Record
 
 KEPT_COUNT = 20_000  # latencies of a row in a record
 

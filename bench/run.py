@@ -10,15 +10,11 @@ import cv2
 
 from ndp_rt.bench.cold import measure_cold
 from ndp_rt.bench.contenders.spec import ContenderSpec
-from ndp_rt.bench.core_limit import count_usable_cores
-from ndp_rt.bench.dataset import list_samples
 from ndp_rt.bench.explain import Explainer
 from ndp_rt.bench.idle import measure_idle
 from ndp_rt.bench.measure import Entrant, Series, Tell, count_all_rounds, open_entrant, take_turns
-from ndp_rt.bench.metrics import require_extras
 from ndp_rt.bench.peers.base import to_image
 from ndp_rt.bench.read_records import FORMAT, FORMAT_VERSION
-from ndp_rt.bench.record import Record, start_record, timing_run
 from ndp_rt.bench.request import BenchRequest, check_above_zero, list_specs
 from ndp_rt.bench.rows import describe_check, make_row
 from ndp_rt.bench.same_network import check_same_network
@@ -26,7 +22,11 @@ from ndp_rt.bench.scenarios import SCENARIOS
 from ndp_rt.bench.server import serve
 from ndp_rt.bench.sweep import measure_sweep
 from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.devices.core_limit import count_usable_cores
 from ndp_rt.errors import InputError, MissingExtraError, NdpRtError, StorageError
+from ndp_rt.evaluate.dataset import list_samples
+from ndp_rt.evaluate.metrics import require_extras
+from ndp_rt.evaluate.record import Record, start_record, timing_run
 
 
 class Bench:

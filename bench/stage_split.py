@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.bench.graph_stages import ATTENTION, DECODER, ENCODER, OTHER, SEGMENTATION, name_stages, sum_by_stage
-from ndp_rt.bench.record import STAGES
 from ndp_rt.engines.base import EngineOptions, FloatArray, Profiler
-from ndp_rt.engines.graph_folding import fix_batch, load_model
 from ndp_rt.errors import InputError
+from ndp_rt.evaluate.record import STAGES
+from ndp_rt.graphs.folding import fix_batch, load_model
 
-# The record's key of each stage that a staged plan on the host tells apart (`ndp_rt.plan.staged`).
+# The record's key of each stage that a staged plan on the host tells apart (`ndp_rt.runtime.staged`).
 PLAN_STAGES = {
     "encoder": ENCODER,
     "rbfrm": ATTENTION,

@@ -10,11 +10,11 @@ from ndp_rt.bench.contenders.spec import ContenderSpec, Turn
 from ndp_rt.bench.latency import Latency
 from ndp_rt.bench.measure import Entrant, Series, Tell, open_entrant, take_turns
 from ndp_rt.bench.peers.base import Image, to_image
-from ndp_rt.bench.record import Record
 from ndp_rt.bench.rows import describe_check
 from ndp_rt.bench.scenarios import SCENARIOS
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.errors import EngineError, InputError
+from ndp_rt.evaluate.record import Record
 
 AXES = ("batch", "threads", "size", "streams")
 BATCHES = (1, 2, 4, 8, 16)

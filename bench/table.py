@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ndp_rt.bench.record import STAGES, Record
+from ndp_rt.evaluate.record import STAGES, Record
 
 
 def print_record(console: Console, record: Record) -> None:

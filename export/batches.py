@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ndp_rt.export.defects import TextureSource, clip_image, paint_defect, paint_spots
 from ndp_rt.export.images import GoodImages, to_network
 from ndp_rt.export.settings import AugmentSettings, TrainSettings
+from ndp_rt.images.painting import TextureSource, clip_image, paint_defect, paint_spots
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.calibration import threshold_from_good_scores
-from ndp_rt.device import find_cpu
+from ndp_rt.decide.calibration import threshold_from_good_scores
+from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.base import Engine, EngineOptions
 from ndp_rt.engines.uncached import compile_engine
 from ndp_rt.errors import EngineError
 from ndp_rt.export.golden import score_maps
-from ndp_rt.specs import ThresholdSpec
+from ndp_rt.program.manifest import ThresholdSpec
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[str], None]

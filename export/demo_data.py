@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.errors import MissingExtraError, StorageError
-from ndp_rt.imaging import read_image
+from ndp_rt.images.preprocess import read_image
 
 Image = npt.NDArray[np.uint8]
 Painter = Callable[[np.random.Generator, Image], tuple[Image, Image]]

@@ -21,7 +21,7 @@ from ndp_rt.bundle import Bundle, write_bundle
 from ndp_rt.bundle.open import CALIBRATION_FILE, GOLDEN_FILE, REFERENCE_FILE
 from ndp_rt.bundle.reference import LEVELS, find_reference_data
 from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target
-from ndp_rt.device import find_cpu
+from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.base import EngineOptions
 from ndp_rt.errors import EngineError, InputError, NdpRtError, StorageError
 from ndp_rt.export import golden
@@ -33,7 +33,7 @@ from ndp_rt.export.rewrites import REWRITES
 from ndp_rt.export.stages import Stage, build_stages
 from ndp_rt.export.trained_run import TrainedRun, load_run, read_inputs
 from ndp_rt.export.weights import WEIGHTS_FILE, Place, WeightStore, move_weights
-from ndp_rt.specs import BundleManifest, ModelSpec, StageSpec, ThresholdSpec
+from ndp_rt.program.manifest import BundleManifest, ModelSpec, StageSpec, ThresholdSpec
 
 REFERENCE_PICTURE = "reference.png"
 WEIGHT_TYPES = ("fp32", "fp16")
@@ -99,7 +99,8 @@ def export_run(
     Raises:
         RunError: no finished run, or one that misses a file, a held-out image among them.
         InputError: a bundle path without .ndp.
-        EngineError: a graph cannot be compiled, or differs from PyTorch by more than `ndp_rt.tolerances` allows.
+        EngineError: a graph cannot be compiled, or differs from PyTorch by more than `ndp_rt.engines.tolerances`
+            allows.
         StorageError: something is there already and `overwrite` is not set, or it cannot be written.
     """
     settings, say = settings or ExportSettings(), progress or (lambda line: None)

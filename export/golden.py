@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ndp_rt.imaging import preprocess
+from ndp_rt.images.preprocess import preprocess
 from ndp_rt.kernels.host import smooth
-from ndp_rt.specs import SIZE_STEP_PX, InputContract
+from ndp_rt.program.manifest import SIZE_STEP_PX, InputContract
 
 FloatArray = NDArray[np.float32]
 ByteImage = NDArray[np.uint8]  # [h, w, 3] at the network's size

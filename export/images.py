@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.errors import DataError, ImageFileError
-from ndp_rt.imaging import Preprocessor, read_image
-from ndp_rt.specs import InputContract
+from ndp_rt.images.preprocess import Preprocessor, read_image
+from ndp_rt.images.textures import TextureImages
+from ndp_rt.program.manifest import InputContract
 
 FloatArray = npt.NDArray[np.float32]
 MEMORY_BYTES = 3 * 2**30  # images beyond this are read again each time
@@ -71,3 +72,10 @@ def to_network(images: Sequence[FloatArray]) -> FloatArray:
     if stacked.shape[1] == 1:
         stacked = np.repeat(stacked, 3, axis=1)
     return np.ascontiguousarray(stacked)
+
+
+def textures_from_data(images: GoodImages, image_count: int = 64) -> TextureImages:
+    """Return the data itself as textures, strongly altered; for runs without a texture folder."""
+    step = max(1, len(images) // image_count)
+    chosen = [np.rint(images[index] * 255.0).astype(np.uint8) for index in range(0, len(images), step)]
+    return TextureImages([np.repeat(i, 3, axis=2) if i.shape[2] == 1 else i for i in chosen], is_altered=True)

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, TensorShapeProto, helper, numpy_helper
 
-from ndp_rt.engines.graph_folding import remove_unused, set_nodes
 from ndp_rt.export.stages import Stage
+from ndp_rt.graphs.folding import remove_unused, set_nodes
 
 OPSET = 17
 IR_VERSION = 8  # the one that opset 17 came with; older runtimes read it

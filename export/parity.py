@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from ndp_rt.engines.base import Engine, EngineOptions
 from ndp_rt.engines.golden import run_stages
 from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.engines.uncached import compile_engine
 from ndp_rt.errors import EngineError
 from ndp_rt.export.golden import score_maps
-from ndp_rt.specs import PLAN_STAGES
-from ndp_rt.tolerances import find_tolerance
+from ndp_rt.program.manifest import PLAN_STAGES
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[str], None]

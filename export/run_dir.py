@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ndp_rt.device import find_cpu
+from ndp_rt.devices.machine import find_cpu
 from ndp_rt.errors import DeviceError, RunError, StorageError
 from ndp_rt.export.checkpoint import write_atomically
 from ndp_rt.export.settings import TrainSettings

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ndp_rt.errors import InputError
-from ndp_rt.export.defects import DefectSettings
 from ndp_rt.export.models.ndpnet import PRESET_WIDTH
-from ndp_rt.specs import InputContract
+from ndp_rt.images.painting import DefectSettings
+from ndp_rt.program.manifest import InputContract
 
 CROP_STEP_PX = 64  # level 5 is 1/16 of the input and is cut into patches of up to 4
 LARGEST_CHANGES = {"turn_degrees": 180.0, "zoom": 2.0}  # of AugmentSettings; the others go up to 1

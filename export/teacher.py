@@ -14,7 +14,7 @@ from ndp_rt.export.distil import PREFIX
 from ndp_rt.export.models.ndpnet import NDPNet
 from ndp_rt.export.run_dir import open_run
 from ndp_rt.export.settings import TrainSettings
-from ndp_rt.specs import InputContract
+from ndp_rt.program.manifest import InputContract
 
 WEIGHTS_FILE = "model.safetensors"
 TAKEN = "Give the folder of a finished run, or the checkpoint.safetensors of one in phase 2."

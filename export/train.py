@@ -30,8 +30,8 @@ from ndp_rt.export.progress import Reporter, describe_losses
 from ndp_rt.export.reference_image import describe_images, nearest_to_others
 from ndp_rt.export.run_dir import CHECKPOINT_FILE, RunDir, write_reference
 from ndp_rt.export.settings import TrainSettings
-from ndp_rt.export.textures import TextureImages
 from ndp_rt.export.vgg import VGGFeatures
+from ndp_rt.images.textures import TextureImages
 
 ROW_STEPS = 25  # steps whose mean losses make one row of losses.csv
 

@@ -13,8 +13,8 @@ from ndp_rt.errors import ImageFileError, InputError, RunError
 from ndp_rt.export.checkpoint import load_tensors
 from ndp_rt.export.models.ndpnet import NDPNet
 from ndp_rt.export.run_dir import RunDir, open_run
-from ndp_rt.imaging import Preprocessor, read_image
-from ndp_rt.specs import InputContract
+from ndp_rt.images.preprocess import Preprocessor, read_image
+from ndp_rt.program.manifest import InputContract
 
 
 @dataclass(frozen=True, kw_only=True)

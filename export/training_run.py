@@ -8,15 +8,15 @@ from typing import Any
 
 from ndp_rt.errors import DataError, InputError, RunError
 from ndp_rt.export.data import DataSplit, fingerprint_files, split_data
-from ndp_rt.export.images import GoodImages
+from ndp_rt.export.images import GoodImages, textures_from_data
 from ndp_rt.export.progress import Reporter
 from ndp_rt.export.run_dir import RunDir, check_device, describe_run, open_run, seed_torch
 from ndp_rt.export.settings import PAPER_EPOCHS, DistilSettings, TrainSettings, preset_settings, steps_of_epochs
 from ndp_rt.export.teacher import Teacher, find_teacher, load_teacher
-from ndp_rt.export.textures import TextureImages, list_textures, load_textures, textures_from_data
 from ndp_rt.export.train import Trainer, TrainInputs
 from ndp_rt.export.vgg import VGGFeatures, load_vgg
-from ndp_rt.specs import InputContract
+from ndp_rt.images.textures import TextureImages, list_textures, load_textures
+from ndp_rt.program.manifest import InputContract
 
 
 @dataclass(frozen=True, kw_only=True)

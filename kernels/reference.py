@@ -72,7 +72,8 @@ def upsample_bilinear(level_map: Array, h: int, w: int) -> Float64Array:
 def preprocess(
     image: Array, height_px: int, width_px: int, *, channels: str = "rgb", white_level_16bit: int = 65535
 ) -> Float64Array:
-    """Return the network's input [3, h, w], 0 to 1, from an image: the rule `area-or-linear-v1` of `ndp_rt.imaging`.
+    """Return the network's input [3, h, w], 0 to 1, from an image: the rule `area-or-linear-v1` of
+    `ndp_rt.images.preprocess`.
 
     OpenCV leaves covers below 1e-3 of a pixel out of a mean, which happens where more than 1000 pixels are left; here
     every cover counts.
@@ -81,7 +82,7 @@ def preprocess(
         image: uint8 or uint16, [h', w'], [h', w', 1], [h', w', 3] or, with "drop-alpha", [h', w', 4].
         height_px: h.
         width_px: w.
-        channels: one of `ndp_rt.image_checks.CHANNELS`.
+        channels: one of `ndp_rt.images.checks.CHANNELS`.
         white_level_16bit: the uint16 value that becomes 1; larger ones are cut to it before resizing.
     """
     white = 255 if image.dtype == np.uint8 else white_level_16bit

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ndp_rt import errors
     from ndp_rt.bundle.open import Bundle, open_bundle
-    from ndp_rt.defects import Defect
+    from ndp_rt.decide.regions import Defect
     from ndp_rt.errors import NdpRtError
-    from ndp_rt.imaging import read_image
+    from ndp_rt.images.preprocess import read_image
     from ndp_rt.inspector import Inspector
     from ndp_rt.result import Result
 
@@ -21,12 +21,12 @@ __version__ = "0.1.0"  # pyproject.toml says the same; tests/test_public_names.p
 
 _HOMES = {
     "Bundle": "ndp_rt.bundle.open",
-    "Defect": "ndp_rt.defects",
+    "Defect": "ndp_rt.decide.regions",
     "Inspector": "ndp_rt.inspector",
     "NdpRtError": "ndp_rt.errors",
     "Result": "ndp_rt.result",
     "open_bundle": "ndp_rt.bundle.open",
-    "read_image": "ndp_rt.imaging",
+    "read_image": "ndp_rt.images.preprocess",
 }
 
 __all__ = [

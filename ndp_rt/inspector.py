@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError, MissingExtraError
-from ndp_rt.image_checks import Image, check_image
-from ndp_rt.imaging import Preprocessor
-from ndp_rt.inspector_options import Options
-from ndp_rt.lane import Lane, StreamSlot, check_map_out, choose_batch_size, make_result, open_lane
-from ndp_rt.large_image import inspect_tiles
-from ndp_rt.overlapped_batch import inspect_overlapped
+from ndp_rt.images.checks import Image, check_image
+from ndp_rt.images.preprocess import Preprocessor
+from ndp_rt.options import Options
+from ndp_rt.pipeline.large_image import inspect_tiles
+from ndp_rt.pipeline.overlapped_batch import inspect_overlapped
+from ndp_rt.pipeline.streaming import FrameReader, StartedFrame
 from ndp_rt.result import Result
-from ndp_rt.streaming import FrameReader, StartedFrame
+from ndp_rt.runtime.session import Lane, StreamSlot, check_map_out, choose_batch_size, make_result, open_lane
 
 FloatArray = NDArray[np.float32]
 Value = TypeVar("Value")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.defects import Defect
+from ndp_rt.decide.regions import Defect
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,7 +9,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from ndp_rt.device import Gpu, find_gpus
+from ndp_rt.devices.machine import Gpu, find_gpus
 from ndp_rt.engines import build, registry, worker
 from ndp_rt.kernels.load import KernelSet
 from tests.emulation.build import find_reason_not_to_build
@@ -117,7 +117,7 @@ def fake_gpu(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     backend = FakeDeviceBackend(gpu.machine)
     found = Gpu(name="Fake GPU", index=0, memory_bytes=2**31, compute_capability="9.0")
     monkeypatch.setitem(sys.modules, "cupy", gpu.module)
-    monkeypatch.setattr("ndp_rt.device.find_gpus", lambda: (found,))
+    monkeypatch.setattr("ndp_rt.devices.machine.find_gpus", lambda: (found,))
     monkeypatch.setitem(registry.DEVICE_BACKENDS, "fake", backend)
     monkeypatch.setitem(registry.ALL_BACKENDS, "fake", backend)
     monkeypatch.setattr(build, "_run_worker", lambda job, progress: worker.build(job, progress))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.cli import COMMANDS, EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE, join_command, main
-from ndp_rt.demo import BUNDLE, IMAGES
+from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,9 +14,9 @@ import pytest
 from ndp_rt import Inspector
 from ndp_rt.bundle import open_bundle
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError, MissingExtraError
-from ndp_rt.imaging import preprocess
+from ndp_rt.images.preprocess import preprocess
 from ndp_rt.kernels import reference as kernels
-from ndp_rt.lane import choose_batch_size
+from ndp_rt.runtime.session import choose_batch_size
 from tests.tolerances import assert_close
 
 SIDE = 64

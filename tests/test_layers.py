@@ -11,43 +11,35 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Lowest first. A module may import its own level and those below it. A file of ndp_rt itself is listed by its name.
 LADDER: tuple[frozenset[str], ...] = (
-    frozenset({"config", "specs", "errors", "image_checks", "tolerances"}),
-    frozenset(
-        {
-            "device",
-            "cuda",
-            "bundle",
-            "imaging",
-            "image_headers",
-            "image_paths",
-            "calibration",
-            "decision",
-            "defects",
-            "result",
-            "times",
-        }
-    ),
-    frozenset({"engines", "kernels"}),
-    frozenset({"plan", "postprocess", "streaming", "tiling", "inspector_options"}),
-    frozenset({"inspector", "lane", "large_image", "overlapped_batch", "capi"}),
-    frozenset({"overlays", "results", "changes", "demo", "doctor"}),
-    frozenset({"export"}),
-    frozenset({"cli", "bench", "quantise"}),
+    frozenset({"config", "errors"}),
+    frozenset({"program"}),
+    frozenset({"images"}),
+    frozenset({"devices", "bundle", "kernels"}),
+    frozenset({"graphs", "decide"}),
+    frozenset({"result"}),
+    frozenset({"engines"}),
+    frozenset({"options"}),
+    frozenset({"runtime"}),
+    frozenset({"pipeline"}),
+    frozenset({"inspector"}),
+    frozenset({"editing", "capi", "evaluate"}),
+    frozenset({"quantise", "export"}),
+    frozenset({"cli", "bench"}),
 )
 # Where a third-party package may be imported; one that is not named here may be imported anywhere.
 HOMES: dict[str, tuple[str, ...]] = {
-    "tensorrt": ("ndp_rt/engines/tensorrt/",),
-    "openvino": ("ndp_rt/engines/openvino.py",),
-    "onnxruntime": ("ndp_rt/engines/onnxruntime.py", "bench/peers/"),
-    "cupy": ("ndp_rt/cuda/", "kernels/", "bench/peers/"),
-    "torch": ("export/", "bench/models/", "bench/peers/", "ndp_rt/engines/torch_"),
+    "tensorrt": ("ndp_rt/engines/backends/tensorrt/",),
+    "openvino": ("ndp_rt/engines/backends/openvino.py",),
+    "onnxruntime": ("ndp_rt/engines/backends/onnxruntime.py", "bench/peers/"),
+    "cupy": ("ndp_rt/devices/cuda/", "kernels/", "bench/peers/"),
+    "torch": ("export/", "bench/models/", "bench/peers/", "ndp_rt/engines/backends/torch/"),
     "torchvision": (),
-    "onnx": ("export/", "ndp_rt/bundle/", "ndp_rt/engines/"),
-    "sklearn": ("bench/",),
-    "scipy": ("bench/",),
-    "matplotlib": ("bench/", "export/"),
+    "onnx": ("export/", "ndp_rt/bundle/", "ndp_rt/engines/", "ndp_rt/graphs/"),
+    "sklearn": ("ndp_rt/evaluate/",),
+    "scipy": ("ndp_rt/evaluate/", "bench/"),
+    "matplotlib": ("ndp_rt/evaluate/", "bench/", "export/"),
     "skimage": (),
-    "psutil": ("bench/conditions.py",),
+    "psutil": ("ndp_rt/evaluate/machine.py",),
     "pycuda": (),
     "cffi": ("ndp_rt/capi/build.py",),
     "_ndp_rt_bridge": ("ndp_rt/capi/calls.py", "ndp_rt/capi/buffers.py"),  # is there behind libndp_rt.so alone
@@ -82,7 +74,7 @@ def find_level(part: str) -> int:
 
 
 def find_part(name: str) -> str:
-    """Return the part that a file belongs to: kernels/host.py -> kernels, ndp_rt/plan/base.py -> plan."""
+    """Return the part that a file belongs to: kernels/host.py -> kernels, ndp_rt/runtime/plan.py -> plan."""
     parts = Path(name).with_suffix("").parts
     return parts[1] if parts[0] == "ndp_rt" else parts[0]
 
@@ -177,7 +169,10 @@ sys.meta_path.insert(0, Block())
 
 
 def test_importing_the_package_needs_numpy_alone() -> None:
-    code = BLOCK_ALL_BUT_NUMPY + "import ndp_rt, ndp_rt.errors, ndp_rt.specs, ndp_rt.config; print(ndp_rt.__version__)"
+    code = (
+        BLOCK_ALL_BUT_NUMPY
+        + "import ndp_rt, ndp_rt.errors, ndp_rt.program.manifest, ndp_rt.config; print(ndp_rt.__version__)"
+    )
     done = run_python(code)
     assert done.returncode == 0, done.stderr
 

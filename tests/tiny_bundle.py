@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from ndp_rt.bundle import Bundle, write_bundle
 from ndp_rt.kernels import reference as kernels
-from ndp_rt.specs import BundleManifest, InputContract, ModelSpec, StageSpec, TensorSpec, ThresholdSpec
+from ndp_rt.program.manifest import BundleManifest, InputContract, ModelSpec, StageSpec, TensorSpec, ThresholdSpec
 
 SIDE = 64
 CHANNELS = (4, 4, 4, 4, 4)

@@ -1,7 +1,7 @@
 """The one table of test tolerances, keyed (operation, dtype); every entry says why it is as wide as it is.
 
-What the package itself checks when it builds an engine lives in `ndp_rt.tolerances`; this table is for tests alone.
-Widening an entry is a commit of its own that explains the new error. A key that is missing is an error.
+What the package itself checks when it builds an engine lives in `ndp_rt.engines.tolerances`; this table is for tests
+alone. Widening an entry is a commit of its own that explains the new error. A key that is missing is an error.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("bootstrap", "float64"): Tolerance(
         absolute=0.01, reason="ends of an interval from 2,000 random resamples: half a percent of a ratio about 1"
     ),
-    # preprocessing (ndp_rt/imaging.py), and its CUDA form
+    # preprocessing (ndp_rt/images/preprocess.py), and its CUDA form
     ("preprocess", "float32"): Tolerance(absolute=1e-6, reason="a few float32 roundings of values in [0, 1]"),
     ("preprocess", "float16"): Tolerance(
         absolute=1e-6, relative=2**-11, reason="float32's, then one rounding to 11 significant bits"

@@ -14,11 +14,11 @@ from ndp_rt.bench.capi.pictures import Picture, load_pictures, make_frame, make_
 from ndp_rt.bench.capi.processes import LineProcess
 from ndp_rt.bench.latency import Latency
 from ndp_rt.bench.measure import Tell, count_all_rounds
-from ndp_rt.bench.record import Record
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.config import child_command
+from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
-from ndp_rt.tolerances import find_tolerance
+from ndp_rt.evaluate.record import Record
 
 PYTHON_SIDE = "ndp_rt.bench.capi.python_side"
 AGAIN_COUNT = 2  # untimed calls at the start of a turn, because another process had the processor

@@ -9,8 +9,8 @@ from ndp_rt.bench.capi.hosts import HostProgram
 from ndp_rt.bench.capi.pictures import load_pictures, make_network_pictures
 from ndp_rt.bench.capi.processes import LineProcess
 from ndp_rt.bench.measure import Tell
-from ndp_rt.bench.record import Record
 from ndp_rt.bundle.open import Bundle
+from ndp_rt.evaluate.record import Record
 
 THREAD_COUNTS = (1, 2, 4, 8, 16)
 MOST_THREADS = max(THREAD_COUNTS)

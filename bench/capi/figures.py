@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ndp_rt.bench.record import Record
+from ndp_rt.evaluate.record import Record
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ndp_rt.bench.capi.answers import Answer, sum_values, write_score
 from ndp_rt.bench.contenders.service import leave_with_parent
-from ndp_rt.decision import lowest_reaching
+from ndp_rt.decide.decision import lowest_reaching
 from ndp_rt.errors import EngineError, NdpRtError
 from ndp_rt.inspector import Inspector
 from ndp_rt.result import Result

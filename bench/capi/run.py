@@ -14,13 +14,13 @@ from ndp_rt.bench.capi.soak import measure_soak
 from ndp_rt.bench.capi.start import measure_start
 from ndp_rt.bench.capi.submit import measure_submit
 from ndp_rt.bench.conditions import Watch, warn_clock, warn_other_load
-from ndp_rt.bench.core_limit import count_usable_cores
 from ndp_rt.bench.measure import Tell
-from ndp_rt.bench.record import Record, start_record, timing_run
 from ndp_rt.bench.request import check_above_zero
 from ndp_rt.bench.run import describe_bundle
 from ndp_rt.bundle.open import open_bundle
+from ndp_rt.devices.core_limit import count_usable_cores
 from ndp_rt.errors import InputError, NdpRtError
+from ndp_rt.evaluate.record import Record, start_record, timing_run
 
 SIMPLE_PARTS = {"calls": measure_calls, "timings": measure_timings, "submit": measure_submit, "start": measure_start}
 MIN_CALL_COUNT = 2 * MOST_THREADS

@@ -9,9 +9,9 @@ from ndp_rt.bench.capi.figures import Figure
 from ndp_rt.bench.capi.hosts import HostProgram
 from ndp_rt.bench.capi.pictures import load_pictures, make_large_picture, make_picture_of_each_format
 from ndp_rt.bench.measure import Tell
-from ndp_rt.bench.record import Record
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.errors import EngineError
+from ndp_rt.evaluate.record import Record
 
 SAMPLE_S = 10.0
 MIN_SAMPLE_COUNT = 20

@@ -14,10 +14,10 @@ from ndp_rt.bench.capi.hosts import HostProgram
 from ndp_rt.bench.capi.pictures import describe, make_network_pictures
 from ndp_rt.bench.latency import Latency
 from ndp_rt.bench.measure import Tell
-from ndp_rt.bench.record import Record
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.config import child_environment
 from ndp_rt.errors import EngineError
+from ndp_rt.evaluate.record import Record
 
 PARTS = ("process", "runtime start", "open", "read image", "first inspection")
 MAX_START_S = 2.0

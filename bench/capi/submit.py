@@ -10,8 +10,8 @@ from ndp_rt.bench.capi.figures import Figure
 from ndp_rt.bench.capi.hosts import HostProgram
 from ndp_rt.bench.capi.pictures import load_pictures, make_network_pictures
 from ndp_rt.bench.measure import Tell
-from ndp_rt.bench.record import Record
 from ndp_rt.bundle.open import Bundle
+from ndp_rt.evaluate.record import Record
 
 SLOT_COUNT = 8
 MAX_SUBMIT_US = 100.0  # "within microseconds", says the header; a hundredth of a quick line's time for a frame

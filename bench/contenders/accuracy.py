@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ndp_rt.bench.contenders.base import Contender, FloatArray
-from ndp_rt.bench.dataset import list_samples
-from ndp_rt.bench.evaluate import score_samples, summarise
-from ndp_rt.bench.metrics import require_extras
 from ndp_rt.errors import DataError
+from ndp_rt.evaluate.dataset import list_samples
+from ndp_rt.evaluate.metrics import require_extras
+from ndp_rt.evaluate.run import score_samples, summarise
 
 
 class Judged(NamedTuple):

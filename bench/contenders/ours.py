@@ -92,8 +92,8 @@ class InspectorContender:
         from ndp_rt.bench.gpu_split import split_gpu_stages
         from ndp_rt.bench.gpu_timing import time_launches
         from ndp_rt.engines.registry import find_device_backend
-        from ndp_rt.plan.gpu_runner import GpuRunner
-        from ndp_rt.plan.open_gpu import find_capture
+        from ndp_rt.runtime.gpu_runner import GpuRunner
+        from ndp_rt.runtime.open_gpu import find_capture
 
         runner = self._inspector._last.runner
         assert isinstance(runner, GpuRunner)

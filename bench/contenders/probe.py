@@ -11,11 +11,11 @@ from ndp_rt.bench.contenders.spec import ContenderSpec
 from ndp_rt.bench.flops import count_file
 from ndp_rt.bench.stage_split import split_stages
 from ndp_rt.bundle.open import open_bundle
-from ndp_rt.cuda.driver import CudaDevice, parse_device
+from ndp_rt.devices.cuda.driver import CudaDevice, parse_device
 from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.quantised_graph import prepare_graph
 from ndp_rt.engines.registry import BACKENDS, find_device_backend
-from ndp_rt.specs import INT8_PRECISIONS
+from ndp_rt.graphs.quantised import prepare_graph
+from ndp_rt.program.manifest import INT8_PRECISIONS
 
 TORCH = "torch"
 FAMILIES = {"pytorch": TORCH, "torch-compile": TORCH, "torch-compile-autotuned": TORCH, "tensorrt-fused": "tensorrt"}

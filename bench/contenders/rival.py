@@ -14,9 +14,9 @@ from ndp_rt.bench.peers import find_peer
 from ndp_rt.bench.peers.base import Check, PeerRunner, open_checked, to_image
 from ndp_rt.bench.threshold import choose_threshold
 from ndp_rt.bundle.open import open_bundle
-from ndp_rt.decision import is_defective
+from ndp_rt.decide.decision import is_defective
 from ndp_rt.errors import InputError
-from ndp_rt.imaging import Preprocessor
+from ndp_rt.images.preprocess import Preprocessor
 
 
 class RivalContender:

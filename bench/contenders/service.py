@@ -25,7 +25,7 @@ from ndp_rt.bench.peers.base import to_image
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.engines.base import one_line
 from ndp_rt.errors import EngineError, NdpRtError
-from ndp_rt.imaging import read_image
+from ndp_rt.images.preprocess import read_image
 
 WINDOW = 5  # queries whose median is compared with that of the next ones
 STABLE = 0.05  # share by which two such medians may differ

@@ -141,7 +141,7 @@ def check_golden(bundle: Bundle, runner: PeerRunner, precision: str, batch: int)
     """Compare smoothed maps and scores with what the golden maps become.
 
     Raises:
-        EngineError: they differ by more than `ndp_rt.tolerances` allows; the message says by how much.
+        EngineError: they differ by more than `ndp_rt.engines.tolerances` allows; the message says by how much.
     """
 
     def run(images: FloatArray) -> Answer:

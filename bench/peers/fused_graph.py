@@ -14,8 +14,8 @@ def make_fused_graph(bundle: Bundle, precision: str, batch: int) -> Any:
         InputError: a precision that graphs have not.
         BundleError, EngineError: the graph cannot be read, or not be written in this precision.
     """
-    from ndp_rt.engines.graph_folding import fix_batch, fold_constants, load_model, remove_unused
-    from ndp_rt.engines.typed_graph import make_typed
+    from ndp_rt.graphs.folding import fix_batch, fold_constants, load_model, remove_unused
+    from ndp_rt.graphs.typed import make_typed
 
     model = load_model(bundle.stage_path("fused"))
     fold_constants(model)

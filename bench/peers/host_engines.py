@@ -16,8 +16,8 @@ from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.base import Engine, EngineOptions
 from ndp_rt.engines.registry import find_backend
 from ndp_rt.errors import ClosedError, InputError
-from ndp_rt.imaging import Preprocessor
-from ndp_rt.specs import INT8_PRECISIONS, InputContract
+from ndp_rt.images.preprocess import Preprocessor
+from ndp_rt.program.manifest import INT8_PRECISIONS, InputContract
 
 
 class HostEnginePeer(BundlePeer):

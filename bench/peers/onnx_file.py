@@ -117,7 +117,7 @@ class OnnxFilePeer:
 
     def _read(self, bundle: Bundle, batch: int) -> tuple[Any, ImageInput]:
         """Return the model, and its input with every size settled."""
-        from ndp_rt.engines.graph_folding import load_model
+        from ndp_rt.graphs.folding import load_model
 
         try:
             model = load_model(self._path)

@@ -90,7 +90,7 @@ def list_free_sizes(model: Any, taken: ImageInput) -> dict[str, int]:
 
 def make_float_model(model: Any, taken: ImageInput) -> Any:
     """Return a copy that takes and gives float32 alone, as engines on the host do, with the input's size fixed."""
-    from ndp_rt.engines.graph_folding import set_nodes
+    from ndp_rt.graphs.folding import set_nodes
 
     copy = type(model)()
     copy.CopyFrom(model)
@@ -137,7 +137,7 @@ def fill_input(images: Sequence[Image], out: NDArray[Any], taken: ImageInput) ->
 
 
 def resize(image: NDArray[Any], height_px: int, width_px: int) -> NDArray[Any]:
-    """Return an image [h, w] or [h, w, c] of another size by the rule of `ndp_rt.imaging`, in its own type."""
+    """Return an image [h, w] or [h, w, c] resized by the rule of `ndp_rt.images.preprocess`, in its own type."""
     low = min(height_px, image.shape[0]), min(width_px, image.shape[1])
     if low != image.shape[:2]:
         image = cv2.resize(image, low[::-1], interpolation=cv2.INTER_AREA)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ndp_rt.engines.torch_program import TorchProgram
+from ndp_rt.engines.backends.torch.interpreter import TorchProgram
 
 WINDOW_PX = 5
 MARGIN = [WINDOW_PX // 2] * 4

@@ -12,8 +12,8 @@ import numpy as np
 from ndp_rt.bench.peers.base import Answer, BundlePeer, Image, check_images
 from ndp_rt.bench.peers.fused_graph import make_fused_graph
 from ndp_rt.bundle.open import Bundle
+from ndp_rt.engines.backends.torch.backend import hold_settings
 from ndp_rt.engines.base import one_line
-from ndp_rt.engines.torch_cuda import hold_settings
 from ndp_rt.errors import ClosedError, EngineError, NdpRtError
 
 REMEDY = "pip install 'ndp-rt[train]'"
@@ -142,7 +142,7 @@ class TorchRunner:
     ) -> Callable[[Any], Any]:
         """Return what takes uint8 images [n, h, w, c] on the device to maps, and to scores unless the host smooths."""
         from ndp_rt.bench.peers.torch_modules import Inspection, Network
-        from ndp_rt.engines.torch_program import TorchProgram
+        from ndp_rt.engines.backends.torch.interpreter import TorchProgram
 
         torch = self._torch
         channels_last = self._is_on_gpu or not self._is_compiled

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.plots import spread_points
 from ndp_rt.bench.read_records import find_number, list_numbers
 from ndp_rt.bench.report.drawing import INK, drawing, make_label, set_log_axis, start_figure, trim_axes, write_svg
 from ndp_rt.bench.report.figures import Drawn, add_legend, find_kind_colour, make_handle, make_patch
 from ndp_rt.bench.report.words import KIND_WORDS, format_number, name_rows
+from ndp_rt.evaluate.plots import spread_points
 
 TITLE = "Latency distributions"
 POINTS_IN_ALL, FEWEST_POINTS, MOST_POINTS = 4000, 80, 400

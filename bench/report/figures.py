@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.plots import COLOURS
 from ndp_rt.bench.report.drawing import INK, import_matplotlib, make_label
 from ndp_rt.bench.report.markup import Markup
 from ndp_rt.bench.report.placement import place_labels
+from ndp_rt.evaluate.plots import COLOURS
 
 KIND_COLOURS = {"ndp-rt": COLOURS[0], "same network": COLOURS[1], "other network": COLOURS[4]}
 MARK_RADIUS = 4.5

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ndp_rt.bench.plots import COLOURS
 from ndp_rt.bench.read_records import find_number, find_section, list_points
-from ndp_rt.bench.record import Record
 from ndp_rt.bench.report.drawing import drawing, make_label, set_log_axis, start_figure, trim_axes, write_svg
 from ndp_rt.bench.report.figures import Drawn, add_legend, make_handle
 from ndp_rt.bench.report.words import format_number, format_plain
+from ndp_rt.evaluate.plots import COLOURS
+from ndp_rt.evaluate.record import Record
 
 AXIS_WORDS = {
     "batch": "batch size",

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.bench.read_records import StoredRecord, find_number, find_section, list_sentences
-from ndp_rt.bench.record import Record
 from ndp_rt.bench.report.accuracy_figure import draw_accuracies
 from ndp_rt.bench.report.distributions import draw_distributions
 from ndp_rt.bench.report.drawing import import_matplotlib
@@ -36,7 +35,8 @@ from ndp_rt.bench.report.words import (
     format_ratio,
     name_rows,
 )
-from ndp_rt.results import write_atomically
+from ndp_rt.evaluate.record import Record
+from ndp_rt.pipeline.sinks import write_atomically
 
 # The page runs nothing and asks for nothing; a browser holds it to that.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

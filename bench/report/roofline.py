@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.plots import COLOURS
 from ndp_rt.bench.read_records import find_number
 from ndp_rt.bench.report.drawing import drawing, set_log_axis, start_figure, trim_axes, write_svg
 from ndp_rt.bench.report.figures import Drawn, Mark, add_legend, draw_marks, make_handle
 from ndp_rt.bench.report.words import format_number, format_share, name_rows
+from ndp_rt.evaluate.plots import COLOURS
 
 TITLE = "Roofline"
 DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))

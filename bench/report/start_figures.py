@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ndp_rt.bench.plots import COLOURS
 from ndp_rt.bench.read_records import find_number, find_section
-from ndp_rt.bench.record import Record
 from ndp_rt.bench.report.drawing import drawing, start_figure, trim_axes, write_svg
 from ndp_rt.bench.report.figures import Drawn, add_legend, make_patch
 from ndp_rt.bench.report.stage_figure import draw_bars
 from ndp_rt.bench.report.words import format_number
+from ndp_rt.evaluate.plots import COLOURS
+from ndp_rt.evaluate.record import Record
 
 COLD_WORDS = {"hit": "engine cached", "miss": "engine to be built"}
 IDLE_WORDS = {"first": "first after the pause", "steady": "one after another"}

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ndp_rt.bench.read_records import find_number, find_section, list_points, list_sentences
-from ndp_rt.bench.record import Record
 from ndp_rt.bench.report.accuracy_figure import is_reported
 from ndp_rt.bench.report.growth import AXIS_WORDS, find_axis
 from ndp_rt.bench.report.markup import Markup, join_markup, make_element
@@ -22,6 +21,7 @@ from ndp_rt.bench.report.words import (
     format_ratio,
     format_share,
 )
+from ndp_rt.evaluate.record import Record
 
 Row = Mapping[str, Any]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ndp_rt.bench.read_records import find_number, find_section, list_numbers
-from ndp_rt.bench.record import Record
+from ndp_rt.evaluate.record import Record
 
 DASH = "\u2013"
 MAX_NAME_LENGTH = 44

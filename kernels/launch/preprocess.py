@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ndp_rt.errors import InputError
-from ndp_rt.image_checks import check_channels, check_kind, check_resizable
+from ndp_rt.images.checks import check_channels, check_kind, check_resizable
 from ndp_rt.kernels.flags import Variant
 from ndp_rt.kernels.launch.checks import (
     ELEMENT_CODES,
@@ -18,7 +18,7 @@ from ndp_rt.kernels.launch.checks import (
     check_image_count,
 )
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.specs import InputContract
+from ndp_rt.program.manifest import InputContract
 
 THREAD_COUNT = 256
 OWNED_COUNT = 4  # source samples, or pixels, of a thread at a time
@@ -37,7 +37,7 @@ VARIANTS = tuple(
 
 
 class DeviceImage(Protocol):
-    """What is used of an image: `cupy.ndarray` has it, and `ndp_rt.cuda.foreign.ForeignImage`."""
+    """What is used of an image: `cupy.ndarray` has it, and `ndp_rt.devices.cuda.foreign.ForeignImage`."""
 
     @property
     def data(self) -> DevicePointer: ...
@@ -128,7 +128,7 @@ def preprocess(
         out: `dtype` [3, h, w] or [n, 3, h, w] of the contract's size, device, dense, at a multiple of 16 bytes;
             overwritten, never read; 0 to 1.
         contract: the network's size, and the white level of uint16.
-        channels: the image's order, one of `ndp_rt.image_checks.CHANNELS`.
+        channels: the image's order, one of `ndp_rt.images.checks.CHANNELS`.
         dtype: float32, float16 or bfloat16 (held as uint16).
         stream: the CuPy stream that owns `out`, behind what writes `image`; the call returns before it finishes.
 

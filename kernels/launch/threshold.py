@@ -18,7 +18,7 @@ def threshold(kernels: KernelSet, maps: DeviceArray, limits: DeviceArray, mask: 
     """Write 1 to `mask` where a map reaches the limit of its image, and 0 elsewhere and at NaN.
 
     The limits lie on the device, so that a captured graph need not be captured again when they change. For the same
-    decision as the host's, a limit is `ndp_rt.defects.lowest_reaching(threshold)`.
+    decision as the host's, a limit is `ndp_rt.decide.regions.lowest_reaching(threshold)`.
 
     Args:
         kernels: where the kernel comes from.

@@ -18,7 +18,7 @@ INT8_FORMAT_VERSION = 1
 class Int8Layers:
     """The int8 layers of a network.
 
-    A layer bears the name that `ndp_rt.engines.quantised_graph.name_layers` gives it in every graph that has it.
+    A layer bears the name that `ndp_rt.graphs.quantised.name_layers` gives it in every graph that has it.
     """
 
     limits: Mapping[str, float]  # by layer: the largest |value| of its input, which becomes 127

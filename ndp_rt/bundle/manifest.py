@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ndp_rt.errors import BundleError
-from ndp_rt.specs import BundleManifest
+from ndp_rt.program.manifest import BundleManifest
 
 MANIFEST_FILE = "manifest.json"
 # Names with this prefix are what a killed writer left; they are never read, and the next writer removes them.

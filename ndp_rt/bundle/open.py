@@ -17,7 +17,7 @@ from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers, read_int8_layers
 from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, read_manifest
 from ndp_rt.bundle.tensors import read_tensors
 from ndp_rt.errors import BundleError, InputError
-from ndp_rt.specs import INT8_PRECISIONS, BundleManifest, StageSpec, ThresholdSpec
+from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest, StageSpec, ThresholdSpec
 
 FloatArray = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ from typing import Any
 from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, encode_manifest, read_manifest
 from ndp_rt.bundle.open import Bundle, is_plain_name, open_bundle
 from ndp_rt.errors import BundleError, InputError, StorageError
-from ndp_rt.specs import BundleManifest, FileSpec
+from ndp_rt.program.manifest import BundleManifest, FileSpec
 
 BUNDLE_SUFFIX = ".ndp"
 # Changing these needs no other file of the bundle to change.

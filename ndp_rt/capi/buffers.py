@@ -8,7 +8,7 @@ import numpy as np
 from _ndp_rt_bridge import ffi, lib
 from numpy.typing import NDArray
 
-from ndp_rt.decision import lowest_reaching
+from ndp_rt.decide.decision import lowest_reaching
 from ndp_rt.errors import InputError
 from ndp_rt.result import Result
 

@@ -15,9 +15,9 @@ from ndp_rt.cli.engine_arguments import log_to_stderr
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ndp_rt.bench.record import Record
     from ndp_rt.bench.request import BenchRequest
     from ndp_rt.bench.run import Bench
+    from ndp_rt.evaluate.record import Record
 
 EXIT_INTERRUPTED = 130
 EXIT_REFUSED = 4
@@ -134,8 +134,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from ndp_rt.bench.record import check_appendable
     from ndp_rt.bench.run import Bench
+    from ndp_rt.evaluate.record import check_appendable
 
     request = make_request(args)
     out = args.out or Path(f"{args.bundle.resolve().stem}-bench.jsonl")
@@ -178,8 +178,8 @@ def keep_record(record: "Record", out: Path, console: "Console") -> None:
     Raises:
         StorageError: it could not be appended; the table was printed.
     """
-    from ndp_rt.bench.record import append_record
     from ndp_rt.bench.table import print_record
+    from ndp_rt.evaluate.record import append_record
 
     try:
         append_record(record, out)

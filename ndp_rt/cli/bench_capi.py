@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.markup import escape
 
     from ndp_rt.bench.capi.run import CapiBench, CapiRequest
-    from ndp_rt.bench.record import check_appendable
+    from ndp_rt.evaluate.record import check_appendable
 
     request = CapiRequest(
         bundle=args.bundle, seconds=args.seconds, call_count=args.calls, soak_s=args.soak, only=args.only
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 def keep_record(record: dict[str, Any], out: Path, console: "Console") -> None:
     """Append a record and print its figures: the reader of the table may have left, and the disk may be full."""
     from ndp_rt.bench.capi.figures import print_figures
-    from ndp_rt.bench.record import append_record
+    from ndp_rt.evaluate.record import append_record
 
     try:
         append_record(record, out)

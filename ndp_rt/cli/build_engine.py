@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndp_rt.cli.quantise import QUANTISE_ARGUMENTS, add_quantise_arguments, quantise
-from ndp_rt.specs import GPU_PLAN_STAGES, PLAN_STAGES, PRECISIONS
+from ndp_rt.program.manifest import GPU_PLAN_STAGES, PLAN_STAGES, PRECISIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ndp_rt.bundle import open_bundle
     from ndp_rt.engines.build import build_requested
-    from ndp_rt.plan.gpu_check import CHECK
+    from ndp_rt.runtime.gpu_check import CHECK
 
     console = Console(highlight=False, soft_wrap=True)
     bundle = open_bundle(args.bundle)
@@ -121,7 +121,7 @@ def quantise_first(bundle: "Bundle", request: "EngineRequest", args: argparse.Na
         EngineError: the precision is not accepted.
     """
     from ndp_rt.errors import EngineError, InputError
-    from ndp_rt.specs import INT8_PRECISIONS
+    from ndp_rt.program.manifest import INT8_PRECISIONS
 
     given = [f"--{name.replace('_', '-')}" for name in QUANTISE_ARGUMENTS if getattr(args, name) is not None]
     if request.precision not in INT8_PRECISIONS or request.is_for_device:
@@ -141,7 +141,7 @@ def quantise_first(bundle: "Bundle", request: "EngineRequest", args: argparse.Na
 
 def make_request(args: argparse.Namespace) -> "EngineRequest":
     """Return which engines the arguments mean."""
-    from ndp_rt.cuda.driver import parse_device
+    from ndp_rt.devices.cuda.driver import parse_device
     from ndp_rt.engines.base import BuildOptions
     from ndp_rt.engines.registry import DEVICE_BACKENDS
     from ndp_rt.engines.request import EngineRequest

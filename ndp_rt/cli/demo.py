@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ndp_rt.demo import Inspected
+    from ndp_rt.cli.demo_page import Inspected
 
 DETAILS = """\
 Builds the CPU engine of the bundle in the package (once; it is cached), inspects the package's photographs, prints a
@@ -31,9 +31,17 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo and say where its pages are."""
     from rich.console import Console
 
+    from ndp_rt.cli.demo_page import (
+        BUNDLE,
+        IMAGES,
+        PAINTED,
+        inspect_images,
+        list_demo_images,
+        write_overlays,
+        write_page,
+    )
     from ndp_rt.cli.engine_arguments import log_to_stderr
-    from ndp_rt.demo import BUNDLE, IMAGES, PAINTED, inspect_images, list_demo_images, write_overlays, write_page
-    from ndp_rt.device import find_cpu
+    from ndp_rt.devices.machine import find_cpu
     from ndp_rt.inspector import Inspector
 
     start = time.perf_counter()

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from ndp_rt.doctor import FOUND, examine_bundle, examine_machine
+    from ndp_rt.cli.machine_report import FOUND, examine_bundle, examine_machine
     from ndp_rt.errors import BundleError
 
     findings, problem = examine_machine(), None

@@ -10,7 +10,7 @@ from ndp_rt.cli.engine_arguments import add_engine_arguments, describe_engine, e
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ndp_rt.bench.evaluate import Evaluation
+    from ndp_rt.evaluate.run import Evaluation
 
 EXIT_LEFT_OUT = 4
 DETAILS = """\
@@ -45,7 +45,7 @@ def make_table(evaluation: "Evaluation", title: str) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    from ndp_rt.bench.plots import format_figure
+    from ndp_rt.evaluate.plots import format_figure
 
     table = Table(title=escape(title), title_justify="left")
     table.add_column("kind")
@@ -70,10 +70,10 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, write evaluation.json and scores.png."""
     from rich.console import Console
 
-    from ndp_rt.bench.evaluate import evaluate_bundle
-    from ndp_rt.bench.plots import draw_scores
-    from ndp_rt.bench.record import write_record
     from ndp_rt.cli.progress import ProgressLine
+    from ndp_rt.evaluate.plots import draw_scores
+    from ndp_rt.evaluate.record import write_record
+    from ndp_rt.evaluate.run import evaluate_bundle
 
     out = args.out or Path(f"{args.bundle.resolve().stem}-evaluation")
     console = Console()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ndp_rt.specs import InputContract
+    from ndp_rt.program.manifest import InputContract
 
 DETAILS = """\
 A GPU's engines are built from graphs that have the precision in their own types, which takes the onnx package. Where
@@ -61,8 +61,8 @@ def read_inputs(paths: Sequence[str], contract: "InputContract") -> "NDArray[np.
     """Read images and return them preprocessed, [k, 3, h, w]."""
     import numpy as np
 
-    from ndp_rt.image_paths import list_images
-    from ndp_rt.imaging import preprocess, read_image
+    from ndp_rt.images.paths import list_images
+    from ndp_rt.images.preprocess import preprocess, read_image
 
     files = list_images(paths)
     inputs = np.empty((len(files), 3, contract.height_px, contract.width_px), np.float32)

@@ -15,8 +15,8 @@ from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, lo
 
 if TYPE_CHECKING:
     from ndp_rt.inspector import Inspector
+    from ndp_rt.pipeline.sinks import ResultTable
     from ndp_rt.result import Result
-    from ndp_rt.results import ResultTable
 
 EXIT_OK, EXIT_DEFECTS, EXIT_UNREADABLE = 0, 3, 4
 SHOWN_ERRORS = 5
@@ -100,7 +100,7 @@ class Recorder:
 
     def add_result(self, path: Path, image: Any, result: "Result") -> None:
         """Write the pictures, then the row that names them."""
-        from ndp_rt.results import make_row
+        from ndp_rt.pipeline.sinks import make_row
 
         # The row's number keeps pictures of files with the same name in different folders apart.
         name = f"{self._table.row_count:05d}-{_shorten(path.stem)}"
@@ -115,18 +115,18 @@ class Recorder:
 
     def add_error(self, path: Path, error: Exception) -> None:
         """Write the row of a file that could not be read."""
-        from ndp_rt.results import make_error_row
+        from ndp_rt.pipeline.sinks import make_error_row
 
         self._table.add(make_error_row(str(path), error))
         self.tally.errors.append(str(error))
 
     def _draw(self, path: Path, image: Any, result: "Result") -> bytes:
-        from ndp_rt.overlays import draw_overlay, encode_png
+        from ndp_rt.pipeline.overlays import draw_overlay, encode_png
 
         return encode_png(draw_overlay(image, result, path.name, white_level_16bit=self._white_level))
 
     def _write(self, name: str, content: bytes) -> str:
-        from ndp_rt.results import write_atomically
+        from ndp_rt.pipeline.sinks import write_atomically
 
         write_atomically(self._out / name, content)
         return name
@@ -148,9 +148,9 @@ def _encode_map(result: "Result") -> bytes:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect everything and return the exit code of the outcome."""
-    from ndp_rt.image_paths import list_images
+    from ndp_rt.images.paths import list_images
     from ndp_rt.inspector import Inspector
-    from ndp_rt.results import ResultTable, check_folder, clear_folder
+    from ndp_rt.pipeline.sinks import ResultTable, check_folder, clear_folder
 
     log_to_stderr()
     files = list_images(args.paths, excluded=args.out)
@@ -200,7 +200,7 @@ def inspect_stream(
 ) -> Iterator[tuple[Path, Any, Any]]:
     """Yield file, image and result (or the error), the next file being read while one is in the engine."""
     from ndp_rt.errors import ImageFileError
-    from ndp_rt.imaging import read_image
+    from ndp_rt.images.preprocess import read_image
 
     read: deque[tuple[Path, Any, ImageFileError | None]] = deque()  # filled by the stream's thread, in order
 
@@ -249,7 +249,7 @@ def inspect_tiled(
 def _try_read(path: Path) -> Any:
     """Return the image, or the error of one that cannot be read."""
     from ndp_rt.errors import ImageFileError
-    from ndp_rt.imaging import read_image
+    from ndp_rt.images.preprocess import read_image
 
     try:
         return read_image(path)

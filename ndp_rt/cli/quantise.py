@@ -110,7 +110,7 @@ def make_settings(path: Path, args: argparse.Namespace, precisions: tuple[str, .
     """Return the settings that the arguments say."""
     import dataclasses
 
-    from ndp_rt.image_paths import list_images
+    from ndp_rt.images.paths import list_images
     from ndp_rt.quantise.run import MAX_DROP, QuantiseSettings, make_command
 
     settings = QuantiseSettings(

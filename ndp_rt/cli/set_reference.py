@@ -29,13 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Change the reference and, where asked, calibrate."""
     from ndp_rt.bundle.open import open_bundle
-    from ndp_rt.calibration import check_rate
-    from ndp_rt.changes import set_reference, set_threshold
     from ndp_rt.cli.engine_arguments import log_to_stderr
     from ndp_rt.cli.set_threshold import calibrate_from, describe
+    from ndp_rt.decide.calibration import check_rate
+    from ndp_rt.editing import set_reference, set_threshold
     from ndp_rt.engines.request import EngineRequest
     from ndp_rt.errors import InputError
-    from ndp_rt.image_paths import list_images
+    from ndp_rt.images.paths import list_images
 
     log_to_stderr()
     if args.calibrate is not None:  # complains before anything is changed

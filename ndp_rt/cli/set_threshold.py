@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ndp_rt.specs import ThresholdSpec
+    from ndp_rt.program.manifest import ThresholdSpec
 
 DETAILS = """\
 With --calibrate the threshold is set just above the scores of the good images in DIR, which the model must not have
@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Change the threshold and say what it was and is."""
     from ndp_rt.bundle.open import open_bundle
-    from ndp_rt.changes import set_threshold
+    from ndp_rt.editing import set_threshold
     from ndp_rt.errors import InputError
-    from ndp_rt.specs import PRECISIONS, ThresholdSpec
+    from ndp_rt.program.manifest import PRECISIONS, ThresholdSpec
 
     if (args.value is None) == (args.calibrate is None):
         came = "neither VALUE nor --calibrate" if args.value is None else "both VALUE and --calibrate"
@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
 def calibrate_from(path: Path, args: argparse.Namespace, device: str) -> "ThresholdSpec":
     """Score the images of --calibrate, with progress, and return the threshold they support."""
     from ndp_rt.bundle.open import open_bundle
-    from ndp_rt.changes import calibrate
     from ndp_rt.cli.engine_arguments import log_to_stderr
     from ndp_rt.cli.progress import ProgressLine
-    from ndp_rt.image_paths import list_images
+    from ndp_rt.editing import calibrate
+    from ndp_rt.images.paths import list_images
 
     log_to_stderr()
     images = list_images(args.calibrate)

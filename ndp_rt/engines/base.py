@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.errors import InputError
-from ndp_rt.specs import TensorSpec
+from ndp_rt.program.manifest import TensorSpec
 
 FloatArray = NDArray[np.float32]
 
@@ -210,7 +210,7 @@ class AnyBackend(Protocol):
         """Compile a stage into files in the folder `artifact`, which is there and empty; return notes to store.
 
         Args:
-            onnx_path: the bundle's own file for the host, a typed one (`ndp_rt.engines.typed_graph`) for a GPU.
+            onnx_path: the bundle's own file for the host, a typed one (`ndp_rt.graphs.typed`) for a GPU.
 
         Raises:
             MissingExtraError: the backend is not installed.

@@ -41,7 +41,7 @@ class BuildCheck(Protocol):
             The fields of `ndp_rt.engines.golden.GoldenReport`, and others if there are more; all finite.
 
         Raises:
-            EngineError: a result differs by more than `ndp_rt.tolerances` allows, or is NaN or infinite.
+            EngineError: a result differs by more than `ndp_rt.engines.tolerances` allows, or is NaN or infinite.
         """
         ...
 

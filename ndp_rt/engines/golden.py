@@ -8,10 +8,10 @@ import numpy as np
 from ndp_rt.bundle import Bundle, Golden
 from ndp_rt.engines.base import Engine, FloatArray
 from ndp_rt.engines.golden_report import GoldenReport, compare_golden, find_largest
+from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
-from ndp_rt.imaging import preprocess
+from ndp_rt.images.preprocess import preprocess
 from ndp_rt.kernels.host import PreparedReference, Rbfrm, smooth
-from ndp_rt.tolerances import find_tolerance
 
 
 def run_stages(
@@ -52,7 +52,8 @@ def check_engines(
         vector_count: how many vectors to run, from the first; None: all.
 
     Raises:
-        EngineError: a map or score differs by more than `ndp_rt.tolerances` allows; the message says by how much.
+        EngineError: a map or score differs by more than `ndp_rt.engines.tolerances` allows; the message says by how
+            much.
     """
     reference = {} if "fused" in engines else bundle.reference()
 
@@ -83,7 +84,7 @@ def check_preprocessing(bundle: Bundle, golden: Golden) -> float:
     """Compare this machine's preprocessing with the golden images; return the largest difference.
 
     Raises:
-        EngineError: it differs by more than `ndp_rt.tolerances` allows.
+        EngineError: it differs by more than `ndp_rt.engines.tolerances` allows.
     """
     difference = 0.0
     for raw, expected in zip(golden.raw, golden.raw_expected, strict=True):

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle, Golden
+from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
-from ndp_rt.tolerances import find_tolerance
 
 FloatArray = NDArray[np.float32]
 
@@ -45,7 +45,8 @@ def compare_golden(
         vector_count: how many vectors to run, from the first; None: all.
 
     Raises:
-        EngineError: a map or score differs by more than `ndp_rt.tolerances` allows; the message says by how much.
+        EngineError: a map or score differs by more than `ndp_rt.engines.tolerances` allows; the message says by how
+            much.
     """
     count = len(golden.image) if vector_count is None else min(vector_count, len(golden.image))
     map_difference = score_difference = 0.0

@@ -11,10 +11,10 @@ from onnx import TensorProto, helper
 from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.int8_layers import Int8Layers
 from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.graph_folding import load_model
-from ndp_rt.engines.quantised_graph import name_layers
 from ndp_rt.engines.uncached import compile_engine
 from ndp_rt.errors import EngineError, InputError
+from ndp_rt.graphs.folding import load_model
+from ndp_rt.graphs.quantised import name_layers
 
 FloatArray = NDArray[np.float32]
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
+from ndp_rt.engines.backends.onnxruntime import OnnxRuntimeBackend
+from ndp_rt.engines.backends.openvino import OpenVinoBackend
+from ndp_rt.engines.backends.tensorrt import TensorRtBackend
+from ndp_rt.engines.backends.torch.backend import TorchCudaBackend
 from ndp_rt.engines.base import AnyBackend, Backend
 from ndp_rt.engines.device_engine import DeviceBackend
-from ndp_rt.engines.onnxruntime import OnnxRuntimeBackend
-from ndp_rt.engines.openvino import OpenVinoBackend
-from ndp_rt.engines.tensorrt import TensorRtBackend
-from ndp_rt.engines.torch_cuda import TorchCudaBackend
 from ndp_rt.errors import InputError, MissingExtraError
-from ndp_rt.specs import GPU_PLAN_STAGES, PLAN_STAGES
+from ndp_rt.program.manifest import GPU_PLAN_STAGES, PLAN_STAGES
 
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (OpenVinoBackend(), OnnxRuntimeBackend())}
 DEVICE_BACKENDS: dict[str, DeviceBackend] = {

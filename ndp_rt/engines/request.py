@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.bundle import Bundle
-from ndp_rt.device import BF16_FLAGS, find_cpu, find_driver_version, find_gpu
+from ndp_rt.devices.machine import BF16_FLAGS, find_cpu, find_driver_version, find_gpu
 from ndp_rt.engines.base import BuildOptions
 from ndp_rt.engines.cache import EngineEntry, EngineKey
 from ndp_rt.engines.registry import DEVICE_BACKENDS, find_any_backend, find_plan_stages, find_version
 from ndp_rt.errors import InputError
-from ndp_rt.specs import INT8_PRECISIONS
+from ndp_rt.program.manifest import INT8_PRECISIONS
 
 UNKNOWN = "unknown"
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import Bundle, hash_file, is_plain_name
 from ndp_rt.errors import BundleError, InputError, StorageError
-from ndp_rt.specs import TensorSpec
+from ndp_rt.program.manifest import TensorSpec
 
 STAGES_FORMAT = "ndp-rt stages"
 STAGES_FORMAT_VERSION = 1
@@ -66,7 +66,7 @@ def write_stages(
         bundle: opened.
         precision: one of `typed_graph.BORDER_DTYPES`.
         folder: empty, or not there yet.
-        plan: one of `ndp_rt.specs.GPU_PLAN_STAGES`.
+        plan: one of `ndp_rt.program.manifest.GPU_PLAN_STAGES`.
         calibration: for int8, and only for it: images float32 [k, 3, h, w], preprocessed; all layers that gain by it
             then compute in int8. None: those that are chosen in the bundle.
 
@@ -79,7 +79,7 @@ def write_stages(
     """
     import onnx
 
-    from ndp_rt.engines.typed_graph import make_typed
+    from ndp_rt.graphs.typed import make_typed
 
     models = _make_models(bundle, precision, plan, calibration)
     contents, entries = {}, {}
@@ -112,14 +112,14 @@ def _make_models(
     bundle: Bundle, precision: str, plan: str, calibration: NDArray[np.float32] | None
 ) -> Mapping[str, Any]:
     """Return the float32 graphs of a plan, quantised for int8."""
-    from ndp_rt.engines.gpu_stages import make_gpu_stages
+    from ndp_rt.graphs.gpu_stages import make_gpu_stages
 
     if precision != "int8":
         if calibration is not None:
             raise InputError(f"precision is {precision}, with calibration images; they go with int8 alone.")
         return make_gpu_stages(bundle, plan)
     from ndp_rt.engines.int8_ranges import measure_all_layers
-    from ndp_rt.engines.quantised_graph import quantise_stages
+    from ndp_rt.graphs.quantised import quantise_stages
 
     layers = bundle.int8_layers() if calibration is None else measure_all_layers(bundle, calibration)
     if layers is None or not layers.limits_of(precision):

@@ -31,7 +31,7 @@ from ndp_rt.engines.registry import find_any_backend, find_backend, find_device_
 from ndp_rt.engines.request import EngineRequest
 from ndp_rt.engines.stage_files import check_stages, open_stages, write_stages
 from ndp_rt.errors import BundleError, EngineError, MissingExtraError, NdpRtError
-from ndp_rt.specs import INT8_PRECISIONS
+from ndp_rt.program.manifest import INT8_PRECISIONS
 
 Tell = Callable[[str], None]
 
@@ -90,7 +90,7 @@ class Builder:
     def build_missing(self) -> None:
         """Build batch size by batch size, and store each as soon as it is checked."""
         if self._request.device_index:
-            from ndp_rt.cuda.driver import CudaDevice
+            from ndp_rt.devices.cuda.driver import CudaDevice
 
             CudaDevice(self._request.device_index).activate()  # backends build for the thread's current GPU
         keys = self._request.make_keys(self._bundle)
@@ -112,7 +112,7 @@ class Builder:
             paths = {stage: bundle.stage_path(stage) for stage in request.stages}
             if request.precision not in INT8_PRECISIONS:
                 return paths
-            from ndp_rt.engines.quantised_graph import prepare_graph
+            from ndp_rt.graphs.quantised import prepare_graph
 
             self._tell(f"writing the graph in {request.precision}")
             return {

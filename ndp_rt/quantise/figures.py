@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.metrics import measure_aupro, measure_pixel_rocauc, measure_rocauc
+from ndp_rt.evaluate.metrics import measure_aupro, measure_pixel_rocauc, measure_rocauc
 from ndp_rt.quantise.samples import Samples
 
 FloatArray = NDArray[np.float32]

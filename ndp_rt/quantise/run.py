@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.metrics import require_extras
 from ndp_rt.bundle import Bundle, write_bundle
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
 from ndp_rt.bundle.write import read_current
-from ndp_rt.calibration import check_rate
-from ndp_rt.device import find_cpu
+from ndp_rt.decide.calibration import check_rate
+from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.base import Engine, EngineOptions
 from ndp_rt.engines.int8_ranges import measure_limits
 from ndp_rt.engines.registry import find_backend, find_version
 from ndp_rt.errors import EngineError, InputError, StorageError
+from ndp_rt.evaluate.metrics import require_extras
+from ndp_rt.program.manifest import INT8_PRECISIONS
 from ndp_rt.quantise.figures import Figures, Limits
 from ndp_rt.quantise.report import describe_choice
 from ndp_rt.quantise.samples import Samples, paint_defects, read_good, read_labelled
 from ndp_rt.quantise.search import REST, Choice, Judge, Search, choose_probe, measure_errors_alone
 from ndp_rt.quantise.trials import BACKEND, Trials
-from ndp_rt.specs import INT8_PRECISIONS
 
 FloatArray = NDArray[np.float32]
 Say = Callable[[str], None]

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.dataset import list_samples, read_mask
 from ndp_rt.errors import DataError
-from ndp_rt.export.defects import DefectSettings, paint_defect
-from ndp_rt.export.textures import TextureImages
-from ndp_rt.imaging import preprocess, read_image
-from ndp_rt.specs import InputContract
+from ndp_rt.evaluate.dataset import list_samples, read_mask
+from ndp_rt.images.painting import DefectSettings, paint_defect
+from ndp_rt.images.preprocess import preprocess, read_image
+from ndp_rt.images.textures import TextureImages
+from ndp_rt.program.manifest import InputContract
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle import Bundle
-from ndp_rt.calibration import threshold_from_good_scores
+from ndp_rt.decide.calibration import threshold_from_good_scores
 from ndp_rt.engines.base import Engine
 from ndp_rt.engines.golden import check_engines
 from ndp_rt.errors import EngineError
+from ndp_rt.program.manifest import ThresholdSpec
 from ndp_rt.quantise.figures import Figures, Limits, Outcome, compare_outcomes
 from ndp_rt.quantise.samples import Samples
 from ndp_rt.quantise.trials import Trials, compare_times, find_ratio, run_maps
-from ndp_rt.specs import ThresholdSpec
 
 FloatArray = NDArray[np.float32]
 Say = Callable[[str], None]

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle import Bundle
+from ndp_rt.engines.backends.openvino import OpenVinoBackend
 from ndp_rt.engines.base import Engine, EngineOptions
-from ndp_rt.engines.graph_folding import load_model
-from ndp_rt.engines.openvino import OpenVinoBackend
-from ndp_rt.engines.quantised_graph import name_layers, quantise
 from ndp_rt.engines.uncached import compile_engine
+from ndp_rt.graphs.folding import load_model
+from ndp_rt.graphs.quantised import name_layers, quantise
 from ndp_rt.kernels.host import smooth
 
 FloatArray = NDArray[np.float32]

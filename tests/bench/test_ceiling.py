@@ -21,11 +21,11 @@ from ndp_rt.bench.ceiling import (
     measure_host_ceiling,
     search_ceiling,
 )
-from ndp_rt.cuda.driver import CudaDevice
-from ndp_rt.device import find_cpu
+from ndp_rt.devices.cuda.driver import CudaDevice
+from ndp_rt.devices.machine import find_cpu
+from ndp_rt.engines.backends.torch.backend import TorchCudaBackend
 from ndp_rt.engines.base import EngineOptions
 from ndp_rt.engines.registry import BACKENDS, find_device_backend
-from ndp_rt.engines.torch_cuda import TorchCudaBackend
 from ndp_rt.engines.uncached import compile_engine
 from ndp_rt.errors import EngineError, InputError
 from tests.fakes.fake_cupy import FakeCuda

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import pytest
 
-from ndp_rt.bench import conditions, machine
+from ndp_rt.bench import conditions
 from ndp_rt.bench.conditions import (
     Clocks,
     CpuSeconds,
@@ -23,6 +23,7 @@ from ndp_rt.bench.conditions import (
     warn_unstable,
 )
 from ndp_rt.errors import InputError, MissingExtraError
+from ndp_rt.evaluate import machine
 
 SPIN = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.bench.defect_boxes import REGION_COUNTS, count_wrong, main, make_map
-from ndp_rt.defects import list_defects
+from ndp_rt.decide.regions import list_defects
 
 
 def test_appends_a_record_of_times_beside_wrong_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,7 +144,7 @@ class Block:
             return None
         raise ModuleNotFoundError(f"blocked: {name}")
 sys.meta_path.insert(0, Block())
-import ndp_rt.bench.gpu_check, ndp_rt.plan.open_gpu, ndp_rt.plan.gpu_check, ndp_rt.engines.worker
+import ndp_rt.bench.gpu_check, ndp_rt.runtime.open_gpu, ndp_rt.runtime.gpu_check, ndp_rt.engines.worker
 from ndp_rt.bundle.open import open_bundle
 bundle = open_bundle(sys.argv[1])
 print(sorted(bundle.reference()), len(bundle.golden().image))

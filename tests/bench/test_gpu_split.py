@@ -7,10 +7,10 @@ import pytest
 from ndp_rt.bench.gpu_split import split_gpu_stages
 from ndp_rt.bench.gpu_timing import STEP_REPEATS
 from ndp_rt.bundle import open_bundle
-from ndp_rt.cuda.graph import capture_graph
-from ndp_rt.inspector_options import Options
+from ndp_rt.devices.cuda.graph import capture_graph
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.plan.open_gpu import open_gpu_runner
+from ndp_rt.options import Options
+from ndp_rt.runtime.open_gpu import open_gpu_runner
 from tests.fakes.fake_cupy import FakeCuda
 
 STEP_MS = 1.0 / STEP_REPEATS

@@ -18,8 +18,8 @@ from ndp_rt.bench.graph_stages import (
     name_stages,
     sum_by_stage,
 )
-from ndp_rt.engines.graph_folding import fix_batch, load_model
 from ndp_rt.errors import InputError
+from ndp_rt.graphs.folding import fix_batch, load_model
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 

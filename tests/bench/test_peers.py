@@ -223,7 +223,7 @@ def test_what_a_compiler_refuses_is_an_error_with_its_reason(tiny: Bundle, torch
 @pytest.mark.parametrize("allows_tf32", [False, True])
 def test_switches_are_what_inductor_may_read_and_are_put_back(torch: Any, allows_tf32: bool) -> None:
     from ndp_rt.bench.peers.torch_peers import set_switches
-    from ndp_rt.engines import torch_cuda
+    from ndp_rt.engines.backends.torch import backend as torch_cuda
 
     def read() -> tuple[Any, ...]:
         cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul

@@ -16,7 +16,7 @@ from ndp_rt.bench.run import Bench, write_golden_files
 from ndp_rt.bench.table import print_record
 from ndp_rt.bundle import open_bundle
 from ndp_rt.errors import EngineError, InputError, MissingExtraError
-from ndp_rt.imaging import read_image
+from ndp_rt.images.preprocess import read_image
 from tests.bench.fake_contenders import make_entrant
 
 FIELDS = {"name", "latency", "latencies_ms", "check", "images_per_s", "parts_ms", "peak_memory_bytes", "gflop"}

@@ -9,12 +9,12 @@ import pytest
 
 from ndp_rt.bench.graph_stages import STAGES
 from ndp_rt.bench.stage_split import MAX_OTHER_SHARE, MAX_RUNS, MIN_RUNS, count_runs, split_stages
-from ndp_rt.device import find_cpu
+from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.graph_folding import load_model
-from ndp_rt.engines.quantised_graph import name_layers, write_quantised
 from ndp_rt.engines.registry import BACKENDS
 from ndp_rt.errors import InputError
+from ndp_rt.graphs.folding import load_model
+from ndp_rt.graphs.quantised import name_layers, write_quantised
 
 FUSED = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp" / "fused.onnx"
 PARTS_MS = {"preprocess": 0.5, "engine": 20.0, "postprocess": 1.5, "total": 22.5}

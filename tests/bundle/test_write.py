@@ -14,7 +14,7 @@ import pytest
 
 from ndp_rt.bundle import Bundle, open_bundle, update_manifest, write, write_bundle
 from ndp_rt.errors import BundleError, InputError, StorageError
-from ndp_rt.specs import ThresholdSpec
+from ndp_rt.program.manifest import ThresholdSpec
 from tests.tiny_bundle import make_tiny_bundle
 
 

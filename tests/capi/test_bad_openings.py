@@ -171,7 +171,7 @@ def test_an_engine_that_was_changed_is_not_used(
 
 
 def test_a_gpu_that_is_not_there(library: Library, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ndp_rt.device.find_gpus", lambda: ())
+    monkeypatch.setattr("ndp_rt.devices.machine.find_gpus", lambda: ())
     monkeypatch.setitem(sys.modules, "cupy", None)
     for device in (b"cuda", b"cuda:7"):
         status, message = open_with(library, str(tiny_bundle).encode(), device=device)

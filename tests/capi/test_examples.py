@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ndp_rt import Inspector, Result, read_image
 from ndp_rt.capi.build import BRIDGE_NAME, INCLUDE, SOURCE, build_library
+from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 from ndp_rt.config import find_compiler
-from ndp_rt.demo import BUNDLE, IMAGES
 from tests.capi.cpp import compile_cpp
 from tests.capi.library import compile_program
 

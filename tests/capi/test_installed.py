@@ -12,7 +12,7 @@ import pytest
 import ndp_rt
 from ndp_rt.capi.build import BRIDGE_NAME, FOLDER, HEADER, LIBRARY_NAME, PYTHON_VERSION, check_tools
 from ndp_rt.capi.installed import CMAKE, PKGCONFIG, find_problem, list_link_flags
-from ndp_rt.demo import BUNDLE
+from ndp_rt.cli.demo_page import BUNDLE
 from ndp_rt.errors import MissingExtraError
 from tests.build_packages import build, copy_checkout, install, make_environment, run
 

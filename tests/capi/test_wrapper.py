@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ndp_rt.capi.build import INCLUDE
-from ndp_rt.demo import BUNDLE
+from ndp_rt.cli.demo_page import BUNDLE
 from tests.capi.cpp import compile_cpp
 
 HOST = Path(__file__).parent / "hosts" / "wrapper.cpp"

@@ -11,7 +11,7 @@ from ndp_rt.bundle import open_bundle
 from ndp_rt.cli import main
 from ndp_rt.cli.build_engine import parse_size
 from ndp_rt.engines.build_check import find_check
-from ndp_rt.plan import gpu_check
+from ndp_rt.runtime import gpu_check
 from tests.fakes import fake_tensorrt, toy_device
 from tests.fakes.fake_graphs import write_fake_stages
 from tests.tiny_bundle import make_tiny_bundle

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.cli import main
-from ndp_rt.demo import BUNDLE, IMAGES
+from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 
 
 @pytest.fixture

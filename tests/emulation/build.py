@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from ndp_rt.device import find_cpu
+from ndp_rt.devices.machine import find_cpu
 
 INCLUDE = Path(__file__).parent / "include"
 COMPILER = "g++"

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from ndp_rt.bundle import Bundle
+from ndp_rt.engines.backends.torch.backend import TorchCudaBackend, TorchCudaEngine
 from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.gpu_stages import MAP_NAMES, make_gpu_stages
-from ndp_rt.engines.half_types import narrow, widen
-from ndp_rt.engines.torch_cuda import TorchCudaBackend, TorchCudaEngine
-from ndp_rt.engines.typed_graph import make_typed
+from ndp_rt.graphs.gpu_stages import MAP_NAMES, make_gpu_stages
+from ndp_rt.graphs.half_types import narrow, widen
+from ndp_rt.graphs.typed import make_typed
 from ndp_rt.kernels import reference
 from ndp_rt.kernels.host import PreparedReference, Rbfrm, smooth
 

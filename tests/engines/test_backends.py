@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ndp_rt.bundle import Bundle
-from ndp_rt.device import find_cpu
+from ndp_rt.devices.machine import find_cpu
+from ndp_rt.engines.backends.onnxruntime import count_precisions
+from ndp_rt.engines.backends.openvino import OpenVinoBackend
 from ndp_rt.engines.base import Engine, EngineOptions
-from ndp_rt.engines.onnxruntime import count_precisions
-from ndp_rt.engines.openvino import OpenVinoBackend
 from ndp_rt.engines.registry import BACKENDS
 from ndp_rt.errors import ClosedError, EngineError, InputError
 from tests.tolerances import assert_close
@@ -150,7 +150,10 @@ def test_precisions_of_an_onnx_graph_are_counted_by_its_tensor_types(tmp_path: P
 
 
 def test_openvino_reports_nothing_to_its_maker(tmp_path: Path) -> None:
-    code = "import sys; from ndp_rt.engines.openvino import _core; _core(); print('openvino_telemetry' in sys.modules)"
+    code = (
+        "import sys; from ndp_rt.engines.backends.openvino import _core; _core(); "
+        "print('openvino_telemetry' in sys.modules)"
+    )
     environment = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
     assert done.stdout.strip() == "False", done.stderr

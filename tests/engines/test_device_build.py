@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ndp_rt import device
 from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.open import hash_file
+from ndp_rt.devices import machine as device
 from ndp_rt.engines.base import BuildOptions, EngineOptions
 from ndp_rt.engines.build import build_requested, find_requested, load_device_engines
 from ndp_rt.engines.cache import EngineKey
@@ -228,7 +228,7 @@ def test_the_gpu_that_was_asked_for_is_made_current_in_the_builder(
             activated.append(self.index)
 
     monkeypatch.setattr(device, "find_gpus", lambda: (replace(GPU, name="Toy T4"), replace(GPU, index=1)))
-    monkeypatch.setattr("ndp_rt.cuda.driver.CudaDevice", Device)
+    monkeypatch.setattr("ndp_rt.devices.cuda.driver.CudaDevice", Device)
     record = build(bundle, tmp_path, device_index=1)
     assert activated == [1] and {entry.key.device_model for entry in record.entries} == {GPU.name}
     assert CHECKED[0]["device_index"] == 1

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ndp_rt.bundle import Bundle
+from ndp_rt.engines.backends.onnxruntime import OnnxRuntimeBackend, read_profile
+from ndp_rt.engines.backends.openvino import OpenVinoBackend
 from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.onnxruntime import OnnxRuntimeBackend, read_profile
-from ndp_rt.engines.openvino import OpenVinoBackend
 from ndp_rt.engines.registry import BACKENDS
 from ndp_rt.errors import EngineError, InputError
 

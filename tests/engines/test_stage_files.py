@@ -14,7 +14,7 @@ from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
 from ndp_rt.cli import main
 from ndp_rt.engines.stage_files import STAGES_FILE, StageFolder, check_stages, open_stages, write_stages
 from ndp_rt.errors import BundleError, EngineError, InputError, StorageError
-from ndp_rt.specs import GPU_PLAN_STAGES
+from ndp_rt.program.manifest import GPU_PLAN_STAGES
 
 
 @pytest.fixture

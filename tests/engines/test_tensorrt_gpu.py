@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ndp_rt.engines.backends.tensorrt import TensorRtBackend
+from ndp_rt.engines.backends.tensorrt.engine import TensorRtEngine
+from ndp_rt.engines.backends.tensorrt.library import find_version
 from ndp_rt.engines.base import BuildOptions, EngineOptions
 from ndp_rt.engines.device_engine import DTYPE_BYTES
-from ndp_rt.engines.tensorrt import TensorRtBackend
-from ndp_rt.engines.tensorrt.engine import TensorRtEngine
-from ndp_rt.engines.tensorrt.library import find_version
 from ndp_rt.errors import ClosedError, EngineError, InputError
 from tests.engines.typed_stage import BORDERS, SIDE, compute_stage, make_weights, narrow, widen, write_stage
 from tests.tolerances import assert_close

@@ -7,10 +7,10 @@ import pytest
 
 from ndp_rt.export.batches import augment, batches, draw_batch
 from ndp_rt.export.data import list_images
-from ndp_rt.export.defects import DefectSettings
-from ndp_rt.export.images import GoodImages
+from ndp_rt.export.images import GoodImages, textures_from_data
 from ndp_rt.export.settings import AugmentSettings, TrainSettings
-from ndp_rt.export.textures import TextureImages, textures_from_data
+from ndp_rt.images.painting import DefectSettings
+from ndp_rt.images.textures import TextureImages
 from tests.export.tiny_run import TINY, write_surface
 
 pytestmark = pytest.mark.torch

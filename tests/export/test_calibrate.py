@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ndp_rt.device import find_cpu
+from ndp_rt.devices.machine import find_cpu
 from ndp_rt.errors import EngineError
 from ndp_rt.export import calibrate as module
 from ndp_rt.export.calibrate import calibrate, list_precisions, score_images

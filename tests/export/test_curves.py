@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ndp_rt.export.curves import plot_losses, read_losses, write_losses
 from ndp_rt.export.progress import BarReporter, LineReporter, make_reporter
-from ndp_rt.imaging import read_image
+from ndp_rt.images.preprocess import read_image
 
 ROWS = [
     {"phase": 1, "step": 25, "learning_rate": 1e-3, "rec": 0.5, "def_per": 0.02},

@@ -10,7 +10,7 @@ from ndp_rt.errors import DataError, ImageFileError
 from ndp_rt.export.data import fingerprint_files, list_images, split_data
 from ndp_rt.export.images import GoodImages, to_network
 from ndp_rt.export.run_dir import RunDir
-from ndp_rt.specs import InputContract
+from ndp_rt.program.manifest import InputContract
 
 CONTRACT = InputContract(height_px=64, width_px=128)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.export import demo_data
-from ndp_rt.imaging import read_image
+from ndp_rt.images.preprocess import read_image
 from tests.conftest import is_installed
 
 pytestmark = pytest.mark.skipif(not is_installed("skimage"), reason="needs scikit-image: pip install scikit-image")

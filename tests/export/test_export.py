@@ -12,12 +12,12 @@ from ndp_rt.bundle import open_bundle
 from ndp_rt.bundle.reference import find_reference_data
 from ndp_rt.cli import main
 from ndp_rt.engines.golden import check_preprocessing
+from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError, InputError, RunError, StorageError
 from ndp_rt.export import golden, parity
 from ndp_rt.export.export import ExportSettings, choose_pictures, export_run
 from ndp_rt.export.rewrites import REWRITES
 from ndp_rt.export.trained_run import load_run, read_inputs
-from ndp_rt.tolerances import find_tolerance
 from tests.export.random_run import write_random_run
 from tests.tolerances import assert_close
 

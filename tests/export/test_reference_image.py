@@ -10,7 +10,7 @@ import torch
 from ndp_rt.export.images import GoodImages
 from ndp_rt.export.models.ndpnet import NDPNet
 from ndp_rt.export.reference_image import describe_images, nearest_to_others
-from ndp_rt.specs import InputContract
+from ndp_rt.program.manifest import InputContract
 
 pytestmark = pytest.mark.torch
 

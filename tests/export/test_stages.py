@@ -13,7 +13,7 @@ from ndp_rt.export.onnx_graphs import count_operators, tensor_dims
 from ndp_rt.export.stages import build_stages
 from ndp_rt.export.weights import ALIGNMENT_BYTES, SMALLEST_BYTES, WEIGHTS_FILE, Place, WeightStore, move_weights
 from ndp_rt.kernels import reference
-from ndp_rt.specs import STAGES
+from ndp_rt.program.manifest import STAGES
 from tests.export.random_run import random_network
 from tests.tolerances import assert_close
 

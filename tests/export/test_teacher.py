@@ -11,7 +11,7 @@ import torch
 from ndp_rt.errors import InputError, RunError
 from ndp_rt.export.checkpoint import load_tensors, save_tensors
 from ndp_rt.export.teacher import Teacher, find_teacher, load_teacher
-from ndp_rt.specs import InputContract
+from ndp_rt.program.manifest import InputContract
 from tests.export.tiny_run import train_tiny, write_surface
 
 pytestmark = pytest.mark.torch

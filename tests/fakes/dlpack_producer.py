@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from ndp_rt.cuda import dlpack
+from ndp_rt.devices.cuda import dlpack
 
 CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 _new_capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(

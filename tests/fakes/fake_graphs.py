@@ -7,7 +7,7 @@ from typing import Any
 from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.open import hash_file
 from ndp_rt.engines.stage_files import STAGES_FILE, STAGES_FORMAT, STAGES_FORMAT_VERSION, StageFolder, open_stages
-from ndp_rt.specs import GPU_PLAN_STAGES
+from ndp_rt.program.manifest import GPU_PLAN_STAGES
 
 TYPES = {"fp32": "FLOAT", "tf32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "HALF"}
 BORDERS = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}

@@ -1,6 +1,7 @@
 """A module `tensorrt` that builds and runs nothing and keeps the real one's interface, version by version.
 
-tests/engines/tensorrt/test_bindings.py compares every public name and parameter here with the real bindings. What the
+tests/engines/backends/tensorrt/test_bindings.py compares every public name and parameter here with the real bindings.
+What the
 real library leaves undone is left undone here: objects that have to outlive a call are held weakly, setters answer
 False, a network before 10 does not pass types on, and unknown attributes cannot be set.
 
@@ -147,5 +148,5 @@ def install(patch: pytest.MonkeyPatch, version: str) -> Any:
     lib = make_fake(version)
     patch.setitem(sys.modules, "tensorrt", lib)
     for name in ("backend", "plan_manifest"):
-        patch.setattr(f"ndp_rt.engines.tensorrt.{name}.find_distribution", lambda: ("tensorrt-cu12", version))
+        patch.setattr(f"ndp_rt.engines.backends.tensorrt.{name}.find_distribution", lambda: ("tensorrt-cu12", version))
     return lib

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.bundle import Bundle
-from ndp_rt.cuda.driver import CudaDevice
-from ndp_rt.cuda.graph import capture_graph
+from ndp_rt.devices.cuda.driver import CudaDevice
+from ndp_rt.devices.cuda.graph import capture_graph
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.plan.gpu import GpuPlan
+from ndp_rt.runtime.gpu import GpuPlan
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.host_engines import HostEngine
 

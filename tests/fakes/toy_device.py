@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ndp_rt import device
 from ndp_rt.bundle import Bundle
-from ndp_rt.device import Gpu
+from ndp_rt.devices import machine as device
+from ndp_rt.devices.machine import Gpu
 from ndp_rt.engines import registry
 from ndp_rt.engines.base import BackendStatus, EngineOptions
 from ndp_rt.engines.golden_report import GoldenReport
@@ -96,10 +96,10 @@ def install(patch: pytest.MonkeyPatch) -> ToyBackend:
 def install_gpu(patch: pytest.MonkeyPatch) -> None:
     """Let this machine seem to have a GPU and its driver."""
     patch.setattr(device, "find_gpus", lambda: (GPU,))
-    patch.setattr("ndp_rt.engines.tensorrt.backend.find_gpus", lambda: (GPU,))
+    patch.setattr("ndp_rt.engines.backends.tensorrt.backend.find_gpus", lambda: (GPU,))
     for module in ("request", "tensorrt.plan_manifest"):
         patch.setattr(f"ndp_rt.engines.{module}.find_driver_version", lambda: DRIVER)
-    patch.setattr("ndp_rt.engines.tensorrt.plan_manifest.find_cuda_version", lambda: "12.4")
+    patch.setattr("ndp_rt.engines.backends.tensorrt.plan_manifest.find_cuda_version", lambda: "12.4")
 
 
 def run_worker_here(patch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """What the demo's bundle answers, as hashes: scores, maps and reconstructions in every precision and plan.
 
-`python -m tests.identity.answers` records them for this machine; `test_identity.py` compares. Processors and versions of
-a backend round differently, so a record says which of both it is for.
+`python -m tests.identity.answers` records them for this machine; `test_identity.py` compares. Processors and versions
+of a backend round differently, so a record says which of both it is for.
 """
 
 import hashlib

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndp_rt.device import find_gpus
+from ndp_rt.devices.machine import find_gpus
 from ndp_rt.errors import DeviceError, EngineError, InputError, MissingExtraError
 from ndp_rt.kernels import load
 from ndp_rt.kernels.load import Kernel, KernelSet, compile_with_cupy

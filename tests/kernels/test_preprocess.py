@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from ndp_rt.bundle.open import open_bundle
-from ndp_rt.demo import BUNDLE
-from ndp_rt.engines.half_types import HELD_AS, widen
+from ndp_rt.cli.demo_page import BUNDLE
 from ndp_rt.errors import InputError
-from ndp_rt.imaging import preprocess
+from ndp_rt.graphs.half_types import HELD_AS, widen
+from ndp_rt.images.preprocess import preprocess
 from ndp_rt.kernels import launch, reference
 from ndp_rt.kernels.launch.preprocess import TILE_COLUMNS, choose_tile
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.specs import InputContract
+from ndp_rt.program.manifest import InputContract
 from tests.emulation.barriers import assert_every_barrier_is_needed
 from tests.emulation.emulator import Emulator
 from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndp_rt.engines.half_types import narrow, widen
 from ndp_rt.errors import InputError
+from ndp_rt.graphs.half_types import narrow, widen
 from ndp_rt.kernels import launch
 from ndp_rt.kernels.host import PreparedReference, Rbfrm
 from ndp_rt.kernels.launch.checks import HELD_AS

@@ -14,15 +14,15 @@ from ndp_rt.bundle import Bundle, open_bundle, write_bundle
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
 from ndp_rt.bundle.open import CALIBRATION_FILE
 from ndp_rt.cli import main
-from ndp_rt.device import find_cpu
+from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.base import Engine
 from ndp_rt.engines.build import build_engine
 from ndp_rt.engines.int8_ranges import measure_all_layers
+from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import BundleError, EngineError, InputError
 from ndp_rt.inspector import Inspector
+from ndp_rt.program.manifest import ThresholdSpec
 from ndp_rt.quantise.run import QuantiseSettings, list_precisions, quantise_bundle
-from ndp_rt.specs import ThresholdSpec
-from ndp_rt.tolerances import find_tolerance
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 NEEDS_BF16 = pytest.mark.skipif(not find_cpu().has_bf16, reason="needs a processor with avx512_bf16 or amx_bf16")

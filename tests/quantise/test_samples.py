@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ndp_rt.errors import DataError
+from ndp_rt.program.manifest import InputContract
 from ndp_rt.quantise.samples import FEWEST_PAINTED, paint_defects, read_labelled, resize_mask
 from ndp_rt.quantise.trials import assign_times
-from ndp_rt.specs import InputContract
 
 
 def test_painted_defects_differ_from_the_surface_inside_their_masks_alone(rng: np.random.Generator) -> None:

@@ -11,11 +11,11 @@ import pytest
 from ndp_rt.bundle import Bundle
 from ndp_rt.engines.int8_ranges import measure_limits
 from ndp_rt.errors import EngineError
+from ndp_rt.program.manifest import ThresholdSpec
 from ndp_rt.quantise.figures import Figures, Limits
 from ndp_rt.quantise.samples import paint_defects
 from ndp_rt.quantise.search import Choice, Judge, Search
 from ndp_rt.quantise.trials import Trials
-from ndp_rt.specs import ThresholdSpec
 
 IMAGE = np.zeros((3, 64, 64), np.float32)
 REST_MS = 1.0

@@ -1,0 +1,229 @@
+"""The demo: inspects the photographs that ship in the package, and describes the outcome on one page."""
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ndp_rt import __version__
+from ndp_rt.bundle.open import Bundle
+from ndp_rt.errors import DataError
+from ndp_rt.images.preprocess import read_image
+from ndp_rt.inspector import Inspector
+from ndp_rt.pipeline.overlays import HEADER_PX, Picture, draw_overlay, encode_png
+from ndp_rt.pipeline.sinks import write_atomically
+from ndp_rt.result import Result
+
+DATA = Path(__file__).parent / "data"
+BUNDLE, IMAGES = DATA / "demo.ndp", DATA / "demo"
+PAGE = "index.html"
+JPEG_QUALITY = 90
+PAINTED = "The defects in these photographs are painted in: they are no photographs of real defects."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inspected:
+    """One photograph of the demo with its outcome."""
+
+    path: Path
+    kind: str  # "good", or the painted defect's name
+    result: Result
+    picture: Picture
+
+    @property
+    def is_right(self) -> bool:
+        """True if the decision is what the photograph's name says."""
+        return self.result.is_defect == (self.kind != "good")
+
+
+def list_demo_images(folder: Path) -> list[tuple[Path, str]]:
+    """Return the photographs with their kinds: good_*.png first, then defect_KIND*.png.
+
+    Raises:
+        DataError: there are none.
+    """
+    good = [(path, "good") for path in sorted(folder.glob("good_*.png"))]
+    defects = [(path, path.stem.split("_", 1)[1]) for path in sorted(folder.glob("defect_*.png"))]
+    if not good or not defects:
+        raise DataError(f"{folder}: lacks the demo's photographs (good_*.png, defect_*.png). Install ndp-rt again.")
+    return good + defects
+
+
+def inspect_images(inspector: Inspector, images: Sequence[tuple[Path, str]]) -> list[Inspected]:
+    """Inspect photographs; the first is inspected once more before, so that its time is no start-up time.
+
+    Args:
+        inspector: open.
+        images: paths and kinds.
+    """
+    done = []
+    white_level = inspector.bundle.manifest.input.white_level_16bit
+    inspector.inspect(read_image(images[0][0]))
+    for path, kind in images:
+        image = read_image(path)
+        result = inspector.inspect(image, keep_reconstruction=True)
+        picture = draw_overlay(image, result, path.name, white_level_16bit=white_level)
+        done.append(Inspected(path=path, kind=kind, result=result, picture=picture))
+    return done
+
+
+def write_overlays(inspected: Sequence[Inspected], out: Path) -> None:
+    """Write every picture to out/overlays.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    for one in inspected:
+        write_atomically(out / "overlays" / one.path.name, encode_png(one.picture))
+
+
+def write_page(inspected: Sequence[Inspected], bundle: Bundle, engine: str, out: Path) -> Path:
+    """Write the one-page summary, pictures included, and return its path.
+
+    Args:
+        inspected: at least one photograph.
+        bundle: that inspected them.
+        engine: what ran it, in words.
+        out: folder.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    page = out / PAGE
+    write_atomically(page, make_page(inspected, bundle, engine).encode())
+    return page
+
+
+def make_page(inspected: Sequence[Inspected], bundle: Bundle, engine: str) -> str:
+    """Return the summary as HTML that needs no other file."""
+    good = [one for one in inspected if one.kind == "good"]
+    painted = [one for one in inspected if one.kind != "good"]
+    threshold = bundle.threshold("fp32")
+    times = sorted(one.result.timings_ms["total"] for one in inspected)
+    values = {
+        "title": f"ndp-rt demo: {bundle.manifest.name}",
+        "good": f"{sum(one.is_right for one in good)} of {len(good)}",
+        "found": f"{sum(one.is_right for one in painted)} of {len(painted)}",
+        "median": f"{times[len(times) // 2]:.1f} ms",
+        "engine": engine,
+        "plot": draw_scores(inspected),
+        "rows": "\n".join(make_row(one) for one in inspected),
+        "painted": PAINTED,
+        "threshold": f"{inspected[0].result.threshold:.4f}" + (f" ({threshold.note})" if threshold.note else ""),
+        "model": f"{bundle.manifest.model.family}, preset {bundle.manifest.model.preset}",
+        "provenance": json.dumps(dict(bundle.manifest.provenance), indent=2, ensure_ascii=False, default=str),
+        "version": __version__,
+    }
+    raw = {"plot", "rows"}
+    page = TEMPLATE
+    for name, value in values.items():
+        page = page.replace(f"@{name}@", value if name in raw else html.escape(value))
+    return page
+
+
+def make_row(one: Inspected) -> str:
+    """Return one photograph's part of the page."""
+    result = one.result
+    word, style = ("DEFECT", "defect") if result.is_defect else ("GOOD", "good")
+    kind = "good" if one.kind == "good" else f"painted {one.kind}"
+    verdict = "as it should be" if one.is_right else "WRONG"
+    _, content = cv2.imencode(
+        ".jpg", cv2.cvtColor(one.picture[HEADER_PX:], cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
+    picture = base64.b64encode(content.tobytes()).decode()
+    return (
+        f'<section><h3>{html.escape(one.path.name)}</h3><p><span class="badge {style}">{word}</span> '
+        f"score {result.score:.4f}, {html.escape(kind)}, <b>{verdict}</b>, {result.timings_ms['total']:.1f} ms</p>"
+        f'<img alt="input, reconstruction, anomaly map and contours of {html.escape(one.path.name)}" '
+        f'src="data:image/jpeg;base64,{picture}"></section>'
+    )
+
+
+def draw_scores(inspected: Sequence[Inspected]) -> str:
+    """Return the scores on one axis as SVG: good above, painted defects below, the threshold as a line."""
+    scores = np.array([one.result.score for one in inspected])
+    threshold = inspected[0].result.threshold
+    top = max(float(scores.max()), threshold, 1e-6) * 1.08
+    left, width = 110, 800
+
+    def place(value: float) -> float:
+        return left + width * value / top
+
+    marks = []
+    for one in inspected:
+        y, style = (40, "good") if one.kind == "good" else (80, "defect")
+        title = f"{html.escape(one.path.name)}: {one.result.score:.4f}"
+        marks.append(
+            f'<circle class="{style}" cx="{place(one.result.score):.1f}" cy="{y}" r="7"><title>{title}</title></circle>'
+        )
+    x = place(threshold)
+    ticks = [
+        f'<text x="{place(value):.1f}" y="124" text-anchor="middle">{value:.2g}</text>' for value in choose_ticks(top)
+    ]
+    return (
+        '<svg viewBox="0 0 960 140" role="img" aria-label="scores of all photographs">'
+        f'<line x1="{left}" y1="106" x2="{left + width}" y2="106" class="axis"/>{"".join(ticks)}'
+        '<text x="0" y="45">good</text><text x="0" y="85">painted defects</text>'
+        f'<line x1="{x:.1f}" y1="18" x2="{x:.1f}" y2="106" class="threshold"/>'
+        f'<text x="{x:.1f}" y="12" text-anchor="middle">threshold</text>{"".join(marks)}</svg>'
+    )
+
+
+def choose_ticks(top: float) -> list[float]:
+    """Return three to ten round values from 0 up to `top`."""
+    step = 10.0 ** np.floor(np.log10(top))
+    while top / step < 3:
+        step /= 2
+    return [float(value) for value in np.arange(0.0, top, step)]
+
+
+TEMPLATE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>@title@</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; color: #202124; background: #f6f7f9; margin: 0; }
+main { max-width: 1120px; margin: 0 auto; padding: 24px; }
+h1 { font-size: 26px; margin: 0 0 4px; }
+h3 { font-size: 16px; margin: 0; }
+p { margin: 4px 0 10px; }
+.figures { display: flex; gap: 16px; flex-wrap: wrap; margin: 20px 0; }
+.figures div, section, .plot { background: #fff; border: 1px solid #e0e3e7; border-radius: 8px; padding: 14px 18px; }
+.figures div { flex: 1; min-width: 200px; }
+.figures b { display: block; font-size: 26px; }
+section { margin: 14px 0; }
+section img { width: 100%; height: auto; display: block; }
+.badge { color: #fff; border-radius: 4px; padding: 1px 8px; font-size: 14px; }
+.badge.good { background: #188038; } .badge.defect { background: #c5221f; }
+svg { width: 100%; height: auto; font-size: 14px; }
+circle.good { fill: #188038; } circle.defect { fill: #c5221f; }
+circle { fill-opacity: .75; } .axis { stroke: #9aa0a6; } .threshold { stroke: #202124; stroke-dasharray: 5 4; }
+pre { white-space: pre-wrap; word-break: break-word; font-size: 13px; }
+.note { color: #5f6368; }
+</style>
+</head>
+<body><main>
+<h1>@title@</h1>
+<p class="note">@painted@</p>
+<div class="figures">
+<div><b>@good@</b>good photographs passed</div>
+<div><b>@found@</b>painted defects found</div>
+<div><b>@median@</b>from image in memory to decision (median)</div>
+</div>
+<div class="plot">@plot@</div>
+<p class="note">Decision: a defect where score &ge; threshold = @threshold@. Engine: @engine@. Model: @model@.
+In the anomaly maps the middle of the colours is the threshold.</p>
+@rows@
+<details><summary>Where the model comes from</summary><pre>@provenance@</pre></details>
+<p class="note">ndp-rt @version@</p>
+</main></body>
+</html>
+"""

@@ -1,0 +1,194 @@
+"""From a smoothed anomaly map to a decision and a list of defects."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.decide.decision import lowest_reaching
+
+FloatArray = NDArray[np.float32]
+
+STRIP_PX = 2**22  # pixels labelled at once: bounds the labels to 16 MiB whatever the map's size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defect:
+    """One connected region (8 neighbours) whose anomaly reaches the threshold, in pixels of the caller's image.
+
+    The box holds the region whole: x_px, y_px is its first pixel, width_px and height_px its size. The *_mm fields
+    are None where mm_per_pixel was not given.
+    """
+
+    x_px: int
+    y_px: int
+    width_px: int
+    height_px: int
+    area_px: int
+    peak: float  # highest value of the smoothed map inside
+    x_mm: float | None = None
+    y_mm: float | None = None
+    width_mm: float | None = None
+    height_mm: float | None = None
+    area_mm2: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions:
+    """Connected regions of a map, one row each: boxes int64 [k, 4] (x0, y0, x1, y1; ends excluded), areas, peaks."""
+
+    boxes: NDArray[np.int64]
+    areas: NDArray[np.int64]
+    peaks: FloatArray
+
+
+def _label(strip: FloatArray, limit: np.float32, row: int) -> tuple[NDArray[np.int64], Regions]:
+    """Find the regions of one strip whose first row is `row` of the map.
+
+    Returns the numbers of the regions in its first and last row, [2, w], -1 where there is none, and the regions.
+    """
+    borders = np.full((2, strip.shape[1]), -1, np.int64)
+    mask = np.greater_equal(strip, limit).view(np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    if width == 0:
+        none = np.empty(0, np.int64)
+        return borders, Regions(boxes=none.reshape(0, 4), areas=none, peaks=none.astype(np.float32))
+    within = (slice(top, top + height), slice(left, left + width))
+    flat = np.zeros(height * (width + 1) + 1, np.uint8)  # an empty pixel before each row and after the last
+    padded = flat[:-1].reshape(height, width + 1)
+    padded[:, 1:] = mask[within]
+    count, labels = cv2.connectedComponents(padded, connectivity=8)
+    if top == 0:
+        borders[0, within[1]] = labels[0, 1:] - 1
+    if top + height == len(strip):
+        borders[1, within[1]] = labels[-1, 1:] - 1
+
+    # Boxes, areas and peaks come from the runs of each row: OpenCV's own statistics cost eight times the labels.
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts, lengths = edges[::2], edges[1::2] - edges[::2]
+    region, (y, x) = labels.ravel()[starts] - 1, np.divmod(starts, width + 1)
+    boxes = np.full((count - 1, 4), (np.iinfo(np.int64).max,) * 2 + (0, 0))
+    np.minimum.at(boxes[:, 0], region, x - 1 + left)
+    np.minimum.at(boxes[:, 1], region, y + top + row)
+    np.maximum.at(boxes[:, 2], region, x - 1 + left + lengths)
+    np.maximum.at(boxes[:, 3], region, y + top + row + 1)
+    areas = np.zeros(count - 1, np.int64)
+    np.add.at(areas, region, lengths)
+    peaks = np.full(count - 1, -np.inf, np.float32)
+    # From one run's start to the next one's: what lies between is below the limit.
+    np.maximum.at(peaks, region, np.fmax.reduceat(strip[within].ravel(), y * width + x - 1))
+    return borders, Regions(boxes=boxes, areas=areas, peaks=peaks)
+
+
+def _merge(regions: Regions, parents: list[int]) -> Regions:
+    """Unite the regions that `parents` (a forest over them) joins; the first of each tree keeps its place."""
+    roots = np.array([_root(parents, i) for i in range(len(parents))], np.int64)
+    kept, position = np.unique(roots, return_inverse=True)
+    boxes = regions.boxes[kept]
+    np.minimum.at(boxes[:, :2], position, regions.boxes[:, :2])
+    np.maximum.at(boxes[:, 2:], position, regions.boxes[:, 2:])
+    areas = np.zeros(len(kept), np.int64)
+    np.add.at(areas, position, regions.areas)
+    peaks = regions.peaks[kept]
+    np.maximum.at(peaks, position, regions.peaks)
+    return Regions(boxes=boxes, areas=areas, peaks=peaks)
+
+
+def _root(parents: list[int], index: int) -> int:
+    while parents[index] != index:
+        parents[index] = parents[parents[index]]
+        index = parents[index]
+    return index
+
+
+def _join_rows(above: NDArray[np.int64], below: NDArray[np.int64], parents: list[int]) -> None:
+    """Unite the regions that touch across two neighbouring rows of region numbers (-1: none)."""
+    width = len(above)
+    for shift in (-1, 0, 1):  # straight, and both diagonals
+        a = above[max(0, shift) : width + min(0, shift)]
+        b = below[max(0, -shift) : width + min(0, -shift)]
+        touching = (a >= 0) & (b >= 0)
+        for first, second in np.unique(np.stack([a[touching], b[touching]]), axis=1).T:
+            roots = sorted((_root(parents, int(first)), _root(parents, int(second))))
+            parents[roots[1]] = roots[0]
+
+
+def find_regions(smoothed: FloatArray, threshold: float, *, strip_px: int = STRIP_PX) -> Regions:
+    """Find the connected regions of a map that reach the threshold, in strips so that memory stays bounded.
+
+    Args:
+        smoothed: float32 [h, w], dense.
+        threshold: of the decision; compared exactly as `is_defective` does.
+        strip_px: pixels labelled at once.
+    """
+    height, width = smoothed.shape
+    rows = max(1, strip_px // width)
+    limit = lowest_reaching(threshold)
+    parts: list[Regions] = []
+    parents: list[int] = []
+    last: NDArray[np.int64] | None = None
+    for row in range(0, height, rows):
+        borders, regions = _label(smoothed[row : row + rows], limit, row)
+        borders[borders >= 0] += len(parents)
+        parents.extend(range(len(parents), len(parents) + len(regions.areas)))
+        if last is not None:
+            _join_rows(last, borders[0], parents)
+        last = borders[1]
+        parts.append(regions)
+    if len(parts) == 1:
+        return parts[0]
+    together = Regions(
+        boxes=np.concatenate([part.boxes for part in parts]),
+        areas=np.concatenate([part.areas for part in parts]),
+        peaks=np.concatenate([part.peaks for part in parts]),
+    )
+    return _merge(together, parents)
+
+
+def list_defects(
+    smoothed: FloatArray, threshold: float, height_px: int, width_px: int, mm_per_pixel: float | None = None
+) -> tuple[Defect, ...]:
+    """List the regions of a map that reach the threshold, highest peak first, in pixels of the caller's image.
+
+    The regions are found at the map's own scale and then scaled, so there is one exactly when the map's maximum
+    reaches the threshold, however small the image.
+
+    Args:
+        smoothed: float32 [h, w], dense; covers the whole image.
+        threshold: of the decision.
+        height_px: rows of the caller's image.
+        width_px: columns of the caller's image.
+        mm_per_pixel: of the caller's image; fills the *_mm fields.
+    """
+    regions = find_regions(smoothed, threshold)
+    rows, columns = smoothed.shape
+    order = np.argsort(-regions.peaks, kind="stable")
+    defects = []
+    for index in order:
+        x0, y0, x1, y1 = (int(v) for v in regions.boxes[index])
+        left, top = x0 * width_px // columns, y0 * height_px // rows  # outwards, in whole pixels
+        width = -(-x1 * width_px // columns) - left
+        height = -(-y1 * height_px // rows) - top
+        area = max(1, round(int(regions.areas[index]) * width_px * height_px / (rows * columns)))
+        defects.append(
+            Defect(
+                x_px=left,
+                y_px=top,
+                width_px=width,
+                height_px=height,
+                area_px=area,
+                peak=float(regions.peaks[index]),
+                x_mm=_to_mm(left, mm_per_pixel),
+                y_mm=_to_mm(top, mm_per_pixel),
+                width_mm=_to_mm(width, mm_per_pixel),
+                height_mm=_to_mm(height, mm_per_pixel),
+                area_mm2=_to_mm(area, None if mm_per_pixel is None else mm_per_pixel**2),
+            )
+        )
+    return tuple(defects)
+
+
+def _to_mm(value_px: int, mm: float | None) -> float | None:
+    """Return pixels in millimetres (or their squares) to nine digits, without the noise of binary fractions."""
+    return None if mm is None else float(f"{value_px * mm:.9g}")

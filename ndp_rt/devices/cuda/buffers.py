@@ -1,0 +1,68 @@
+"""Where tensors lie in one block of memory: those that are never needed at the same time share bytes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ALIGNMENT_BYTES = 256  # what cudaMalloc aligns to, and TensorRT asks for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifetime:
+    """The steps during which a tensor is needed, both included; steps that run side by side have one number."""
+
+    first: int
+    last: int
+
+    def overlaps(self, other: "Lifetime") -> bool:
+        """Tell whether both are needed in some step."""
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferLayout:
+    """Offsets of tensors in one block."""
+
+    offsets_bytes: Mapping[str, int]
+    size_bytes: int
+    unshared_bytes: int  # what the tensors would take without sharing
+
+
+def lay_out_buffers(sizes_bytes: Mapping[str, int], lifetimes: Mapping[str, Lifetime]) -> BufferLayout:
+    """Place every tensor at the lowest offset that is free during its whole life, the largest first.
+
+    The first-fit-by-size heuristic: not always the smallest block, and within a few per cent of it for chains like
+    ours (tests/devices/cuda/test_buffers.py compares with the lower bound, the largest sum of sizes alive in one step).
+
+    Args:
+        sizes_bytes: of each tensor.
+        lifetimes: of the same tensors.
+    """
+    placed: list[tuple[int, int, Lifetime]] = []  # start, end, life
+    offsets: dict[str, int] = {}
+    for name in sorted(sizes_bytes, key=lambda one: (-sizes_bytes[one], one)):
+        size, life = _align(sizes_bytes[name]), lifetimes[name]
+        start = 0
+        for other_start, other_end in sorted((start, end) for start, end, other in placed if other.overlaps(life)):
+            if other_start >= start + size:
+                break
+            start = max(start, other_end)
+        placed.append((start, start + size, life))
+        offsets[name] = start
+    return BufferLayout(
+        offsets_bytes=offsets,
+        size_bytes=max((end for _, end, _ in placed), default=0),
+        unshared_bytes=sum(map(_align, sizes_bytes.values())),
+    )
+
+
+def find_lower_bound(sizes_bytes: Mapping[str, int], lifetimes: Mapping[str, Lifetime]) -> int:
+    """Return the largest sum of sizes that are needed in one step: no layout is smaller."""
+    steps = {step for life in lifetimes.values() for step in (life.first, life.last)}
+    return max(
+        (sum(_align(sizes_bytes[n]) for n, life in lifetimes.items() if life.first <= s <= life.last) for s in steps),
+        default=0,
+    )
+
+
+def _align(size_bytes: int) -> int:
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

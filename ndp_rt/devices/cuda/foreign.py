@@ -1,0 +1,237 @@
+"""Images in arrays of other libraries, taken without a copy: NumPy, CuPy, PyTorch, PyCUDA, and what speaks as they do.
+
+An array on a GPU is taken through DLPack where it offers that, else through `__cuda_array_interface__`. In both cases
+the work that its producer has put on a stream is waited for on the device, never on the host.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.devices.cuda.dlpack import CPU, CUDA, CUDA_HOST, CUDA_MANAGED, MAX_VERSION, DlpackOwner, take_capsule
+from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
+from ndp_rt.errors import InputError
+from ndp_rt.images.checks import TAKEN, check_channels, check_kind
+
+ARRAYS = "a NumPy, CuPy, PyTorch or PyCUDA array"
+LEGACY_STREAM = 1  # cudaStreamLegacy, the default stream; as a handle it is valid everywhere, unlike 0
+INTERFACE_VERSIONS = (2, 3)
+UNREGISTERED, DEVICE_MEMORY = 0, 2  # cudaMemoryType
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignImage:
+    """An image where its producer left it; launchers read it as they do CuPy's arrays.
+
+    Attributes:
+        pointer: address of its first element.
+        shape: [h, w], [h, w, 1], [h, w, 3] or, with "drop-alpha", [h, w, 4].
+        strides_bytes: one an axis; negative ones and zeros are possible.
+        dtype: uint8 or uint16.
+        device_index: the GPU that holds it; None for host memory.
+        stream: a cudaStream_t as a number, whose work up to now has to be done before the image is read; None where
+            there is nothing to wait for, or the producer made the reading stream wait already.
+        owner: keeps the memory alive; to be held until the image was read.
+    """
+
+    pointer: int
+    shape: tuple[int, ...]
+    strides_bytes: tuple[int, ...]
+    dtype: np.dtype[Any]
+    device_index: int | None
+    stream: int | None
+    owner: object
+
+    @property
+    def data(self) -> "ForeignImage":
+        """This, whose `ptr` is the address: as of CuPy's arrays."""
+        return self
+
+    @property
+    def ptr(self) -> int:
+        return self.pointer
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.strides_bytes
+
+    @property
+    def host_array(self) -> NDArray[Any]:
+        """An image in host memory as a NumPy array."""
+        assert isinstance(self.owner, np.ndarray)
+        return self.owner
+
+
+def take_image(array: object, device: CudaDevice, stream: int, channels: str = "rgb") -> ForeignImage:
+    """Take an image from an array of any library.
+
+    Args:
+        array: a NumPy array; anything with `__dlpack__` and `__dlpack_device__`, or with `__cuda_array_interface__`.
+        device: the GPU that the pipeline runs on.
+        stream: the cudaStream_t that will read the image, as a number; 0 is the legacy default stream.
+        channels: the image's order, one of `ndp_rt.images.checks.CHANNELS`.
+
+    Raises:
+        InputError: another object, type or shape; an image on another device; memory that is not there any more.
+        DeviceError: the device is lost.
+    """
+    check_channels(channels)
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError(f"image is a masked array; {ARRAYS}, {TAKEN}. Fill it with filled().")
+    if isinstance(array, np.ndarray):
+        image = _take_host(array)
+    elif hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
+        image = _take_dlpack(array, device, stream)
+    elif _has_interface(array):
+        image = _take_interface(array, device)
+    else:
+        raise InputError(f"image is {type(array).__name__}; {ARRAYS}, {TAKEN}. Read files with read_image().")
+    try:
+        check_kind(image.dtype, image.shape, channels)
+        if image.pointer == 0:
+            raise InputError(f"image is {image.dtype} {list(image.shape)} at address 0. It was freed: keep it alive.")
+    except InputError:
+        if isinstance(image.owner, DlpackOwner):
+            image.owner.close()  # at once, not when the error's traceback goes
+        raise
+    return image
+
+
+def order_after_producer(image: ForeignImage, stream: Any, event: Any, device: CudaDevice) -> None:
+    """Make a CuPy stream wait on the device for what the image's producer has put on its own stream so far.
+
+    Args:
+        image: what `take_image` returned for this stream.
+        stream: the CuPy stream that will read it.
+        event: a CuPy event that nobody else waits for; recorded.
+        device: the GPU, active in this thread.
+    """
+    if image.stream is None or image.stream == stream.ptr:
+        return
+    with translate_errors("waiting for the stream that an image came with"):
+        device.cupy.cuda.runtime.eventRecord(event.ptr, image.stream)
+        stream.wait_event(event)
+
+
+def _take_host(array: NDArray[Any]) -> ForeignImage:
+    return ForeignImage(
+        pointer=array.__array_interface__["data"][0],
+        shape=array.shape,
+        strides_bytes=array.strides,
+        dtype=array.dtype,
+        device_index=None,
+        stream=None,
+        owner=array,
+    )
+
+
+def _take_dlpack(array: Any, device: CudaDevice, stream: int) -> ForeignImage:
+    """Let the producer order its work before `stream`, and take the array over."""
+    name = type(array).__name__
+    kind, index = (int(number) for number in array.__dlpack_device__())
+    if kind in (CPU, CUDA_HOST):
+        try:
+            return _take_host(np.from_dlpack(array))
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise _refused(name, error) from error
+    if kind not in (CUDA, CUDA_MANAGED):
+        raise InputError(
+            f"image is {name} on a device of DLPack's kind {kind}; {ARRAYS} is taken. Copy it to the host."
+        )
+    if kind == CUDA:
+        _check_index(index, device)
+    consumer = LEGACY_STREAM if stream == 0 else stream
+    try:
+        try:
+            capsule = array.__dlpack__(stream=consumer, max_version=MAX_VERSION)
+        except TypeError:  # from before DLPack 1.0
+            capsule = array.__dlpack__(stream=consumer)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise _refused(name, error) from error
+    taken = take_capsule(capsule)
+    try:
+        dtype = np.dtype(taken.type_name)
+    except TypeError:  # NumPy has no such type; bfloat16 for one
+        taken.owner.close()
+        raise InputError(f"image is {taken.type_name} {list(taken.shape)}; {TAKEN}. Convert it.") from None
+    return ForeignImage(
+        pointer=taken.pointer,
+        shape=taken.shape,
+        strides_bytes=taken.strides,
+        dtype=dtype,
+        device_index=device.index,
+        stream=None,
+        owner=taken.owner,
+    )
+
+
+def _has_interface(array: object) -> bool:
+    try:
+        return hasattr(array, "__cuda_array_interface__")
+    except RuntimeError:  # PyTorch's answer for a tensor that requires a gradient
+        return True
+
+
+def _take_interface(array: Any, device: CudaDevice) -> ForeignImage:
+    """Read `__cuda_array_interface__`, versions 2 and 3.
+
+    A producer that names no stream (version 2; None in version 3) is taken to have used the default stream: that is
+    where PyCUDA puts its work, whose arrays say None. One that used another stream without naming it has to wait for
+    that stream itself.
+    """
+    name = type(array).__name__
+    try:
+        facts: Mapping[str, Any] = array.__cuda_array_interface__
+    except RuntimeError as error:
+        raise _refused(name, error) from error
+    version = facts.get("version")
+    if version not in INTERFACE_VERSIONS:
+        raise InputError(f"image is {name}, whose __cuda_array_interface__ has version {version}; 2 and 3 are taken.")
+    if facts.get("mask") is not None:
+        raise InputError(f"image is a masked {name}; {ARRAYS}, {TAKEN}. Fill it first.")
+    pointer, shape, dtype = int(facts["data"][0]), tuple(facts["shape"]), np.dtype(facts["typestr"])
+    stream = facts.get("stream")
+    if stream == 0:
+        raise InputError(f"image is {name} with stream 0, which may be either default stream; 1 or 2 says which.")
+    strides = facts.get("strides")
+    if strides is None:
+        strides = tuple(dtype.itemsize * int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
+    if pointer:
+        _check_memory(pointer, name, device)
+    return ForeignImage(
+        pointer=pointer,
+        shape=shape,
+        strides_bytes=tuple(strides),
+        dtype=dtype,
+        device_index=device.index,
+        stream=LEGACY_STREAM if stream is None else int(stream),
+        owner=array,
+    )
+
+
+def _check_memory(pointer: int, name: str, device: CudaDevice) -> None:
+    """Check that an address is memory that the device can read."""
+    with translate_errors("asking where an image lies"):
+        facts = device.cupy.cuda.runtime.pointerGetAttributes(pointer)
+    if facts.type == UNREGISTERED:
+        raise InputError(
+            f"image is {name} at {pointer:#x}, which is no memory of a GPU. It was freed, or never was: keep the array "
+            "alive until its result is there."
+        )
+    if facts.type == DEVICE_MEMORY:
+        _check_index(int(facts.device), device)
+
+
+def _check_index(index: int, device: CudaDevice) -> None:
+    if index != device.index:
+        raise InputError(
+            f"image lies on cuda:{index}; this pipeline runs on cuda:{device.index}. Copy it there, or open with "
+            f"device='cuda:{index}'."
+        )
+
+
+def _refused(name: str, error: Exception) -> InputError:
+    return InputError(f"image is {name}, which its library does not hand out ({error}). Pass a plain array.")

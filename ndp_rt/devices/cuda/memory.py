@@ -1,0 +1,92 @@
+"""Memory on the device and pinned memory on the host, in one allocation each, freed when it is closed."""
+
+import ctypes
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.devices.cuda.driver import OUT_OF_MEMORY, CudaDevice, translate_errors
+from ndp_rt.errors import DeviceError
+
+# How CuPy's arrays hold each element type; neither CuPy nor NumPy has bfloat16.
+ARRAY_DTYPES = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": np.uint16,
+    "uint8": np.uint8,
+    "uint16": np.uint16,
+}
+
+
+class DeviceMemory:
+    """One block of device memory; arrays in it are views that must not outlive it."""
+
+    def __init__(self, device: CudaDevice, size_bytes: int, purpose: str) -> None:
+        """Allocate.
+
+        Raises:
+            DeviceError: it does not fit; the message has the number of bytes.
+        """
+        self._device = device
+        self.size_bytes = max(size_bytes, 1)
+        device.activate()
+        try:
+            self.pointer = int(device.cupy.cuda.runtime.malloc(self.size_bytes))
+        except RuntimeError as error:
+            if getattr(error, "status", None) != OUT_OF_MEMORY:
+                with translate_errors(f"allocating {purpose}"):
+                    raise
+            free, total = device.find_free_bytes()
+            raise DeviceError(
+                f"{purpose} need {self.size_bytes} bytes on {device.name}; {free} of {total} are free. Open with "
+                "smaller batches (batches=...), or free some of its memory."
+            ) from error
+
+    def view(self, shape: tuple[int, ...], dtype: str, offset_bytes: int = 0) -> Any:
+        """Return a dense CuPy array of `shape` in this memory; dtype is one of ARRAY_DTYPES."""
+        element = np.dtype(ARRAY_DTYPES[dtype])
+        assert self.pointer and offset_bytes + math.prod(shape) * element.itemsize <= self.size_bytes
+        cuda = self._device.cupy.cuda
+        held = cuda.UnownedMemory(self.pointer, self.size_bytes, self, self._device.index)
+        return self._device.cupy.ndarray(shape, element, memptr=cuda.MemoryPointer(held, offset_bytes))
+
+    def close(self) -> None:
+        """Free it; the caller has waited for all work on it. Twice is allowed."""
+        pointer, self.pointer = self.pointer, 0
+        if pointer:
+            with translate_errors("freeing device memory"):
+                self._device.cupy.cuda.runtime.free(pointer)
+
+
+class PinnedMemory:
+    """One block of page-locked host memory, which copies to and from the device run beside everything else with."""
+
+    def __init__(self, device: CudaDevice, size_bytes: int) -> None:
+        """Allocate.
+
+        Raises:
+            DeviceError: the host has no more memory to lock.
+        """
+        self._runtime = device.cupy.cuda.runtime
+        self.size_bytes = max(size_bytes, 1)
+        device.activate()
+        with translate_errors(f"locking {self.size_bytes} bytes of host memory"):
+            self.pointer = int(self._runtime.hostAlloc(self.size_bytes, 0))
+        self._bytes = np.ctypeslib.as_array((ctypes.c_uint8 * self.size_bytes).from_address(self.pointer))
+
+    def view(self, shape: tuple[int, ...], dtype: Any, offset_bytes: int = 0) -> NDArray[Any]:
+        """Return a dense NumPy array of `shape` in this memory; it must not outlive it."""
+        assert self.pointer
+        size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        view: NDArray[Any] = self._bytes[offset_bytes : offset_bytes + size_bytes].view(dtype).reshape(shape)
+        return view
+
+    def close(self) -> None:
+        """Free it; the caller has waited for all copies. Twice is allowed."""
+        pointer, self.pointer = self.pointer, 0
+        if pointer:
+            del self._bytes
+            with translate_errors("unlocking host memory"):
+                self._runtime.freeHost(pointer)

@@ -1,0 +1,394 @@
+"""Engines by OpenVINO on the CPU. Its precision is always set: left alone it picks bf16 where the CPU has it."""
+
+import contextlib
+import fcntl
+import importlib
+import importlib.metadata
+import io
+import os
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ndp_rt.devices.machine import BF16_FLAGS, find_cpu
+from ndp_rt.engines.base import (
+    BackendStatus,
+    BoundArrays,
+    EngineOptions,
+    FloatArray,
+    check_arrays,
+    check_run_count,
+    one_line,
+)
+from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
+from ndp_rt.program.manifest import INT8_PRECISIONS, TensorSpec
+
+NAME = "openvino"
+# What is not in int8 computes in these; which layers are is in the graph that the engine is made of.
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32", "mixed": "bf16"}
+INT8_NAMES = ("i8", "u8")
+BLOB_FILE = "model.blob"
+# Layer types that do the arithmetic; the others move, reshape or convert.
+COMPUTE_LAYERS = frozenset({"Convolution", "Deconvolution", "MatMul", "FullyConnected", "GroupConvolution"})
+REMEDY = "pip install openvino"
+TELEMETRY = "openvino_telemetry"
+# Of the calls that compute beside each other: each has the network's buffers of its own (edge 25 to 45 MB).
+MOST_STREAMS = 8
+LEAST_DESCRIPTOR = 3
+
+
+def _import_openvino() -> Any:
+    """Return the module openvino, imported without its telemetry.
+
+    openvino 2026.4 reports every import over the network, from a process that it forks while threads run, and keeps
+    an identifier in ~/intel. An inspector in a factory reports nothing; without the package openvino takes its stub.
+    """
+    if "openvino" in sys.modules or TELEMETRY in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # importing it then is an ImportError
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[TELEMETRY]
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    try:
+        openvino = _import_openvino()
+    except ImportError as error:
+        raise MissingExtraError(f"OpenVINO cannot be imported ({error}). Install it with: {REMEDY}") from error
+    return openvino.Core()
+
+
+class OpenVinoEngine:
+    """A compiled model with an infer request; see `ndp_rt.engines.base.OverlappingEngine`."""
+
+    def __init__(self, compiled: Any, blob: "BlobFile | None" = None) -> None:
+        """Take the model.
+
+        Args:
+            compiled: for one stream.
+            blob: what it was loaded from, to load it for several; None: calls never compute beside each other.
+        """
+        self._compiled = compiled
+        self._shared: Any = None  # the model for several streams, from the first that needs it
+        self._blob = blob
+        self._request = compiled.create_infer_request()
+        self._bound: BoundArrays | None = None
+        self._runs: weakref.WeakSet[OpenVinoRun] = weakref.WeakSet()
+        self._inputs = {port.any_name: _spec_of(port) for port in compiled.inputs}
+        self._outputs = {port.any_name: _spec_of(port) for port in compiled.outputs}
+        threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+        self.stream_count = 1 if blob is None else max(1, min(threads, MOST_STREAMS))
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        return self._outputs
+
+    def run(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
+        request = self._request
+        if request is None:
+            raise ClosedError("the engine is closed. Load it again.")
+        if self._bound is None or not self._bound.holds(inputs, outputs):
+            self._bind(inputs, outputs)
+        try:
+            request.start_async()  # with wait(): half the overhead of infer() (gpu.md); both release the GIL
+            request.wait()
+        except RuntimeError as error:
+            raise _failed(error) from error
+
+    def _bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
+        """Let the request of `run` read and write the caller's own memory."""
+        check_arrays("inputs", inputs, self._inputs)
+        check_arrays("outputs", outputs, self._outputs)
+        self._bound = None
+        _point(self._request, {name: inputs[name] for name in self._inputs})
+        _point(self._request, {name: outputs[name] for name in self._outputs})
+        self._bound = BoundArrays(inputs, outputs, self._inputs, self._outputs)
+
+    @property
+    def is_open(self) -> bool:
+        return self._request is not None
+
+    def bind(
+        self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray], *, is_alone: bool
+    ) -> "OpenVinoRun":
+        if self._request is None:
+            raise ClosedError("the engine is closed. Load it again.")
+        check_arrays("inputs", inputs, self._inputs)
+        check_arrays("outputs", outputs, self._outputs)
+        if is_alone or self.stream_count == 1:
+            compiled = self._compiled
+        else:
+            if self._shared is None:
+                assert self._blob is not None  # without it there is one stream
+                self._shared = self._blob.load(self.stream_count)
+            compiled = self._shared
+        arrays = {name: inputs[name] for name in self._inputs} | {name: outputs[name] for name in self._outputs}
+        request = compiled.create_infer_request()
+        _point(request, arrays)
+        run = OpenVinoRun(self, request, arrays)
+        self._runs.add(run)
+        return run
+
+    def layer_times_ms(self) -> dict[str, float]:
+        """Return the time of each layer in the last call, in order, 0 for those that are part of another.
+
+        For a model compiled with PERF_COUNT.
+        """
+        if self._request is None:
+            raise ClosedError("the engine is closed. Load it again.")
+        times: dict[str, float] = {}
+        for layer in self._request.profiling_info:
+            times[layer.node_name] = times.get(layer.node_name, 0.0) + layer.real_time.total_seconds() * 1e3
+        return times
+
+    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
+        if self._compiled is None:
+            raise ClosedError("the engine is closed. Load it again.")
+        counts: dict[str, Counter[str]] = {}
+        for layer in self._compiled.get_runtime_model().get_ops():
+            info = layer.get_rt_info()
+            kind, precision = (str(info[key].astype(str)) for key in ("layerType", "runtimePrecision"))
+            counts.setdefault(kind, Counter())[precision] += 1
+        return {kind: dict(sorted(counts[kind].items())) for kind in sorted(counts)}
+
+    def close(self) -> None:
+        self._request = self._compiled = self._shared = self._bound = None
+        for run in self._runs:
+            run.free()
+        if self._blob is not None:
+            self._blob.close()
+            self._blob = None
+
+
+class OpenVinoRun:
+    """An infer request with arrays of its own; see `ndp_rt.engines.base.BoundRun`."""
+
+    def __init__(self, engine: OpenVinoEngine, request: Any, arrays: Mapping[str, FloatArray]) -> None:
+        self._engine = engine
+        self._request = request
+        self._arrays = arrays  # the request holds pointers into them
+        self._is_started = False
+
+    def __del__(self) -> None:
+        if self._is_started:  # the arrays go with it, so nothing may write to them any more
+            with contextlib.suppress(ClosedError, EngineError):
+                self.wait()
+
+    @property
+    def is_open(self) -> bool:
+        return self._engine.is_open
+
+    @property
+    def is_computing(self) -> bool:
+        request = self._request  # which a thread that waits may let go of meanwhile
+        if request is None or not self._is_started:
+            return False
+        try:
+            return not request.wait_for(0)
+        except RuntimeError:  # it has ended, and badly: wait() says so
+            return False
+
+    def start(self) -> None:
+        if not self.is_open:
+            raise ClosedError("the engine is closed. Load it again.")
+        was_started, self._is_started = self._is_started, True  # before: an interrupt in between must not hide it
+        try:
+            self._request.start_async()
+        except RuntimeError as error:
+            self._is_started = was_started
+            raise _failed(error) from error
+
+    def wait(self) -> float:
+        request = self._request  # which another thread that waits may let go of meanwhile
+        if request is None:
+            raise ClosedError("the engine is closed. Load it again.")
+        try:
+            request.wait()
+            return float(request.latency)
+        except RuntimeError as error:
+            raise _failed(error) from error
+        finally:
+            self._is_started = False
+            if not self.is_open:
+                self.free()
+
+    def free(self) -> None:
+        """Let go of the model, which is closed, unless there is something to wait for: then `wait` does it."""
+        if not self._is_started:
+            self._request = None
+
+
+class BlobFile:
+    """A compiled model's file, held open: it may be deleted meanwhile, as that of a changed reference is."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        """Open the file.
+
+        Raises:
+            EngineError: it cannot be read.
+        """
+        self._path = path
+        self._config = config
+        try:
+            with path.open("rb") as stream:
+                # Never 0 to 2: where a host has closed its streams, these would become one of them.
+                descriptor = fcntl.fcntl(stream, fcntl.F_DUPFD_CLOEXEC, LEAST_DESCRIPTOR)
+        except OSError as error:
+            raise EngineError(f"{path}: {error.strerror}. Build with --rebuild.") from error
+        self._descriptor = descriptor
+        self.close: Callable[[], object] = weakref.finalize(self, os.close, descriptor)  # once, however often called
+
+    def load(self, stream_count: int) -> Any:
+        """Return the model, loaded for `stream_count` calls at once.
+
+        Raises:
+            EngineError: OpenVINO refuses the file.
+        """
+        try:
+            content = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+            return _core().import_model(content, "CPU", {**self._config, "NUM_STREAMS": str(stream_count)})
+        except (OSError, RuntimeError) as error:
+            raise EngineError(f"OpenVINO refuses {self._path}: {one_line(error)}") from error
+
+
+class OpenVinoBackend:
+    """Compiles and loads engines of OpenVINO; see `ndp_rt.engines.base.Backend`."""
+
+    name = NAME
+    precisions = tuple(PRECISIONS)
+
+    def find(self) -> BackendStatus:
+        try:
+            version = importlib.metadata.version("openvino")
+        except importlib.metadata.PackageNotFoundError:
+            return BackendStatus(version=None, remedy=REMEDY)
+        return BackendStatus(version=version, devices=("CPU",))
+
+    def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
+        try:
+            blob = _compile_model(onnx_path, options).export_model()
+        except RuntimeError as error:
+            raise _refuse(onnx_path, error) from error
+        content = blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob)
+        (artifact / BLOB_FILE).write_bytes(content)
+        return {"artifact_bytes": len(content)}
+
+    def load(self, artifact: Path, options: EngineOptions) -> OpenVinoEngine:
+        blob = BlobFile(artifact / BLOB_FILE, _config(options))
+        return OpenVinoEngine(blob.load(1), blob)
+
+    def profile(
+        self, onnx_path: Path, options: EngineOptions, inputs: Mapping[str, FloatArray], runs: int
+    ) -> dict[str, float]:
+        """See `ndp_rt.engines.base.Profiler`. Layers bear the name of a node that they were made of, or a new one."""
+        check_run_count(runs)
+        try:
+            engine = OpenVinoEngine(_compile_model(onnx_path, options, {"PERF_COUNT": True}))
+        except RuntimeError as error:
+            raise _refuse(onnx_path, error) from error
+        outputs = {name: np.empty(spec.with_batch(options.batch), np.float32) for name, spec in engine.outputs.items()}
+        found: dict[str, list[float]] = {}
+        try:
+            engine.run(inputs, outputs)  # the first call is slower
+            for _ in range(runs):
+                engine.run(inputs, outputs)
+                for name, value in engine.layer_times_ms().items():
+                    found.setdefault(name, []).append(value)
+        finally:
+            engine.close()
+        return {name: min(values) for name, values in found.items()}
+
+    def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
+        wanted = PRECISIONS[precision]
+        compute = {kind: found for kind, found in counts.items() if kind in COMPUTE_LAYERS}
+        if precision in INT8_PRECISIONS:
+            if not any(found.get(name) for found in compute.values() for name in INT8_NAMES):
+                raise EngineError(
+                    f"asked for {precision}, OpenVINO computes {describe_counts(compute)}: no int8 layer is left. "
+                    "Build with --precision fp32 or bf16."
+                )
+            return
+        if precision == "fp32":
+            other = {kind: found for kind, found in compute.items() if set(found) != {wanted}}
+            if other:
+                raise EngineError(f"asked for fp32, OpenVINO computes {describe_counts(other)}. Report this machine.")
+            return
+        convolutions = counts.get("Convolution", {})
+        # A few may stay in f32, where the processor's library has no bf16 form for their shape; not most of them.
+        if 2 * convolutions.get(wanted, 0) <= sum(convolutions.values()):
+            cpu = find_cpu()
+            hint = "its flags name bf16, so report this" if cpu.has_bf16 else f"it has none of {', '.join(BF16_FLAGS)}"
+            raise EngineError(
+                f"asked for {precision}, OpenVINO computes {describe_counts(compute)} on {cpu.model_name}: {hint}. "
+                "Build with --precision fp32."
+            )
+
+
+def describe_counts(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return counts of layers by type and precision as words."""
+    words = [f"{kind} {count} x {name}" for kind, found in counts.items() for name, count in found.items()]
+    return ", ".join(words) or "no layers that multiply"
+
+
+def _config(options: EngineOptions) -> dict[str, Any]:
+    if options.precision not in PRECISIONS:
+        raise InputError(f"precision is '{options.precision}'; OpenVINO takes {' or '.join(PRECISIONS)} here.")
+    config: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[options.precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        # Pinned, engines sit on the same first cores, whoever else is there while others are free.
+        "ENABLE_CPU_PINNING": False,
+    }
+    if options.threads is not None:
+        config["INFERENCE_NUM_THREADS"] = options.threads
+    return config
+
+
+def _compile_model(onnx_path: Path, options: EngineOptions, more: Mapping[str, Any] | None = None) -> Any:
+    """Read a stage, fix its batch and compile it; OpenVINO's own RuntimeError goes through."""
+    from ndp_rt.graphs.winograd import rewrite_file  # needs the onnx package, as only compiling does
+
+    config, core = _config(options), _core()
+    rewritten = rewrite_file(onnx_path, options.precision) if options.winograd else None
+    model = core.read_model(onnx_path if rewritten is None else rewritten)
+    model.reshape({port.any_name: [options.batch, *_fixed_tail(port)] for port in model.inputs})
+    return core.compile_model(model, "CPU", {**config, **(more or {})})
+
+
+def _point(request: Any, arrays: Mapping[str, FloatArray]) -> None:
+    """Let a request read and write the caller's own memory."""
+    import openvino
+
+    for name, array in arrays.items():
+        request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+
+
+def _failed(error: RuntimeError) -> EngineError:
+    return EngineError(f"OpenVINO failed to run: {one_line(error)} Build with --rebuild.")
+
+
+def _refuse(onnx_path: Path, error: RuntimeError) -> EngineError:
+    return EngineError(f"OpenVINO refuses {onnx_path}: {one_line(error)} Export the bundle again.")
+
+
+def _fixed_tail(port: Any) -> list[int]:
+    """Return a model input's dimensions after the batch axis, which the bundle's format fixes."""
+    return [dimension.get_length() for dimension in list(port.partial_shape)[1:]]
+
+
+def _spec_of(port: Any) -> TensorSpec:
+    return TensorSpec(name=port.any_name, shape=tuple(int(size) for size in port.shape))

@@ -1,0 +1,129 @@
+"""The TensorRT backend: compiles typed stages into plans, and loads them."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ndp_rt.devices.machine import find_gpus
+from ndp_rt.engines.backends.tensorrt.adapter import make_runtime, refit
+from ndp_rt.engines.backends.tensorrt.build_log import BuildLog
+from ndp_rt.engines.backends.tensorrt.engine import TensorRtEngine
+from ndp_rt.engines.backends.tensorrt.layers import WANTED, check_products, compare_products, sum_products
+from ndp_rt.engines.backends.tensorrt.library import REMEDY, find_distribution
+from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log, listen
+from ndp_rt.engines.backends.tensorrt.plan_build import BuiltPlan, build_plan
+from ndp_rt.engines.backends.tensorrt.plan_manifest import (
+    LOG_FILE,
+    MANIFEST_FILE,
+    PLAN_FILE,
+    Machine,
+    PlanManifest,
+    find_machine,
+    hash_file,
+)
+from ndp_rt.engines.base import VERSION_COMPATIBLE, BackendStatus, EngineOptions
+from ndp_rt.errors import EngineError, InputError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+NAME = "tensorrt"
+
+
+class TensorRtBackend:
+    """See `ndp_rt.engines.device_engine.DeviceBackend`."""
+
+    name = NAME
+    precisions = tuple(WANTED)
+
+    def find(self) -> BackendStatus:
+        found = find_distribution()
+        if found is None:
+            return BackendStatus(version=None, remedy=REMEDY)
+        return BackendStatus(version=found[1], devices=tuple(gpu.name for gpu in find_gpus()))
+
+    def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
+        if options.precision not in WANTED:
+            raise InputError(f"precision is '{options.precision}'; TensorRT takes {', '.join(WANTED)} here.")
+        machine = find_machine(options.device_index)
+        start = time.perf_counter()
+        log = BuildLog(artifact / LOG_FILE)
+        with log, listen(log.take_line):
+            built = build_plan(onnx_path, options)
+        (artifact / PLAN_FILE).write_bytes(built.content)
+        describe_plan(built, onnx_path, options, machine).write(artifact)
+        return {
+            "log": LOG_FILE,
+            "build_s": round(time.perf_counter() - start, 1),
+            "plan_bytes": len(built.content),
+            "products_in_network": dict(built.products),
+            "machine": vars(machine),
+        }
+
+    def load(self, artifact: Path, options: EngineOptions) -> TensorRtEngine:
+        here = find_machine(options.device_index)
+        manifest = PlanManifest.read(artifact)
+        different = manifest.find_differences(here)
+        if different:
+            raise EngineError(f"{artifact}: the engine was built for {', '.join(different)}; it is not used.")
+        engine = load_plan(artifact / PLAN_FILE, manifest)
+        try:
+            if (engine.inputs, engine.outputs) != (manifest.inputs, manifest.outputs):
+                raise EngineError(f"{artifact}: the engine's tensors are not those that {MANIFEST_FILE} tells of.")
+            products = sum_products(engine.precision_by_layer_type())
+            if products:
+                compare_products(products, manifest.products, manifest.precision)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
+        check_products(sum_products(counts), precision, "TensorRT's engine")
+
+
+def describe_plan(built: BuiltPlan, onnx_path: Path, options: EngineOptions, machine: Machine) -> PlanManifest:
+    """Return what is to lie beside a plan."""
+    return PlanManifest(
+        machine=machine,
+        precision=options.precision,
+        batch=options.batch,
+        traits=options.build.traits,
+        onnx_sha256=hash_file(onnx_path),
+        onnx_path=str(onnx_path.absolute()) if options.build.strip else None,
+        plan_sha256=hashlib.sha256(built.content).hexdigest(),
+        plan_bytes=len(built.content),
+        inputs=built.inputs,
+        outputs=built.outputs,
+        products=built.products,
+    )
+
+
+def load_plan(path: Path, manifest: PlanManifest) -> TensorRtEngine:
+    """Load a plan onto the thread's current GPU.
+
+    Raises:
+        EngineError: it is missing, cut short, or refused by TensorRT; or its weights are not where they were.
+        DeviceError: no GPU, a driver that is too old, or no room.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EngineError(f"{path}: the engine cannot be read ({error.strerror}).") from error
+    if len(content) != manifest.plan_bytes:
+        raise EngineError(f"{path}: the engine has {len(content)} bytes, {manifest.plan_bytes} were written.")
+    runtime: trt.Runtime = make_runtime(allow_host_code=VERSION_COMPATIBLE in manifest.traits)
+    before = get_log().error_count
+    engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(content)
+    if engine is None:
+        raise EngineError(f"{path}: TensorRT refuses the engine: {describe_errors(before)}.")
+    weight_bytes = len(content)
+    if manifest.onnx_path is not None:
+        onnx_path = Path(manifest.onnx_path)
+        if not onnx_path.is_file() or hash_file(onnx_path) != manifest.onnx_sha256:
+            raise EngineError(f"{path}: the engine's weights lie in {onnx_path}, which is missing or was changed.")
+        refit(engine, onnx_path)
+        weight_bytes += onnx_path.stat().st_size
+    return TensorRtEngine(runtime, engine, manifest.batch, weight_bytes)

@@ -1,0 +1,129 @@
+"""One plan on a GPU."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ndp_rt.engines.backends.tensorrt.adapter import find_scratch_bytes
+from ndp_rt.engines.backends.tensorrt.layers import count_layers, sum_products
+from ndp_rt.engines.backends.tensorrt.library import import_tensorrt
+from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log
+from ndp_rt.engines.backends.tensorrt.network import name_dtype
+from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
+from ndp_rt.program.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+ALIGNMENT_BYTES = 256
+
+
+class TensorRtEngine:
+    """One engine with one execution context; see `ndp_rt.engines.device_engine.DeviceEngine`."""
+
+    def __init__(self, runtime: "trt.Runtime", engine: "trt.ICudaEngine", batch: int, weight_bytes: int) -> None:
+        """Make the context and fix its shapes.
+
+        Args:
+            runtime: what loaded the engine; it has to live as long.
+            engine: of one profile, whose only batch size is `batch`.
+            batch: as above.
+            weight_bytes: what the engine's weights take on the device, near enough.
+
+        Raises:
+            DeviceError: the device has no room for the context's scratch memory.
+            EngineError: the engine does not take this batch size.
+        """
+        before, scratch_bytes = get_log().error_count, find_scratch_bytes(engine)
+        context: trt.IExecutionContext | None = engine.create_execution_context()
+        if context is None:
+            raise DeviceError(
+                f"the GPU has no room for an engine's scratch memory, {scratch_bytes} bytes beside {weight_bytes} of "
+                f"weights: {describe_errors(before)}. Use smaller batches, or free some of its memory."
+            )
+        self._runtime: trt.Runtime | None = runtime
+        self._engine: trt.ICudaEngine | None = engine
+        self._context: trt.IExecutionContext | None = context
+        self._log = get_log()
+        self._held_bytes = weight_bytes + scratch_bytes
+        self._inputs, self._outputs = _fix_shapes(engine, context, batch)
+        self._names = (*self._inputs, *self._outputs)
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        return self._outputs
+
+    @property
+    def held_bytes(self) -> int:
+        return self._held_bytes
+
+    def bind(self, pointers: Mapping[str, int]) -> None:
+        context = self._find_context()
+        for name in self._names:
+            pointer = pointers.get(name)
+            if pointer is None:
+                raise InputError(f"addresses are given for {', '.join(pointers) or 'nothing'}; '{name}' is missing.")
+            if not pointer or pointer % ALIGNMENT_BYTES:
+                raise InputError(
+                    f"the address of '{name}' is {pointer:#x}; device memory aligned to {ALIGNMENT_BYTES} is taken."
+                )
+            before = self._log.error_count
+            if not context.set_tensor_address(name, pointer):
+                raise InputError(f"TensorRT refuses {pointer:#x} as '{name}': {describe_errors(before)}.")
+
+    def enqueue(self, stream: int) -> None:
+        context = self._find_context()
+        before = self._log.error_count
+        if not context.execute_async_v3(stream):
+            raise EngineError(f"TensorRT refuses to run: {describe_errors(before)}.")
+
+    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
+        """Return the layers by kind and type as the inspector reports them; empty where it reports none."""
+        lib, context = import_tensorrt(), self._find_context()
+        engine = self._engine
+        assert engine is not None
+        # With the context's shapes it knows the formats of inputs whose batch is open. On some GPUs of the Blackwell
+        # generation 10.x fails with a context and succeeds without.
+        first: trt.EngineInspector = engine.create_engine_inspector()
+        first.execution_context = context
+        counts = count_layers(first.get_engine_information(lib.LayerInformationFormat.JSON))
+        if set(sum_products(counts)) <= {"unknown"}:
+            second: trt.EngineInspector = engine.create_engine_inspector()
+            counts = count_layers(second.get_engine_information(lib.LayerInformationFormat.JSON)) or counts
+        return counts
+
+    def close(self) -> None:
+        self._context = self._engine = self._runtime = None
+
+    def _find_context(self) -> "trt.IExecutionContext":
+        if self._context is None:
+            raise ClosedError("the engine is closed. Load it again.")
+        return self._context
+
+
+def _fix_shapes(
+    engine: "trt.ICudaEngine", context: "trt.IExecutionContext", batch: int
+) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """Set every input's shape to the batch, and return what goes in and out."""
+    lib = import_tensorrt()
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    inputs = [name for name in names if engine.get_tensor_mode(name) == lib.TensorIOMode.INPUT]
+    before = get_log().error_count
+    for name in inputs:
+        shape = (batch, *tuple(engine.get_tensor_shape(name))[1:])
+        if not context.set_input_shape(name, shape):
+            raise EngineError(f"TensorRT refuses {list(shape)} for '{name}': {describe_errors(before)}.")
+    unknown = context.infer_shapes()
+    if unknown:
+        raise EngineError(f"the shapes of {', '.join(unknown)} stay open; an engine of one batch size is taken.")
+    specs = {name: _describe(engine, context, name) for name in names}
+    outputs = [name for name in names if name not in inputs]
+    return {name: specs[name] for name in inputs}, {name: specs[name] for name in outputs}
+
+
+def _describe(engine: "trt.ICudaEngine", context: "trt.IExecutionContext", name: str) -> TensorSpec:
+    dtype: trt.DataType = engine.get_tensor_dtype(name)  # by name: trt.nptype breaks on 8.5 with NumPy 1.24 to 1.26
+    return TensorSpec(name=name, shape=tuple(context.get_tensor_shape(name)), dtype=name_dtype(dtype.name, name))

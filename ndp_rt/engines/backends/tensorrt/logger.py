@@ -1,0 +1,68 @@
+"""TensorRT's log. It keeps the first logger that it is given for the whole process, so there is one, and it stays."""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ndp_rt.engines.backends.tensorrt.library import import_tensorrt
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+Listener = Callable[[str, str], None]  # severity, message
+KEPT_ERRORS = 64
+
+
+@lru_cache(maxsize=8)
+def _make_logger(lib: Any) -> Any:
+    class Logger(lib.ILogger):  # type: ignore[misc]
+        """Hands every line to those who listen, and remembers the latest errors."""
+
+        def __init__(self) -> None:
+            lib.ILogger.__init__(self)
+            self.listeners: list[Listener] = []
+            self.errors: deque[str] = deque(maxlen=KEPT_ERRORS)
+            self.error_count = 0
+
+        def log(self, severity: "trt.ILogger.Severity", msg: str) -> None:
+            level = severity.name
+            if level in ("ERROR", "INTERNAL_ERROR"):
+                self.errors.append(" ".join(msg.split()))
+                self.error_count += 1
+            for listener in tuple(self.listeners):
+                # An exception would end the process, since TensorRT calls this from C++ that expects none.
+                with contextlib.suppress(Exception):
+                    listener(level, msg)
+
+    return Logger()
+
+
+def get_log() -> Any:
+    """Return the process's logger for TensorRT: `errors`, the latest; `error_count`; and `listeners` to add to."""
+    return _make_logger(import_tensorrt())
+
+
+@contextlib.contextmanager
+def listen(listener: Listener) -> Iterator[None]:
+    """Hand TensorRT's lines to `listener` meanwhile; those of other threads too."""
+    log = get_log()
+    log.listeners.append(listener)
+    try:
+        yield
+    finally:
+        log.listeners.remove(listener)
+
+
+def describe_errors(count_before: int) -> str:
+    """Return what TensorRT has logged as errors since `error_count` was `count_before`: the first and the last.
+
+    The first often says what is wrong, and the last what came of it.
+    """
+    log = get_log()
+    count = min(log.error_count - count_before, len(log.errors))
+    if count < 1:
+        return "its log holds no error"
+    first, last = log.errors[-count], log.errors[-1]
+    return first if first == last else f"{first} [then] {last}"

@@ -1,0 +1,98 @@
+"""Builds a plan from a typed ONNX file."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ndp_rt.engines.backends.tensorrt.adapter import (
+    check_offered,
+    leave_out_missing_libraries,
+    make_builder,
+    set_compatibility,
+    set_precision,
+    watch,
+)
+from ndp_rt.engines.backends.tensorrt.layers import check_products
+from ndp_rt.engines.backends.tensorrt.library import find_version, import_tensorrt
+from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log, listen
+from ndp_rt.engines.backends.tensorrt.network import ParsedNetwork
+from ndp_rt.engines.backends.tensorrt.progress import BuildProgress
+from ndp_rt.engines.backends.tensorrt.timing_cache import TimingCache
+from ndp_rt.engines.base import EngineOptions
+from ndp_rt.errors import EngineError
+from ndp_rt.program.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltPlan:
+    """A serialised engine and what is known of it."""
+
+    content: bytes
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    products: Mapping[str, int]  # the network's layers that multiply, by type
+
+
+def build_plan(onnx_path: Path, options: EngineOptions) -> BuiltPlan:
+    """Build a plan on the thread's current GPU; TensorRT's log goes to whoever listens.
+
+    Raises:
+        DeviceError: no GPU, or a driver that is too old.
+        EngineError: the file cannot be read, is not of the precision asked for, or cannot be built.
+        InputError: an option that this TensorRT does not have.
+        StorageError: the timing cache cannot be written.
+    """
+    lib = import_tensorrt()
+    check_offered(options.precision, options.build)
+    file = options.build.timing_cache
+    cache = TimingCache(None if file is None else Path(file).absolute())
+    builder: trt.Builder = make_builder()
+    parsed = ParsedNetwork(builder, onnx_path)
+    network: trt.INetworkDefinition = parsed.network
+    products = parsed.count_products()
+    # TF32 and float32 are one type in a graph.
+    check_products(products, "fp32" if options.precision == "tf32" else options.precision, f"the graph {onnx_path}")
+    inputs, outputs = parsed.describe(options.batch)
+    config: trt.IBuilderConfig = builder.create_builder_config()
+    config.profiling_verbosity = lib.ProfilingVerbosity.DETAILED
+    if options.build.workspace_bytes is not None:
+        config.set_memory_pool_limit(lib.MemoryPoolType.WORKSPACE, options.build.workspace_bytes)
+    leave_out_missing_libraries(config)
+    set_precision(config, network, options.precision)
+    set_compatibility(config, options.build)
+    parsed.fix_batch(builder, config, options.batch)
+    cache.attach(config, options.tell)
+    progress = BuildProgress(options.tell)
+    monitor = watch(config, progress)
+    before = get_log().error_count
+    with listen(progress.take_line) if monitor is None else contextlib.nullcontext():
+        plan: trt.IHostMemory | None = builder.build_serialized_network(network, config)
+    del monitor  # it had to live until here
+    if plan is None:
+        raise _explain_failure(onnx_path, options, before)
+    cache.save(config)
+    return BuiltPlan(
+        content=bytes(plan),
+        inputs=inputs,
+        outputs=outputs,
+        products=products,
+    )
+
+
+def _explain_failure(onnx_path: Path, options: EngineOptions, error_count_before: int) -> EngineError:
+    reason = describe_errors(error_count_before)
+    if "builder_resource" in reason:
+        advice = "The library libnvinfer_builder_resource is part of TensorRT: install all of it."
+    elif options.build.workspace_bytes is not None:
+        advice = "Build with a larger --workspace, or smaller batches."
+    else:
+        advice = "Build smaller batches, or another precision."
+    version = ".".join(map(str, find_version()))
+    return EngineError(
+        f"TensorRT {version} cannot build {onnx_path} in {options.precision}, batch {options.batch}: {reason}. {advice}"
+    )

@@ -1,0 +1,85 @@
+"""The timing cache: how long each kernel took in earlier builds, so that the next need not try them again."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log
+from ndp_rt.errors import EngineError, StorageError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+
+class TimingCache:
+    """A timing cache, kept in a file if there is one.
+
+    A file that was made elsewhere, or is damaged, is a miss: it is replaced after the build.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Take the file's path, and find out before a long build whether its folder can be written to.
+
+        Raises:
+            StorageError: it cannot.
+        """
+        self._path = path
+        self._cache: trt.ITimingCache | None = None  # has to outlive the build
+        if path is not None:
+            with _explain_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+                    pass
+
+    def attach(self, config: "trt.IBuilderConfig", tell: Callable[[str], None]) -> None:
+        """Let a build use the cache, and say so where the file was made elsewhere."""
+        content = b""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                content = self._path.read_bytes()
+        cache: trt.ITimingCache | None = config.create_timing_cache(content)
+        if cache is None or not config.set_timing_cache(cache, False):
+            if content:
+                tell(f"the timing cache {self._path} was made on another GPU or by another TensorRT; it is not used")
+            before = get_log().error_count
+            cache = config.create_timing_cache(b"")
+            if not config.set_timing_cache(cache, False):
+                raise EngineError(f"TensorRT refuses a new timing cache: {describe_errors(before)}.")
+        self._cache = cache
+
+    def save(self, config: "trt.IBuilderConfig") -> None:
+        """Write what the build has added, in one step.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        filled: trt.ITimingCache = config.get_timing_cache()
+        content, path = bytes(filled.serialize()), self._path
+        if path is None:
+            return
+        with _explain_errors(path):
+            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            try:
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+
+
+@contextlib.contextmanager
+def _explain_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path}: the timing cache cannot be written ({error.strerror or error}). Give a file in a folder that you "
+            "may write to: --timing-cache FILE."
+        ) from error

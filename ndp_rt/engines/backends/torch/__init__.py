@@ -1,0 +1,1 @@
+"""Engines by PyTorch on an NVIDIA GPU."""

@@ -1,0 +1,186 @@
+"""An ONNX stage of one batch size as a list of PyTorch calls: settled once, run again and again on bound tensors."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from ndp_rt.engines.backends.torch.operators import TORCH_TYPES, find_operator, read_attributes
+from ndp_rt.errors import EngineError
+from ndp_rt.graphs.folding import infer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One call: the slots that it reads and writes, and those that nothing needs after it."""
+
+    run: Callable[..., torch.Tensor]
+    sources: tuple[int, ...]
+    target: int
+    spent: tuple[int, ...] = ()
+    has_out: bool
+    op_type: str
+    name: str
+    dtype: torch.dtype  # that the graph gives the result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What one run showed: which operators gave which element type, and how much memory lay between them at most."""
+
+    counts: Mapping[str, Mapping[torch.dtype, int]]
+    peak_bytes: int
+
+
+class TorchProgram:
+    """A stage's calls with its constants on one device."""
+
+    def __init__(self, model: ModelProto, device: torch.device, *, channels_last: bool) -> None:
+        """Move the constants to the device and settle every call.
+
+        Args:
+            model: one in which every shape is fixed (`graph_folding.fix_batch`).
+            device: that runs it.
+            channels_last: hold the weights of convolutions so that PyTorch computes them in [n, h, w, c].
+
+        Raises:
+            EngineError: an operator, an attribute or a type that is not taken.
+        """
+        graph = model.graph
+        self._device = device
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._slots: dict[str, int] = {}
+        self._values: list[torch.Tensor | None] = []
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.weight_bytes = 0
+        self.inputs = {value.name: self._find_slot(value.name) for value in graph.input}
+        self.outputs = {value.name: self._find_slot(value.name) for value in graph.output}
+        inferred = infer(model).graph
+        types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.output)}
+        steps = [self._make_step(node, types.get(node.output[0], 0)) for node in graph.node]
+        constant_slots = {index for index, value in enumerate(self._values) if value is not None}
+        self.steps = _mark_spent(steps, constant_slots | set(self.inputs.values()) | set(self.outputs.values()))
+        del self._constants
+
+    @property
+    def constants(self) -> dict[int, torch.Tensor]:
+        """The weights, by slot."""
+        return {slot: value for slot, value in enumerate(self._values) if value is not None}
+
+    def run(self, bound: Mapping[int, torch.Tensor]) -> None:
+        """Put all calls on the current stream.
+
+        Args:
+            bound: the tensor of every slot of an input or output; outputs are overwritten.
+        """
+        values = self._values.copy()
+        for slot, tensor in bound.items():
+            values[slot] = tensor
+        for step in self.steps:
+            arguments = [values[slot] for slot in step.sources]
+            if step.target not in bound:
+                values[step.target] = step.run(*arguments)
+            elif step.has_out:
+                step.run(*arguments, out=bound[step.target])
+            else:
+                bound[step.target].copy_(step.run(*arguments))
+            for slot in step.spent:
+                values[slot] = None
+
+    def examine(self, bound: Mapping[int, torch.Tensor]) -> Examination:
+        """Run once, and check on the way that every call gives the type that the graph says.
+
+        Raises:
+            EngineError: one gives another type.
+        """
+        counts: dict[str, Counter[torch.dtype]] = {}
+        values = self._values.copy()
+        for slot, tensor in bound.items():
+            values[slot] = tensor
+        foreign = {_find_address(tensor) for tensor in values if tensor is not None}
+        peak_bytes = 0
+        for step in self.steps:
+            result = step.run(*(values[slot] for slot in step.sources))
+            if result.dtype != step.dtype:
+                raise EngineError(
+                    f"PyTorch {torch.__version__} gives {result.dtype} for node '{step.name}' ({step.op_type}), the "
+                    f"graph says {step.dtype}. Use another version of PyTorch, or report this."
+                )
+            counts.setdefault(step.op_type, Counter())[result.dtype] += 1
+            if step.target in bound:
+                bound[step.target].copy_(result)
+            values[step.target] = result
+            alive = {
+                _find_address(tensor): tensor.untyped_storage().nbytes() for tensor in values if tensor is not None
+            }
+            peak_bytes = max(peak_bytes, sum(size for address, size in alive.items() if address not in foreign))
+            if step.target in bound:
+                values[step.target] = bound[step.target]
+            for slot in step.spent:
+                values[slot] = None
+        return Examination(counts=counts, peak_bytes=peak_bytes)
+
+    def _find_slot(self, name: str) -> int:
+        if name not in self._slots:
+            self._slots[name] = len(self._values)
+            self._values.append(None)
+        return self._slots[name]
+
+    def _make_step(self, node: NodeProto, kind: int) -> Step:
+        operator, label = find_operator(node), f"node '{node.name or node.output[0]}' ({node.op_type})"
+        count = len(node.input) if operator.data_count is None else operator.data_count
+        data, parameters = [name for name in node.input[:count] if name], node.input[count:]
+        computed = [name for name in parameters if name and name not in self._constants]
+        if computed:
+            raise EngineError(
+                f"{label} computes its parameter '{computed[0]}' while it runs; backend torch-cuda takes constant "
+                "ones. Export the bundle again."
+            )
+        if kind not in TORCH_TYPES or len(node.output) != 1:
+            raise EngineError(f"{label} does not give one float tensor, which is taken. Export the bundle again.")
+        for name in data:
+            if name in self._constants and self._values[self._find_slot(name)] is None:
+                self._values[self._find_slot(name)] = self._load_constant(self._constants[name], node)
+        arrays = [numpy_helper.to_array(self._constants[name]) if name else None for name in parameters]
+        return Step(
+            run=operator.build(read_attributes(node), arrays),
+            sources=tuple(map(self._find_slot, data)),
+            target=self._find_slot(node.output[0]),
+            has_out=operator.has_out,
+            op_type=node.op_type,
+            name=node.name or node.output[0],
+            dtype=TORCH_TYPES[kind],
+        )
+
+    def _load_constant(self, tensor: TensorProto, reader: NodeProto) -> torch.Tensor:
+        if tensor.data_type not in TORCH_TYPES:
+            kind = TensorProto.DataType.Name(tensor.data_type)
+            raise EngineError(f"'{tensor.name}' is {kind}; float weights are taken. Export the bundle again.")
+        if tensor.data_type == TensorProto.BFLOAT16:  # which NumPy lacks; `typed_graph` writes raw data
+            bits = torch.from_numpy(np.frombuffer(tensor.raw_data, np.int16).copy())
+            value = bits.view(torch.bfloat16).reshape(tuple(tensor.dims))
+        else:
+            value = torch.from_numpy(np.array(numpy_helper.to_array(tensor)))
+        is_filter = value.ndim == 4 and reader.op_type in ("Conv", "ConvTranspose")
+        value = value.to(self._device, memory_format=self._layout if is_filter else torch.contiguous_format)
+        self.weight_bytes += value.numel() * value.element_size()
+        return value
+
+
+def _mark_spent(steps: Sequence[Step], kept: set[int]) -> list[Step]:
+    """Return the steps, each with the slots whose last use it is, except for those that are kept."""
+    marked = []
+    needed = set(kept)
+    for step in reversed(steps):
+        used = {*step.sources, step.target}
+        marked.append(dataclasses.replace(step, spent=tuple(sorted(used - needed))))
+        needed |= used
+    return marked[::-1]
+
+
+def _find_address(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage().data_ptr())

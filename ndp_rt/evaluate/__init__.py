@@ -1,0 +1,1 @@
+"""How well a bundle decides on labelled images."""

@@ -1,0 +1,114 @@
+"""Records of measurements: what every one of them says, and how they are written."""
+
+import errno
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ndp_rt.errors import StorageError
+from ndp_rt.evaluate.machine import describe_machine, list_versions
+
+Record = dict[str, Any]
+# What `stages_ms` of a row of `ndp-rt bench` may hold, in the order in which an image goes through it.
+STAGES = (
+    *("upload", "preprocess", "encoder", "attention", "decoder", "segmentation"),
+    *("engine", "postprocess", "download"),
+)
+
+
+def start_record(kind: str, format_version: int, command: str) -> Record:
+    """Return the head of a record: its format, when and with which command it was made, machine and versions."""
+    return {
+        "format": kind,
+        "format_version": format_version,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "machine": describe_machine(),
+        "versions": list_versions(),
+    }
+
+
+@contextmanager
+def timing_run(record: Record) -> Iterator[None]:
+    """Time a run into its record, and say whether it came to its end."""
+    start = time.monotonic()
+    try:
+        yield
+        record["is_complete"] = True
+    finally:
+        record["elapsed_s"] = round(time.monotonic() - start, 1)
+
+
+def write_record(record: Mapping[str, Any], path: Path) -> None:
+    """Write a record as JSON; the file is there whole or, after a failure, as it was before.
+
+    Raises:
+        StorageError: the folder or the file could not be written.
+    """
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as stream:
+            temporary = stream.name
+            stream.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise StorageError(
+            f"{path} could not be written ({error}). Free some space, or choose another place."
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def check_appendable(path: Path) -> None:
+    """Check that a record can be appended to a file, before time is spent on it; nothing stays behind.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    is_new = not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8"):
+            pass
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be appended to ({error}). Choose another place with -o.") from error
+
+
+def append_record(record: Mapping[str, Any], path: Path) -> None:
+    """Append a record to a file of one JSON object a line, in one write; earlier lines stay as they are.
+
+    Raises:
+        StorageError: the folder or the file could not be written; no part of the record is left.
+    """
+    line = (json.dumps(record, allow_nan=False) + "\n").encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as stream:
+            if stream.seekable() and stream.tell() and not _ends_with_line_feed(path):
+                line = b"\n" + line  # a line that was cut must not swallow this one
+            written = stream.write(line)
+            if written != len(line):
+                if os.fstat(stream.fileno()).st_size == stream.tell():  # else another run has appended since
+                    stream.truncate(stream.tell() - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise StorageError(f"{path} could not be appended to ({error}). Free some space, or choose another.") from error
+
+
+def _ends_with_line_feed(path: Path) -> bool:
+    with path.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read() == b"\n"

@@ -1,0 +1,276 @@
+"""Accuracy of a bundle on labelled images: `ndp-rt evaluate`."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.bundle.open import open_bundle
+from ndp_rt.errors import DataError, ImageFileError, InputError
+from ndp_rt.evaluate.dataset import GOOD, Sample, list_samples, read_mask
+from ndp_rt.evaluate.metrics import (
+    Confusion,
+    count_confusion,
+    measure_aupro,
+    measure_pixel_rocauc,
+    measure_rocauc,
+    require_extras,
+)
+from ndp_rt.evaluate.record import Record, start_record
+from ndp_rt.images.checks import Image
+from ndp_rt.images.preprocess import read_image
+from ndp_rt.inspector import Inspector
+
+FORMAT = "ndp-rt evaluation"
+FORMAT_VERSION = 1
+ALL_DEFECTS = "all defects"
+UNREACHABLE = math.inf  # stands in where a bundle has no threshold: areas need none, and decisions are then left out
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """One inspected image. `mask` is bool [h, w] like the map, None where the pixel figures leave the image out."""
+
+    sample: Sample
+    score: float
+    is_defect: bool
+    anomaly_map: FloatArray
+    mask: BoolArray | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exclusion:
+    """A file that was left out of the image figures and the pixel figures ("image"), or of the latter ("mask")."""
+
+    path: Path
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindFigures:
+    """Figures of one kind of defect, or of all, against all good images.
+
+    An area is None where a class has no usable image, `flagged_count` where the bundle has no threshold.
+    """
+
+    kind: str
+    image_count: int
+    mask_count: int
+    flagged_count: int | None
+    image_rocauc: float | None
+    pixel_rocauc: float | None
+    aupro: float | None
+
+    def to_json(self) -> dict[str, object]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """All that was measured: one row for all defects, one for each kind, and every image's score."""
+
+    threshold: float | None
+    scored: Sequence[Scored]
+    exclusions: Sequence[Exclusion]
+    overall: KindFigures
+    kinds: Sequence[KindFigures]
+    confusion: Confusion | None
+
+    def scores_of(self, kind: str) -> NDArray[np.float64]:
+        """Return the scores of the images of `kind`, in order of path."""
+        return np.array([one.score for one in self.scored if one.sample.kind == kind], dtype=np.float64)
+
+    def to_json(self, data: Path) -> dict[str, Any]:
+        """Return the figures as JSON values; paths are relative to `data`."""
+        return {
+            "threshold": self.threshold,
+            "overall": self.overall.to_json(),
+            "confusion": None if self.confusion is None else self.confusion.to_json(),
+            "good_image_count": int(self.scores_of(GOOD).size),
+            "kinds": [figures.to_json() for figures in self.kinds],
+            "images": [
+                {
+                    "path": one.sample.path.relative_to(data).as_posix(),
+                    "kind": one.sample.kind,
+                    "score": one.score,
+                    "is_defect": None if self.threshold is None else one.is_defect,
+                    "has_mask": one.mask is not None,
+                }
+                for one in self.scored
+            ],
+            "excluded": [
+                {"path": one.path.relative_to(data).as_posix(), "what": one.what, "reason": one.reason}
+                for one in self.exclusions
+            ],
+        }
+
+
+def load_mask(sample: Sample, height_px: int, width_px: int) -> BoolArray:
+    """Return the mask of a sample, all False for a good one.
+
+    Raises:
+        DataError: it is missing, or does not fit.
+        ImageFileError: it cannot be read.
+    """
+    if sample.is_good:
+        return np.zeros((height_px, width_px), dtype=bool)
+    if sample.mask_path is None:
+        raise DataError(f"no mask: ground_truth/{sample.kind} has no {sample.path.stem}_mask.png")
+    return read_mask(sample.mask_path, height_px, width_px)
+
+
+class Judged(Protocol):
+    """What is needed of an inspection's outcome, such as `ndp_rt.result.Result`."""
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def is_defect(self) -> bool: ...
+
+    @property
+    def anomaly_map(self) -> FloatArray: ...
+
+
+def score_samples(
+    inspect: Callable[[Image], Judged], samples: Sequence[Sample], advance: Callable[[], None]
+) -> tuple[list[Scored], list[Exclusion]]:
+    """Inspect every sample, and call `advance` after each; what cannot be used becomes an Exclusion, not an end."""
+    scored: list[Scored] = []
+    exclusions: list[Exclusion] = []
+    for sample in samples:
+        try:
+            result = inspect(read_image(sample.path))
+        except (ImageFileError, InputError) as error:
+            exclusions.append(Exclusion(path=sample.path, what="image", reason=str(error)))
+            advance()
+            continue
+        mask: BoolArray | None = None
+        try:
+            mask = load_mask(sample, *result.anomaly_map.shape)
+        except (DataError, ImageFileError) as error:
+            exclusions.append(Exclusion(path=sample.mask_path or sample.path, what="mask", reason=str(error)))
+        scored.append(
+            Scored(
+                sample=sample,
+                score=result.score,
+                is_defect=result.is_defect,
+                anomaly_map=result.anomaly_map,
+                mask=mask,
+            )
+        )
+        advance()
+    return scored, exclusions
+
+
+def measure_kind(kind: str, good: Sequence[Scored], bad: Sequence[Scored], has_threshold: bool) -> KindFigures:
+    """Return the figures of the defective images `bad` against `good`."""
+    image_rocauc = pixel_rocauc = aupro = None
+    if good and bad:
+        scores = np.array([one.score for one in (*good, *bad)])
+        image_rocauc = measure_rocauc(scores, np.arange(scores.size) >= len(good))
+    pairs = [(one.anomaly_map, one.mask) for one in (*good, *bad) if one.mask is not None]
+    marked = sum(one.mask is not None for one in bad)
+    if marked and any(not mask.all() for _, mask in pairs):
+        maps, masks = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        pixel_rocauc, aupro = measure_pixel_rocauc(maps, masks), measure_aupro(maps, masks)
+    return KindFigures(
+        kind=kind,
+        image_count=len(bad),
+        mask_count=marked,
+        flagged_count=sum(one.is_defect for one in bad) if has_threshold else None,
+        image_rocauc=image_rocauc,
+        pixel_rocauc=pixel_rocauc,
+        aupro=aupro,
+    )
+
+
+def summarise(scored: Sequence[Scored], exclusions: Iterable[Exclusion], threshold: float | None) -> Evaluation:
+    """Work out every figure from the inspected images."""
+    good = [one for one in scored if one.sample.is_good]
+    bad = [one for one in scored if not one.sample.is_good]
+    by_kind = {kind: [one for one in bad if one.sample.kind == kind] for kind in sorted({o.sample.kind for o in bad})}
+    flagged = np.array([one.is_defect for one in scored], dtype=bool)
+    labels = np.array([not one.sample.is_good for one in scored], dtype=bool)
+    has_threshold = threshold is not None
+    return Evaluation(
+        threshold=threshold,
+        scored=tuple(scored),
+        exclusions=tuple(exclusions),
+        overall=measure_kind(ALL_DEFECTS, good, bad, has_threshold),
+        kinds=tuple(measure_kind(kind, good, part, has_threshold) for kind, part in by_kind.items()),
+        confusion=count_confusion(flagged, labels) if has_threshold else None,
+    )
+
+
+class Progress(Protocol):
+    """Counts inspected images while it is entered, such as `ndp_rt.cli.progress.ProgressLine`."""
+
+    def __enter__(self) -> "Progress": ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def advance(self) -> None: ...
+
+
+def evaluate_bundle(
+    bundle_path: Path,
+    data: Path,
+    *,
+    device: str = "cpu",
+    backend: str | None = None,
+    precision: str = "fp32",
+    plan: str | None = None,
+    threads: int | None = None,
+    fallback: bool = False,
+    start_progress: Callable[[int], Progress],
+    command: str,
+) -> tuple[Evaluation, Record]:
+    """Inspect DATA's test images with a bundle and return the figures and their record.
+
+    Args:
+        bundle_path: the folder NAME.ndp.
+        data: a folder in MVTec's layout.
+        device: see `Inspector.open`, as for all of these.
+        backend: the engine's backend.
+        precision: the engine's precision, which also chooses the bundle's threshold.
+        plan: the inspector's plan.
+        threads: of the engine; None lets the backend choose.
+        fallback: whether the CPU may take over.
+        start_progress: given the number of images, returns what counts them.
+        command: what the record says it was made with.
+
+    Raises:
+        NdpRtError: DataError for the folder, BundleError or EngineError for the bundle, MissingExtraError.
+    """
+    require_extras()
+    samples = list_samples(data)
+    bundle = open_bundle(bundle_path)
+    threshold = bundle.threshold(precision)
+    engine: Record = {"device": device, "backend": backend, "precision": precision, "plan": plan, "threads": threads}
+    stand_in = UNREACHABLE if threshold.value is None else None
+    with Inspector.open(bundle_path, threshold=stand_in, fallback=fallback, **engine) as inspector:
+        engine["hash"] = inspector.engine_hash
+        with start_progress(len(samples)) as progress:
+            scored, exclusions = score_samples(inspector.inspect, samples, progress.advance)
+    if not scored:
+        raise DataError(f"none of the {len(samples)} images in {data / 'test'} can be used: {exclusions[0].reason}")
+    evaluation = summarise(scored, exclusions, threshold.value)
+    record = start_record(FORMAT, FORMAT_VERSION, command)
+    record["bundle"] = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
+    record["engine"] = engine
+    record["data"] = {"name": data.resolve().name, "image_count": len(samples)}
+    record["threshold"] = threshold.to_json()
+    record["figures"] = evaluation.to_json(data)
+    return evaluation, record

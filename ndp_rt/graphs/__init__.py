@@ -1,0 +1,1 @@
+"""Rewrites of ONNX graphs: folding, types, quantisation, Winograd's algorithm."""

@@ -1,0 +1,308 @@
+"""Convolutions 3 x 3 by Winograd's algorithm: the same sums with 2.25 or 4 times fewer multiplications.
+
+A tile of m x m outputs depends on (m + 2) x (m + 2) inputs d. With fixed matrices A, B, G of m + 2 points it is
+
+    Y = A^T [ sum over channels of (G g G^T) * (B^T d B) ] A
+
+where * multiplies element by element (Lavin and Gray, Fast algorithms for convolutional neural networks, 2015). Each of
+the (m + 2)^2 elements is then a 1 x 1 convolution over the tiles. B^T d B is written as depthwise convolutions, G g G^T
+is computed here in float64, and A^T [.] A as sums. m = 4 suits float32. In bfloat16 its transforms lose two digits,
+m = 2 loses none to speak of: docs/rewrites.md has the figures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from ndp_rt.errors import BundleError, InputError
+from ndp_rt.graphs.folding import find_shapes, fold_constants, load_model, remove_unused, set_nodes
+
+FloatMatrix = NDArray[np.float64]
+# What is rewritten; an attribute that is not named here, or has another value, leaves a convolution as it is.
+FORM: Mapping[str, object] = {"strides": [1, 1], "dilations": [1, 1], "pads": [1, 1, 1, 1], "group": 1}
+OPTIONAL = frozenset({"strides", "dilations", "group"})  # left out, they have the values above
+BIAS_AT = (1, 1)  # point 1 on both axes: A^T has a column of ones there, so that what is added reaches every output
+
+# m by precision, where rounding allows it (docs/rewrites.md). Graphs with int8 layers stay as they are.
+TILE_PX = {"fp32": 4, "bf16": 2}
+LEAST_GFLOP, LEAST_INTENSITY = 2.0, 30.0  # below, an engine takes longer to load and is hardly faster
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """The matrices of one m: inputs_t is B^T [m + 2, m + 2], filters is G [m + 2, 3], outputs_t A^T [m, m + 2]."""
+
+    inputs_t: FloatMatrix
+    filters: FloatMatrix
+    outputs_t: FloatMatrix
+
+    @property
+    def size_px(self) -> int:
+        """m: the side of a tile of outputs."""
+        return len(self.outputs_t)
+
+
+def _matrix(rows: Sequence[Sequence[float]], divisor: float = 1.0) -> FloatMatrix:
+    return np.asarray(rows, np.float64) / divisor
+
+
+# Points 0, 1, -1 and infinity; for m = 4 with 2 and -2.
+TILES: Mapping[int, Tile] = {
+    2: Tile(
+        inputs_t=_matrix([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
+        filters=_matrix([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], 2),
+        outputs_t=_matrix([[1, 1, 1, 0], [0, 1, -1, -1]]),
+    ),
+    4: Tile(
+        inputs_t=_matrix(
+            [
+                [4, 0, -5, 0, 1, 0],
+                [0, -4, -4, 1, 1, 0],
+                [0, 4, -4, -1, 1, 0],
+                [0, -2, -1, 2, 1, 0],
+                [0, 2, -1, -2, 1, 0],
+                [0, 4, 0, -5, 0, 1],
+            ]
+        ),
+        filters=_matrix([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], 24),
+        outputs_t=_matrix([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """What one rewrite replaces: a convolution or two that are added, and the ReLU after them."""
+
+    convolutions: tuple[NodeProto, ...]
+    replaced: tuple[NodeProto, ...]  # in order; the last one's output is the result
+    has_relu: bool
+
+
+class _Writer:
+    """Nodes and initializers that are being written, under names of their own."""
+
+    def __init__(self, prefix: str) -> None:
+        self.nodes: list[NodeProto] = []
+        self.tensors: list[TensorProto] = []
+        self._prefix = prefix
+        self._count = 0
+
+    def add_constant(self, values: NDArray[Any]) -> str:
+        """Return the name of a new float32 initializer."""
+        name = self._name("constant")
+        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
+        return name
+
+    def add_node(self, kind: str, inputs: Sequence[str], **attributes: object) -> str:
+        """Return the output of a new node."""
+        name = self._name(kind)
+        self.nodes.append(helper.make_node(kind, list(inputs), [f"{name}_output_0"], name=name, **attributes))
+        return f"{name}_output_0"
+
+    def add_sum(self, weights: Sequence[float], names: Sequence[str]) -> str:
+        """Return the tensor sum of weights times named tensors; the first weight that is not 0 is positive."""
+        total = ""
+        for weight, name in zip(weights, names, strict=True):
+            if weight == 0:
+                continue
+            if abs(weight) != 1:
+                name = self.add_node("Mul", [name, self.add_constant(np.asarray(abs(weight)))])
+            total = self.add_node("Add" if weight > 0 else "Sub", [total, name]) if total else name
+        return total
+
+    def _name(self, kind: str) -> str:
+        self._count += 1
+        return f"{self._prefix}/winograd/{kind}_{self._count}"
+
+
+def rewrite_file(path: Path, precision: str) -> bytes | None:
+    """Return a stage's graph with its large convolutions in Winograd's form, weights inside; None: there are none.
+
+    What cannot be read has none either: the backend has words of its own for it.
+    """
+    if precision not in TILE_PX:
+        return None
+    try:
+        model = load_model(path)
+    except BundleError:
+        return None
+    count = use_winograd(model, TILE_PX[precision], least_gflop=LEAST_GFLOP, least_intensity=LEAST_INTENSITY)
+    return model.SerializeToString() if count else None
+
+
+def use_winograd(model: ModelProto, tile_px: int, *, least_gflop: float, least_intensity: float) -> int:
+    """Rewrite in place the 3 x 3 convolutions of stride 1 where it pays; return how many.
+
+    Two convolutions that are added share one output transform, and a ReLU after them becomes part of it. Where a
+    result's height and width are no multiples of m, the convolution stays as it is.
+
+    Args:
+        model: float32; its constants are folded.
+        tile_px: m, one of TILES.
+        least_gflop: the least work of a convolution on one image, before it is rewritten: each becomes some 60 nodes
+            (m = 2) or 200 (m = 4), which an engine takes time to load.
+        least_intensity: the least c_in c_out / (c_in + c_out), the multiplications for each value that the transforms
+            move; below it they cost more than they save.
+
+    Raises:
+        InputError: another tile_px.
+        EngineError: shapes in the graph contradict each other.
+    """
+    if tile_px not in TILES:
+        raise InputError(f"tile_px is {tile_px}; {' or '.join(map(str, TILES))} is taken.")
+    fold_constants(model)
+    shapes = find_shapes(model)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    filters = {}
+    for node in model.graph.node:
+        weight = _read_filters(node, constants)
+        if weight is None or not _fits(shapes.get(node.input[0], ()), tile_px):
+            continue
+        c_out, c_in = weight.shape[:2]
+        h, w = (size or 0 for size in shapes[node.input[0]][2:])
+        if 2e-9 * weight.size * h * w >= least_gflop and c_in * c_out / (c_in + c_out) >= least_intensity:
+            filters[node.output[0]] = weight
+    for target in _find_targets(model, filters):
+        _replace(model, target, TILES[tile_px], filters, constants)
+    remove_unused(model)
+    return len(filters)
+
+
+def _read_filters(node: NodeProto, constants: Mapping[str, TensorProto]) -> NDArray[Any] | None:
+    """Return the filters [c_out, c_in, 3, 3] of a convolution that can be rewritten, None for another node."""
+    if node.op_type != "Conv" or any(name and name not in constants for name in node.input[1:]):
+        return None
+    found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    found.pop("kernel_shape", None)
+    missing = set(FORM) - set(found)
+    if not missing <= OPTIONAL or any(FORM.get(name) != value for name, value in found.items()):
+        return None
+    weight = numpy_helper.to_array(constants[node.input[1]])
+    return weight if weight.shape[2:] == (3, 3) else None
+
+
+def _fits(shape: Sequence[int | None], tile_px: int) -> bool:
+    return len(shape) == 4 and all(size and size % tile_px == 0 for size in shape[2:])
+
+
+def _find_targets(model: ModelProto, filters: Mapping[str, NDArray[Any]]) -> list[_Target]:
+    """Return what is replaced, each convolution once."""
+    readers: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    outputs = {value.name for value in model.graph.output}
+    producers = {node.output[0]: node for node in model.graph.node if node.output[0] in filters}
+
+    def only_reader(node: NodeProto, kind: str) -> NodeProto | None:
+        found = readers.get(node.output[0], [])
+        return found[0] if len(found) == 1 and found[0].op_type == kind and node.output[0] not in outputs else None
+
+    targets: list[_Target] = []
+    done: set[str] = set()
+    for node in model.graph.node:
+        if node.output[0] not in filters or node.output[0] in done:
+            continue
+        convolutions, replaced = [node], [node]
+        total = only_reader(node, "Add")
+        if total is not None:
+            pair = [producers[name] for name in total.input if name in producers]
+            if len(pair) == 2 and all(only_reader(one, "Add") for one in pair):
+                convolutions, replaced = pair, [*pair, total]
+        after = only_reader(replaced[-1], "Relu")
+        done.update(one.output[0] for one in convolutions)
+        targets.append(
+            _Target(
+                convolutions=tuple(convolutions),
+                replaced=(*replaced, after) if after is not None else tuple(replaced),
+                has_relu=after is not None,
+            )
+        )
+    return targets
+
+
+def _replace(
+    model: ModelProto,
+    target: _Target,
+    tile: Tile,
+    filters: Mapping[str, NDArray[Any]],
+    constants: Mapping[str, TensorProto],
+) -> None:
+    """Put the Winograd form in the place of the last node that it replaces."""
+    first = target.convolutions[0]
+    writer = _Writer(first.name or first.output[0])
+    products: list[list[str]] = []
+    for node in target.convolutions:
+        bias = numpy_helper.to_array(constants[node.input[2]]) if len(node.input) > 2 and node.input[2] else None
+        own = _write_products(writer, node.input[0], filters[node.output[0]], bias, tile)
+        products = own if not products else [_add_rows(writer, *rows) for rows in zip(products, own, strict=True)]
+    _write_outputs(writer, products, tile, target.has_relu)
+    writer.nodes[-1].output[0] = target.replaced[-1].output[0]
+    dropped = {node.output[0] for node in target.replaced}
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        if node.output[0] == target.replaced[-1].output[0]:
+            nodes += writer.nodes
+        elif node.output[0] not in dropped:
+            nodes.append(node)
+    set_nodes(model, nodes)
+    model.graph.initializer.extend(writer.tensors)
+
+
+def _add_rows(writer: _Writer, row: Sequence[str], other: Sequence[str]) -> list[str]:
+    return [writer.add_node("Add", pair) for pair in zip(row, other, strict=True)]
+
+
+def _write_products(
+    writer: _Writer, source: str, weight: NDArray[Any], bias: NDArray[Any] | None, tile: Tile
+) -> list[list[str]]:
+    """Write B^T d B and its products with G g G^T; return their names, [m + 2] rows of [m + 2], the bias included."""
+    m, count = tile.size_px, len(tile.inputs_t)
+    c_in = weight.shape[1]
+    transformed = tile.filters @ weight.astype(np.float64) @ tile.filters.T  # [c_out, c_in, m + 2, m + 2]
+    columns = [writer.add_constant(np.tile(row.reshape(1, 1, 1, count), (c_in, 1, 1, 1))) for row in tile.inputs_t]
+    rows = []
+    for y in range(count):
+        taps = writer.add_constant(np.tile(tile.inputs_t[y].reshape(1, 1, count, 1), (c_in, 1, 1, 1)))
+        across = {"group": c_in, "strides": [m, 1], "pads": [1, 0, 1, 0], "kernel_shape": [count, 1]}
+        band = writer.add_node("Conv", [source, taps], **across)  # [n, c_in, h / m, w]
+        row = []
+        for x in range(count):
+            along = {"group": c_in, "strides": [1, m], "pads": [0, 1, 0, 1], "kernel_shape": [1, count]}
+            values = writer.add_node("Conv", [band, columns[x]], **along)  # [n, c_in, h / m, w / m]
+            inputs = [values, writer.add_constant(transformed[:, :, y : y + 1, x : x + 1])]
+            if bias is not None and (y, x) == BIAS_AT:
+                inputs.append(writer.add_constant(bias))
+            row.append(writer.add_node("Conv", inputs, kernel_shape=[1, 1]))  # [n, c_out, h / m, w / m]
+        rows.append(row)
+    return rows
+
+
+def _write_outputs(writer: _Writer, products: Sequence[Sequence[str]], tile: Tile, has_relu: bool) -> None:
+    """Write A^T [.] A, the ReLU, and last the node that puts the tiles side by side: [n, c_out, h, w]."""
+    across = [_write_sums(writer, column, tile) for column in zip(*products, strict=True)]  # [m + 2][m]
+    values = [name for row in zip(*across, strict=True) for name in _write_sums(writer, row, tile)]  # m rows of m
+    if has_relu:
+        values = [writer.add_node("Relu", [name]) for name in values]
+    blocks = writer.add_node("Concat", values, axis=1)  # [n, m m c_out, h / m, w / m]
+    writer.add_node("DepthToSpace", [blocks], blocksize=tile.size_px, mode="DCR")
+
+
+def _write_sums(writer: _Writer, names: Sequence[str], tile: Tile) -> list[str]:
+    """Write A^T times a vector of tensors; the sums and differences that its rows share are made once."""
+    if tile.size_px == 2:
+        return [writer.add_sum(row, names) for row in tile.outputs_t]
+    pairs = [writer.add_node(kind, names[at : at + 2]) for at in (1, 3) for kind in ("Add", "Sub")]
+    plus, minus, plus_twos, minus_twos = pairs
+    return [
+        writer.add_sum([1, 1, 1], [names[0], plus, plus_twos]),
+        writer.add_sum([1, 2], [minus, minus_twos]),
+        writer.add_sum([1, 4], [plus, plus_twos]),
+        writer.add_sum([1, 8, 1], [minus, minus_twos, names[5]]),
+    ]

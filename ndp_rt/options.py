@@ -1,0 +1,73 @@
+"""How an inspector is opened."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from ndp_rt.bundle.open import Bundle
+from ndp_rt.devices.cuda.driver import parse_device
+from ndp_rt.errors import InputError
+from ndp_rt.program.manifest import INT8_PRECISIONS, PRECISIONS
+
+CPU = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How an inspector was opened; checked on creation, picklable."""
+
+    bundle: str
+    device: str = "cpu"
+    backend: str | None = None
+    precision: str = "fp32"
+    plan: str | None = None
+    batches: tuple[int, ...] | None = None
+    threads: int | None = None
+    threshold: float | None = None
+    channels: str = "rgb"
+    mm_per_pixel: float | None = None
+    build: bool = True
+    fallback: bool = False
+
+    def __post_init__(self) -> None:
+        if self.device != CPU:
+            parse_device(self.device)
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is '{self.precision}'; one of {', '.join(PRECISIONS)} is taken.")
+        if self.threshold is not None and math.isnan(self.threshold):
+            raise InputError("threshold is nan; a number is taken, or None for the bundle's own.")
+        if self.mm_per_pixel is not None and not 0.0 < self.mm_per_pixel < math.inf:
+            raise InputError(f"mm_per_pixel is {self.mm_per_pixel}; a number above 0 is taken, or None.")
+
+    @property
+    def can_fall_back(self) -> bool:
+        """Tell whether the CPU is to take over where a GPU fails."""
+        return self.fallback and self.device != CPU
+
+    def on_cpu(self) -> "Options":
+        """Return the same on the CPU: its first backend and plan, in fp32, which runs on any."""
+        return dataclasses.replace(self, device=CPU, backend=None, precision="fp32", plan=None, threads=None)
+
+
+def find_threshold(bundle: Bundle, options: Options) -> float:
+    """Return the threshold to decide by: the one given, else the bundle's for the precision.
+
+    Raises:
+        InputError: there is none.
+    """
+    if options.threshold is not None:
+        return options.threshold
+    spec = bundle.threshold(options.precision)
+    if spec.value is None:
+        if options.precision in INT8_PRECISIONS and options.device == CPU and not bundle.int8_limits(options.precision):
+            raise InputError(
+                f"{bundle.path.name} has no layers chosen for {options.precision}. Choose them with: ndp-rt quantise "
+                f"{bundle.path}"
+            )
+        have = ", ".join(name for name, one in bundle.manifest.thresholds.items() if one.value is not None)
+        raise InputError(
+            f"{bundle.path.name} has no threshold for {options.precision} (it has: {have or 'none'}). Give one with "
+            f"threshold=, or store one: ndp-rt set-threshold {bundle.path} --precision {options.precision} "
+            "--calibrate DIR, where DIR holds good images."
+        )
+    return spec.value

@@ -1,0 +1,274 @@
+"""Tables of results: one row per image, written so that whatever ends a run, the rows done are kept.
+
+CSV and JSON lines are appended and flushed row by row. A Parquet file is readable only once it is closed, so its rows
+go to a journal of JSON lines first (`results.parquet.part.jsonl`); closing turns that into the Parquet file in one
+step and removes it. A run that was killed leaves the journal.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ndp_rt.decide.regions import Defect
+from ndp_rt.errors import InputError, StorageError
+from ndp_rt.result import Result
+
+Row = dict[str, Any]
+
+FORMATS = ("parquet", "csv", "jsonl")
+STEM = "results"
+PICTURE_FOLDERS = {"overlays": ".png", "maps": ".npy"}
+JOURNAL_SUFFIX = ".part.jsonl"
+TIMINGS = ("preprocess", "engine", "postprocess", "total")
+PARQUET_ROWS = 4096  # rows held in memory while a journal becomes a Parquet file
+
+
+def name_columns(stages: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the columns of a table; `stages` are the plan's own timings, if it has any."""
+    timings = [f"{name}_ms" for name in (*TIMINGS, *stages)]
+    first = ("path", "status", "decision", "score", "threshold", "height_px", "width_px")
+    return (*first, *timings, "engine_hash", "defect_count", "defects", "overlay", "map", "error")
+
+
+def make_row(path: str, result: Result, engine_hash: str, *, overlay: str | None, map_file: str | None) -> Row:
+    """Return the row of an image that was inspected."""
+    height, width = result.anomaly_map.shape
+    return {
+        "path": path,
+        "status": "ok",
+        "decision": "defect" if result.is_defect else "good",
+        "score": result.score,
+        "threshold": result.threshold,
+        "height_px": height,
+        "width_px": width,
+        **{f"{name}_ms": round(value, 4) for name, value in result.timings_ms.items()},
+        "engine_hash": engine_hash,
+        "defect_count": len(result.defects),
+        "defects": [asdict(defect) for defect in result.defects],
+        "overlay": overlay,
+        "map": map_file,
+        "error": None,
+    }
+
+
+def make_error_row(path: str, error: Exception) -> Row:
+    """Return the row of an image that could not be read; what was not measured is empty."""
+    return {"path": path, "status": "error", "error": str(error)}
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Make sure that results may be written to `folder`, without changing anything.
+
+    Raises:
+        InputError: it is named like a file of results.
+        StorageError: it is a file, or holds results and `overwrite` is False.
+    """
+    if folder.suffix.lstrip(".") in FORMATS and not folder.is_dir():
+        raise InputError(
+            f"-o {folder}: looks like a file; a folder is taken, and results{folder.suffix} goes into it. "
+            f"Use -o {folder.with_suffix('')} --format {folder.suffix[1:]}."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(f"{folder}: is a file; a folder is taken. Choose another name.")
+    old = list_old_files(folder)
+    if old and not overwrite:
+        raise StorageError(
+            f"{folder}: holds {old[0].name} of an earlier run, which is not overwritten unasked. "
+            "Choose another folder, or pass --overwrite."
+        )
+
+
+def clear_folder(folder: Path) -> None:
+    """Make the folder and remove the results, overlays and maps of an earlier run from it.
+
+    Raises:
+        StorageError: no permission.
+    """
+    with storing(folder):
+        for path in list_old_files(folder):
+            path.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def list_old_files(folder: Path) -> list[Path]:
+    """Return what an earlier run left in `folder`: tables first, then pictures and maps."""
+    tables = [folder / f"{STEM}.{kind}" for kind in FORMATS]
+    tables.append(folder / f"{STEM}.parquet{JOURNAL_SUFFIX}")
+    pictures = [path for name, suffix in PICTURE_FOLDERS.items() for path in sorted((folder / name).glob(f"*{suffix}"))]
+    return [path for path in (*tables, *pictures) if path.is_file()]
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn an OSError of writing to `path` into a StorageError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}). Free some space, or choose a folder that you may "
+            "write to. What was written before is kept."
+        ) from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that either all of it is there or nothing is.
+
+    Raises:
+        StorageError: it cannot be written; no part of it is left. Also where a device or a pipe has the name, which a
+            file would replace.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise StorageError(f"{path}: is no ordinary file and would be replaced by one. Choose another place.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class ResultTable:
+    """Writes rows to `folder/results.<ext>`; use as a context manager. One thread at a time."""
+
+    def __init__(self, folder: Path, kind: str, stages: Sequence[str] = ()) -> None:
+        """Open the table.
+
+        Args:
+            folder: exists.
+            kind: one of FORMATS.
+            stages: of the plan, for their timing columns.
+
+        Raises:
+            StorageError: the file cannot be made.
+        """
+        self.path = folder / f"{STEM}.{kind}"
+        self.columns = name_columns(stages)
+        self.row_count = 0
+        self._kind = kind
+        self._written = folder / f"{STEM}.{kind}{JOURNAL_SUFFIX}" if kind == "parquet" else self.path
+        with storing(self._written):
+            self._stream = self._written.open("wb", buffering=0)
+        self._size_bytes = 0
+        if kind == "csv":
+            self._append(_to_csv(self.columns))
+
+    def add(self, row: Row) -> None:
+        """Append a row; when this returns the system has it.
+
+        Raises:
+            StorageError: it cannot be written; the rows before it are kept, and no part of this one.
+        """
+        values = [row.get(name) for name in self.columns]
+        if self._kind == "csv":
+            self._append(_to_csv([_to_cell(value) for value in values]))
+        else:
+            self._append(json.dumps(dict(zip(self.columns, values, strict=True)), ensure_ascii=False) + "\n")
+        self.row_count += 1
+
+    def _append(self, line: str) -> None:
+        """Write one line whole, or cut off again what was written of it."""
+        rest = line.encode("utf-8", "surrogateescape")  # paths may hold bytes that are no UTF-8
+        size_bytes = len(rest)
+        with storing(self._written):
+            try:
+                while rest:
+                    rest = rest[self._stream.write(rest) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._stream.truncate(self._size_bytes)
+                    self._stream.seek(self._size_bytes)
+                raise
+        self._size_bytes += size_bytes
+
+    def close(self) -> None:
+        """Finish the file.
+
+        Raises:
+            StorageError: no space for the Parquet file; its journal is kept and named in the error.
+        """
+        if self._stream.closed:
+            return
+        with storing(self._written):
+            self._stream.close()
+        if self._kind == "parquet":
+            try:
+                with storing(self.path):
+                    _write_parquet(self._written, self.path, self.columns)
+            except StorageError as error:
+                raise StorageError(f"{error} The rows are in {self._written}, as JSON lines.") from error
+            self._written.unlink()
+
+    def __enter__(self) -> "ResultTable":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or not issubclass(kind, StorageError):
+            self.close()
+            return
+        with contextlib.suppress(StorageError):  # the first failure to write is the one to report
+            self.close()
+
+
+def _to_cell(value: object) -> object:
+    """Return a value as a cell of CSV: lists as JSON, None as nothing."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+
+
+def _to_csv(values: Sequence[object]) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a JSON lines file (a journal too); a last line that was cut short is left out."""
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _write_parquet(journal: Path, target: Path, columns: Sequence[str]) -> None:
+    """Turn a journal into a Parquet file, a few thousand rows at a time."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = _make_schema(pa, columns)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        # A stream, not the path: pyarrow takes no path that is no UTF-8.
+        with temporary.open("wb") as stream, parquet.ParquetWriter(stream, schema) as writer:
+            rows: list[Mapping[str, Any]] = []
+            for row in read_rows(journal):
+                rows.append(row)
+                if len(rows) == PARQUET_ROWS:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                    rows.clear()
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _make_schema(pa: Any, columns: Sequence[str]) -> Any:
+    """Return the Parquet schema: numbers as numbers, defects as a list of structs."""
+    defect = pa.struct([(field.name, pa.int64() if field.type is int else pa.float64()) for field in fields(Defect)])
+    counts = {name: pa.int64() for name in ("height_px", "width_px", "defect_count")}
+    numbers = {name: pa.float64() for name in ("score", "threshold")}
+    timings = {name: pa.float64() for name in columns if name.endswith("_ms")}
+    kinds = {**counts, **numbers, **timings, "defects": pa.list_(defect)}
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in columns])

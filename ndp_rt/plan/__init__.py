@@ -1,1 +1,0 @@
-"""Plans: the only place that knows a model's order of steps."""

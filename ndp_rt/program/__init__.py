@@ -1,0 +1,1 @@
+"""What a model is, as data: its tensors, stages, contract and thresholds."""

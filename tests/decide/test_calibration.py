@@ -1,0 +1,80 @@
+"""The promise of a threshold that was found from good images alone."""
+
+import numpy as np
+import pytest
+
+from ndp_rt.decide.calibration import (
+    allowed_exceeding_count,
+    binomial_tail,
+    false_alarm_bound,
+    images_needed,
+    threshold_from_good_scores,
+)
+from ndp_rt.errors import DataError, InputError
+
+
+@pytest.mark.parametrize(("rate", "count"), [(0.1, 29), (0.05, 59), (0.02, 149), (0.01, 299), (0.005, 598)])
+def test_needs_the_known_number_of_images(rate: float, count: int) -> None:
+    assert images_needed(rate) == count
+    assert allowed_exceeding_count(count, rate) == 0
+    assert allowed_exceeding_count(count - 1, rate) is None
+    assert false_alarm_bound(count) <= rate < false_alarm_bound(count - 1)
+
+
+def test_tail_equals_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats", reason="scipy (extra [evaluate]) is missing")
+    for count, rate, k in [(10, 0.3, 2), (1000, 0.004, 7), (59, 0.05, 0), (5, 0.5, 5)]:
+        assert binomial_tail(count, rate, k) == pytest.approx(stats.binom.cdf(k, count, rate), rel=1e-9)
+
+
+def test_lies_just_above_the_highest_score() -> None:
+    scores = np.linspace(0.1, 0.4, 59, dtype=np.float32)
+    spec = threshold_from_good_scores(scores)
+    assert spec.value > scores.max()
+    assert spec.value == float(np.nextafter(scores.max(), np.float32(1)))
+    assert spec.good_image_count == 59
+    assert spec.false_alarm_rate_bound == pytest.approx(1 - 0.05 ** (1 / 59))
+
+
+def test_lets_as_many_images_exceed_as_the_rate_allows() -> None:
+    scores = np.arange(1000, dtype=np.float32)
+    spec = threshold_from_good_scores(scores, 0.05)
+    exceeding = int((scores >= spec.value).sum())
+    assert exceeding == allowed_exceeding_count(1000, 0.05) == 38
+    assert spec.false_alarm_rate_bound is not None and spec.false_alarm_rate_bound <= 0.05
+
+
+def test_says_what_it_cannot_promise() -> None:
+    spec = threshold_from_good_scores([0.1, 0.3, 0.2], 0.01)
+    assert spec.value > 0.3 - 1e-6
+    assert "cannot be promised" in spec.note and "299" in spec.note
+    assert spec.false_alarm_rate_bound is not None and spec.false_alarm_rate_bound > 0.6
+
+
+def test_promise_holds_in_simulation(rng: np.random.Generator) -> None:
+    broken = 0
+    for _ in range(400):
+        spec = threshold_from_good_scores(rng.random(59, dtype=np.float32), 0.05)
+        broken += 1.0 - spec.value > 0.05  # uniform scores: the true false-alarm rate is 1 - threshold
+    assert broken / 400 < 0.09  # 5 % expected; 0.09 is 3.7 standard deviations above
+
+
+def test_ties_only_lower_the_number_that_exceed() -> None:
+    spec = threshold_from_good_scores([0.5] * 100, 0.1)
+    assert spec.value > 0.5
+    assert spec.false_alarm_rate_bound == pytest.approx(false_alarm_bound(100, 0))
+
+
+@pytest.mark.parametrize("scores", [[float("nan")], [0.1, float("inf")]])
+def test_rejects_scores_that_are_not_finite(scores: list[float]) -> None:
+    with pytest.raises(InputError, match="finite"):
+        threshold_from_good_scores(scores)
+
+
+def test_rejects_no_scores_and_rates_outside_zero_to_one() -> None:
+    with pytest.raises(DataError, match="no good images"):
+        threshold_from_good_scores([])
+    with pytest.raises(InputError, match="false-alarm rate"):
+        threshold_from_good_scores([0.1], 1.5)
+    with pytest.raises(InputError, match="confidence is 0"):
+        threshold_from_good_scores([0.1], confidence=0.0)

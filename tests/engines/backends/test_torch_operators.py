@@ -1,0 +1,286 @@
+"""Every operator that bundles use, against ONNX Runtime; what is not known or not taken is refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from ndp_rt.engines.backends.torch.interpreter import TorchProgram
+from ndp_rt.engines.backends.torch.operators import OPERATORS
+from ndp_rt.errors import EngineError
+from ndp_rt.export.export import ExportSettings, write_graphs
+from ndp_rt.export.stages import build_stages
+from ndp_rt.graphs.folding import fix_batch, fold_constants, load_model
+from ndp_rt.graphs.gpu_stages import MAP_NAMES, cut_maps, merge_stages
+from ndp_rt.graphs.typed import make_typed
+from ndp_rt.kernels import reference
+from tests.export.random_run import random_network
+from tests.tolerances import assert_close
+
+pytestmark = pytest.mark.torch
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One node: the shapes of its data, its constant inputs after them, and its attributes."""
+
+    kind: str
+    data: Sequence[tuple[int, ...]]
+    constants: Sequence[np.ndarray | None] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
+    opset: int = 17
+
+    def to_model(self) -> ModelProto:
+        """Return a model of this node alone."""
+        names = [f"x{index}" for index in range(len(self.data))]
+        inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip(names, self.data, strict=True)]
+        given = {f"c{index}": value for index, value in enumerate(self.constants) if value is not None}
+        tensors = [numpy_helper.from_array(value, name) for name, value in given.items()]
+        names += [f"c{index}" if value is not None else "" for index, value in enumerate(self.constants)]
+        node = helper.make_node(self.kind, names, ["y"], **self.attributes)
+        outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+        opsets = [helper.make_opsetid("", self.opset)]
+        return helper.make_model(
+            helper.make_graph([node], "one", inputs, outputs, tensors), opset_imports=opsets, ir_version=10
+        )
+
+
+MAP = (2, 4, 6, 10)
+ROWS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+WINDOW = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 1]}
+NEAREST = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+CASES = [
+    Case(kind="Add", data=[MAP, (2, 1, 6, 10)]),
+    Case(kind="AveragePool", data=[MAP], attributes={"kernel_shape": [2, 2], "strides": [2, 2]}),
+    Case(kind="AveragePool", data=[MAP], attributes={**WINDOW, "count_include_pad": 1}),
+    Case(kind="AveragePool", data=[MAP], attributes=WINDOW),
+    Case(kind="Cast", data=[MAP], attributes={"to": TensorProto.FLOAT}),
+    Case(kind="Clip", data=[MAP], constants=[np.float32(-0.1), np.float32(0.4)]),
+    Case(kind="Clip", data=[MAP], constants=[np.float32(0.2)]),
+    Case(kind="Clip", data=[MAP], constants=[None, np.float32(0.2)]),
+    Case(kind="Concat", data=[MAP, MAP, (2, 1, 6, 10)], attributes={"axis": 1}),
+    Case(kind="Conv", data=[MAP, (5, 4, 3, 3), (5,)], attributes=WINDOW),
+    Case(kind="Conv", data=[MAP, (6, 2, 3, 3)], attributes={"group": 2, "dilations": [2, 1], "pads": [2, 0, 2, 0]}),
+    Case(kind="Conv", data=[MAP, (5, 4, 2, 2)], attributes={"strides": [2, 2]}),
+    Case(kind="ConvTranspose", data=[MAP, (4, 3, 4, 4), (3,)], attributes={"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    Case(kind="ConvTranspose", data=[MAP, (4, 3, 2, 2)], attributes={"strides": [2, 2], "group": 2}),
+    Case(kind="DepthToSpace", data=[(2, 12, 3, 5)], attributes={"blocksize": 2, "mode": "CRD"}),
+    Case(kind="Div", data=[MAP, MAP]),
+    Case(kind="Exp", data=[MAP]),
+    Case(kind="Expand", data=[(2, 4, 1)], constants=[np.int64([2, 4, 7])]),
+    Case(kind="Expand", data=[(2, 4, 3)], constants=[np.int64([5, 1, 1, 3])]),
+    Case(kind="Expand", data=[(2, 4, 3)], constants=[np.int64([1])]),
+    Case(kind="Gather", data=[(3, 2, 4)], constants=[np.int64(1)], attributes={"axis": 0}),
+    Case(kind="Gather", data=[(3, 2, 4)], constants=[np.int64(-1)], attributes={"axis": 2}),
+    Case(kind="MatMul", data=[(2, 4, 3), (2, 3, 5)]),
+    Case(kind="MatMul", data=[(2, 4, 5)], constants=[ROWS]),
+    Case(kind="Max", data=[MAP, MAP, (1,)]),
+    Case(kind="MaxPool", data=[MAP], attributes={"kernel_shape": [2, 2], "strides": [2, 2]}),
+    Case(kind="MaxPool", data=[MAP], attributes={**WINDOW, "dilations": [1, 2]}),
+    Case(kind="Mul", data=[MAP, (4, 1, 1)]),
+    Case(kind="Neg", data=[MAP]),
+    Case(kind="Reciprocal", data=[MAP]),
+    Case(kind="ReduceL2", data=[MAP], attributes={"axes": [2], "keepdims": 1}),
+    Case(kind="ReduceL2", data=[MAP], constants=[np.int64([1, 3])], attributes={"keepdims": 0}, opset=22),
+    Case(kind="ReduceSum", data=[MAP], constants=[np.int64([1])], attributes={"keepdims": 1}),
+    Case(kind="ReduceSum", data=[MAP], constants=[np.int64([1, 2, -1])]),
+    Case(kind="Relu", data=[MAP]),
+    Case(kind="Reshape", data=[MAP], constants=[np.int64([0, -1, 5, 2])]),
+    Case(kind="Resize", data=[MAP], constants=[None, np.float32([1, 1, 2, 4])], attributes=NEAREST),
+    Case(kind="Resize", data=[MAP], constants=[None, None, np.int64([2, 4, 12, 10])], attributes=NEAREST),
+    Case(kind="Resize", data=[MAP], constants=[None, np.float32([1, 1, 2, 2])], attributes={"mode": "linear"}),
+    Case(kind="Sigmoid", data=[MAP]),
+    Case(kind="Softmax", data=[(3, 2, 4, 5)], attributes={"axis": 0}),
+    Case(kind="Softmax", data=[(3, 2, 4)]),
+    Case(kind="Sqrt", data=[MAP]),
+    Case(kind="Sub", data=[MAP, (1,)]),
+    Case(kind="Sum", data=[MAP, MAP, MAP]),
+    Case(kind="Transpose", data=[MAP], attributes={"perm": [2, 0, 3, 1]}),
+    Case(kind="Unsqueeze", data=[(3, 4)], constants=[np.int64([0])]),
+    Case(kind="Unsqueeze", data=[(3, 4)], constants=[np.int64([-1, 1])]),
+]
+
+
+def run(model: ModelProto, inputs: dict[str, np.ndarray], channels_last: bool = False) -> dict[str, np.ndarray]:
+    """Run a model, whose output shapes may be unknown, through a TorchProgram; return its outputs as float32."""
+    program = TorchProgram(model, CPU, channels_last=channels_last)
+    values = (*model.graph.input, *onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output)
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    types = {1: torch.float32, 10: torch.float16, 16: torch.bfloat16}
+    slots = {**program.inputs, **program.outputs}
+    tensors = {name: torch.full(shapes[name], torch.nan, dtype=types[kinds[name]]) for name in slots}
+    for name, array in inputs.items():
+        tensors[name].copy_(torch.from_numpy(array))
+    bound = {slots[name]: tensor for name, tensor in tensors.items()}
+    with torch.inference_mode():
+        program.examine(bound)
+        examined = {name: tensors[name].clone() for name in program.outputs}
+        program.run(bound)
+    for name, tensor in examined.items():  # the last bit of a sigmoid depends on the layout that it is written in
+        torch.testing.assert_close(tensor, tensors[name])
+    return {name: tensors[name].float().numpy() for name in program.outputs}
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind)
+def test_an_operator_gives_what_onnx_runtime_gives(case: Case, channels_last: bool, rng: np.random.Generator) -> None:
+    model = case.to_model()
+    inputs = {
+        value.name: rng.uniform(0.1, 1.0, shape) for value, shape in zip(model.graph.input, case.data, strict=True)
+    }
+    inputs = {name: array.astype(np.float32) for name, array in inputs.items()}
+    if case.kind in ("Relu", "Clip", "Max"):
+        inputs = {name: array - np.float32(0.5) for name, array in inputs.items()}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(["y"], inputs)
+    assert_close(run(model, inputs, channels_last)["y"], expected, "rewrite", "float32")
+
+
+def test_every_operator_has_a_case() -> None:
+    assert {case.kind for case in CASES} == set(OPERATORS)
+
+
+def test_an_unknown_operator_is_one_clear_error() -> None:
+    model = Case(kind="Erf", data=[MAP]).to_model()
+    model.graph.node[0].name = "odd one"
+    with pytest.raises(
+        EngineError, match="node 'odd one' is a Erf, which backend torch-cuda does not run; it runs Add, "
+    ):
+        TorchProgram(model, CPU, channels_last=False)
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (Case(kind="Conv", data=[MAP, (5, 4, 3, 3)], attributes={"pads": [0, 1, 1, 1]}), r"pads \[0, 1, 1, 1\]"),
+        (Case(kind="Conv", data=[MAP, (5, 4, 3, 3)], attributes={"auto_pad": "SAME_UPPER"}), "auto_pad = 'SAME_UPPER'"),
+        (Case(kind="MaxPool", data=[MAP], attributes={"kernel_shape": [2, 2], "ceil_mode": 1}), "ceil_mode = 1"),
+        (
+            Case(
+                kind="ConvTranspose", data=[MAP, (4, 3, 2, 2)], attributes={"output_padding": [1, 1], "strides": [2, 2]}
+            ),
+            r"output_padding = \[1, 1\]",
+        ),
+        (Case(kind="DepthToSpace", data=[(1, 4, 2, 2)], attributes={"blocksize": 2}), "mode = 'DCR'"),
+        (
+            Case(kind="Resize", data=[MAP], constants=[None, np.float32([1, 1, 2, 2])], attributes={"mode": "cubic"}),
+            "mode = 'cubic'",
+        ),
+        (
+            Case(kind="Resize", data=[MAP], constants=[None, np.float32([1, 1, 2, 2])]),
+            "coordinate_transformation_mode = 'half_pixel'; backend torch-cuda takes 'asymmetric'",
+        ),
+        (
+            Case(kind="Resize", data=[MAP], constants=[None, np.float32([1, 2, 2, 2])], attributes=NEAREST),
+            "a Resize has scales",
+        ),
+        (Case(kind="ReduceSum", data=[MAP]), "a reduction over all axes"),
+        (Case(kind="Gather", data=[MAP], constants=[np.int64([0, 1])]), "a Gather takes several indices"),
+        (
+            Case(kind="Reshape", data=[MAP], constants=[np.int64([2, 240])], attributes={"allowzero": 1}),
+            "allowzero = 1",
+        ),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Case) else "",
+)
+def test_what_pytorch_computes_otherwise_is_refused(case: Case, words: str) -> None:
+    model = case.to_model()
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(EngineError, match=words):
+        TorchProgram(model, CPU, channels_last=False)
+
+
+def test_a_parameter_that_is_computed_is_refused() -> None:
+    model = Case(kind="Clip", data=[MAP, ()]).to_model()
+    with pytest.raises(EngineError, match=r"\(Clip\) computes its parameter 'x1' while it runs"):
+        TorchProgram(model, CPU, channels_last=False)
+
+
+def test_integers_are_no_result() -> None:
+    model = Case(kind="Cast", data=[MAP], attributes={"to": TensorProto.INT64}).to_model()
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    with pytest.raises(EngineError, match=r"\(Cast\) does not give one float tensor"):
+        TorchProgram(model, CPU, channels_last=False)
+
+
+def test_tensors_are_let_go_after_their_last_use() -> None:
+    """Ten additions in a row never hold more than two results."""
+    names = ["x", *(f"t{index}" for index in range(9)), "y"]
+    nodes = [helper.make_node("Add", [a, "x"], [b]) for a, b in pairwise(names)]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [100]) for name in ("x", "y")]
+    model = helper.make_model(helper.make_graph(nodes, "row", values[:1], values[1:]))
+    program = TorchProgram(model, CPU, channels_last=False)
+    bound = {slot: torch.zeros(100) for slot in (program.inputs["x"], program.outputs["y"])}
+    assert program.examine(bound).peak_bytes == 2 * 400
+
+
+@pytest.fixture(scope="module", params=["rewritten", "plain"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graphs of a random network of 64 x 128 pixels, weights stored in half precision."""
+    folder = tmp_path_factory.mktemp(request.param)
+    is_rewritten = request.param == "rewritten"
+    stages = build_stages(random_network(64, 128), rewrite=is_rewritten, weights="fp16")
+    write_graphs(stages, folder, ExportSettings(rewrite=is_rewritten, weights="fp16"))
+    return folder
+
+
+def make_stage(folder: Path, name: str) -> ModelProto:
+    """Return a GPU stage of exported graphs, as `gpu_stages.make_gpu_stage` does of a bundle's."""
+    if name == "tail":
+        parts = {part: make_stage(folder, part) for part in ("decoder", "head", "segmentation")}
+        inputs = list(dict.fromkeys(v.name for p in ("segmentation", "decoder") for v in parts[p].graph.input))
+        inputs = [one for one in inputs if not one.startswith("g")]
+        return merge_stages(parts, name, inputs, ["reconstruction", *MAP_NAMES])
+    model = load_model(folder / f"{name}.onnx")
+    model.graph.name = name
+    fold_constants(model)
+    return cut_maps(model) if name in ("segmentation", "fused") else model
+
+
+@pytest.mark.parametrize("name", ["encoder", "tail", "fused"])
+def test_exported_stages_give_what_onnx_runtime_gives(exported: Path, name: str, rng: np.random.Generator) -> None:
+    model = make_stage(exported, name)
+    onnx.checker.check_model(model, full_check=True)
+    fix_batch(model, 2)
+    shapes = {v.name: [dim.dim_value for dim in v.type.tensor_type.shape.dim] for v in model.graph.input}
+    inputs = {one: rng.random(shape, np.float32) for one, shape in shapes.items()}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = run(model, inputs)
+    for one, expected in zip(found, session.run(list(found), inputs), strict=True):
+        assert_close(found[one], expected, "rewrite", "float32")
+    if name == "fused":
+        uncut = onnxruntime.InferenceSession(str(exported / "fused.onnx"), providers=["CPUExecutionProvider"])
+        fused_map = reference.fuse_maps([found[one] for one in MAP_NAMES])
+        assert_close(fused_map, uncut.run(["map"], inputs)[0], "map", "float32")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", "float16"), ("bf16", "bfloat16")])
+def test_exported_graphs_keep_their_maps_in_half_precision(
+    exported: Path, precision: str, dtype: str, rng: np.random.Generator
+) -> None:
+    model = make_stage(exported, "fused")
+    typed = make_typed(model, precision)
+    onnx.checker.check_model(typed, full_check=True)
+    image = {"image": rng.random((2, 3, 64, 128), np.float32)}
+    maps = []
+    for one in (model, typed):
+        fix_batch(one, 2)
+        found = run(one, image, channels_last=True)
+        maps.append(reference.fuse_maps([found[name] for name in MAP_NAMES]))
+    assert_close(maps[1], maps[0], "map", dtype)

@@ -1,0 +1,99 @@
+"""The manifest's types: what they refuse, and that JSON brings back what it was given."""
+
+import json
+from typing import Any
+
+import pytest
+
+from ndp_rt.errors import BundleError, InputError
+from ndp_rt.program.manifest import (
+    FORMAT_VERSION,
+    BundleManifest,
+    FileSpec,
+    InputContract,
+    ModelSpec,
+    StageSpec,
+    TensorSpec,
+    ThresholdSpec,
+)
+
+
+def make_manifest() -> BundleManifest:
+    image = TensorSpec(name="image", shape=(None, 3, 64, 64))
+    return BundleManifest(
+        name="tiles",
+        model=ModelSpec(preset="edge", width=16, rewrites=("fold_upsampling",), weights="fp16"),
+        input=InputContract(height_px=64, width_px=128, white_level_16bit=4095),
+        stages={"fused": StageSpec(file="fused.onnx", inputs={"image": image}, outputs={})},
+        thresholds={"fp32": ThresholdSpec(value=0.5, source="calibrated", good_image_count=59, confidence=0.95)},
+        reference={"path": "good/001.png"},
+        provenance={"seed": 7, "commands": ["ndp-rt train"]},
+        files={"fused.onnx": FileSpec(sha256="ab", size_bytes=12)},
+    )
+
+
+def test_json_brings_back_the_same_manifest() -> None:
+    manifest = make_manifest()
+    assert BundleManifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+
+
+def test_a_newer_format_is_refused() -> None:
+    document = {**make_manifest().to_json(), "format_version": FORMAT_VERSION + 1}
+    with pytest.raises(BundleError, match=r"format_version is 2; this ndp-rt reads up to 1\. Update ndp-rt"):
+        BundleManifest.from_json(document)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("format", "zip", "no bundle of ndp-rt"),
+        ("name", None, "manifest.name is NoneType None; str is taken"),
+        ("format_version", True, "format_version is bool"),
+        ("model", {"family": "ndpnet"}, "model has no 'preset'"),
+        ("input", {"height_px": "64"}, "input.height_px is str '64'; int is taken"),
+        ("stages", {"fused": {"file": "a", "inputs": {"x": ["m", 3]}, "outputs": {}}}, "dims"),
+        ("stages", [], "list"),
+        ("thresholds", {"fp32": {"value": "high"}}, "a threshold.value"),
+        ("files", {"a": {"sha256": 1, "bytes": 2}}, "a file.sha256"),
+    ],
+)
+def test_entries_of_another_type_are_named(key: str, value: Any, words: str) -> None:
+    with pytest.raises(BundleError, match=words):
+        BundleManifest.from_json({**make_manifest().to_json(), key: value})
+
+
+@pytest.mark.parametrize("document", [None, [], "manifest", 3])
+def test_documents_that_are_no_object_are_refused(document: object) -> None:
+    with pytest.raises(BundleError, match="has no 'format'"):
+        BundleManifest.from_json(document)
+
+
+def test_values_out_of_range_in_a_manifest_are_bundle_errors() -> None:
+    document = make_manifest().to_json()
+    document["input"]["height_px"] = 100
+    with pytest.raises(BundleError, match="height_px is 100; multiples of 64"):
+        BundleManifest.from_json(document)
+    document = make_manifest().to_json()
+    document["input"]["resize"] = "cubic-v9"
+    with pytest.raises(BundleError, match=r"cubic-v9.*Update ndp-rt"):
+        BundleManifest.from_json(document)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"value": None, "source": "manual"},
+        {"value": 0.5, "source": "none"},
+        {"value": float("nan"), "source": "manual"},
+        {"value": 0.5, "source": "guessed"},
+    ],
+)
+def test_thresholds_that_contradict_themselves_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="threshold"):
+        ThresholdSpec(**settings)
+
+
+def test_a_tensor_takes_the_batch_that_is_asked_for() -> None:
+    spec = TensorSpec.from_dims("f1", ["n", 16, 64, 64])
+    assert spec.with_batch(8) == (8, 16, 64, 64)
+    assert spec.to_dims() == ["n", 16, 64, 64]

@@ -1,0 +1,24 @@
+"""Opening a plan on the host."""
+
+from pathlib import Path
+
+import pytest
+
+from ndp_rt.bundle import open_bundle
+from ndp_rt.engines import cache
+from ndp_rt.runtime.open_plan import open_plan
+
+
+def test_an_engines_files_are_hashed_once_when_it_is_opened(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = open_bundle(tiny_bundle)
+    open_plan(bundle).close()  # builds what is missing
+    hashed: list[str] = []
+
+    def remember(path: Path) -> str:
+        hashed.append(path.name)
+        return hash_file(path)
+
+    hash_file = cache.hash_file
+    monkeypatch.setattr(cache, "hash_file", remember)
+    open_plan(bundle, batches=(1,)).close()
+    assert hashed == ["model.blob"]
