@@ -27,7 +27,8 @@ from ndp_rt.graphs.half_types import narrow
 from ndp_rt.graphs.products import make_convolution, make_product
 from ndp_rt.graphs.quantised import name_layers, quantise
 from ndp_rt.graphs.typed import make_typed
-from ndp_rt.program.manifest import INT8_PRECISIONS, TensorSpec
+from ndp_rt.program.manifest import INT8_PRECISIONS
+from ndp_rt.program.tensors import TensorSpec
 
 FloatArray = NDArray[np.float32]
 RunOnce = Callable[[], float]  # one product; returns its seconds

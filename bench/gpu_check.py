@@ -95,7 +95,7 @@ def check(args: argparse.Namespace, words: str) -> int:
     record["bundle"] = {
         "name": bundle.manifest.name,
         "fingerprint": bundle.fingerprint,
-        "width": bundle.manifest.model.width,
+        "width": bundle.manifest.model.width or 0,
     }
     peers = choose_peers(list_peers("cuda"), args.against)
     record["refused"], record["left_out"] = {}, {}
@@ -265,7 +265,7 @@ def finish_facts(
     gpu, model, contract = find_gpu_figures(plan.device.name), bundle.manifest.model, bundle.manifest.input
     for n in candidate.batches:
         steps = time_steps(plan, n, capture, 20)
-        work = count_inspection(n, contract.height_px, contract.width_px, model.width, plan.input_dtype)
+        work = count_inspection(n, contract.height_px, contract.width_px, model.width or 0, plan.input_dtype)
         floors = {} if gpu is None else {name: time_floor_us(gpu, work[name]) / 1e3 for name in steps if name in work}
         facts["latency"][str(n)] = {
             **Latency.of(candidate.times_ms[n]).to_json(),

@@ -33,7 +33,8 @@ from ndp_rt.export.rewrites import REWRITES
 from ndp_rt.export.stages import Stage, build_stages
 from ndp_rt.export.trained_run import TrainedRun, load_run, read_inputs
 from ndp_rt.export.weights import WEIGHTS_FILE, Place, WeightStore, move_weights
-from ndp_rt.program.manifest import BundleManifest, ModelSpec, StageSpec, ThresholdSpec
+from ndp_rt.program.manifest import BundleManifest, ModelSpec, StageSpec, ThresholdSpec, read_model
+from ndp_rt.program.version1 import describe_ndpnet
 
 REFERENCE_PICTURE = "reference.png"
 WEIGHT_TYPES = ("fp32", "fp16")
@@ -268,23 +269,27 @@ def _describe(
     return BundleManifest(
         name=name,
         model=ModelSpec(
-            preset=document["preset"], width=document["width"], rewrites=rewrites, weights=settings.weights
+            family="ndpnet",
+            preset=document["preset"],
+            width=document["width"],
+            rewrites=rewrites,
+            weights=settings.weights,
         ),
         input=run.contract,
-        stages={
-            stage.name: StageSpec(
-                file=f"{stage.name}.onnx",
-                inputs={spec.name: spec for spec in stage.inputs},
-                outputs={spec.name: spec for spec in stage.outputs},
-            )
-            for stage in stages.values()
-        },
+        **read_model(describe_ndpnet({stage.name: _describe_stage(stage) for stage in stages.values()})),
         thresholds=thresholds,
         reference={"source": reference.get("name"), "rule": reference.get("rule")},
         golden={"made_by": parity.against, "images": golden_names},
         parity=parity.to_json(),
         provenance=_trace_origin(document, settings),
     )
+
+
+def _describe_stage(stage: Stage) -> dict[str, Any]:
+    """Return a stage's entry in the manifest."""
+    inputs = {spec.name: spec for spec in stage.inputs}
+    outputs = {spec.name: spec for spec in stage.outputs}
+    return StageSpec(file=f"{stage.name}.onnx", inputs=inputs, outputs=outputs).to_json()
 
 
 def _trace_origin(document: Mapping[str, Any], settings: ExportSettings) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from torch import nn
 
 from ndp_rt.images.preprocess import preprocess
 from ndp_rt.kernels.host import smooth
-from ndp_rt.program.manifest import SIZE_STEP_PX, InputContract
+from ndp_rt.program.manifest import InputContract
+from ndp_rt.program.version1 import SIZE_STEP_PX
 
 FloatArray = NDArray[np.float32]
 ByteImage = NDArray[np.uint8]  # [h, w, 3] at the network's size

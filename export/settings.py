@@ -108,9 +108,10 @@ class TrainSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        InputContract(height_px=self.height_px, width_px=self.width_px)
         rules = {
-            "crop_px": (self.crop_px >= CROP_STEP_PX and self.crop_px % CROP_STEP_PX == 0, "multiples of 64, from 64,"),
+            "height_px": (_is_whole_steps(self.height_px), "multiples of 64, from 64,"),
+            "width_px": (_is_whole_steps(self.width_px), "multiples of 64, from 64,"),
+            "crop_px": (_is_whole_steps(self.crop_px), "multiples of 64, from 64,"),
             "width": (self.width >= 2 and self.width % 2 == 0, "even numbers from 2"),
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "phase_steps": (min(self.phase_steps) >= 1, "two numbers from 1"),
@@ -193,3 +194,7 @@ def steps_of_epochs(epochs: tuple[int, int], image_count: int, batch_size: int) 
     """Return the steps of each phase that see every image so many times."""
     batch_count = max(1, -(-image_count // batch_size))
     return epochs[0] * batch_count, epochs[1] * batch_count
+
+
+def _is_whole_steps(size_px: int) -> bool:
+    return size_px >= CROP_STEP_PX and size_px % CROP_STEP_PX == 0

@@ -30,7 +30,7 @@ from ndp_rt.export.rewrites import (
     split_concat_conv,
     sum_of_squares,
 )
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 
 class FiveLevels(nn.Module):

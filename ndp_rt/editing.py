@@ -157,7 +157,7 @@ def to_tensors(golden: Golden) -> dict[str, NDArray[Any]]:
 
 def _replace_files(bundle: Bundle, features: dict[str, FloatArray]) -> dict[str, bytes]:
     """Return reference.safetensors and fused.onnx with other features."""
-    file, graph = bundle.stage("fused").file, bundle.stage_path("fused").read_bytes()
+    file, graph = bundle.stage_path("fused").name, bundle.stage_path("fused").read_bytes()
     reference = make_reference_file(bundle, features)
     if REFERENCE_FILE not in list_external_locations(graph):  # the graph holds the features itself
         graph = replace_reference(graph, features)

@@ -16,7 +16,9 @@ from safetensors.numpy import save
 
 from ndp_rt.bundle import Bundle, write_bundle
 from ndp_rt.kernels import reference as kernels
-from ndp_rt.program.manifest import BundleManifest, InputContract, ModelSpec, StageSpec, TensorSpec, ThresholdSpec
+from ndp_rt.program.manifest import BundleManifest, InputContract, ModelSpec, StageSpec, ThresholdSpec, read_model
+from ndp_rt.program.tensors import TensorSpec
+from ndp_rt.program.version1 import describe_ndpnet
 
 SIDE = 64
 CHANNELS = (4, 4, 4, 4, 4)
@@ -218,9 +220,9 @@ def make_tiny_bundle(path: Path, *, seed: int = 0, map_shift: float = 0.0, vecto
     }
     manifest = BundleManifest(
         name=path.stem,
-        model=ModelSpec(preset="tiny", width=4),
+        model=ModelSpec(family="ndpnet", preset="tiny", width=4),
         input=InputContract(height_px=SIDE, width_px=SIDE),
-        stages=STAGES,
+        **read_model(describe_ndpnet({name: stage.to_json() for name, stage in STAGES.items()})),
         thresholds={"fp32": ThresholdSpec(value=0.6, source="manual")},
         provenance={"seed": seed},
     )

@@ -13,7 +13,7 @@ from ndp_rt.bench.peers.fused_graph import make_fused_graph
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.base import one_line
 from ndp_rt.errors import ClosedError, EngineError, InputError
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 REMEDY = "pip install onnxruntime-gpu (in place of onnxruntime)"
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}

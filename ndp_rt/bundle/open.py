@@ -61,7 +61,10 @@ class Bundle:
 
     def stage_path(self, name: str) -> Path:
         """Return the path of a stage's ONNX file."""
-        return self.path / self.stage(name).file
+        file = self.stage(name).file
+        if file is None:
+            raise BundleError(f"{self.path}: expected a stage with a file, got '{name}', which is derived from others.")
+        return self.path / file
 
     def threshold(self, precision: str) -> ThresholdSpec:
         """Return the threshold calibrated for `precision`; one with source "none" if there is none."""
@@ -141,7 +144,8 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     for name, entry in manifest.files.items():
         _check_file(folder / name, entry.sha256, entry.size_bytes, verify)
     for stage in manifest.stages.values():
-        _check_external_data(folder, stage.file, manifest)
+        if stage.file is not None:
+            _check_external_data(folder, stage.file, manifest)
     return Bundle(path=folder, manifest=manifest, fingerprint=_find_fingerprint(manifest))
 
 
@@ -175,7 +179,7 @@ def _explain_missing(folder: Path) -> str:
 
 def _check_names(folder: Path, manifest: BundleManifest) -> None:
     """Compare the folder's entries with the manifest's: same names, plain files, nothing that leads outside."""
-    named = [*manifest.files, *(stage.file for stage in manifest.stages.values())]
+    named = [*manifest.files, *(stage.file for stage in manifest.stages.values() if stage.file is not None)]
     for name in named:
         if not is_plain_name(name):
             raise BundleError(
@@ -183,7 +187,7 @@ def _check_names(folder: Path, manifest: BundleManifest) -> None:
                 "files directly in the bundle are taken. Do not use this bundle unless you know who made it."
             )
     for name, stage in manifest.stages.items():
-        if stage.file not in manifest.files:
+        if stage.file is not None and stage.file not in manifest.files:
             raise BundleError(f"{folder}: stage '{name}' names {stage.file}, which 'files' lacks. Export it again.")
     found = {entry.name for entry in folder.iterdir() if not entry.name.startswith(TEMPORARY_PREFIX)}
     missing = sorted(set(manifest.files) - found)

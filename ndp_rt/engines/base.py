@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.errors import InputError
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 FloatArray = NDArray[np.float32]
 

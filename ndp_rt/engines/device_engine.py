@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ndp_rt.engines.base import AnyBackend, EngineOptions
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 # Tensor types at the borders of an engine, with their bytes. bfloat16 is held as uint16 where a library lacks it.
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import Bundle, hash_file, is_plain_name
 from ndp_rt.errors import BundleError, InputError, StorageError
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 STAGES_FORMAT = "ndp-rt stages"
 STAGES_FORMAT_VERSION = 1

@@ -1,4 +1,4 @@
-"""What a bundle says about itself: the input contract, stages, thresholds and the manifest that holds them.
+"""The manifest of a bundle: input contract, stages, assets, programs, decision rules and thresholds.
 
 Every class here is plain data with `to_json` and `from_json`; nothing here reads a file.
 """
@@ -10,46 +10,32 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ndp_rt.errors import BundleError, InputError
+from ndp_rt.program.json_reading import Json, take
+from ndp_rt.program.program import AssetSpec, DecisionRules, Program, take_keys
+from ndp_rt.program.tensors import TensorSpec
+from ndp_rt.program.version1 import upgrade
 
 FORMAT = "ndp-rt bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RESIZE_RULE = "area-or-linear-v1"
-SIZE_STEP_PX = 64  # level 5 is 1/16 of the input and is cut into patches of up to 4
-FAMILIES = ("ndpnet",)
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8", "mixed")
 # In these, chosen layers (`ndp_rt.bundle.int8_layers`) compute in int8; the others on a CPU in fp32 or bf16 ("mixed").
 INT8_PRECISIONS = ("int8", "mixed")
-THRESHOLD_SOURCES = ("calibrated", "manual", "none")
-STAGES = ("encoder", "decoder", "head", "segmentation", "fused")
-# The stages whose engines each plan runs.
+# The stages whose engines each plan runs on a CPU, and on a GPU.
 PLAN_STAGES = {"fused": ("fused",), "staged": ("encoder", "decoder", "head", "segmentation")}
-# The same on a GPU, each cut before the levels' maps are fused, because that and smoothing are kernels of ours.
-# "tail" is decoder, head and segmentation in one; "unmerged" is what it is measured against.
 GPU_PLAN_STAGES = {
     "staged": ("encoder", "tail"),
     "unmerged": ("encoder", "decoder", "head", "segmentation"),
     "fused": ("fused",),
 }
+THRESHOLD_SOURCES = ("calibrated", "manual", "none")
 
-Json = dict[str, Any]
 _Value = TypeVar("_Value")
-
-
-def _take(document: object, key: str, kind: type[_Value] | tuple[type[_Value], ...], where: str) -> _Value:
-    """Return document[key], which must be there and be of `kind` (a bool never passes as a number)."""
-    if not isinstance(document, Mapping) or key not in document:
-        raise BundleError(f"manifest: {where} has no '{key}'; format version {FORMAT_VERSION} needs it. Export again.")
-    value = document[key]
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        names = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
-        raise BundleError(f"manifest: {where}.{key} is {type(value).__name__} {value!r:.60}; {names} is taken.")
-    return value
 
 
 def _parse(document: object, key: str, parse: Callable[[object], _Value]) -> dict[str, _Value]:
     """Return the entries of the object document[key], each parsed."""
-    entries: Mapping[str, object] = _take(document, key, dict, "the manifest")
+    entries: Mapping[str, object] = take(document, key, dict, "the manifest")
     return {str(name): parse(entry) for name, entry in entries.items()}
 
 
@@ -65,9 +51,8 @@ class InputContract:
 
     def __post_init__(self) -> None:
         for name in ("height_px", "width_px"):
-            value = getattr(self, name)
-            if value < SIZE_STEP_PX or value % SIZE_STEP_PX:
-                raise InputError(f"{name} is {value}; multiples of {SIZE_STEP_PX}, from {SIZE_STEP_PX}, are taken.")
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}.")
         if self.colour != "rgb" or self.resize != RESIZE_RULE:
             raise InputError(
                 f"the input contract says colour '{self.colour}', resize '{self.resize}'; this version of ndp-rt knows "
@@ -82,57 +67,50 @@ class InputContract:
     @classmethod
     def from_json(cls, document: object) -> "InputContract":
         return cls(
-            height_px=_take(document, "height_px", int, "input"),
-            width_px=_take(document, "width_px", int, "input"),
-            colour=_take(document, "colour", str, "input"),
-            resize=_take(document, "resize", str, "input"),
-            white_level_16bit=_take(document, "white_level_16bit", int, "input"),
+            height_px=take(document, "height_px", int, "input"),
+            width_px=take(document, "width_px", int, "input"),
+            colour=take(document, "colour", str, "input"),
+            resize=take(document, "resize", str, "input"),
+            white_level_16bit=take(document, "white_level_16bit", int, "input"),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TensorSpec:
-    """A tensor's name, shape and type; None in the shape is the batch axis, which may have any length from 1."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str = "float32"
-
-    def with_batch(self, count: int) -> tuple[int, ...]:
-        """Return the shape with the batch axis set to `count`."""
-        return tuple(count if size is None else size for size in self.shape)
-
-    @classmethod
-    def from_dims(cls, name: str, dims: object) -> "TensorSpec":
-        """Read manifest dims such as ["n", 3, 256, 256]."""
-        if not isinstance(dims, list) or not all(d == "n" or (type(d) is int and d > 0) for d in dims):
-            raise BundleError(f"manifest: tensor '{name}' has dims {dims!r:.80}; a list of 'n' and sizes is taken.")
-        return cls(name=name, shape=tuple(None if d == "n" else int(d) for d in dims))
-
-    def to_dims(self) -> list[str | int]:
-        return ["n" if size is None else size for size in self.shape]
-
-
-@dataclass(frozen=True, kw_only=True)
 class StageSpec:
-    """One ONNX file of a bundle with its tensors, in order."""
+    """A graph with its tensors, in order: an ONNX file of the bundle or, for a device, one that is derived from others.
 
-    file: str
+    A derived stage merges `parts`, which feed each other by name. With `cut`, the work of that op is taken off its end,
+    because a kernel does it: the stage then gives what the op reads instead of what it writes.
+    """
+
+    file: str | None = None
+    parts: tuple[str, ...] = ()
+    cut: str | None = None
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
 
+    def __post_init__(self) -> None:
+        if (self.file is None) != bool(self.parts):
+            raise InputError(f"a stage: expected either a file or parts, got {self.file} and {list(self.parts)}.")
+
     def to_json(self) -> Json:
+        source: Json = {"file": self.file} if self.file is not None else {"parts": list(self.parts)}
+        if self.cut is not None:
+            source["cut"] = self.cut
         return {
-            "file": self.file,
+            **source,
             "inputs": {name: spec.to_dims() for name, spec in self.inputs.items()},
             "outputs": {name: spec.to_dims() for name, spec in self.outputs.items()},
         }
 
     @classmethod
     def from_json(cls, document: object) -> "StageSpec":
-        inputs, outputs = (_take(document, key, dict, "a stage") for key in ("inputs", "outputs"))
+        inputs, outputs = (take(document, key, dict, "a stage") for key in ("inputs", "outputs"))
+        keys = take_keys(document)
         return cls(
-            file=_take(document, "file", str, "a stage"),
+            file=None if "parts" in keys else take(document, "file", str, "a stage"),
+            parts=tuple(map(str, take(document, "parts", list, "a stage"))) if "parts" in keys else (),
+            cut=take(document, "cut", str, "a stage") if "cut" in keys else None,
             inputs={name: TensorSpec.from_dims(name, dims) for name, dims in inputs.items()},
             outputs={name: TensorSpec.from_dims(name, dims) for name, dims in outputs.items()},
         )
@@ -140,30 +118,27 @@ class StageSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Which network a bundle holds."""
+    """Which network a bundle holds: for people. What runs is in the programs."""
 
-    family: str = "ndpnet"
+    family: str
     preset: str
-    width: int
+    width: int | None = None  # channels of the first level, where the family has such a number
     rewrites: tuple[str, ...] = ()
     weights: str = "fp32"  # how weights are stored: fp32 or fp16
 
-    def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            known = ", ".join(FAMILIES)
-            raise InputError(f"the model's family is '{self.family}'; this ndp-rt runs {known}. Update ndp-rt.")
-
     def to_json(self) -> Json:
-        return {**dataclasses.asdict(self), "rewrites": list(self.rewrites)}
+        width = {} if self.width is None else {"width": self.width}
+        others = {"rewrites": list(self.rewrites), "weights": self.weights}
+        return {"family": self.family, "preset": self.preset, **width, **others}
 
     @classmethod
     def from_json(cls, document: object) -> "ModelSpec":
         return cls(
-            family=_take(document, "family", str, "model"),
-            preset=_take(document, "preset", str, "model"),
-            width=_take(document, "width", int, "model"),
-            rewrites=tuple(str(name) for name in _take(document, "rewrites", list, "model")),
-            weights=_take(document, "weights", str, "model"),
+            family=take(document, "family", str, "model"),
+            preset=take(document, "preset", str, "model"),
+            width=take(document, "width", int, "model") if "width" in take_keys(document) else None,
+            rewrites=tuple(str(name) for name in take(document, "rewrites", list, "model")),
+            weights=take(document, "weights", str, "model"),
         )
 
 
@@ -192,16 +167,16 @@ class ThresholdSpec:
     @classmethod
     def from_json(cls, document: object) -> "ThresholdSpec":
         number = (int, float, type(None))
-        value: float | None = _take(document, "value", number, "a threshold")
-        bound: float | None = _take(document, "false_alarm_rate_bound", number, "a threshold")
-        confidence: float | None = _take(document, "confidence", number, "a threshold")
+        value: float | None = take(document, "value", number, "a threshold")
+        bound: float | None = take(document, "false_alarm_rate_bound", number, "a threshold")
+        confidence: float | None = take(document, "confidence", number, "a threshold")
         return cls(
             value=None if value is None else float(value),
-            source=_take(document, "source", str, "a threshold"),
-            good_image_count=_take(document, "good_image_count", int, "a threshold"),
+            source=take(document, "source", str, "a threshold"),
+            good_image_count=take(document, "good_image_count", int, "a threshold"),
             false_alarm_rate_bound=None if bound is None else float(bound),
             confidence=None if confidence is None else float(confidence),
-            note=_take(document, "note", str, "a threshold"),
+            note=take(document, "note", str, "a threshold"),
         )
 
 
@@ -217,7 +192,7 @@ class FileSpec:
 
     @classmethod
     def from_json(cls, document: object) -> "FileSpec":
-        return cls(sha256=_take(document, "sha256", str, "a file"), size_bytes=_take(document, "bytes", int, "a file"))
+        return cls(sha256=take(document, "sha256", str, "a file"), size_bytes=take(document, "bytes", int, "a file"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +203,9 @@ class BundleManifest:
     model: ModelSpec
     input: InputContract
     stages: Mapping[str, StageSpec]
+    assets: Mapping[str, AssetSpec] = field(default_factory=dict)
+    programs: Mapping[str, Mapping[str, Program]] = field(default_factory=dict)  # by kind of device; first its default
+    decision: DecisionRules = field(default_factory=DecisionRules)
     thresholds: Mapping[str, ThresholdSpec] = field(default_factory=dict)  # by precision
     reference: Mapping[str, Any] = field(default_factory=dict)  # where the reference image came from
     golden: Mapping[str, Any] = field(default_factory=dict)
@@ -244,6 +222,12 @@ class BundleManifest:
             "model": self.model.to_json(),
             "input": self.input.to_json(),
             "stages": {name: stage.to_json() for name, stage in self.stages.items()},
+            "assets": {name: asset.to_json() for name, asset in self.assets.items()},
+            "programs": {
+                kind: [{"name": name, **program.to_json()} for name, program in programs.items()]
+                for kind, programs in self.programs.items()
+            },
+            "decision": self.decision.to_json(),
             "thresholds": {name: threshold.to_json() for name, threshold in self.thresholds.items()},
             "reference": dict(self.reference),
             "golden": dict(self.golden),
@@ -252,34 +236,79 @@ class BundleManifest:
             "files": {name: entry.to_json() for name, entry in self.files.items()},
         }
 
+    def find_program(self, device_kind: str, name: str | None = None) -> tuple[str, Program]:
+        """Return a program for "cpu" or "cuda" with its name; None: the first.
+
+        Raises:
+            InputError: the bundle has no such program.
+        """
+        programs = self.programs.get(device_kind, {})
+        chosen = next(iter(programs), "") if name is None else name
+        if chosen not in programs:
+            have = " or ".join(programs) or "no program for it"
+            raise InputError(f"plan on {device_kind}: expected {have}, got '{chosen}'.")
+        return chosen, programs[chosen]
+
+    def find_single_stage(self) -> str | None:
+        """Return the stage that is a whole program on the CPU by itself; None where the model has none such."""
+        alone = (one.steps[0].engine for one in self.programs.get("cpu", {}).values() if len(one.steps) == 1)
+        return next(alone, None)
+
+    def find_swappable(self) -> str | None:
+        """Return the asset that another image may take the place of; None where the model has none such."""
+        return next((name for name, asset in self.assets.items() if asset.is_swappable), None)
+
     @classmethod
     def from_json(cls, document: object) -> "BundleManifest":
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, or what format version 1 says.
 
         Raises:
             BundleError: another format, a newer version, or an entry that is missing or of another type.
         """
-        found = _take(document, "format", str, "the manifest")
+        found = take(document, "format", str, "the manifest")
         if found != FORMAT:
-            raise BundleError(f"manifest: format is '{found}'; '{FORMAT}' is taken. This is no bundle of ndp-rt.")
-        version = _take(document, "format_version", int, "the manifest")
+            raise BundleError(f"manifest: expected format '{FORMAT}', got '{found}'. This is no bundle of ndp-rt.")
+        version = take(document, "format_version", int, "the manifest")
         if version > FORMAT_VERSION:
             raise BundleError(
-                f"manifest: format_version is {version}; this ndp-rt reads up to {FORMAT_VERSION}. "
+                f"manifest: expected format_version up to {FORMAT_VERSION}, got {version}. "
                 "Update ndp-rt, or export the bundle with this version."
             )
+        if version == 1:
+            document = upgrade(document)
         try:
             return cls(
-                name=_take(document, "name", str, "the manifest"),
-                model=ModelSpec.from_json(_take(document, "model", dict, "the manifest")),
-                input=InputContract.from_json(_take(document, "input", dict, "the manifest")),
-                stages=_parse(document, "stages", StageSpec.from_json),
+                name=take(document, "name", str, "the manifest"),
+                model=ModelSpec.from_json(take(document, "model", dict, "the manifest")),
+                input=InputContract.from_json(take(document, "input", dict, "the manifest")),
+                **read_model(document),
                 thresholds=_parse(document, "thresholds", ThresholdSpec.from_json),
-                reference=_take(document, "reference", dict, "the manifest"),
-                golden=_take(document, "golden", dict, "the manifest"),
-                parity=_take(document, "parity", dict, "the manifest"),
-                provenance=_take(document, "provenance", dict, "the manifest"),
+                reference=take(document, "reference", dict, "the manifest"),
+                golden=take(document, "golden", dict, "the manifest"),
+                parity=take(document, "parity", dict, "the manifest"),
+                provenance=take(document, "provenance", dict, "the manifest"),
                 files=_parse(document, "files", FileSpec.from_json),
             )
         except InputError as error:
             raise BundleError(f"manifest: {error}") from error
+
+
+def read_model(document: object) -> dict[str, Any]:
+    """Return the arguments `stages`, `assets`, `programs` and `decision` of a BundleManifest from its JSON entries.
+
+    Raises:
+        BundleError: an entry is missing or of another type.
+    """
+    return {
+        "stages": _parse(document, "stages", StageSpec.from_json),
+        "assets": _parse(document, "assets", AssetSpec.from_json),
+        "programs": _parse(document, "programs", _read_programs),
+        "decision": DecisionRules.from_json(take(document, "decision", dict, "the manifest")),
+    }
+
+
+def _read_programs(document: object) -> dict[str, Program]:
+    """Read the programs for one kind of device, in order."""
+    if not isinstance(document, list):
+        raise BundleError(f"manifest: programs: expected a list for each kind of device, got {document!r:.60}.")
+    return {take(one, "name", str, "a program"): Program.from_json(one) for one in document}

@@ -91,7 +91,7 @@ class FusedPlan:
         engines = {}
         with tempfile.TemporaryDirectory(prefix="ndp-rt-reference-") as name:
             folder = Path(name)
-            graph = put_beside_weights({self._bundle.stage("fused").file: changed}, self._bundle, folder)
+            graph = put_beside_weights({self._bundle.stage_path("fused").name: changed}, self._bundle, folder)
             if self._options.precision in INT8_PRECISIONS:
                 # Imported here: it needs the onnx package, which a machine with nothing but a GPU's may lack.
                 from ndp_rt.graphs.quantised import prepare_graph
@@ -140,7 +140,7 @@ def put_beside_weights(changed: Mapping[str, bytes], bundle: Bundle, folder: Pat
     Raises:
         StorageError: no space.
     """
-    file = bundle.stage("fused").file
+    file = bundle.stage_path("fused").name
     others = set(list_external_locations(changed[file])) - set(changed)
     try:
         for name, content in changed.items():

@@ -7,7 +7,8 @@ from typing import cast
 from ndp_rt.engines.device_engine import DeviceEngine
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.program.manifest import GPU_PLAN_STAGES, BundleManifest, TensorSpec
+from ndp_rt.program.manifest import GPU_PLAN_STAGES, BundleManifest
+from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.gpu_reference import PatchLayout
 from ndp_rt.runtime.gpu_sized import SizedPlan
 from ndp_rt.runtime.gpu_steps import MAPS, lay_out_tensors

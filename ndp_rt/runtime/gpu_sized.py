@@ -8,7 +8,7 @@ from ndp_rt.devices.cuda.memory import DeviceMemory
 from ndp_rt.engines.device_engine import DeviceEngine
 from ndp_rt.kernels import launch
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.gpu_reference import DeviceReference, PatchLayout
 from ndp_rt.runtime.gpu_steps import MAPS, Step, Wave, collect_tensors, list_repaired, name_repaired
 

@@ -9,7 +9,7 @@ from ndp_rt.devices.cuda.buffers import BufferLayout, Lifetime, lay_out_buffers
 from ndp_rt.engines.device_engine import DTYPE_BYTES, DeviceEngine
 from ndp_rt.errors import EngineError
 from ndp_rt.kernels import launch
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 REPAIRED_LEVELS = (3, 4, 5)
 PATCH_SIZES = (2, 4)

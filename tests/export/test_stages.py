@@ -13,13 +13,14 @@ from ndp_rt.export.onnx_graphs import count_operators, tensor_dims
 from ndp_rt.export.stages import build_stages
 from ndp_rt.export.weights import ALIGNMENT_BYTES, SMALLEST_BYTES, WEIGHTS_FILE, Place, WeightStore, move_weights
 from ndp_rt.kernels import reference
-from ndp_rt.program.manifest import STAGES
 from tests.export.random_run import random_network
 from tests.tolerances import assert_close
 
 pytestmark = pytest.mark.torch
 
 KINDS = [(True, "fp32"), (True, "fp16"), (False, "fp32"), (False, "fp16")]
+
+STAGES = ("encoder", "decoder", "head", "segmentation", "fused")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.errors import ClosedError, EngineError, InputError
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 from tests.fakes.fake_streams import Machine
 
 ELEMENTS = {"tensor(float)": "float32", "tensor(float16)": "float16"}

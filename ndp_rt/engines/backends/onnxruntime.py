@@ -21,7 +21,7 @@ from ndp_rt.engines.base import (
     one_line,
 )
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError, StorageError
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 NAME = "onnxruntime"
 MODEL_FILE = "model.onnx"

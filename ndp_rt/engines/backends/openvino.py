@@ -27,7 +27,8 @@ from ndp_rt.engines.base import (
     one_line,
 )
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
-from ndp_rt.program.manifest import INT8_PRECISIONS, TensorSpec
+from ndp_rt.program.manifest import INT8_PRECISIONS
+from ndp_rt.program.tensors import TensorSpec
 
 NAME = "openvino"
 # What is not in int8 computes in these; which layers are is in the graph that the engine is made of.

@@ -9,7 +9,7 @@ from ndp_rt.engines.backends.tensorrt.library import import_tensorrt
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log
 from ndp_rt.engines.backends.tensorrt.network import name_dtype
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt

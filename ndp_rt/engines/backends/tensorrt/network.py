@@ -15,7 +15,7 @@ from ndp_rt.engines.backends.tensorrt.adapter import (
 from ndp_rt.engines.backends.tensorrt.library import import_tensorrt
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log
 from ndp_rt.errors import EngineError
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -22,7 +22,7 @@ from ndp_rt.engines.backends.tensorrt.progress import BuildProgress
 from ndp_rt.engines.backends.tensorrt.timing_cache import TimingCache
 from ndp_rt.engines.base import EngineOptions
 from ndp_rt.errors import EngineError
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -11,7 +11,7 @@ from ndp_rt.devices.machine import find_cuda_version, find_driver_version, find_
 from ndp_rt.engines.backends.tensorrt.library import find_distribution, import_tensorrt
 from ndp_rt.engines.base import HARDWARE_COMPATIBLE, VERSION_COMPATIBLE
 from ndp_rt.errors import EngineError
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 MANIFEST_FILE = "plan.json"
 PLAN_FILE = "model.plan"

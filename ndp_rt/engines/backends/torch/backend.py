@@ -16,7 +16,7 @@ from ndp_rt.devices.machine import find_gpus
 from ndp_rt.engines.base import BackendStatus, EngineOptions, one_line
 from ndp_rt.engines.device_engine import DTYPE_BYTES
 from ndp_rt.errors import BundleError, ClosedError, DeviceError, EngineError, InputError, MissingExtraError, NdpRtError
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 NAME = "torch-cuda"
 PRECISIONS = {"fp32": "f32", "tf32": "tf32", "fp16": "f16", "bf16": "bf16"}

@@ -1,0 +1,28 @@
+"""Tensors by name, shape and type, as stages, programs, engines and kernels list them."""
+
+from dataclasses import dataclass
+
+from ndp_rt.errors import BundleError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """A tensor's name, shape and type; None in the shape is the batch axis, which may have any length from 1."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+
+    def with_batch(self, count: int) -> tuple[int, ...]:
+        """Return the shape with the batch axis set to `count`."""
+        return tuple(count if size is None else size for size in self.shape)
+
+    @classmethod
+    def from_dims(cls, name: str, dims: object) -> "TensorSpec":
+        """Read manifest dims such as ["n", 3, 256, 256]."""
+        if not isinstance(dims, list) or not all(d == "n" or (type(d) is int and d > 0) for d in dims):
+            raise BundleError(f"manifest: dims of '{name}': expected a list of 'n' and sizes, got {dims!r:.80}.")
+        return cls(name=name, shape=tuple(None if d == "n" else int(d) for d in dims))
+
+    def to_dims(self) -> list[str | int]:
+        return ["n" if size is None else size for size in self.shape]
