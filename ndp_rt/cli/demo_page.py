@@ -19,7 +19,7 @@ from ndp_rt.pipeline.overlays import HEADER_PX, Picture, draw_overlay, encode_pn
 from ndp_rt.pipeline.sinks import write_atomically
 from ndp_rt.result import Result
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent.parent / "data"
 BUNDLE, IMAGES = DATA / "demo.ndp", DATA / "demo"
 PAGE = "index.html"
 JPEG_QUALITY = 90
