@@ -39,7 +39,7 @@ gpu-check:
 	@$(PIP) --upgrade pip
 	@touch $@
 
-.venv/.base: .venv/.python pyproject.toml setup.py
+.venv/.base: .venv/.python pyproject.toml setup.py ndp_rt/__init__.py
 	@echo 'Installing ndp-rt and what it needs into .venv (about 200 MB, a minute or two)'
 	@$(PIP) -e .
 	@touch $@

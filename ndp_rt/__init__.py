@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ndp_rt.inspector import Inspector
     from ndp_rt.result import Result
 
-__version__ = "0.1.0"  # pyproject.toml says the same; tests/test_public_names.py compares them
+__version__ = "0.2.0"  # pyproject.toml, CMake and the C library read it here; pkgconfig/ndp_rt.pc repeats it
 
 _HOMES = {
     "Bundle": "ndp_rt.bundle.open",

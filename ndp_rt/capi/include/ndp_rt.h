@@ -114,7 +114,7 @@ NDP_RT_API const char *ndp_rt_status_name(ndp_rt_status status);
 /* ABI of the library: major << 16 | minor. The check to paste is in the example above. */
 NDP_RT_API uint32_t ndp_rt_abi_version(void);
 
-/* Version of the library, such as "0.1.0". */
+/* Version of the library, such as "1.4.2". */
 NDP_RT_API const char *ndp_rt_version(void);
 
 /* Start the runtime; the first open does it too. Takes some tenths of a second, once.
