@@ -23,7 +23,7 @@ class ImageLimits:
 
     def __post_init__(self) -> None:
         if self.max_side_px < 1 or self.max_image_px < 1:
-            raise InputError(f"image limits are {self.max_side_px} and {self.max_image_px}; 1 or more is taken.")
+            raise InputError(f"image limits: expected 1 or more, got {self.max_side_px} and {self.max_image_px}.")
 
 
 def find_cache_dir() -> Path:

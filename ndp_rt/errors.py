@@ -1,26 +1,27 @@
 """The error tree: everything that ndp-rt raises on purpose is an NdpRtError and a builtin exception too.
 
-A message says what came, what is taken and what to do. `status` is the value the C API returns for the class;
-values are fixed for ever, new classes get new ones.
+A message reads `image: expected uint8 [h, w], got float64 [480, 640]. What to do.` `status` is the value that the C API
+returns for the class; values are fixed for ever, new classes get new ones.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
 class NdpRtError(Exception):
-    """The root; catch it to catch all of ours."""
+    """The base of all errors of ndp-rt; catch it to catch every one."""
 
     status: ClassVar[int] = 1
 
 
 class InputError(NdpRtError, ValueError):
-    """An argument or an array that the call does not take."""
+    """An argument or an array that the call does not accept."""
 
     status = 2
 
 
 class ImageFileError(NdpRtError, OSError):
-    """An image file that is missing, empty, cut short, no image, or too large."""
+    """An image file that is missing, empty, cut short, too large, or of another format."""
 
     status = 3
 
@@ -38,7 +39,7 @@ class BundleError(NdpRtError, ValueError):
 
 
 class EngineError(NdpRtError, RuntimeError):
-    """An engine that could not be built, loaded or run, or does not compute what its bundle promises."""
+    """An engine that could not be built, loaded or run, or whose results differ from its bundle's golden vectors."""
 
     status = 6
 
@@ -50,7 +51,7 @@ class MissingExtraError(NdpRtError, ImportError):
 
 
 class StorageError(NdpRtError, OSError):
-    """Something could not be written: no space, no permission, a read-only folder."""
+    """A file or folder that could not be written: no space, no permission, read-only."""
 
     status = 8
 
@@ -71,3 +72,9 @@ class RunError(NdpRtError, RuntimeError):
     """A training run that is missing, damaged, unfinished, or was made with other settings."""
 
     status = 11
+
+
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Raise InputError unless `value`, the argument `name`, is one of `choices`."""
+    if value not in choices:
+        raise InputError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}.")

@@ -179,7 +179,7 @@ def _find_launch(
         InputError: see `preprocess`.
     """
     check_kind(dtype, shape[1:], channels)
-    check_resizable(dtype, shape[1:])
+    check_resizable(*shape[1:3])
     came = f"image is {dtype} {list(shape[1:])}"
     if shape[0] != image_count:
         raise InputError(f"{shape[0]} images came ({came}), and out takes {image_count}. Make them as many.")

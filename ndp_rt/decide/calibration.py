@@ -70,7 +70,7 @@ def allowed_exceeding_count(good_image_count: int, rate: float, confidence: floa
 def check_rate(rate: float | None) -> None:
     """Raise InputError unless a wanted rate of false alarms lies between 0 and 1, or is None."""
     if rate is not None and not 0.0 < rate < 1.0:
-        raise InputError(f"false-alarm rate is {rate}; it lies between 0 and 1, 0.01 for one in a hundred")
+        raise InputError(f"false-alarm rate: expected above 0 and below 1, got {rate}. 0.01 is one in a hundred.")
 
 
 def threshold_from_good_scores(
@@ -95,15 +95,15 @@ def threshold_from_good_scores(
     """
     values = np.sort(np.asarray(scores, dtype=np.float32).ravel())
     if not 0.0 < confidence < 1.0:
-        raise InputError(f"confidence is {confidence}; it lies between 0 and 1, 0.95 for instance")
+        raise InputError(f"confidence: expected above 0 and below 1, such as 0.95, got {confidence}.")
     check_rate(rate)
     if values.size == 0:
         raise DataError(
-            "calibration got no good images; give at least one, and "
-            f"{images_needed(0.01)} to promise 1 % of false alarms at most"
+            "calibration: expected one good image or more, got none. To promise at most 1 % of false alarms, give "
+            f"{images_needed(0.01)}."
         )
     if not np.isfinite(values).all():
-        raise InputError("a calibration score is not finite; check the model before its threshold")
+        raise InputError("calibration: expected finite scores, got NaN or infinity. Check the model first.")
     count = int(values.size)
     allowed = 0 if rate is None else allowed_exceeding_count(count, rate, confidence)
     limit = values[count - 1 - (allowed or 0)]
@@ -123,7 +123,7 @@ def threshold_from_good_scores(
 def _describe(
     count: int, exceeding: int, bound: float, rate: float | None, allowed: int | None, confidence: float
 ) -> str:
-    """Return the promise in words, and what it does not cover."""
+    """Return in words what the threshold promises, and under which conditions."""
     text = (
         f"{exceeding} of {count} good images at or above it: at most {bound:.2%} false alarms at {confidence:.0%} "
         "confidence, if the images are independent and the line stays as it was"

@@ -1,4 +1,4 @@
-"""The decision, in one place for every backend, plan and language; needs NumPy alone."""
+"""Compares scores with the threshold: the only place that decides, for every backend and language; NumPy alone."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from ndp_rt.errors import EngineError
 
 
 def is_defective(score: float, threshold: float) -> bool:
-    """Decide: this comparison is the only one; the contract of every backend, plan and language is made here."""
+    """Tell whether a score reaches the threshold."""
     return score >= threshold
 
 
@@ -22,6 +22,6 @@ def lowest_reaching(threshold: float) -> np.float32:
 def not_finite() -> EngineError:
     """Return the error of a map that holds NaN or infinity."""
     return EngineError(
-        "the engine returned an anomaly map with values that are not finite, so there is no score. "
-        "Build it again with 'ndp-rt build-engine --rebuild', in fp32 if this was a lower precision."
+        "anomaly map: expected finite values, got NaN or infinity from the engine, so there is no score. Build it "
+        "again with 'ndp-rt build-engine --rebuild', in fp32 if this was a lower precision."
     )

@@ -1,4 +1,4 @@
-"""From a smoothed anomaly map to a decision and a list of defects."""
+"""Finds the connected regions of a smoothed anomaly map that reach the threshold, and describes them as defects."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class Defect:
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
-    """Connected regions of a map, one row each: boxes int64 [k, 4] (x0, y0, x1, y1; ends excluded), areas, peaks."""
+    """Connected regions of a map, one a row: boxes int64 [k, 4] (x0, y0, x1, y1; ends excluded), areas, peaks."""
 
     boxes: NDArray[np.int64]
     areas: NDArray[np.int64]

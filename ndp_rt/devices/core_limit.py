@@ -1,4 +1,4 @@
-"""How many cores this process may use: what affinity leaves, and what the container's quota of CPU time is worth."""
+"""Counts the cores that this process may use: those that affinity leaves, and the container's quota of CPU time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ def count_usable_cores(root: Path = ROOT) -> int:
 
 
 def find_cpu_quota(root: Path = ROOT) -> float | None:
-    """Return the cores' worth of CPU time that the control groups of this process allow; None: no limit is set."""
+    """Return the CPU time that the control groups of this process allow, in cores; None: no limit is set."""
     quotas = [quota for folder in _list_group_folders(root) if (quota := _read_quota(folder)) is not None]
     return min(quotas, default=None)
 

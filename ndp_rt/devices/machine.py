@@ -1,4 +1,4 @@
-"""What this machine has: its CPU and, if any, its NVIDIA GPUs, found without any of the libraries that use them."""
+"""Finds this machine's CPU and NVIDIA GPUs without the libraries that use them."""
 
 import ctypes
 import os
@@ -120,16 +120,21 @@ def find_gpu(index: int) -> Gpu:
     gpus = find_gpus()
     if not gpus:
         raise DeviceError(
-            "no NVIDIA GPU is found, or no driver for it: install NVIDIA's driver (in a container: run it with --gpus "
-            "all), or use --backend openvino."
+            "device: expected an NVIDIA GPU with a driver, got none. Install NVIDIA's driver (in a container: run it "
+            "with --gpus all), or use --backend openvino."
         )
     if index >= len(gpus):
-        raise DeviceError(f"device is 'cuda:{index}'; this machine has {len(gpus)} GPUs, numbered from 0.")
+        raise unknown_gpu(index, len(gpus))
     return gpus[index]
 
 
+def unknown_gpu(index: int, count: int) -> DeviceError:
+    """Return the error of a device 'cuda:INDEX' where there are only `count`."""
+    return DeviceError(f"device: expected one of this machine's {count} GPUs, numbered from 0, got 'cuda:{index}'.")
+
+
 def find_cuda_version() -> str | None:
-    """Return the newest CUDA that the NVIDIA driver runs, such as "12.4"; None where there is no driver."""
+    """Return the newest CUDA version that the NVIDIA driver runs, such as "12.4"; None where there is no driver."""
     version = ctypes.c_int()
     try:
         if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) != 0:

@@ -1,7 +1,7 @@
-"""Reads an image file's size from its header, before a decoder allocates for it, and tells files cut short.
+"""Reads an image's size from its file's header, before a decoder allocates for it, and finds files that are cut short.
 
-OpenCV decodes a 30,000 x 30,000 header into gigabytes, and fills what a truncated file lacks with grey; neither can be
-asked of it beforehand, so the few bytes that say it are read here.
+OpenCV allocates gigabytes for a header of 30,000 x 30,000 and fills the missing part of a file with grey. It has no
+function that tells either beforehand.
 """
 
 import struct
@@ -159,8 +159,7 @@ def _find_format(data: bytes, name: str) -> tuple[str, Callable[[bytes], Size], 
         if data.startswith(signature) and (signature != b"RIFF" or data[8:12] == b"WEBP"):
             return label, size_of, is_whole
     raise ImageFileError(
-        f"{name}: is no image that is taken (it begins with {data[:8]!r}). "
-        "PNG, JPEG, BMP, TIFF, WebP, PGM and PPM are taken; convert it."
+        f"{name}: expected PNG, JPEG, BMP, TIFF, WebP, PGM or PPM, got a file that begins {data[:8]!r}. Convert it."
     )
 
 
@@ -178,7 +177,7 @@ def read_size(data: bytes, name: str) -> Size:
             f"{name}: its {label} header is cut short or damaged ({len(data)} bytes). Save or copy the image again."
         ) from error
     if width < 1 or height < 1:
-        raise ImageFileError(f"{name}: is {width} x {height} pixels; at least 1 x 1 is taken. Save the image again.")
+        raise ImageFileError(f"{name}: expected 1 x 1 pixels or more, got {width} x {height}. Save the image again.")
     return width, height
 
 

@@ -45,12 +45,13 @@ class DefectSettings:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 0.0 <= value <= 1.0:
-                raise ValueError(f"DefectSettings: {name} is {value}; a number from 0 to 1 is taken.")
+                raise ValueError(f"DefectSettings.{name}: expected 0 to 1, got {value}.")
         if self.largest_area == 0.0:
-            raise ValueError("DefectSettings: largest_area is 0.0; a number above 0 is taken.")
+            raise ValueError("DefectSettings.largest_area: expected a number above 0, got 0.0.")
         if not 0.0 < self.smallest_shade <= LARGEST_SHADE:
-            taken = f"a number above 0, up to {LARGEST_SHADE}, is taken"
-            raise ValueError(f"DefectSettings: smallest_shade is {self.smallest_shade}; {taken}.")
+            raise ValueError(
+                f"DefectSettings.smallest_shade: expected above 0, up to {LARGEST_SHADE}, got {self.smallest_shade}."
+            )
 
 
 def perlin(rng: np.random.Generator, x: FloatArray, y: FloatArray) -> FloatArray:

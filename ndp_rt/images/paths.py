@@ -1,4 +1,4 @@
-"""Which image files a command line's paths mean."""
+"""Lists the image files that the paths of a command line name."""
 
 import glob
 import os
@@ -11,9 +11,9 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 
 
 def list_images(paths: Sequence[str], excluded: Path | None = None) -> list[Path]:
-    """Return the files that `paths` mean, each once, in the order of `paths`, folders and patterns sorted.
+    """Return the files that `paths` name, each once, in the order of `paths`, folders and patterns sorted.
 
-    A file is taken whatever its name, also one that is missing: it then becomes a row of the results. A folder gives
+    A file is listed whatever its name, even if it is missing: it then becomes a row of the results. A folder gives
     the files below it with an image's suffix; hidden ones, bundles and `excluded` are left out. Anything with `*`, `?`
     or `[` that is no file is a pattern (`**` for any depth).
 
@@ -31,18 +31,18 @@ def list_images(paths: Sequence[str], excluded: Path | None = None) -> list[Path
     files = list(found.values())
     if not any(os.path.exists(file) for file in files):  # unlike Path's, False for a name that is too long
         names = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
-        raise InputError(f"no image: {names or 'no path'} does not exist. Give image files, folders or patterns.")
+        raise InputError(f"images: {names or 'no path'} does not exist. Give image files, folders or patterns.")
     return files
 
 
 def _expand(path: str, excluded: Path | None) -> list[Path]:
-    """Return the files that one path means."""
+    """Return the files that one path names."""
     if os.path.isdir(path):
         files = sorted(_walk(path, excluded))
         if not files:
             raise InputError(
-                f"{path}: holds no image (files that end in {', '.join(sorted(IMAGE_SUFFIXES))} are taken, subfolders "
-                "included). Give another folder, or name the files."
+                f"{path}: expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}, here or in subfolders, got "
+                "none. Give another folder, or name the files."
             )
         return files
     if not os.path.lexists(path) and glob.has_magic(path):

@@ -27,7 +27,7 @@ KEPT_SCRATCH_PX = 2**24
 def read_image(path: str | Path, *, limits: ImageLimits | None = None) -> Image:
     """Read an image file: uint8 or uint16, [h, w] or RGB [h, w, 3]; alpha and EXIF rotation are ignored.
 
-    PNG, JPEG, BMP, TIFF, WebP and PGM/PPM are taken.
+    Formats: PNG, JPEG, BMP, TIFF, WebP, PGM and PPM.
 
     Raises:
         ImageFileError: missing, empty, cut short, of another type, or larger than `limits` (default: ImageLimits()).
@@ -46,8 +46,8 @@ def decode_image(data: bytes, *, name: str, limits: ImageLimits | None = None) -
     size = read_size(data, name)
     if max(size) > limits.max_side_px or size[0] * size[1] > limits.max_image_px:
         raise ImageFileError(
-            f"{name}: is {size[0]} x {size[1]} pixels; up to {limits.max_side_px} a side and {limits.max_image_px} in "
-            "all are taken. Cut it into smaller images, or raise the limits."
+            f"{name}: expected up to {limits.max_side_px} pixels a side and {limits.max_image_px} in all, got "
+            f"{size[0]} x {size[1]}. Cut it into smaller images, or raise the limits."
         )
     check_complete(data, name)
     try:
@@ -57,12 +57,12 @@ def decode_image(data: bytes, *, name: str, limits: ImageLimits | None = None) -
     if image is None or image.size == 0:
         raise ImageFileError(f"{name}: cannot be decoded; its header is fine, its content is damaged. Save it again.")
     if image.dtype not in (np.uint8, np.uint16):
-        raise ImageFileError(f"{name}: holds {image.dtype} values; 8 or 16 bits a channel are taken. Convert it.")
+        raise ImageFileError(f"{name}: expected 8 or 16 bits a channel, got {image.dtype}. Convert it.")
     if image.ndim == 2:
         return image
     channel_count = image.shape[2]
     if channel_count not in (3, 4):
-        raise ImageFileError(f"{name}: has {channel_count} channels; grey, RGB and RGBA are taken. Convert it.")
+        raise ImageFileError(f"{name}: expected grey, RGB or RGBA, got {channel_count} channels. Convert it.")
     rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if channel_count == 3 else cv2.COLOR_BGRA2RGB)
     return rgb
 
@@ -84,10 +84,10 @@ class Preprocessor:
         """
         height, width = self.contract.height_px, self.contract.width_px
         image = check_image(image, self.channels)
-        check_resizable(image.dtype, image.shape)
+        check_resizable(*image.shape[:2])
         if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != (3, height, width):
-            came = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise InputError(f"out is {came}; float32 [3, {height}, {width}] is taken.")
+            got = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise InputError(f"out: expected float32 [3, {height}, {width}], got {got}.")
         planes = image[..., None] if image.ndim == 2 else image[..., :3]  # [h', w', 1 or 3]
         if self.channels == "bgr":
             planes = planes[..., ::-1]

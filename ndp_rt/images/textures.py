@@ -1,4 +1,4 @@
-"""What artificial defects are filled with: a folder of texture images, or the data itself, strongly altered."""
+"""Textures that artificial defects are filled with: a folder of images, or the data itself, strongly altered."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ class TextureImages:
 
     @staticmethod
     def _alter(rng: np.random.Generator, texture: FloatArray) -> FloatArray:
-        """Return the texture with its values shuffled so far that it no longer passes for the surface."""
+        """Return the texture with its values changed so much that it no longer looks like the surface."""
         if rng.random() < 0.5:
             texture = 1.0 - texture
         if rng.random() < 0.5:
@@ -61,7 +61,9 @@ def list_textures(folder: Path) -> list[Path]:
     """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not paths:
-        raise DataError(f"--textures {folder} holds no images; any folder of photographs of other surfaces serves.")
+        raise DataError(
+            f"--textures: expected images in {folder}, got none. Any folder of photographs of other surfaces will do."
+        )
     return paths
 
 

@@ -53,7 +53,7 @@ def test_builds_then_hits_then_rebuilds(bundle_path: Path, tmp_path: Path, capsy
             "build options are given for backend openvino; backends for a GPU",
         ),
         (["--strip"], "--onnx-stages DIR, which ndp-rt export-stages writes"),
-        (["--device", "gpu"], "device is 'gpu'"),
+        (["--device", "gpu"], "device: expected 'cpu', 'cuda' or 'cuda:N', such as 'cuda:0', got 'gpu'"),
     ],
 )
 def test_what_cannot_be_built_is_one_line_and_exit_1(

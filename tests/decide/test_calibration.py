@@ -72,7 +72,7 @@ def test_rejects_scores_that_are_not_finite(scores: list[float]) -> None:
 
 
 def test_rejects_no_scores_and_rates_outside_zero_to_one() -> None:
-    with pytest.raises(DataError, match="no good images"):
+    with pytest.raises(DataError, match="got none"):
         threshold_from_good_scores([])
     with pytest.raises(InputError, match="false-alarm rate"):
         threshold_from_good_scores([0.1], 1.5)

@@ -208,10 +208,10 @@ def test_a_damaged_engine_is_refused_and_never_rebuilt_silently(
 def test_no_gpu_is_a_device_error_that_says_what_to_do(
     bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(DeviceError, match=r"device is 'cuda:3'; this machine has 1 GPU"):
+    with pytest.raises(DeviceError, match=r"machine's 1 GPUs, numbered from 0, got 'cuda:3'"):
         build(bundle, tmp_path, device_index=3)
     monkeypatch.setattr(device, "find_gpus", lambda: ())
-    with pytest.raises(DeviceError, match=r"no NVIDIA GPU is found.*--gpus all.*--backend openvino"):
+    with pytest.raises(DeviceError, match=r"expected an NVIDIA GPU.*--gpus all.*--backend openvino"):
         build(bundle, tmp_path)
 
 

@@ -148,5 +148,5 @@ def test_spots_change_a_good_image_within_its_range(rng: np.random.Generator) ->
 
 
 def test_rejects_a_share_above_one() -> None:
-    with pytest.raises(ValueError, match="blob_share is 1.5"):
+    with pytest.raises(ValueError, match="blob_share: expected 0 to 1, got 1.5"):
         DefectSettings(blob_share=1.5)

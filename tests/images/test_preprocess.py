@@ -91,7 +91,7 @@ def test_layout_and_byte_order_do_not_matter(rng: np.random.Generator, size: tup
 
 def test_an_array_too_large_to_resize_is_refused_before_any_copy() -> None:
     image = np.broadcast_to(np.uint8(7), (30000, 30000, 3))  # one byte of memory
-    with pytest.raises(InputError, match=r"\[30000, 30000, 3\]; up to 32767 pixels a side and 268435456 in all"):
+    with pytest.raises(InputError, match=r"up to 32767 pixels a side and 268435456 in all, got 30000 x 30000"):
         run(image)
 
 
@@ -127,7 +127,7 @@ def test_alpha_is_refused_unless_it_is_to_be_dropped(rng: np.random.Generator) -
         (None, "NoneType"),
     ],
 )
-def test_refuses_other_arrays_and_says_what_is_taken(image: object, words: str) -> None:
+def test_refuses_other_arrays_and_says_what_is_expected(image: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         run(image)  # type: ignore[arg-type]
 
@@ -136,12 +136,12 @@ def test_refuses_other_arrays_and_says_what_is_taken(image: object, words: str) 
     "out", [np.zeros((3, 64, 64), np.float32), np.zeros((3, 64, 128)), np.zeros((64, 128, 3), np.float32), None]
 )
 def test_refuses_another_output(out: np.ndarray) -> None:
-    with pytest.raises(InputError, match="out is"):
+    with pytest.raises(InputError, match="out: expected float32"):
         preprocess(np.zeros((9, 9), np.uint8), CONTRACT, out)
 
 
 def test_refuses_an_unknown_order_of_channels() -> None:
-    with pytest.raises(InputError, match="channels is 'gbr'"):
+    with pytest.raises(InputError, match="channels: expected one of rgb, bgr, drop-alpha, got 'gbr'"):
         Preprocessor(CONTRACT, channels="gbr")
 
 
@@ -208,7 +208,7 @@ def test_progressive_jpeg_with_a_thumbnail_is_whole_only_to_its_own_end(tmp_path
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"", "empty"), (b"hello, world", "no image that is taken"), (b"RIFF\0\0\0\0WAVE", "no image that is taken")],
+    [(b"", "empty"), (b"hello, world", "expected PNG, .* got a file"), (b"RIFF\0\0\0\0WAVE", "expected PNG")],
 )
 def test_files_that_are_no_images_are_errors(tmp_path: Path, data: bytes, words: str) -> None:
     (tmp_path / "a.png").write_bytes(data)
@@ -225,10 +225,10 @@ def test_missing_files_and_folders_are_errors(tmp_path: Path) -> None:
 def test_a_huge_image_is_refused_by_its_header_alone(tmp_path: Path) -> None:
     data = bytearray(write(tmp_path / "a.png", np.zeros((4, 4), np.uint8)).read_bytes())
     data[16:24] = (30000).to_bytes(4, "big") * 2
-    with pytest.raises(ImageFileError, match=r"30000 x 30000 pixels; up to 16384 a side"):
+    with pytest.raises(ImageFileError, match=r"up to 16384 pixels a side and \d+ in all, got 30000 x 30000"):
         decode_image(bytes(data), name="a.png")
     tight = ImageLimits(max_image_px=15)
-    with pytest.raises(ImageFileError, match="4 x 4 pixels; up to 16384 a side and 15 in all"):
+    with pytest.raises(ImageFileError, match="up to 16384 pixels a side and 15 in all, got 4 x 4"):
         read_image(tmp_path / "a.png", limits=tight)
 
 

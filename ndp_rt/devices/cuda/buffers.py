@@ -1,4 +1,4 @@
-"""Where tensors lie in one block of memory: those that are never needed at the same time share bytes."""
+"""Places tensors in one block of memory; those that are never needed at the same time share bytes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ ALIGNMENT_BYTES = 256  # what cudaMalloc aligns to, and TensorRT asks for
 
 @dataclass(frozen=True, kw_only=True)
 class Lifetime:
-    """The steps during which a tensor is needed, both included; steps that run side by side have one number."""
+    """The first and last step that needs a tensor; steps that run side by side have one number."""
 
     first: int
     last: int

@@ -1,4 +1,4 @@
-"""Reads DLPack capsules with ctypes, so that an array on a GPU is taken from any library without importing it.
+"""Reads DLPack capsules with ctypes: arrays on a GPU, of any library, without importing that library.
 
 The layout is that of dlpack.h: DLManagedTensor before version 1.0, DLManagedTensorVersioned since.
 """
@@ -67,14 +67,14 @@ _set_name = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)((
 
 
 class DlpackOwner:
-    """Holds what a producer handed over, and gives it back once: at `close`, or when nobody refers to this any more."""
+    """Holds a producer's tensor, and gives it back once: at `close`, or when nothing refers to this any more."""
 
     def __init__(self, managed: DlManagedTensor | DlManagedTensorVersioned) -> None:
-        """Take it over; its memory is the producer's."""
+        """Hold `managed`, whose memory is the producer's."""
         self._give_back = weakref.finalize(self, _call_deleter, managed.deleter, ctypes.addressof(managed))
 
     def close(self) -> None:
-        """Give it back now; twice is allowed."""
+        """Give the tensor back now; twice is allowed."""
         self._give_back()
 
 
@@ -85,7 +85,7 @@ def _call_deleter(deleter: Any, address: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DlpackArray:
-    """An array that a capsule held."""
+    """The array of a capsule."""
 
     pointer: int
     shape: tuple[int, ...]
@@ -107,8 +107,8 @@ def take_capsule(capsule: object) -> DlpackArray:
         if versioned.major != MAX_VERSION[0]:
             owner.close()
             raise InputError(
-                f"image comes as DLPack {versioned.major}.{versioned.minor}; versions below {MAX_VERSION[0] + 1}.0 are "
-                "taken. Update ndp-rt."
+                f"image: expected DLPack below {MAX_VERSION[0] + 1}.0, got {versioned.major}.{versioned.minor}. Update "
+                "ndp-rt."
             )
         return _read(versioned.tensor, owner)
     if _is_valid(capsule, NAME):
@@ -116,7 +116,7 @@ def take_capsule(capsule: object) -> DlpackArray:
         _set_name(capsule, USED_NAME)
         return _read(managed.tensor, DlpackOwner(managed))
     raise InputError(
-        f"image's __dlpack__ returned {capsule!r}; a DLPack capsule that nobody used is taken. Pass the array itself."
+        f"image: expected an unused DLPack capsule from __dlpack__, got {capsule!r}. Pass the array itself."
     )
 
 

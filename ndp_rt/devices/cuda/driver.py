@@ -1,4 +1,4 @@
-"""The GPU that a pipeline runs on, in its primary context, and CUDA's errors as ours."""
+"""Opens the GPU that a pipeline runs on, in its primary context, and turns CUDA's errors into ndp-rt's."""
 
 import contextlib
 import logging
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ndp_rt.devices.machine import unknown_gpu
 from ndp_rt.errors import DeviceError, InputError, MissingExtraError, NdpRtError
 
 REMEDY = "pip install 'ndp-rt[gpu]' (CUDA 12) or 'ndp-rt[gpu13]' (CUDA 13)"
@@ -23,7 +24,7 @@ def import_cupy() -> Any:
     try:
         import cupy
     except ImportError as error:
-        raise MissingExtraError(f"a GPU is used through CuPy, which cannot be imported ({error}): {REMEDY}.") from error
+        raise MissingExtraError(f"GPUs need CuPy, which cannot be imported ({error}). Install it: {REMEDY}.") from error
     return cupy
 
 
@@ -35,7 +36,7 @@ def parse_device(text: str) -> int:
     """
     match = re.fullmatch(r"cuda(?::(\d+))?", text)
     if match is None:
-        raise InputError(f"device is '{text}'; 'cpu', 'cuda' or 'cuda:N' is taken, such as 'cuda:0'.")
+        raise InputError(f"device: expected 'cpu', 'cuda' or 'cuda:N', such as 'cuda:0', got '{text}'.")
     return int(match.group(1) or 0)
 
 
@@ -47,14 +48,18 @@ def translate_errors(doing: str) -> Iterator[None]:
     except NdpRtError:
         raise
     except MemoryError as error:  # cupy.cuda.memory.OutOfMemoryError is one
-        raise DeviceError(f"{doing}: the GPU is out of memory ({error}). Use smaller batches, or free some.") from error
+        raise _no_memory(doing, f" ({error})") from error
     except RuntimeError as error:  # CUDARuntimeError, CUDADriverError and NVRTCError derive from it
         if getattr(error, "status", None) == OUT_OF_MEMORY:
-            raise DeviceError(f"{doing}: the GPU is out of memory. Use smaller batches, or free some.") from error
+            raise _no_memory(doing) from error
         raise DeviceError(
             f"{doing}: {' '.join(str(error).split())}. If this names a launch failure or a lost device, no CUDA call "
             "of this process will work again: close the inspector and restart, or open another with device='cpu'."
         ) from error
+
+
+def _no_memory(doing: str, details: str = "") -> DeviceError:
+    return DeviceError(f"{doing}: the GPU is out of memory{details}. Use smaller batches, or free some.")
 
 
 @contextlib.contextmanager
@@ -68,7 +73,7 @@ def tolerate_errors(doing: str) -> Iterator[None]:
 
 
 class CudaDevice:
-    """One GPU; makes no context of its own but uses the primary one, as CuPy, PyTorch and TensorRT do."""
+    """One GPU, in its primary context, which CuPy, PyTorch and TensorRT use too."""
 
     def __init__(self, index: int) -> None:
         """Look the device up.
@@ -83,11 +88,11 @@ class CudaDevice:
             count = int(self.cupy.cuda.runtime.getDeviceCount())
         except RuntimeError as error:
             raise DeviceError(
-                f"no GPU can be used: {' '.join(str(error).split())}. It needs NVIDIA's driver, recent enough for the "
-                "CUDA of the installed CuPy (in a container: --gpus all). Or open with device='cpu'."
+                f"no GPU can be used: {' '.join(str(error).split())}. Install an NVIDIA driver that is recent enough "
+                "for the CUDA of the installed CuPy (in a container: --gpus all), or open with device='cpu'."
             ) from error
         if index >= count:
-            raise DeviceError(f"device is 'cuda:{index}'; this machine has {count} GPUs, numbered from 0.")
+            raise unknown_gpu(index, count)
         with translate_errors("asking the GPU what it is"):
             facts = self.cupy.cuda.runtime.getDeviceProperties(index)
             self.driver_version = int(self.cupy.cuda.runtime.driverGetVersion())
@@ -96,7 +101,7 @@ class CudaDevice:
         self.compute_capability = f"{facts['major']}.{facts['minor']}"
 
     def activate(self) -> None:
-        """Make this the calling thread's device; every thread that calls CUDA has to, and it costs about 1 us."""
+        """Make this the calling thread's device, as every thread that calls CUDA must; it takes about 1 us."""
         with translate_errors(f"selecting cuda:{self.index}"):
             self.cupy.cuda.runtime.setDevice(self.index)
 

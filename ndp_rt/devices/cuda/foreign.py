@@ -1,7 +1,7 @@
-"""Images in arrays of other libraries, taken without a copy: NumPy, CuPy, PyTorch, PyCUDA, and what speaks as they do.
+"""Reads images in arrays of other libraries without a copy: NumPy, CuPy, PyTorch, PyCUDA and others of their kind.
 
-An array on a GPU is taken through DLPack where it offers that, else through `__cuda_array_interface__`. In both cases
-the work that its producer has put on a stream is waited for on the device, never on the host.
+An array on a GPU is read through DLPack where it offers that, else through `__cuda_array_interface__`. The device waits
+for the work that the array's producer has put on a stream; the host never does.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ndp_rt.devices.cuda.dlpack import CPU, CUDA, CUDA_HOST, CUDA_MANAGED, MAX_VERSION, DlpackOwner, take_capsule
 from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
 from ndp_rt.errors import InputError
-from ndp_rt.images.checks import TAKEN, check_channels, check_kind
+from ndp_rt.images.checks import IMAGES, check_channels, check_kind
 
-ARRAYS = "a NumPy, CuPy, PyTorch or PyCUDA array"
+ARRAYS = f"a NumPy, CuPy, PyTorch or PyCUDA array, {IMAGES}"
 LEGACY_STREAM = 1  # cudaStreamLegacy, the default stream; as a handle it is valid everywhere, unlike 0
 INTERFACE_VERSIONS = (2, 3)
 UNREGISTERED, DEVICE_MEMORY = 0, 2  # cudaMemoryType
@@ -80,7 +80,7 @@ def take_image(array: object, device: CudaDevice, stream: int, channels: str = "
     """
     check_channels(channels)
     if isinstance(array, np.ma.MaskedArray):
-        raise InputError(f"image is a masked array; {ARRAYS}, {TAKEN}. Fill it with filled().")
+        raise _unexpected("a masked array", "Fill it with filled().")
     if isinstance(array, np.ndarray):
         image = _take_host(array)
     elif hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
@@ -88,11 +88,11 @@ def take_image(array: object, device: CudaDevice, stream: int, channels: str = "
     elif _has_interface(array):
         image = _take_interface(array, device)
     else:
-        raise InputError(f"image is {type(array).__name__}; {ARRAYS}, {TAKEN}. Read files with read_image().")
+        raise _unexpected(type(array).__name__, "Read files with read_image().")
     try:
         check_kind(image.dtype, image.shape, channels)
         if image.pointer == 0:
-            raise InputError(f"image is {image.dtype} {list(image.shape)} at address 0. It was freed: keep it alive.")
+            raise _unexpected("one at address 0", "It was freed: keep it alive.")
     except InputError:
         if isinstance(image.owner, DlpackOwner):
             image.owner.close()  # at once, not when the error's traceback goes
@@ -138,9 +138,7 @@ def _take_dlpack(array: Any, device: CudaDevice, stream: int) -> ForeignImage:
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             raise _refused(name, error) from error
     if kind not in (CUDA, CUDA_MANAGED):
-        raise InputError(
-            f"image is {name} on a device of DLPack's kind {kind}; {ARRAYS} is taken. Copy it to the host."
-        )
+        raise _unexpected(f"{name} on a device of DLPack's kind {kind}", "Copy it to the host.")
     if kind == CUDA:
         _check_index(index, device)
     consumer = LEGACY_STREAM if stream == 0 else stream
@@ -156,7 +154,7 @@ def _take_dlpack(array: Any, device: CudaDevice, stream: int) -> ForeignImage:
         dtype = np.dtype(taken.type_name)
     except TypeError:  # NumPy has no such type; bfloat16 for one
         taken.owner.close()
-        raise InputError(f"image is {taken.type_name} {list(taken.shape)}; {TAKEN}. Convert it.") from None
+        raise _unexpected(f"{taken.type_name} {list(taken.shape)}", "Convert it.") from None
     return ForeignImage(
         pointer=taken.pointer,
         shape=taken.shape,
@@ -178,9 +176,8 @@ def _has_interface(array: object) -> bool:
 def _take_interface(array: Any, device: CudaDevice) -> ForeignImage:
     """Read `__cuda_array_interface__`, versions 2 and 3.
 
-    A producer that names no stream (version 2; None in version 3) is taken to have used the default stream: that is
-    where PyCUDA puts its work, whose arrays say None. One that used another stream without naming it has to wait for
-    that stream itself.
+    Without a stream (version 2; None in version 3) the producer's work is expected on the default stream: that is where
+    PyCUDA, whose arrays say None, puts it. A producer that used another stream without naming it must wait for it.
     """
     name = type(array).__name__
     try:
@@ -189,13 +186,13 @@ def _take_interface(array: Any, device: CudaDevice) -> ForeignImage:
         raise _refused(name, error) from error
     version = facts.get("version")
     if version not in INTERFACE_VERSIONS:
-        raise InputError(f"image is {name}, whose __cuda_array_interface__ has version {version}; 2 and 3 are taken.")
+        raise InputError(f"image: expected __cuda_array_interface__ 2 or 3, got {version} from {name}.")
     if facts.get("mask") is not None:
-        raise InputError(f"image is a masked {name}; {ARRAYS}, {TAKEN}. Fill it first.")
+        raise _unexpected(f"a masked {name}", "Fill it first.")
     pointer, shape, dtype = int(facts["data"][0]), tuple(facts["shape"]), np.dtype(facts["typestr"])
     stream = facts.get("stream")
     if stream == 0:
-        raise InputError(f"image is {name} with stream 0, which may be either default stream; 1 or 2 says which.")
+        raise InputError(f"image: expected a stream other than 0, got {name} with 0. Name a default stream as 1 or 2.")
     strides = facts.get("strides")
     if strides is None:
         strides = tuple(dtype.itemsize * int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
@@ -218,8 +215,8 @@ def _check_memory(pointer: int, name: str, device: CudaDevice) -> None:
         facts = device.cupy.cuda.runtime.pointerGetAttributes(pointer)
     if facts.type == UNREGISTERED:
         raise InputError(
-            f"image is {name} at {pointer:#x}, which is no memory of a GPU. It was freed, or never was: keep the array "
-            "alive until its result is there."
+            f"image: expected memory of a GPU, got {name} at {pointer:#x}. If it was freed, keep the array alive until "
+            "its result is there."
         )
     if facts.type == DEVICE_MEMORY:
         _check_index(int(facts.device), device)
@@ -228,10 +225,14 @@ def _check_memory(pointer: int, name: str, device: CudaDevice) -> None:
 def _check_index(index: int, device: CudaDevice) -> None:
     if index != device.index:
         raise InputError(
-            f"image lies on cuda:{index}; this pipeline runs on cuda:{device.index}. Copy it there, or open with "
-            f"device='cuda:{index}'."
+            f"image: expected it on cuda:{device.index}, where the pipeline runs, got cuda:{index}. Copy it there, or "
+            f"open with device='cuda:{index}'."
         )
 
 
+def _unexpected(got: str, hint: str) -> InputError:
+    return InputError(f"image: expected {ARRAYS}, got {got}. {hint}")
+
+
 def _refused(name: str, error: Exception) -> InputError:
-    return InputError(f"image is {name}, which its library does not hand out ({error}). Pass a plain array.")
+    return InputError(f"image: the library of {name} does not hand it out ({error}). Pass a plain array.")

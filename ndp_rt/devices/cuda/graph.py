@@ -1,4 +1,4 @@
-"""Capturing a stream's work as a CUDA graph, so that one launch repeats it."""
+"""Captures a stream's work as a CUDA graph, so that one launch repeats it."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from ndp_rt.errors import DeviceError
 
 
 class CapturedGraph(Protocol):
-    """Work that was captured; it repeats the same operations on the same addresses."""
+    """Captured work: the same operations on the same addresses at each launch."""
 
     def launch(self, stream: Any) -> None:
         """Put all of it on a stream; returns before it is done."""

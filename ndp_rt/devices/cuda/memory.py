@@ -1,4 +1,4 @@
-"""Memory on the device and pinned memory on the host, in one allocation each, freed when it is closed."""
+"""Allocates device memory and pinned host memory, one block each, and frees it when it is closed."""
 
 import ctypes
 import math
@@ -40,7 +40,7 @@ class DeviceMemory:
                     raise
             free, total = device.find_free_bytes()
             raise DeviceError(
-                f"{purpose} need {self.size_bytes} bytes on {device.name}; {free} of {total} are free. Open with "
+                f"{purpose}: expected {self.size_bytes} free bytes on {device.name}, got {free} of {total}. Open with "
                 "smaller batches (batches=...), or free some of its memory."
             ) from error
 
@@ -61,7 +61,7 @@ class DeviceMemory:
 
 
 class PinnedMemory:
-    """One block of page-locked host memory, which copies to and from the device run beside everything else with."""
+    """One block of page-locked host memory: copies between it and the device run beside other work."""
 
     def __init__(self, device: CudaDevice, size_bytes: int) -> None:
         """Allocate.

@@ -20,7 +20,7 @@ def test_views_lie_where_they_were_asked_for(gpu: FakeCuda) -> None:
 
 def test_what_does_not_fit_is_refused_with_its_number_of_bytes_and_less_still_fits(gpu: FakeCuda) -> None:
     device = CudaDevice(0)
-    with pytest.raises(DeviceError, match=r"tensors need 1048577 bytes on Fake GPU; 1048576 of 1048576 are free"):
+    with pytest.raises(DeviceError, match=r"tensors: expected 1048577 free bytes on Fake GPU, got 1048576 of 1048576"):
         DeviceMemory(device, 2**20 + 1, "tensors")
     DeviceMemory(device, 2**20, "tensors").close()
     assert gpu.device_heap.blocks == {}
