@@ -76,5 +76,5 @@ def test_rejects_no_scores_and_rates_outside_zero_to_one() -> None:
         threshold_from_good_scores([])
     with pytest.raises(InputError, match="false-alarm rate"):
         threshold_from_good_scores([0.1], 1.5)
-    with pytest.raises(InputError, match="confidence is 0"):
+    with pytest.raises(InputError, match="confidence: expected .* got 0"):
         threshold_from_good_scores([0.1], confidence=0.0)
