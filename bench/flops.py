@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.bench.graph_stages import OTHER, STAGES, find_node_stages
+from ndp_rt.bench.kernel_work import Work
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import find_shapes, fix_batch, load_model
-from ndp_rt.kernels.floor import Work
 
 ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "mixed": 1}
 ARITHMETIC = frozenset(

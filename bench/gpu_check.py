@@ -28,6 +28,7 @@ from ndp_rt.bench.gpu_rivals import (
 )
 from ndp_rt.bench.gpu_tests import SANITIZER_TOOLS, has_failed, run_sanitizer, run_tests
 from ndp_rt.bench.gpu_timing import time_batches, time_launches, time_steps, time_stream
+from ndp_rt.bench.kernel_work import GPUS, Gpu, count_inspection, time_floor_us
 from ndp_rt.bench.latency import Latency
 from ndp_rt.bench.peers import NAMES, list_peers
 from ndp_rt.bench.threshold import choose_threshold
@@ -38,7 +39,6 @@ from ndp_rt.engines.build import build_requested
 from ndp_rt.engines.registry import DEVICE_BACKENDS, find_device_backend
 from ndp_rt.errors import NdpRtError
 from ndp_rt.evaluate.record import Record, start_record, write_record
-from ndp_rt.kernels.floor import GPUS, Gpu, count_inspection, time_floor_us
 from ndp_rt.options import Options
 from ndp_rt.runtime.gpu import GpuPlan
 from ndp_rt.runtime.gpu_check import CHECK, check_plan

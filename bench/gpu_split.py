@@ -12,8 +12,8 @@ from ndp_rt.bench.stage_split import ENGINE, Split, order_stages
 from ndp_rt.devices.cuda.driver import translate_errors
 from ndp_rt.devices.cuda.graph import Capture
 from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
-from ndp_rt.kernels import launch
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.preprocess import launch
 from ndp_rt.program.manifest import InputContract
 from ndp_rt.runtime.gpu import GpuPlan
 

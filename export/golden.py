@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ndp_rt.images.preprocess import preprocess
-from ndp_rt.kernels.host import smooth
+from ndp_rt.kernels.smooth.host import smooth
 from ndp_rt.program.manifest import InputContract
 from ndp_rt.program.version1 import SIZE_STEP_PX
 

@@ -39,7 +39,7 @@ class Variant:
     """One kernel as a launcher asks for it; every launch module lists its own as VARIANTS.
 
     Attributes:
-        file: a file of kernels/cuda.
+        file: the source, by its path from kernels/.
         entry: the kernel's name in it.
         defines: macros that the source is compiled with.
         dynamic_shared_bytes: the most that a launch asks for.

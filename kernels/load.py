@@ -91,7 +91,7 @@ class KernelSet:
         self._kernels: dict[tuple[str, str, tuple[tuple[str, int], ...]], Kernel] = {}
 
     def function(self, file: str, entry: str, defines: Mapping[str, int] | None = None) -> Kernel:
-        """Return the kernel `entry` of `file` in kernels/cuda, compiled with `defines`.
+        """Return the kernel `entry` of `file` (see `read_source`), compiled with `defines`.
 
         Raises:
             InputError: there is no such file.

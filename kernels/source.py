@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ndp_rt.errors import InputError
 
-FOLDER = Path(__file__).parent / "cuda"
+FOLDER = Path(__file__).parent
 OWN_INCLUDE = re.compile(r'[ \t]*#[ \t]*include[ \t]+"(?P<file>[^"]+)"')
 
 
@@ -23,28 +23,41 @@ class KernelSource:
 def read_source(file: str, folder: Path = FOLDER) -> KernelSource:
     """Read a kernel file and put each header of ours, once, where it is first included.
 
-    Includes of ours stand outside of conditions; includes in angle brackets are left to the compiler.
+    A header is looked for beside the file that includes it, then from `folder`. Includes of ours stand outside of
+    conditions; includes in angle brackets are left to the compiler.
+
+    Args:
+        file: the path from `folder`, with "/"; or an absolute path, of an op that another package brings.
+        folder: kernels/.
 
     Raises:
         InputError: there is no such file, or no such header.
     """
-    text = "\n".join(_expand(file, folder, set())) + "\n"
+    path = _find(file, [folder])
+    text = "\n".join(_expand(path, folder, set())) + "\n"
     return KernelSource(file=file, text=text, sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
-def _expand(file: str, folder: Path, seen: set[str]) -> list[str]:
-    path = folder / file
-    if not path.is_file():
-        known = ", ".join(sorted(path.name for path in folder.glob("*.cu*")))
-        raise InputError(f"there is no kernel file '{file}' in {folder}; it holds: {known}. Is the package whole?")
-    seen.add(file)
-    lines = [f'#line 1 "{file}"']
+def _find(file: str, folders: list[Path]) -> Path:
+    for folder in folders:
+        if (folder / file).is_file():
+            return folder / file
+    places = " or ".join(map(str, folders))
+    raise InputError(f"expected the kernel file '{file}' in {places}; it is not there. Install the package again.")
+
+
+def _expand(path: Path, folder: Path, seen: set[Path]) -> list[str]:
+    seen.add(path)
+    name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+    lines = [f'#line 1 "{name}"']
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         match = OWN_INCLUDE.match(line)
         if match is None:
             lines.append(line)
-        elif match["file"] in seen:
+            continue
+        header = _find(match["file"], [path.parent, folder])
+        if header in seen:
             lines.append("")
         else:
-            lines += [*_expand(match["file"], folder, seen), f'#line {number + 1} "{file}"']
+            lines += [*_expand(header, folder, seen), f'#line {number + 1} "{name}"']
     return lines

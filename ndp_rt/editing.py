@@ -22,7 +22,7 @@ from ndp_rt.engines.golden import check_engines
 from ndp_rt.engines.uncached import compile_engine
 from ndp_rt.images.preprocess import preprocess, read_image
 from ndp_rt.inspector import Inspector
-from ndp_rt.kernels import host
+from ndp_rt.kernels.smooth import host
 from ndp_rt.program.manifest import ThresholdSpec
 from ndp_rt.runtime.fused import put_beside_weights
 from ndp_rt.runtime.open_plan import open_plan
@@ -33,7 +33,9 @@ FloatArray = NDArray[np.float32]
 
 REFERENCE_PICTURE = "reference.png"
 CARRIED_OVER = "carried over from the former reference, not calibrated for this one: run set-threshold --calibrate"
-GOLDEN_BY = "staged plan with NumPy's RBFRM (kernels.host), fp32: made by set-reference, independent of the fused graph"
+GOLDEN_BY = (
+    "staged plan with NumPy's RBFRM (kernels.rbfrm), fp32: made by set-reference, independent of the fused graph"
+)
 
 
 def set_threshold(bundle: Bundle, precision: str, threshold: ThresholdSpec) -> Bundle:

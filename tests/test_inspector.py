@@ -15,7 +15,7 @@ from ndp_rt import Inspector
 from ndp_rt.bundle import open_bundle
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError, MissingExtraError
 from ndp_rt.images.preprocess import preprocess
-from ndp_rt.kernels import reference as kernels
+from ndp_rt.kernels.smooth.definition import smooth
 from ndp_rt.runtime.session import choose_batch_size
 from tests.tolerances import assert_close
 
@@ -43,7 +43,7 @@ def test_score_is_the_maximum_of_the_smoothed_golden_map(inspector: Inspector) -
     golden = inspector.bundle.golden()
     for image, raw_map in zip(golden.image, golden.map, strict=True):
         result = inspector.inspect(np.round(image.transpose(1, 2, 0) * 255).astype(np.uint8))
-        smoothed = kernels.smooth(raw_map[0])
+        smoothed = smooth(raw_map[0])
         assert_close(result.anomaly_map, smoothed, "map", "float32")
         assert_close(result.score, smoothed.max(), "map", "float32")
 

@@ -63,7 +63,7 @@ def list_expected() -> set[str]:
         or any(name.startswith(f"{folder}/") and Path(name).suffix in suffixes for folder, suffixes in DATA.items())
     }
     assert {
-        "ndp_rt/kernels/cuda/warp.cuh",
+        "ndp_rt/kernels/shared/warp.cuh",
         "ndp_rt/data/demo.ndp/manifest.json",
         "ndp_rt/capi/include/ndp_rt.h",
         "ndp_rt/capi/source/calls.h",

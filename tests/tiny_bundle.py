@@ -15,7 +15,10 @@ from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import save
 
 from ndp_rt.bundle import Bundle, write_bundle
-from ndp_rt.kernels import reference as kernels
+from ndp_rt.kernels.fuse_maps.definition import MAP_WEIGHTS
+from ndp_rt.kernels.rbfrm.definition import NORM_EPS, split_patches
+from ndp_rt.kernels.score.definition import score
+from ndp_rt.kernels.smooth.definition import smooth
 from ndp_rt.program.manifest import BundleManifest, InputContract, ModelSpec, StageSpec, ThresholdSpec, read_model
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.program.version1 import describe_ndpnet
@@ -58,19 +61,17 @@ class GraphWriter:
         """Add RBFRM as a convolution, a softmax and a transposed convolution."""
         f, tag = f"f{level}", f"r{level}k{size}"
         c = features.shape[1]
-        patches = kernels.split_patches(features, size)[0].reshape(-1, c, size, size)
+        patches = split_patches(features, size)[0].reshape(-1, c, size, size)
         unit = (
             patches
-            / np.maximum(np.linalg.norm(patches.reshape(len(patches), -1), axis=1), kernels.NORM_EPS)[
-                :, None, None, None
-            ]
+            / np.maximum(np.linalg.norm(patches.reshape(len(patches), -1), axis=1), NORM_EPS)[:, None, None, None]
         )
         ones = self.constant(f"{tag}_ones", np.ones((1, c, size, size), np.float32))
         stride = [size, size]
         square = self.add("Mul", [f, f], f"{tag}_square")
         norm = self.add("Conv", [square, ones], f"{tag}_norm2", strides=stride)
         norm = self.add("Sqrt", [norm], f"{tag}_norm")
-        norm = self.add("Max", [norm, self.constant("eps", np.float32([kernels.NORM_EPS]))], f"{tag}_norm_held")
+        norm = self.add("Max", [norm, self.constant("eps", np.float32([NORM_EPS]))], f"{tag}_norm_held")
         bank = self.constant(f"{tag}_unit", unit.astype(np.float32))
         cosine = self.add("Conv", [f, bank], f"{tag}_product", strides=stride)
         cosine = self.add("Div", [cosine, norm], f"{tag}_cosine")
@@ -97,7 +98,7 @@ class GraphWriter:
 
     def segment(self) -> None:
         total = ""
-        for level, weight in zip((1, 2, 3), kernels.MAP_WEIGHTS, strict=True):
+        for level, weight in zip((1, 2, 3), MAP_WEIGHTS, strict=True):
             x = self.add("Concat", [f"f{level}", f"g{level}"], f"pair{level}", axis=1)
             x = self.add("Conv", [x, self.weight(f"dsm_{level}")], f"logits{level}", pads=[1] * 4)
             x = self.add("Sigmoid", [x], f"am{level}")
@@ -207,7 +208,7 @@ def make_tiny_bundle(path: Path, *, seed: int = 0, map_shift: float = 0.0, vecto
     golden = {
         "image": image,
         "map": maps + np.float32(map_shift),
-        "score": kernels.score(kernels.smooth(maps)).astype(np.float32),
+        "score": score(smooth(maps)).astype(np.float32),
         "raw_0": picture,
         "raw_0_expected": picture.transpose(2, 0, 1).astype(np.float32) / np.float32(255),
     }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.golden_report import GoldenReport, compare_golden, find_largest
 from ndp_rt.errors import EngineError, InputError, MissingExtraError
-from ndp_rt.kernels.reference import smooth
+from ndp_rt.kernels.smooth.definition import smooth
 
 Image = NDArray[np.uint8]  # [h, w, 3], RGB, of the network's size
 FloatArray = NDArray[np.float32]

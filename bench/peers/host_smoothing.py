@@ -3,7 +3,7 @@
 import numpy as np
 
 from ndp_rt.bench.peers.base import Answer, FloatArray
-from ndp_rt.kernels.host import smooth
+from ndp_rt.kernels.smooth.host import smooth
 
 
 class HostSmoother:

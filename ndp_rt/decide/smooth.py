@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ndp_rt.decide.decision import is_defective, not_finite
 from ndp_rt.decide.regions import Defect, list_defects
-from ndp_rt.kernels import host
+from ndp_rt.kernels.smooth import host
 
 FloatArray = NDArray[np.float32]
 

@@ -11,7 +11,8 @@ from ndp_rt.engines.golden_report import GoldenReport, compare_golden, find_larg
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
 from ndp_rt.images.preprocess import preprocess
-from ndp_rt.kernels.host import PreparedReference, Rbfrm, smooth
+from ndp_rt.kernels.rbfrm.host import PreparedReference, Rbfrm
+from ndp_rt.kernels.smooth.host import smooth
 
 
 def run_stages(

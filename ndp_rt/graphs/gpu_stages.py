@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from ndp_rt.bundle import Bundle
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.graphs.folding import find_shapes, fold_constants, load_model, remove_unused
-from ndp_rt.kernels.reference import MAP_WEIGHTS, upsample_bilinear
+from ndp_rt.kernels.fuse_maps.definition import MAP_WEIGHTS, upsample_bilinear
 from ndp_rt.program.manifest import GPU_PLAN_STAGES
 
 TAIL_STAGES = ("decoder", "head", "segmentation")
@@ -59,7 +59,7 @@ def cut_maps(model: ModelProto) -> ModelProto:
     """Return the model with am1, am2 and am3 in place of its output `map`, and without what made the map of them.
 
     The cut is found by structure: the sigmoid maps that reach `map` through additions, multiplications by one number
-    and bilinear upsampling alone. Weights and upsampling have to be those of `kernels.reference.fuse_maps`.
+    and bilinear upsampling alone. Weights and upsampling have to be those of `kernels.fuse_maps.definition`.
 
     Raises:
         BundleError: the graph is not of that form.
@@ -138,7 +138,7 @@ def _is_bilinear(node: NodeProto) -> bool:
 
 
 def _check_terms(terms: Sequence[Term], shapes: Mapping[str, tuple[int | None, ...]], stage: str) -> None:
-    """Compare weights and upsampling with `kernels.reference.fuse_maps`."""
+    """Compare weights and upsampling with `kernels.fuse_maps.definition`."""
     found = ", ".join(f"{term.weight:.4g} x {_describe_shape(shapes.get(term.tensor, ()))}" for term in terms)
     problem = f"its map is the sum of {found or 'nothing'}"
     if len(terms) != len(MAP_NAMES) or len({term.tensor for term in terms}) != len(terms):

@@ -17,7 +17,7 @@ from ndp_rt.engines.base import Engine, EngineOptions
 from ndp_rt.engines.uncached import compile_engine
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers, quantise
-from ndp_rt.kernels.host import smooth
+from ndp_rt.kernels.smooth.host import smooth
 
 FloatArray = NDArray[np.float32]
 

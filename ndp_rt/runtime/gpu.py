@@ -20,8 +20,8 @@ from ndp_rt.engines.device_engine import DeviceEngine
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import ClosedError, DeviceError, InputError
 from ndp_rt.graphs.half_types import narrow, widen
+from ndp_rt.kernels.fuse_maps.definition import fuse_maps
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.kernels.reference import fuse_maps
 from ndp_rt.runtime.gpu_reference import DeviceReference
 from ndp_rt.runtime.gpu_sized import SizedPlan, fix_shape
 from ndp_rt.runtime.gpu_steps import MAPS, Step, lay_out_tensors, list_repaired

@@ -11,8 +11,8 @@ from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.engines.device_engine import DTYPE_BYTES
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.half_types import narrow
-from ndp_rt.kernels import launch
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.rbfrm import launch
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.gpu_steps import REPAIRED_LEVELS, list_repaired
 from ndp_rt.runtime.plan import Features, hash_features

@@ -21,8 +21,8 @@ from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.errors import ClosedError
 from ndp_rt.graphs.half_types import HELD_AS, widen
 from ndp_rt.images.checks import Image, check_image, check_whole_size
-from ndp_rt.kernels import launch
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.preprocess import launch
 from ndp_rt.runtime.gpu import GpuPlan
 from ndp_rt.runtime.times import Times
 

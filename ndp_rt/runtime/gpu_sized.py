@@ -6,8 +6,9 @@ from typing import Any
 from ndp_rt.devices.cuda.graph import CapturedGraph
 from ndp_rt.devices.cuda.memory import DeviceMemory
 from ndp_rt.engines.device_engine import DeviceEngine
-from ndp_rt.kernels import launch
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.score import launch as score_launch
+from ndp_rt.kernels.smooth.launch import smooth_levels
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.gpu_reference import DeviceReference, PatchLayout
 from ndp_rt.runtime.gpu_steps import MAPS, Step, Wave, collect_tensors, list_repaired, name_repaired
@@ -57,10 +58,10 @@ class SizedPlan:
 
         def smooth(stream: Any) -> None:
             am1, am2, am3 = (tensors[name] for name in MAPS)
-            launch.smooth_levels(kernels, am1, am2, am3, tensors["smoothed"], tensors["tile_maxima"], stream=stream)
+            smooth_levels(kernels, am1, am2, am3, tensors["smoothed"], tensors["tile_maxima"], stream=stream)
 
         def score(stream: Any) -> None:
-            launch.score(kernels, tensors["tile_maxima"], tensors["score"], stream=stream)
+            score_launch.score(kernels, tensors["tile_maxima"], tensors["score"], stream=stream)
 
         waves.append([Step(name="smooth", reads=MAPS, writes=("smoothed", "tile_maxima"), enqueue=smooth)])
         waves.append([Step(name="score", reads=("tile_maxima",), writes=("score",), enqueue=score)])

@@ -8,7 +8,7 @@ from typing import Any
 from ndp_rt.devices.cuda.buffers import BufferLayout, Lifetime, lay_out_buffers
 from ndp_rt.engines.device_engine import DTYPE_BYTES, DeviceEngine
 from ndp_rt.errors import EngineError
-from ndp_rt.kernels import launch
+from ndp_rt.kernels.smooth.launch import count_smooth_tiles
 from ndp_rt.program.tensors import TensorSpec
 
 REPAIRED_LEVELS = (3, 4, 5)
@@ -60,7 +60,7 @@ def collect_tensors(stages: Mapping[str, DeviceEngine], size: int) -> dict[str, 
     if missing:
         raise EngineError(f"the engines have no tensor {', '.join(missing)}. Build again with --rebuild.")
     shape = tensors["am1"].shape
-    tile_count = launch.count_smooth_tiles(shape[2] or 0, shape[3] or 0)
+    tile_count = count_smooth_tiles(shape[2] or 0, shape[3] or 0)
     tensors["smoothed"] = TensorSpec(name="smoothed", shape=shape)
     tensors["tile_maxima"] = TensorSpec(name="tile_maxima", shape=(size, tile_count))
     tensors["score"] = TensorSpec(name="score", shape=(size,))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ndp_rt.engines.base import Engine
 from ndp_rt.errors import ClosedError, InputError
-from ndp_rt.kernels.host import PreparedReference, Rbfrm
+from ndp_rt.kernels.rbfrm.host import PreparedReference, Rbfrm
 from ndp_rt.runtime.plan import Features, hash_features, missing_size
 
 FloatArray = NDArray[np.float32]

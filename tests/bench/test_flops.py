@@ -9,9 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ndp_rt.bench.flops import count_file, count_graph
 from ndp_rt.bench.graph_stages import ATTENTION, OTHER, STAGES
+from ndp_rt.bench.kernel_work import count_inspection
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import fix_batch
-from ndp_rt.kernels.floor import count_inspection
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 DEMO_SIDE_PX, DEMO_WIDTH = 128, 16

@@ -12,7 +12,7 @@ import pytest
 from ndp_rt.bench import gpu_check
 from ndp_rt.bench.peers.base import BundlePeer, to_image
 from ndp_rt.bundle import Bundle
-from ndp_rt.kernels.reference import smooth
+from ndp_rt.kernels.smooth.definition import smooth
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.fake_streams import CUDARuntimeError
 

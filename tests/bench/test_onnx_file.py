@@ -14,7 +14,7 @@ from ndp_rt.bench.peers.base import Check, open_checked
 from ndp_rt.bench.peers.onnx_file import OnnxFilePeer, OnnxFileRunner
 from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
-from ndp_rt.kernels import reference
+from ndp_rt.kernels.preprocess.definition import preprocess
 from tests.tiny_bundle import SIDE
 from tests.tolerances import assert_close
 
@@ -108,7 +108,7 @@ def test_another_fixed_size_is_resized_to_and_the_map_back(
     (image,) = make_images(rng, 1)
     maps, _ = runner.run([image])
     assert maps.shape == (1, 1, SIDE, SIDE) and runner.facts["resizing"] == f"{SIDE} x {SIDE} to 32 x 32"
-    assert abs(float(maps.mean()) - float(reference.preprocess(image, 32, 32).mean())) < 1e-2
+    assert abs(float(maps.mean()) - float(preprocess(image, 32, 32).mean())) < 1e-2
 
 
 def test_without_a_map_the_score_is_the_mean_of_the_outputs(

@@ -21,7 +21,8 @@ from ndp_rt.bench.peers.torch_peers import TorchPeer
 from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.engines.base import BackendStatus, EngineOptions
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
-from ndp_rt.kernels import reference
+from ndp_rt.kernels.preprocess.definition import preprocess
+from ndp_rt.kernels.smooth import definition
 from tests.tiny_bundle import SIDE, make_tiny_bundle
 from tests.tolerances import assert_close
 
@@ -107,7 +108,7 @@ def test_a_rival_gives_the_golden_maps_and_scores_of_every_image_of_a_batch(
     rows = [1, 0, 1]
     maps, scores = runner.run([to_image(golden.image[row]) for row in rows])
     assert (maps.dtype, scores.dtype) == (np.float32, np.float32)
-    assert_close(maps, reference.smooth(golden.map[rows]), "map", KINDS[precision])
+    assert_close(maps, definition.smooth(golden.map[rows]), "map", KINDS[precision])
     assert_close(scores, golden.score[rows], "map", KINDS[precision])
     assert not runner.facts.get("cuda_graph")
     runner.close()
@@ -244,7 +245,7 @@ def test_smoothing_with_pytorch_is_the_definitions(rng: np.random.Generator, tor
 
     maps = rng.random((2, 1, 13, 9), np.float32)
     found = torch_modules.smooth(torch.from_numpy(maps), has_network=has_network)
-    assert_close(found.numpy(), reference.smooth(maps), "smooth", "float32")
+    assert_close(found.numpy(), definition.smooth(maps), "smooth", "float32")
 
 
 @NEEDS_TORCH
@@ -262,10 +263,10 @@ def test_preparing_and_smoothing_with_arrays_are_the_definitions(rng: np.random.
     pictures = rng.integers(0, 256, (2, 7, 5, 3), dtype=np.uint8)
     image = np.empty((2, 3, 7, 5), np.float32)
     prepare(np, pictures, image)
-    expected = np.stack([reference.preprocess(picture, 7, 5) for picture in pictures])
+    expected = np.stack([preprocess(picture, 7, 5) for picture in pictures])
     assert_close(image, expected, "preprocess", "float32")
     maps, arrays = rng.random((2, 1, 13, 9), np.float32), HostArrays()
-    assert_close(smooth(arrays.ndimage, maps), reference.smooth(maps), "smooth", "float32")
+    assert_close(smooth(arrays.ndimage, maps), definition.smooth(maps), "smooth", "float32")
 
 
 def test_cupy_has_what_rivals_call_on_a_gpu() -> None:

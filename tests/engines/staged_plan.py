@@ -15,8 +15,10 @@ from ndp_rt.engines.base import EngineOptions
 from ndp_rt.graphs.gpu_stages import MAP_NAMES, make_gpu_stages
 from ndp_rt.graphs.half_types import narrow, widen
 from ndp_rt.graphs.typed import make_typed
-from ndp_rt.kernels import reference
-from ndp_rt.kernels.host import PreparedReference, Rbfrm, smooth
+from ndp_rt.kernels.fuse_maps.definition import fuse_maps
+from ndp_rt.kernels.rbfrm.host import PreparedReference, Rbfrm
+from ndp_rt.kernels.score.definition import score
+from ndp_rt.kernels.smooth.host import smooth
 
 
 def load_engine(model: Any, folder: Path, options: EngineOptions, device: str = "cpu") -> TorchCudaEngine:
@@ -72,10 +74,10 @@ class StagedPlan:
                     self.write(name, self._repair(f"f{level}", int(size)))
             engine.enqueue(stream)
         tensors = {name: self.read(name) for name in self.buffers}
-        fused = reference.fuse_maps([tensors[name] for name in MAP_NAMES]).astype(np.float32)
+        fused = fuse_maps([tensors[name] for name in MAP_NAMES]).astype(np.float32)
         smoothed = np.empty_like(fused)
         smooth(fused, smoothed, np.empty(fused.shape[2:], np.float32))
-        return {**tensors, "map": fused, "score": reference.score(smoothed)}
+        return {**tensors, "map": fused, "score": score(smoothed)}
 
     def write(self, name: str, values: np.ndarray) -> None:
         self.buffers[name].copy_(torch.from_numpy(np.ascontiguousarray(values)))

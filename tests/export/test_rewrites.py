@@ -13,7 +13,8 @@ from ndp_rt.export import onnx_graphs, rewrites
 from ndp_rt.export.models import ndpnet
 from ndp_rt.export.models.ndpnet import FFM, Decoder, Encoder
 from ndp_rt.export.stages import RewrittenNet
-from ndp_rt.kernels import reference
+from ndp_rt.kernels.fuse_maps.definition import fuse_maps
+from ndp_rt.kernels.rbfrm.definition import rbfrm
 from tests.export.random_run import WIDTH, random_network
 from tests.tolerances import assert_close
 
@@ -116,7 +117,7 @@ def test_rbfrm_by_convolution_equals_rbfrm_by_patches(size, patch):
     squares = rewrites.sum_of_squares(features)
     actual = rewrites.rbfrm_as_convolution(features, squares, raw, unit, patch)
     check(actual, ndpnet.rbfrm(features, model, patch))
-    assert_close(actual.numpy(), reference.rbfrm(features.numpy(), model.numpy(), patch), "rbfrm", "float32")
+    assert_close(actual.numpy(), rbfrm(features.numpy(), model.numpy(), patch), "rbfrm", "float32")
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e4])
@@ -154,7 +155,7 @@ def test_fusing_maps_by_matrices_equals_interpolation(h, w):
     maps = [torch.rand(2, 1, h // down, w // down) for down in (1, 2, 4)]
     actual = rewrites.MatrixFuseMaps(h, w)(*maps)
     check(actual, ndpnet.fuse_maps(maps))
-    assert_close(actual.numpy(), reference.fuse_maps([one.numpy() for one in maps]), "fuse_maps", "float32")
+    assert_close(actual.numpy(), fuse_maps([one.numpy() for one in maps]), "fuse_maps", "float32")
 
 
 @pytest.mark.parametrize(("height_px", "width_px"), [(64, 64), (64, 128)])

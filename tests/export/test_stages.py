@@ -12,7 +12,7 @@ from ndp_rt.export.export import ExportSettings, write_graphs
 from ndp_rt.export.onnx_graphs import count_operators, tensor_dims
 from ndp_rt.export.stages import build_stages
 from ndp_rt.export.weights import ALIGNMENT_BYTES, SMALLEST_BYTES, WEIGHTS_FILE, Place, WeightStore, move_weights
-from ndp_rt.kernels import reference
+from ndp_rt.kernels.rbfrm.definition import rbfrm
 from tests.export.random_run import random_network
 from tests.tolerances import assert_close
 
@@ -77,7 +77,7 @@ def test_stages_in_a_row_equal_the_fused_module(graphs, rng):
     image = rng.random((2, 3, 64, 128), np.float32)
     features = run_torch(stages["encoder"].module, image)
     repaired = [
-        reference.rbfrm(features[level - 1], getattr(net, f"reference_{level}").numpy(), size).astype(np.float32)
+        rbfrm(features[level - 1], getattr(net, f"reference_{level}").numpy(), size).astype(np.float32)
         for level in (3, 4, 5)
         for size in (2, 4)
     ]

@@ -14,7 +14,7 @@ from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.graphs.folding import fold_constants, load_model
 from ndp_rt.graphs.gpu_stages import MAP_NAMES, TAIL_STAGES, cut_maps, make_gpu_stage, make_gpu_stages
-from ndp_rt.kernels import reference
+from ndp_rt.kernels.fuse_maps.definition import fuse_maps
 from ndp_rt.program.manifest import GPU_PLAN_STAGES
 from tests.tolerances import assert_close
 
@@ -45,7 +45,7 @@ def test_the_cut_maps_fused_give_the_uncut_graphs_map(any_bundle: Bundle, name: 
     cut = make_gpu_stage(any_bundle, name)
     inputs = make_inputs(cut, rng)
     found, expected = run(cut, inputs), run(any_bundle.stage_path(name), inputs)
-    assert_close(reference.fuse_maps([found[one] for one in MAP_NAMES]), expected["map"], "fuse_maps", "float32")
+    assert_close(fuse_maps([found[one] for one in MAP_NAMES]), expected["map"], "fuse_maps", "float32")
     assert set(found) - set(MAP_NAMES) == set(expected) - {"map"}
     for other in set(expected) - {"map"}:
         assert_close(found[other], expected[other], "fuse_maps", "float32")

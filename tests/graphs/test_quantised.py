@@ -20,7 +20,9 @@ from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.gpu_stages import MAP_NAMES, make_gpu_stage, make_gpu_stages
 from ndp_rt.graphs.quantised import QUANTISED, find_half_layers, name_layers, quantise, quantise_stages
 from ndp_rt.graphs.typed import make_typed
-from ndp_rt.kernels import reference
+from ndp_rt.kernels.fuse_maps.definition import fuse_maps
+from ndp_rt.kernels.score.definition import score
+from ndp_rt.kernels.smooth.definition import smooth
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 
@@ -124,10 +126,10 @@ def test_typed_int8_has_float16_borders_and_passes_the_checker(quantised: ModelP
 def test_maps_and_scores_stay_within_the_tolerance(demo: Bundle, quantised: ModelProto) -> None:
     golden = demo.golden()
     found = run(make_typed(quantised, "int8"), {"image": golden.image.astype(np.float16)})
-    fused = reference.fuse_maps([found[name] for name in MAP_NAMES])
+    fused = fuse_maps([found[name] for name in MAP_NAMES])
     differences = {
         "engine.map": np.abs(fused - golden.map).max(),
-        "engine.score": np.abs(reference.score(reference.smooth(fused)) - golden.score).max(),
+        "engine.score": np.abs(score(smooth(fused)) - golden.score).max(),
     }
     for name, difference in differences.items():
         allowed = find_tolerance(name, "int8").absolute

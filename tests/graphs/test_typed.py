@@ -13,7 +13,7 @@ from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.gpu_stages import MAP_NAMES, make_gpu_stage, make_gpu_stages
 from ndp_rt.graphs.half_types import narrow, widen
 from ndp_rt.graphs.typed import BORDER_DTYPES, ONNX_TYPES, check_weights, find_islands, make_typed
-from ndp_rt.kernels import reference
+from ndp_rt.kernels.fuse_maps.definition import fuse_maps
 from tests.tolerances import assert_close
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
@@ -107,7 +107,7 @@ def test_a_float16_graph_stays_near_the_golden_vectors(bundle: Bundle) -> None:
     found = run(make_typed(make_gpu_stage(bundle, "fused"), "fp16"), golden.image.astype(np.float16))
     assert found["reconstruction"].dtype == np.float16
     assert all(found[name].dtype == np.float32 for name in MAP_NAMES)
-    assert_close(reference.fuse_maps([found[name] for name in MAP_NAMES]), golden.map, "map", "float16")
+    assert_close(fuse_maps([found[name] for name in MAP_NAMES]), golden.map, "map", "float16")
 
 
 def test_norms_of_large_features_stay_finite_in_float16(bundle: Bundle) -> None:

@@ -59,15 +59,15 @@ def test_a_kernel_compiles_within_its_budget(
 
 def test_every_kernel_file_has_a_launcher_and_every_entry_a_budget() -> None:
     written = {
-        (path.name, entry)
-        for path in FOLDER.glob("*.cu")
+        (path.relative_to(FOLDER).as_posix(), entry)
+        for path in FOLDER.rglob("*.cu")
         for entry in re.findall(
             r'extern "C" __global__ void\s+(?:__launch_bounds__\([^\n]*\)\s+)?(\w+)\(', path.read_text()
         )
     }
     assert written == {(variant.file, variant.entry) for variant in VARIANTS}
     assert {entry for _, entry in written} == set(MAX_REGISTERS)
-    assert {path.name for path in FOLDER.glob("*.cu")} == {file for file, _ in written}
+    assert {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.cu")} == {file for file, _ in written}
 
 
 def test_every_architecture_has_a_kernel_of_every_entry() -> None:

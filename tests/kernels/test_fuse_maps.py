@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ndp_rt.errors import InputError
-from ndp_rt.kernels import launch
+from ndp_rt.kernels.fuse_maps import launch
+from ndp_rt.kernels.fuse_maps.definition import fuse_maps, upsample_bilinear
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.kernels.reference import fuse_maps, upsample_bilinear
 from tests.emulation.memory import FakeDeviceArray, make_empty
 from tests.kernels.conftest import Device
 from tests.tolerances import assert_close

@@ -15,9 +15,9 @@ from ndp_rt.cli.demo_page import BUNDLE
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.half_types import HELD_AS, widen
 from ndp_rt.images.preprocess import preprocess
-from ndp_rt.kernels import launch, reference
-from ndp_rt.kernels.launch.preprocess import TILE_COLUMNS, choose_tile
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.preprocess import definition, launch
+from ndp_rt.kernels.preprocess.launch import TILE_COLUMNS, choose_tile
 from ndp_rt.program.manifest import InputContract
 from tests.emulation.barriers import assert_every_barrier_is_needed
 from tests.emulation.emulator import Emulator
@@ -47,7 +47,7 @@ def run_opencv(image: np.ndarray, contract: InputContract = CONTRACT, channels: 
 
 
 def define(image: np.ndarray, contract: InputContract = CONTRACT, channels: str = "rgb") -> np.ndarray:
-    return reference.preprocess(
+    return definition.preprocess(
         image,
         contract.height_px,
         contract.width_px,

@@ -1,6 +1,5 @@
 """rbfrm: the BLAS and CUDA forms against the definition, and the definition against the equations."""
 
-import importlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +8,11 @@ import pytest
 
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.half_types import narrow, widen
-from ndp_rt.kernels import launch
-from ndp_rt.kernels.host import PreparedReference, Rbfrm
-from ndp_rt.kernels.launch.checks import HELD_AS
+from ndp_rt.kernels.checks import HELD_AS
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.kernels.reference import NORM_EPS, join_patches, rbfrm, split_patches
+from ndp_rt.kernels.rbfrm import launch
+from ndp_rt.kernels.rbfrm.definition import NORM_EPS, join_patches, rbfrm, split_patches
+from ndp_rt.kernels.rbfrm.host import PreparedReference, Rbfrm
 from tests.emulation.barriers import assert_every_barrier_is_needed
 from tests.emulation.emulator import Emulator
 from tests.emulation.memory import make_empty
@@ -21,7 +20,6 @@ from tests.kernels.conftest import CupyDevice, Device, EmulatedDevice
 from tests.tolerances import assert_close
 
 SHAPES = [(1, 1, 4, 4), (1, 8, 8, 12), (3, 5, 16, 8), (2, 32, 16, 16)]
-LAUNCHER = importlib.import_module("ndp_rt.kernels.launch.rbfrm")
 SIZES = (2, 4)
 DTYPES = ("float32", "float16", "bfloat16")
 # Features [n, c, h, w], and the sides of the reference. Odd channels and patch counts, several images, several tiles in
@@ -146,7 +144,7 @@ def test_level_5_of_the_paper_equals_the_definition(rng: np.random.Generator, de
 def test_large_tiles_equal_the_definition(
     rng: np.random.Generator, device: Device, monkeypatch: pytest.MonkeyPatch, dtype: str, size: int
 ) -> None:
-    monkeypatch.setattr(LAUNCHER, "MIN_LARGE_TILES", 1)
+    monkeypatch.setattr(launch, "MIN_LARGE_TILES", 1)
     for case in (*CASES[:2], LARGE):
         assert_equals_definition(device, make_case(rng, *case, size, dtype), size, dtype)
 
@@ -181,8 +179,8 @@ def test_every_schedule_and_every_run_gives_the_same_bits(
 def test_every_barrier_is_needed(
     rng: np.random.Generator, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, dtype: str, tile: int
 ) -> None:
-    if tile == LAUNCHER.LARGE_TILE:
-        monkeypatch.setattr(LAUNCHER, "MIN_LARGE_TILES", 1)
+    if tile == launch.LARGE_TILE:
+        monkeypatch.setattr(launch, "MIN_LARGE_TILES", 1)
     device, inputs = EmulatedDevice(KernelSet(emulator.make_module)), make_case(rng, (1, 48, 8, 16), (12, 16), 2, dtype)
     right = run(device, *inputs, 2, dtype)
     assert_every_barrier_is_needed(emulator, lambda: np.array_equal(run(device, *inputs, 2, dtype), right))
@@ -270,7 +268,7 @@ def test_tiles_and_parts_fill_the_gpu() -> None:
 def test_no_part_is_empty_and_scratch_memory_is_bounded(n: int, size: int, dtype: str) -> None:
     for c, side in ((1, 4), (3, 8), (256, 64), (512, 32), (512, 16), (200, 36)):
         count = (side // size) ** 2
-        work = LAUNCHER._lay_out((n, c, side, side), count, size, dtype)
+        work = launch._lay_out((n, c, side, side), count, size, dtype)
         steps = work.pitch // (64 if work.weights_tile == 64 and dtype != "float32" else 32)
         assert (work.part_count - 1) * work.part_steps < steps <= work.part_count * work.part_steps
         weights_bytes = n * count * (-(-count // 64) * 64) * (4 if dtype == "float32" else 2)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ndp_rt.errors import InputError
-from ndp_rt.kernels import launch, reference
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.score import definition, launch
 from tests.emulation.barriers import assert_every_barrier_is_needed
 from tests.emulation.emulator import Emulator
 from tests.emulation.memory import make_empty
@@ -25,7 +25,7 @@ def test_the_cuda_form_equals_the_definition(
     rng: np.random.Generator, device: Device, count: int, length: int, offset: float
 ) -> None:
     values = rng.random((count, length), dtype=np.float32) + np.float32(offset)
-    assert np.array_equal(run(device, values), reference.score(values))
+    assert np.array_equal(run(device, values), definition.score(values))
 
 
 @pytest.mark.parametrize("place", [0, 31, 100, 511])
@@ -40,7 +40,7 @@ def test_the_largest_value_is_found_wherever_it_lies(device: Device, place: int)
 def test_a_value_that_is_not_finite_makes_the_score_nan(device: Device, value: float, place: int) -> None:
     values = np.linspace(-1, 1, 600, dtype=np.float32).reshape(2, 300)
     values[0, place] = value
-    assert np.isnan(reference.score(values)[0])
+    assert np.isnan(definition.score(values)[0])
     scores = run(device, values)
     assert np.isnan(scores[0]) and scores[1] == 1
 
@@ -53,7 +53,7 @@ def test_every_barrier_is_needed(emulator: Emulator, kernels: KernelSet) -> None
 def test_the_definition_is_the_largest_value_of_each_map() -> None:
     maps = np.zeros((2, 1, 3, 3))
     maps[0, 0, 1, 2], maps[1, 0, 0, 0] = 0.5, 0.25
-    assert reference.score(maps).tolist() == [0.5, 0.25]
+    assert definition.score(maps).tolist() == [0.5, 0.25]
 
 
 def test_arrays_of_another_kind_are_refused(kernels: KernelSet) -> None:

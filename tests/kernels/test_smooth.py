@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from ndp_rt.errors import InputError
-from ndp_rt.kernels import launch, reference
+from ndp_rt.kernels.fuse_maps.definition import fuse_maps
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.score.launch import score
+from ndp_rt.kernels.smooth import definition, launch
 from ndp_rt.kernels.source import read_source
 from tests.emulation.barriers import assert_every_barrier_is_needed
 from tests.emulation.emulator import Emulator
@@ -29,35 +31,35 @@ def smooth_by_loops(plane: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES[:-2])
 def test_the_definition_is_mean_then_median_with_borders_held(rng: np.random.Generator, size: tuple[int, int]) -> None:
     plane = rng.random(size)
-    assert_close(reference.smooth(plane), smooth_by_loops(plane), "smooth", "float32")
+    assert_close(definition.smooth(plane), smooth_by_loops(plane), "smooth", "float32")
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_host_form_equals_the_definition(rng: np.random.Generator, size: tuple[int, int], count: int) -> None:
-    from ndp_rt.kernels import host  # needs OpenCV, which a GPU machine may lack
+    from ndp_rt.kernels.smooth import host  # needs OpenCV, which a GPU machine may lack
 
     maps = rng.random((count, 1, *size), dtype=np.float32)
     before = maps.copy()
     out, scratch = np.full_like(maps, np.nan), np.full(size, np.nan, np.float32)
     host.smooth(maps, out, scratch)
-    assert_close(out, reference.smooth(maps), "smooth", "float32")
+    assert_close(out, definition.smooth(maps), "smooth", "float32")
     assert np.array_equal(maps, before)
 
 
 def test_a_plane_without_batch_is_taken(rng: np.random.Generator) -> None:
-    from ndp_rt.kernels import host  # needs OpenCV, which a GPU machine may lack
+    from ndp_rt.kernels.smooth import host  # needs OpenCV, which a GPU machine may lack
 
     plane = rng.random((9, 11), dtype=np.float32)
     out = np.empty_like(plane)
     host.smooth(plane, out, np.empty_like(plane))
-    assert_close(out, reference.smooth(plane), "smooth", "float32")
+    assert_close(out, definition.smooth(plane), "smooth", "float32")
 
 
 @pytest.mark.parametrize("which", ["maps", "out", "scratch"])
 @pytest.mark.parametrize("change", ["type", "shape", "layout"])
 def test_arrays_of_another_kind_are_refused(which: str, change: str) -> None:
-    from ndp_rt.kernels import host  # needs OpenCV, which a GPU machine may lack
+    from ndp_rt.kernels.smooth import host  # needs OpenCV, which a GPU machine may lack
 
     arrays = {"maps": np.zeros((1, 1, 8, 8)), "out": np.zeros((1, 1, 8, 8)), "scratch": np.zeros((8, 8))}
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
@@ -94,7 +96,7 @@ def test_the_cuda_form_equals_the_definition(
 ) -> None:
     maps = rng.normal(size=(count, 1, *size)).astype(np.float32) / 4
     smoothed, maxima = run_smooth(device, maps)
-    assert_close(smoothed, reference.smooth(maps), "smooth", "float32")
+    assert_close(smoothed, definition.smooth(maps), "smooth", "float32")
     assert np.array_equal(maxima, find_tile_maxima(smoothed))
 
 
@@ -106,7 +108,7 @@ def test_the_cuda_form_of_three_levels_equals_the_definition(
     h, w = size
     levels = [rng.random((count, 1, h >> level, w >> level), dtype=np.float32) for level in range(3)]
     smoothed, maxima = run_smooth(device, *levels)
-    assert_close(smoothed, reference.smooth(reference.fuse_maps(levels)), "smooth_levels", "float32")
+    assert_close(smoothed, definition.smooth(fuse_maps(levels)), "smooth_levels", "float32")
     assert np.array_equal(maxima, find_tile_maxima(smoothed))
 
 
@@ -114,7 +116,7 @@ def test_every_barrier_of_the_cuda_form_is_needed(
     rng: np.random.Generator, emulator: Emulator, kernels: KernelSet
 ) -> None:
     maps = rng.random((1, 1, 20, 40), dtype=np.float32)
-    expected, device = reference.smooth(maps), EmulatedDevice(kernels)
+    expected, device = definition.smooth(maps), EmulatedDevice(kernels)
 
     def is_right() -> bool:
         smoothed, maxima = run_smooth(device, maps)
@@ -130,7 +132,7 @@ def test_a_value_that_is_not_finite_spoils_the_score(device: Device, value: floa
     maps[(1, 0, *place)] = value
     _, maxima = run_smooth(device, maps)
     scores = device.make_empty((2,), np.float32)
-    launch.score(device.kernels, device.copy(maxima), scores, stream=None)
+    score(device.kernels, device.copy(maxima), scores, stream=None)
     assert scores.get()[0] == 0 and np.isnan(scores.get()[1])
 
 
@@ -166,7 +168,7 @@ def test_the_median_of_the_cuda_form_is_right_for_every_input(emulator: Emulator
     orders = [[bits for bits in range(32) if bits.bit_count() == ones] for ones in range(6)]
     rows = np.array([(order * 16)[:16] for order in orders], np.uint32)
     wrong = copy_to_device(np.zeros(1, np.int32))
-    module = emulator.make_module(code=read_source("median.cuh").text + CHECK_MEDIANS)
+    module = emulator.make_module(code=read_source("smooth/median.cuh").text + CHECK_MEDIANS)
     module.get_function("check_medians")((1,), (32,), (copy_to_device(rows), wrong))
     assert wrong.get()[0] == 0
 

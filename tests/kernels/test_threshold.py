@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ndp_rt.errors import InputError
-from ndp_rt.kernels import launch, reference
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.threshold import definition, launch
 from tests.emulation.memory import FakeDeviceArray, make_empty
 from tests.kernels.conftest import Device
 
@@ -26,12 +26,12 @@ def test_the_cuda_form_equals_the_definition(
     limits = rng.random(count, dtype=np.float32)
     maps[:, 0, 0, 0] = limits  # a map reaches its limit where it equals it
     maps[-1, 0, -1, -1] = np.nan
-    assert np.array_equal(run(device, maps, limits), reference.threshold(maps[:, 0], limits))
+    assert np.array_equal(run(device, maps, limits), definition.threshold(maps[:, 0], limits))
 
 
 def test_the_definition_takes_the_limit_and_leaves_out_nan() -> None:
     maps = np.array([[0.5, 0.25, np.nan], [-1.0, 2.0, np.inf]])
-    assert reference.threshold(maps, np.array([0.5, -1.0])).tolist() == [[1, 0, 0], [1, 1, 1]]
+    assert definition.threshold(maps, np.array([0.5, -1.0])).tolist() == [[1, 0, 0], [1, 1, 1]]
 
 
 @pytest.mark.parametrize(

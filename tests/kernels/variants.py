@@ -3,16 +3,15 @@
 import importlib
 import pkgutil
 
-from ndp_rt.kernels import launch
+from ndp_rt import kernels
 from ndp_rt.kernels.flags import Variant
 
 
 def list_variants() -> list[Variant]:
     """Return the VARIANTS of every launch module."""
-    modules = [
-        importlib.import_module(f"{launch.__name__}.{info.name}") for info in pkgutil.iter_modules(launch.__path__)
-    ]
-    return [variant for module in modules for variant in getattr(module, "VARIANTS", ())]
+    folders = [info.name for info in pkgutil.iter_modules(kernels.__path__) if info.ispkg]
+    modules = [importlib.import_module(f"{kernels.__name__}.{name}.launch") for name in folders]
+    return [variant for module in modules for variant in module.VARIANTS]
 
 
 def describe(variant: Variant) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import DeviceError, EngineError, InputError
-from ndp_rt.kernels import reference as kernels
+from ndp_rt.kernels.smooth.definition import smooth
 from ndp_rt.program.manifest import GPU_PLAN_STAGES
 from tests.fakes.fake_streams import CUDARuntimeError
 from tests.runtime.lost_device import watch
@@ -39,7 +39,7 @@ MIB = 2**20
 def compare_results(place: Place, results: list[Any], what: str) -> None:
     """Compare what inspections of the golden images gave with the golden maps and scores."""
     golden = place.bundle.golden()
-    smoothed = kernels.smooth(golden.map)
+    smoothed = smooth(golden.map)
     allowed = [find_tolerance(f"engine.{name}", place.precision).absolute for name in ("map", "score")]
     maps = np.stack([result.anomaly_map for result in results])
     scores = np.array([result.score for result in results])

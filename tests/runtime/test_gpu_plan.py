@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.errors import ClosedError, DeviceError, InputError
-from ndp_rt.kernels import reference as kernels
+from ndp_rt.kernels.smooth.definition import smooth
 from ndp_rt.runtime.gpu_steps import find_lifetimes
 from tests.fakes.fake_streams import CUDARuntimeError
 from tests.fakes.rig import Rig
@@ -22,7 +22,7 @@ def test_every_plan_gives_the_golden_maps_and_scores(make_rig: Callable[..., Rig
     for size in (1, 2):
         maps, smoothed, scores = rig.plan.run(golden.image[:size])
         assert_close(maps, golden.map[:size], "map", "float32")
-        assert_close(smoothed, kernels.smooth(golden.map[:size]), "map", "float32")
+        assert_close(smoothed, smooth(golden.map[:size]), "map", "float32")
         assert_close(scores, golden.score[:size], "map", "float32")
     rig.plan.close()
 
@@ -36,7 +36,7 @@ def test_half_precision_goes_through_every_tensor(make_rig: Callable[..., Rig]) 
     assert not halves & {"am1", "am2", "am3", "smoothed", "score"}
     maps, smoothed, scores = rig.plan.run(golden.image[:1])
     assert_close(maps, golden.map[:1], "map", "float16")
-    assert_close(smoothed, kernels.smooth(golden.map[:1]), "map", "float16")
+    assert_close(smoothed, smooth(golden.map[:1]), "map", "float16")
     assert_close(scores, golden.score[:1], "map", "float16")
     assert rig.plan.captured_sizes == (1,)
     rig.plan.close()

@@ -8,7 +8,7 @@ import pytest
 
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
 from ndp_rt.images.preprocess import Preprocessor
-from ndp_rt.kernels import reference as kernels
+from ndp_rt.kernels.smooth.definition import smooth
 from ndp_rt.pipeline.streaming import FrameReader
 from ndp_rt.runtime.gpu_runner import GpuRunner
 from tests.fakes.fake_streams import CUDARuntimeError, FakeStream
@@ -32,7 +32,7 @@ def expect(rig: Rig, image: np.ndarray, channels: str = "rgb") -> np.ndarray:
     prepared = np.empty((1, 3, contract.height_px, contract.width_px), np.float32)
     Preprocessor(contract, channels=channels)(image, prepared[0])
     maps, _, _ = rig.plan.run(prepared)
-    return kernels.smooth(maps)[0, 0]
+    return smooth(maps)[0, 0]
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 64, 3), (1, 1), (50, 90, 3), (200, 31, 1)])

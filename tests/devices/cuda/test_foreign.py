@@ -11,8 +11,8 @@ from ndp_rt.devices.cuda.driver import CudaDevice
 from ndp_rt.devices.cuda.foreign import LEGACY_STREAM, ForeignImage, order_after_producer, take_image
 from ndp_rt.devices.cuda.memory import DeviceMemory
 from ndp_rt.errors import DeviceError, InputError
-from ndp_rt.kernels import launch, reference
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.preprocess import definition, launch
 from ndp_rt.program.manifest import InputContract
 from tests.emulation.emulator import Emulator
 from tests.fakes.dlpack_producer import DlpackProducer
@@ -244,7 +244,7 @@ def test_a_late_producer_is_waited_for(
         order_after_producer(image, pipeline, FakeEvent(gpu.machine), device)
     launch.preprocess(KernelSet(), image, out, contract, dtype="float32", stream=pipeline)
     if waits:
-        assert_close(out.host(), reference.preprocess(pixels, 64, 64), "preprocess", "float32")
+        assert_close(out.host(), definition.preprocess(pixels, 64, 64), "preprocess", "float32")
     else:
         assert not out.host().any()  # without the wait it would read what was there before
 

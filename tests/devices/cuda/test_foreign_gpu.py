@@ -9,8 +9,8 @@ import pytest
 
 from ndp_rt.devices.cuda.driver import CudaDevice
 from ndp_rt.devices.cuda.foreign import order_after_producer, take_image
-from ndp_rt.kernels import launch, reference
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.preprocess import definition, launch
 from ndp_rt.program.manifest import InputContract
 from tests.tolerances import assert_close
 
@@ -117,7 +117,7 @@ def run(make: Callable[[Any, Any, Callable[[Any], Any]], Any], pixels: np.ndarra
 )
 def test_a_late_producer_is_waited_for(rng: np.random.Generator, make: Callable[..., Any]) -> None:
     pixels = rng.integers(1, 256, SHAPE, dtype=np.uint8)
-    assert_close(run(make, pixels, waits=True), reference.preprocess(pixels, 256, 256), "preprocess", "float32")
+    assert_close(run(make, pixels, waits=True), definition.preprocess(pixels, 256, 256), "preprocess", "float32")
 
 
 def test_without_the_wait_the_old_image_is_read(rng: np.random.Generator) -> None:

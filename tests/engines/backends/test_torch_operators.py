@@ -21,7 +21,7 @@ from ndp_rt.export.stages import build_stages
 from ndp_rt.graphs.folding import fix_batch, fold_constants, load_model
 from ndp_rt.graphs.gpu_stages import MAP_NAMES, cut_maps, merge_stages
 from ndp_rt.graphs.typed import make_typed
-from ndp_rt.kernels import reference
+from ndp_rt.kernels.fuse_maps.definition import fuse_maps
 from tests.export.random_run import random_network
 from tests.tolerances import assert_close
 
@@ -266,7 +266,7 @@ def test_exported_stages_give_what_onnx_runtime_gives(exported: Path, name: str,
         assert_close(found[one], expected, "rewrite", "float32")
     if name == "fused":
         uncut = onnxruntime.InferenceSession(str(exported / "fused.onnx"), providers=["CPUExecutionProvider"])
-        fused_map = reference.fuse_maps([found[one] for one in MAP_NAMES])
+        fused_map = fuse_maps([found[one] for one in MAP_NAMES])
         assert_close(fused_map, uncut.run(["map"], inputs)[0], "map", "float32")
 
 
@@ -282,5 +282,5 @@ def test_exported_graphs_keep_their_maps_in_half_precision(
     for one in (model, typed):
         fix_batch(one, 2)
         found = run(one, image, channels_last=True)
-        maps.append(reference.fuse_maps([found[name] for name in MAP_NAMES]))
+        maps.append(fuse_maps([found[name] for name in MAP_NAMES]))
     assert_close(maps[1], maps[0], "map", dtype)

@@ -19,12 +19,12 @@
 // whole vectors of 16 bytes; a row or column past the end reads the last one instead, and its result is dropped.
 
 #include "rbfrm_tile.cuh"
-#include "warp.cuh"
+#include "shared/warp.cuh"
 
 namespace {
 
 constexpr int PREPARE_THREADS = 256;
-constexpr float NORM_EPS = 1e-6f;  // as in reference.py
+constexpr float NORM_EPS = 1e-6f;  // as in definition.py
 
 __device__ __forceinline__ float invert_norm(float squares) { return 1.0f / fmaxf(sqrtf(squares), NORM_EPS); }
 

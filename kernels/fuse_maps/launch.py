@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.errors import InputError
+from ndp_rt.kernels.checks import DeviceArray, check_apart, check_array, check_image_count, get_address
 from ndp_rt.kernels.flags import Variant
-from ndp_rt.kernels.launch.checks import DeviceArray, check_apart, check_array, check_image_count, get_address
 from ndp_rt.kernels.load import KernelSet
 
-FUSE_MAPS = Variant(file="fuse_maps.cu", entry="fuse_maps")
+FUSE_MAPS = Variant(file="fuse_maps/fuse_maps.cu", entry="fuse_maps")
 VARIANTS = (FUSE_MAPS,)
 BLOCK_THREADS = 256
 PIXELS_PER_THREAD = 4

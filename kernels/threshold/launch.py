@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from ndp_rt.kernels.checks import DeviceArray, check_array, check_image_count, get_address
 from ndp_rt.kernels.flags import Variant
-from ndp_rt.kernels.launch.checks import DeviceArray, check_array, check_image_count, get_address
 from ndp_rt.kernels.load import KernelSet
 
-THRESHOLD = Variant(file="threshold.cu", entry="threshold")
+THRESHOLD = Variant(file="threshold/threshold.cu", entry="threshold")
 VARIANTS = (THRESHOLD,)
 BLOCK_THREADS = 256
 PIXELS_PER_THREAD = 4

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from ndp_rt.kernels.checks import DeviceArray, check_array, get_address
 from ndp_rt.kernels.flags import Variant
-from ndp_rt.kernels.launch.checks import DeviceArray, check_array, get_address
 from ndp_rt.kernels.load import KernelSet
 
-SCORE = Variant(file="score.cu", entry="score")
+SCORE = Variant(file="score/score.cu", entry="score")
 VARIANTS = (SCORE,)
 BLOCK_THREADS = 256
 

@@ -9,10 +9,10 @@
 // Means outside the image are those at its border, not means of a replicated image: the median's window is clamped
 // first, then the mean's.
 
-#include "fuse_maps.cuh"
+#include "fuse_maps/fuse_maps.cuh"
 #include "median.cuh"
-#include "numbers.cuh"
-#include "warp.cuh"
+#include "shared/numbers.cuh"
+#include "shared/warp.cuh"
 
 #define RADIUS 2
 #define TILE_W 32

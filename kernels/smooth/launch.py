@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from ndp_rt.kernels.checks import DeviceArray, check_apart, check_array, check_image_count, get_address
 from ndp_rt.kernels.flags import Variant
-from ndp_rt.kernels.launch.checks import DeviceArray, check_apart, check_array, check_image_count, get_address
-from ndp_rt.kernels.launch.fuse_maps import check_levels
+from ndp_rt.kernels.fuse_maps.launch import check_levels
 from ndp_rt.kernels.load import KernelSet
 
-SMOOTH = Variant(file="smooth.cu", entry="smooth")
-SMOOTH_LEVELS = Variant(file="smooth.cu", entry="smooth_levels")
+SMOOTH = Variant(file="smooth/smooth.cu", entry="smooth")
+SMOOTH_LEVELS = Variant(file="smooth/smooth.cu", entry="smooth_levels")
 VARIANTS = (SMOOTH, SMOOTH_LEVELS)
 BLOCK_THREADS = 256
 TILE_HEIGHT_PX, TILE_WIDTH_PX = 16, 32

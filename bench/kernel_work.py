@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ndp_rt.kernels.launch import count_smooth_tiles
-from ndp_rt.kernels.launch.checks import HELD_AS, check_element_type
+from ndp_rt.kernels.checks import HELD_AS, check_element_type
+from ndp_rt.kernels.smooth.launch import count_smooth_tiles
 
 MAP_BYTES = 4  # maps and scores are float32 in every precision
 PATCH_SIZES = (2, 4)

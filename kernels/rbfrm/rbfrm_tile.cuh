@@ -1,7 +1,7 @@
 // A product of matrices, tile by tile: what rbfrm_weights and rbfrm_rebuild share. 128 threads make one tile of the
 // result, of TILE x TILE; each step brings STEP elements of the summed axis from global to shared memory.
 
-#include "element.cuh"
+#include "shared/element.cuh"
 
 #define HAS_TENSOR_CORES (NDP_RT_ELEMENT != 0)
 #if HAS_TENSOR_CORES

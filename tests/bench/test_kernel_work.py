@@ -1,14 +1,12 @@
-"""floor: the counts against counting by hand, and docs/kernels.md against what they give."""
+"""The counts against counting by hand, and docs/kernels.md against what they give."""
 
-import importlib
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ndp_rt.errors import InputError
-from ndp_rt.kernels.floor import (
+from ndp_rt.bench.kernel_work import (
     GPUS,
     Gpu,
     Work,
@@ -21,10 +19,10 @@ from ndp_rt.kernels.floor import (
     count_smooth_levels,
     time_floor_us,
 )
-from ndp_rt.kernels.launch import count_rbfrm_scratch_bytes
+from ndp_rt.errors import InputError
+from ndp_rt.kernels.rbfrm import launch
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
-LAUNCHER = importlib.import_module("ndp_rt.kernels.launch.rbfrm")
 SIDE_PX, WIDTH, DTYPE = 256, 64, "float16"  # preset paper
 ROUND = Gpu(tensor_tflops=100, fp32_tflops=10, memory_gb_per_s=1000, source="round figures")
 
@@ -121,11 +119,11 @@ def make_layout_table() -> str:
     rows = [make_row(head), "|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
     for level, c in ((3, 4 * WIDTH), (4, 8 * WIDTH), (5, 8 * WIDTH)):
         side = SIDE_PX >> (level - 1)
-        for size in LAUNCHER.PATCH_SIZES:
+        for size in launch.PATCH_SIZES:
             count = (side // size) ** 2
             for n in (1, 32):
-                work = LAUNCHER._lay_out((n, c, side, side), count, size, DTYPE)
-                scratch_bytes = count_rbfrm_scratch_bytes(n, c, side, side, count, size, dtype=DTYPE)
+                work = launch._lay_out((n, c, side, side), count, size, DTYPE)
+                scratch_bytes = launch.count_rbfrm_scratch_bytes(n, c, side, side, count, size, dtype=DTYPE)
                 rows.append(
                     make_row(
                         [
@@ -150,6 +148,6 @@ def test_the_page_has_what_the_code_gives(make) -> None:
 
 
 def test_the_page_names_every_kernel() -> None:
-    names = {path.stem for path in (PAGE.parents[1] / "kernels" / "cuda").glob("*.cu")}
+    names = {path.stem for path in (PAGE.parents[1] / "kernels").rglob("*.cu")}
     page = PAGE.read_text(encoding="utf-8")
     assert all(re.search(rf"`{name}`", page) for name in names), sorted(names)

@@ -3,8 +3,8 @@
 // Reads 4 bytes a value. A block of 256 threads owns an image: its values are the maxima of the tiles, 128 for
 // 256 x 256 pixels. Maxima do not depend on their order, so that the same values give the same score.
 
-#include "numbers.cuh"
-#include "warp.cuh"
+#include "shared/numbers.cuh"
+#include "shared/warp.cuh"
 
 #define THREADS 256
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from ndp_rt.errors import InputError
 from ndp_rt.images.checks import check_channels, check_kind, check_resizable
-from ndp_rt.kernels.flags import Variant
-from ndp_rt.kernels.launch.checks import (
+from ndp_rt.kernels.checks import (
     ELEMENT_CODES,
     DeviceArray,
     DevicePointer,
@@ -17,6 +16,7 @@ from ndp_rt.kernels.launch.checks import (
     check_element_type,
     check_image_count,
 )
+from ndp_rt.kernels.flags import Variant
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.program.manifest import InputContract
 
@@ -27,9 +27,14 @@ TILE_COLUMNS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 MAX_LANE_COUNT = 32
 TAPS_PER_LANE = 4
 ALIGNMENT_BYTES = 16  # of the target, for stores of four elements
+FILE = "preprocess/preprocess.cu"
 ENTRIES = ("preprocess_convert", "preprocess_resize")
 VARIANTS = tuple(
-    Variant(file="preprocess.cu", entry=entry, defines={"NDP_RT_ELEMENT": code, "NDP_RT_SOURCE_BYTES": sample_bytes})
+    Variant(
+        file=FILE,
+        entry=entry,
+        defines={"NDP_RT_ELEMENT": code, "NDP_RT_SOURCE_BYTES": sample_bytes},
+    )
     for entry in ENTRIES
     for code in ELEMENT_CODES.values()
     for sample_bytes in (1, 2)
@@ -119,7 +124,7 @@ def preprocess(
     dtype: str,
     stream: Any,
 ) -> None:
-    """Write an image to the network's input: `reference.preprocess` in one pass.
+    """Write an image to the network's input: what definition.py says, in one pass.
 
     Args:
         kernels: where the kernel comes from.
@@ -152,7 +157,7 @@ def preprocess(
     misalignment = address % (OWNED_COUNT * source.itemsize)
     launch = _find_launch(source, shape, strides, misalignment, image_count, channels, size, white)
     defines = {"NDP_RT_ELEMENT": ELEMENT_CODES[dtype], "NDP_RT_SOURCE_BYTES": source.itemsize}
-    kernel = kernels.function("preprocess.cu", launch.entry, defines)
+    kernel = kernels.function(FILE, launch.entry, defines)
     addresses = (
         np.uint64(address + launch.source_offset),
         np.uint64(out.data.ptr + launch.target_offset * out.dtype.itemsize),

@@ -1,9 +1,9 @@
-// preprocess: an image to the network's input in one pass; the definition is reference.preprocess.
+// preprocess: an image to the network's input in one pass; the definition is preprocess/definition.py.
 //
 // preprocess_convert is for images of the input's size, preprocess_resize for all others. `sample` is the image's type,
 // `element` the input's. Both axes are weighted by taps: a run of source pixels whose inner ones all weigh the same.
 
-#include "element.cuh"
+#include "shared/element.cuh"
 
 #ifndef NDP_RT_SOURCE_BYTES
 #error "NDP_RT_SOURCE_BYTES is not defined: 1 uint8, 2 uint16"

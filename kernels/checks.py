@@ -1,13 +1,14 @@
-"""What every launcher checks before a launch: type, shape, layout, alignment and size of device arrays."""
+"""Checks of arrays before a kernel reads them: type, shape, layout, alignment and size."""
 
 import math
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ndp_rt.errors import InputError
 
-# NDP_RT_ELEMENT of kernels/cuda/element.cuh, and how an array of that type is held: CuPy and NumPy lack bfloat16.
+# NDP_RT_ELEMENT of kernels/shared/element.cuh, and how an array of that type is held: CuPy and NumPy lack bfloat16.
 ELEMENT_CODES = {"float32": 0, "float16": 1, "bfloat16": 2}
 HELD_AS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}
 MAX_INDEX = 2**31 - 1
@@ -110,3 +111,17 @@ def get_address(array: DeviceArray) -> np.uint64:
     """Return the array's address as a kernel's argument."""
     address: np.uint64 = np.uint64(array.data.ptr)
     return address
+
+
+def check_dense(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Check that `array` is float32, C-contiguous and of `shape`.
+
+    Raises:
+        InputError: it is not.
+    """
+    if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
+        layout = "dense" if array.flags.c_contiguous else "not dense"
+        raise InputError(
+            f"{name} is {array.dtype} {list(array.shape)}, {layout}; float32 {list(shape)}, dense, is taken. "
+            "Copy it with np.ascontiguousarray(..., np.float32)."
+        )

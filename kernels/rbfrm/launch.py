@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.errors import InputError
-from ndp_rt.kernels.flags import SHARED_LIMIT_BYTES, Variant
-from ndp_rt.kernels.launch.checks import (
+from ndp_rt.kernels.checks import (
     ELEMENT_CODES,
     DeviceArray,
     check_apart,
@@ -19,9 +18,10 @@ from ndp_rt.kernels.launch.checks import (
     check_element_type,
     get_address,
 )
+from ndp_rt.kernels.flags import SHARED_LIMIT_BYTES, Variant
 from ndp_rt.kernels.load import Kernel, KernelSet
 
-FILE = "rbfrm.cu"
+FILE = "rbfrm/rbfrm.cu"
 PATCH_SIZES = (2, 4)
 SMALL_TILE, LARGE_TILE = 64, 128
 TENSOR_CORE_TYPES = ("float16", "bfloat16")

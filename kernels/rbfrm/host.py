@@ -1,48 +1,13 @@
-"""The CPU forms of the kernels: OpenCV for the filters, BLAS for RBFRM; definitions are in `reference`."""
+"""rbfrm on the CPU: BLAS."""
 
-from typing import Any
-
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.errors import InputError
-from ndp_rt.kernels.reference import NORM_EPS, SMOOTH_SIZE_PX
+from ndp_rt.kernels.checks import check_dense
+from ndp_rt.kernels.rbfrm.definition import NORM_EPS
 
 FloatArray = NDArray[np.float32]
-
-
-def smooth(maps: FloatArray, out: FloatArray, scratch: FloatArray) -> None:
-    """Write maps after a 5 x 5 mean and a 5 x 5 median (replicated borders) to `out`.
-
-    Args:
-        maps: float32 [..., h, w], host, dense.
-        out: float32 of the same shape, host, dense; overwritten; not `maps` itself.
-        scratch: float32 [h, w], host, dense; overwritten.
-
-    Raises:
-        InputError: a shape, dtype or layout differs from the above.
-    """
-    h, w = maps.shape[-2:]
-    for name, array, shape in (("maps", maps, maps.shape), ("out", out, maps.shape), ("scratch", scratch, (h, w))):
-        check_dense(name, array, shape)
-    for single, smoothed in zip(maps.reshape(-1, h, w), out.reshape(-1, h, w), strict=True):
-        cv2.blur(single, (SMOOTH_SIZE_PX, SMOOTH_SIZE_PX), dst=scratch, borderType=cv2.BORDER_REPLICATE)
-        cv2.medianBlur(scratch, SMOOTH_SIZE_PX, dst=smoothed)
-
-
-def check_dense(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
-    """Check that `array` is float32, C-contiguous and of `shape`.
-
-    Raises:
-        InputError: it is not.
-    """
-    if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
-        layout = "dense" if array.flags.c_contiguous else "not dense"
-        raise InputError(
-            f"{name} is {array.dtype} {list(array.shape)}, {layout}; float32 {list(shape)}, dense, is taken. "
-            "Copy it with np.ascontiguousarray(..., np.float32)."
-        )
 
 
 class PreparedReference:

@@ -1,0 +1,1 @@
+"""fuse_maps: the weighted sum of three level maps (eq. 11)."""

@@ -1,0 +1,1 @@
+"""preprocess: an image to the network's input."""

@@ -1,0 +1,1 @@
+"""score: the largest value of each image."""

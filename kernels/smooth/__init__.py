@@ -1,0 +1,1 @@
+"""smooth: the mean and then the median of each pixel's neighbours."""

@@ -1,0 +1,1 @@
+"""threshold: which pixels of a map reach a limit."""
