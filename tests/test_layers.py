@@ -14,8 +14,9 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset({"config", "errors"}),
     frozenset({"program"}),
     frozenset({"images"}),
-    frozenset({"devices", "bundle", "kernels"}),
-    frozenset({"graphs", "decide"}),
+    frozenset({"devices", "bundle"}),
+    frozenset({"graphs", "kernels"}),
+    frozenset({"decide"}),
     frozenset({"result"}),
     frozenset({"engines"}),
     frozenset({"options"}),
@@ -34,7 +35,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "cupy": ("ndp_rt/devices/cuda/", "kernels/", "bench/peers/"),
     "torch": ("export/", "bench/models/", "bench/peers/", "ndp_rt/engines/backends/torch/"),
     "torchvision": (),
-    "onnx": ("export/", "ndp_rt/bundle/", "ndp_rt/engines/", "ndp_rt/graphs/"),
+    "onnx": ("export/", "ndp_rt/bundle/", "ndp_rt/engines/", "ndp_rt/graphs/", "kernels/fuse_maps/"),
     "sklearn": ("ndp_rt/evaluate/",),
     "scipy": ("ndp_rt/evaluate/", "bench/"),
     "matplotlib": ("ndp_rt/evaluate/", "bench/", "export/"),
@@ -74,7 +75,7 @@ def find_level(part: str) -> int:
 
 
 def find_part(name: str) -> str:
-    """Return the part that a file belongs to: kernels/host.py -> kernels, ndp_rt/runtime/plan.py -> plan."""
+    """Return the part that a file belongs to: kernels/load.py -> kernels, ndp_rt/runtime/plan.py -> plan."""
     parts = Path(name).with_suffix("").parts
     return parts[1] if parts[0] == "ndp_rt" else parts[0]
 

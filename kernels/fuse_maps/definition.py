@@ -11,6 +11,7 @@ from ndp_rt.kernels.interpolation import weigh_linear
 Array = NDArray[Any]
 Float64Array = NDArray[np.float64]
 
+LEVEL_MAPS = ("am1", "am2", "am3")  # what it reads, the largest first
 MAP_WEIGHTS = (0.2, 0.2, 0.6)  # eq. 11
 
 

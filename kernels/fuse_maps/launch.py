@@ -1,6 +1,7 @@
 """fuse_maps: the weighted bilinear sum of the three level maps."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -8,6 +9,8 @@ from ndp_rt.errors import InputError
 from ndp_rt.kernels.checks import DeviceArray, check_apart, check_array, check_image_count, get_address
 from ndp_rt.kernels.flags import Variant
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.op import SmoothForm
+from ndp_rt.program.manifest import TensorSpec
 
 FUSE_MAPS = Variant(file="fuse_maps/fuse_maps.cu", entry="fuse_maps")
 VARIANTS = (FUSE_MAPS,)
@@ -60,3 +63,33 @@ def check_levels(am1: DeviceArray, am2: DeviceArray, am3: DeviceArray, out: Devi
     check_array("out", out, "float32", (n, 1, h, w))
     for name, level in (("am1", am1), ("am2", am2), ("am3", am3)):
         check_apart("out", out, name, level)
+
+
+class FuseMapsCuda:
+    """See `ndp_rt.kernels.op.SmoothingForm`."""
+
+    prepared: ClassVar[Mapping[str, TensorSpec]] = {}
+    scratch_bytes = 0
+
+    def prepare(
+        self, kernels: KernelSet, assets: Sequence[DeviceArray], prepared: Mapping[str, DeviceArray], *, stream: Any
+    ) -> None:
+        """Do nothing: it reads no asset."""
+
+    def enqueue(
+        self,
+        kernels: KernelSet,
+        reads: Sequence[DeviceArray],
+        prepared: Mapping[str, DeviceArray],
+        writes: Sequence[DeviceArray],
+        scratch: DeviceArray | None,
+        *,
+        stream: Any,
+    ) -> None:
+        am1, am2, am3 = reads
+        fuse_maps(kernels, am1, am2, am3, writes[0], stream=stream)
+
+    def with_smoothing(self, size_px: int) -> SmoothForm:
+        from ndp_rt.kernels.smooth.launch import Smoothing, smooth_levels
+
+        return Smoothing(launch=smooth_levels, size_px=size_px)

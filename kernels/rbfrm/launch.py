@@ -4,6 +4,7 @@ Results depend on the batch size in their last bits, since the sum over a patch 
 always gives the same bits.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from ndp_rt.kernels.checks import (
 )
 from ndp_rt.kernels.flags import SHARED_LIMIT_BYTES, Variant
 from ndp_rt.kernels.load import Kernel, KernelSet
+from ndp_rt.program.manifest import TensorSpec
 
 FILE = "rbfrm/rbfrm.cu"
 PATCH_SIZES = (2, 4)
@@ -287,3 +289,46 @@ def _launch(
     find_kernel("rbfrm_rebuild", work.rebuild_tile)(
         (work.rebuild_tile_count,), block, (weights, patches, out, *sizes), stream=stream
     )
+
+
+class RbfrmCuda:
+    """See `ndp_rt.kernels.op.CudaForm`. It prepares the reference's patches as they are, "raw", and at length 1."""
+
+    def __init__(self, shape: tuple[int, ...], reference_shape: tuple[int, ...], size: int, dtype: str) -> None:
+        """Lay out for features of `shape` [n, c, h, w] and a reference [1, c, h', w'], K = size.
+
+        Raises:
+            InputError: K is neither 2 nor 4, or dtype is none of float32, float16 and bfloat16.
+        """
+        patches_shape = find_rbfrm_patches_shape(reference_shape, size)
+        n, c, h, w = shape
+        self._size, self._dtype = size, dtype
+        self.prepared = {name: TensorSpec(name=name, shape=patches_shape, dtype=dtype) for name in ("raw", "unit")}
+        self.scratch_bytes = count_rbfrm_scratch_bytes(n, c, h, w, patches_shape[0], size, dtype=dtype)
+
+    def prepare(
+        self,
+        kernels: KernelSet,
+        assets: Sequence[DeviceArray],
+        prepared: Mapping[str, DeviceArray],
+        *,
+        stream: Any,
+    ) -> None:
+        (reference,) = assets
+        raw, unit = prepared["raw"], prepared["unit"]
+        prepare_rbfrm(kernels, reference, raw, unit, self._size, dtype=self._dtype, stream=stream)
+
+    def enqueue(
+        self,
+        kernels: KernelSet,
+        reads: Sequence[DeviceArray],
+        prepared: Mapping[str, DeviceArray],
+        writes: Sequence[DeviceArray],
+        scratch: DeviceArray | None,
+        *,
+        stream: Any,
+    ) -> None:
+        assert scratch is not None  # every call writes its weights there
+        (features,), (out,) = reads, writes
+        raw, unit = prepared["raw"], prepared["unit"]
+        rbfrm(kernels, features, raw, unit, out, scratch, self._size, dtype=self._dtype, stream=stream)

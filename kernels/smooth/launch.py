@@ -1,13 +1,17 @@
 """smooth: 5 x 5 mean, then 5 x 5 median, of a map or of the weighted sum of three; and the maxima for the score."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ndp_rt.errors import InputError
 from ndp_rt.kernels.checks import DeviceArray, check_apart, check_array, check_image_count, get_address
 from ndp_rt.kernels.flags import Variant
 from ndp_rt.kernels.fuse_maps.launch import check_levels
 from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.smooth.definition import SMOOTH_SIZE_PX
 
 SMOOTH = Variant(file="smooth/smooth.cu", entry="smooth")
 SMOOTH_LEVELS = Variant(file="smooth/smooth.cu", entry="smooth_levels")
@@ -92,3 +96,26 @@ def _launch(
 
 def _count_tiles(height_px: int, width_px: int) -> tuple[int, int]:
     return -(-height_px // TILE_HEIGHT_PX), -(-width_px // TILE_WIDTH_PX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoothing:
+    """See `ndp_rt.kernels.op.SmoothForm`: `launch` is `smooth`, for a map, or `smooth_levels`, for three levels."""
+
+    launch: Callable[..., None] = smooth
+    size_px: int = SMOOTH_SIZE_PX
+
+    def __post_init__(self) -> None:
+        if self.size_px != SMOOTH_SIZE_PX:
+            raise InputError(f"smooth size on a GPU: expected {SMOOTH_SIZE_PX} px, got {self.size_px}.")
+
+    def enqueue(
+        self,
+        kernels: KernelSet,
+        reads: Sequence[DeviceArray],
+        smoothed: DeviceArray,
+        tile_maxima: DeviceArray,
+        *,
+        stream: Any,
+    ) -> None:
+        self.launch(kernels, *reads, smoothed, tile_maxima, stream=stream)

@@ -11,7 +11,7 @@ from ndp_rt.engines.golden_report import GoldenReport, compare_golden, find_larg
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
 from ndp_rt.images.preprocess import preprocess
-from ndp_rt.kernels.rbfrm.host import PreparedReference, Rbfrm
+from ndp_rt.kernels.rbfrm.host import RbfrmHost
 from ndp_rt.kernels.smooth.host import smooth
 
 
@@ -29,8 +29,9 @@ def run_stages(
                 level, size = name[1:].split("k")
                 features = tensors[f"f{level}"]
                 tensors[name] = np.empty_like(features)
-                prepared = PreparedReference(reference[f"f{level}"], int(size))
-                Rbfrm(prepared, *features.shape[2:])(features, tensors[name])
+                good = reference[f"f{level}"]
+                rbfrm = RbfrmHost(features.shape[1:], good.shape, int(size))
+                rbfrm.run(rbfrm.prepare([good]), [features], [tensors[name]])
         outputs = {name: np.empty(spec.with_batch(len(image)), np.float32) for name, spec in engine.outputs.items()}
         engine.run({name: tensors[name] for name in engine.inputs}, outputs)
         tensors.update(outputs)

@@ -1,6 +1,6 @@
 """ONNX graphs made simpler without changing what they compute: constants folded, unused parts dropped, batch fixed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +177,13 @@ def _freeze(node: NodeProto, sizes: tuple[int | None, ...]) -> NodeProto:
     limits = {attribute.name: int(attribute.i) for attribute in node.attribute}
     value = np.asarray(sizes[limits.get("start", 0) : limits.get("end", len(sizes))], np.int64)
     return helper.make_node("Constant", [], list(node.output), name=node.name, value=numpy_helper.from_array(value))
+
+
+def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Give tensors of a graph other names, wherever they are made or read."""
+    for node in graph.node:
+        for which in (node.input, node.output):
+            for index, name in enumerate(which):
+                which[index] = names.get(name, name)
+    for named in (*graph.initializer, *graph.output):
+        named.name = names.get(named.name, named.name)

@@ -22,8 +22,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.folding import infer, set_nodes
-from ndp_rt.graphs.gpu_stages import MAP_NAMES
 from ndp_rt.graphs.half_types import FloatArray, narrow, widen
+from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS
 
 # The element type of image, features, repaired features and reconstruction; maps are float32 in every precision.
 BORDER_DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
@@ -87,7 +87,7 @@ class _Islands:
                     self._add_norm(node, squares)
             elif node.op_type == "Softmax" or (node.op_type == "Exp" and self._is_summed(node)):
                 self._add_softmax(node)
-            elif node.op_type == "Sigmoid" and node.output[0] in MAP_NAMES:
+            elif node.op_type == "Sigmoid" and node.output[0] in LEVEL_MAPS:
                 self._add(node)
         return self._found
 
@@ -169,7 +169,7 @@ class _Typing:
         for node in list(graph.node):
             self._convert(node, TensorProto.FLOAT if islands & set(node.output) else self._half)
         for value in graph.output:
-            wanted = TensorProto.FLOAT if value.name in MAP_NAMES else self._half
+            wanted = TensorProto.FLOAT if value.name in LEVEL_MAPS else self._half
             if self._homes[value.name] != wanted:
                 raise EngineError(
                     f"stage '{graph.name}': output '{value.name}' is not computed as {self._name_of(wanted)}, which "

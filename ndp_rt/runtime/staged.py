@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ndp_rt.engines.base import Engine
 from ndp_rt.errors import ClosedError, InputError
-from ndp_rt.kernels.rbfrm.host import PreparedReference, Rbfrm
+from ndp_rt.kernels.rbfrm.host import PreparedReference, RbfrmHost
 from ndp_rt.runtime.plan import Features, hash_features, missing_size
 
 FloatArray = NDArray[np.float32]
@@ -60,8 +60,8 @@ class StagedPlan:
         times = [time.perf_counter()]
         engines["encoder"].run({"image": batch}, buffers)
         times.append(time.perf_counter())
-        for (level, size), rbfrm in self._reference.kernels.items():
-            rbfrm(buffers[f"f{level}"], buffers[f"r{level}k{size}"])
+        for (level, size), (rbfrm, prepared) in self._reference.kernels.items():
+            rbfrm.run(prepared, [buffers[f"f{level}"]], [buffers[f"r{level}k{size}"]])
         times.append(time.perf_counter())
         engines["decoder"].run(buffers, {"reconstruction": reconstruction_out})
         times.append(time.perf_counter())
@@ -104,14 +104,14 @@ class Reference:
         Raises:
             InputError: one is missing, or its shape differs.
         """
-        self.kernels: dict[tuple[int, int], Rbfrm] = {}
+        self.kernels: dict[tuple[int, int], tuple[RbfrmHost, PreparedReference]] = {}
         for name, shape in shapes.items():
             if name not in features or features[name].shape != (1, *shape):
                 came = list(features[name].shape) if name in features else "missing"
                 raise InputError(f"reference feature {name} is {came}; float32 {[1, *shape]} is taken.")
             for size in PATCH_SIZES:
-                prepared = PreparedReference(features[name], size)
-                self.kernels[int(name[1:]), size] = Rbfrm(prepared, *shape[1:])
+                rbfrm = RbfrmHost(shape, (1, *shape), size)
+                self.kernels[int(name[1:]), size] = rbfrm, rbfrm.prepare([features[name]])
         self.digest = hash_features(features)
 
 

@@ -12,11 +12,11 @@ import torch
 from ndp_rt.bundle import Bundle
 from ndp_rt.engines.backends.torch.backend import TorchCudaBackend, TorchCudaEngine
 from ndp_rt.engines.base import EngineOptions
-from ndp_rt.graphs.gpu_stages import MAP_NAMES, make_gpu_stages
+from ndp_rt.graphs.gpu_stages import make_gpu_stages
 from ndp_rt.graphs.half_types import narrow, widen
 from ndp_rt.graphs.typed import make_typed
-from ndp_rt.kernels.fuse_maps.definition import fuse_maps
-from ndp_rt.kernels.rbfrm.host import PreparedReference, Rbfrm
+from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
+from ndp_rt.kernels.rbfrm.host import RbfrmHost
 from ndp_rt.kernels.score.definition import score
 from ndp_rt.kernels.smooth.host import smooth
 
@@ -74,7 +74,7 @@ class StagedPlan:
                     self.write(name, self._repair(f"f{level}", int(size)))
             engine.enqueue(stream)
         tensors = {name: self.read(name) for name in self.buffers}
-        fused = fuse_maps([tensors[name] for name in MAP_NAMES]).astype(np.float32)
+        fused = fuse_maps([tensors[name] for name in LEVEL_MAPS]).astype(np.float32)
         smoothed = np.empty_like(fused)
         smooth(fused, smoothed, np.empty(fused.shape[2:], np.float32))
         return {**tensors, "map": fused, "score": score(smoothed)}
@@ -90,5 +90,6 @@ class StagedPlan:
         stored = widen(narrow(self._reference[name], dtype), dtype)  # the plan holds it in the border's type
         features = self.read(name)
         out = np.empty_like(features)
-        Rbfrm(PreparedReference(stored, size), *features.shape[2:])(features, out)
+        rbfrm = RbfrmHost(features.shape[1:], stored.shape, size)
+        rbfrm.run(rbfrm.prepare([stored]), [features], [out])
         return out

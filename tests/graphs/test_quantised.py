@@ -17,10 +17,10 @@ from ndp_rt.engines.stage_files import open_stages, write_stages
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.folding import load_model
-from ndp_rt.graphs.gpu_stages import MAP_NAMES, make_gpu_stage, make_gpu_stages
+from ndp_rt.graphs.gpu_stages import make_gpu_stage, make_gpu_stages
 from ndp_rt.graphs.quantised import QUANTISED, find_half_layers, name_layers, quantise, quantise_stages
 from ndp_rt.graphs.typed import make_typed
-from ndp_rt.kernels.fuse_maps.definition import fuse_maps
+from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
 from ndp_rt.kernels.score.definition import score
 from ndp_rt.kernels.smooth.definition import smooth
 
@@ -119,14 +119,14 @@ def test_typed_int8_has_float16_borders_and_passes_the_checker(quantised: ModelP
     onnx.checker.check_model(typed, full_check=True)
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*typed.graph.input, *typed.graph.output)}
     half = dict.fromkeys(("image", "reconstruction"), TensorProto.FLOAT16)
-    assert kinds == half | dict.fromkeys(MAP_NAMES, TensorProto.FLOAT)
+    assert kinds == half | dict.fromkeys(LEVEL_MAPS, TensorProto.FLOAT)
     assert typed.opset_import[0].version == 19
 
 
 def test_maps_and_scores_stay_within_the_tolerance(demo: Bundle, quantised: ModelProto) -> None:
     golden = demo.golden()
     found = run(make_typed(quantised, "int8"), {"image": golden.image.astype(np.float16)})
-    fused = fuse_maps([found[name] for name in MAP_NAMES])
+    fused = fuse_maps([found[name] for name in LEVEL_MAPS])
     differences = {
         "engine.map": np.abs(fused - golden.map).max(),
         "engine.score": np.abs(score(smooth(fused)) - golden.score).max(),

@@ -10,10 +10,10 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.errors import EngineError, InputError
-from ndp_rt.graphs.gpu_stages import MAP_NAMES, make_gpu_stage, make_gpu_stages
+from ndp_rt.graphs.gpu_stages import make_gpu_stage, make_gpu_stages
 from ndp_rt.graphs.half_types import narrow, widen
 from ndp_rt.graphs.typed import BORDER_DTYPES, ONNX_TYPES, check_weights, find_islands, make_typed
-from ndp_rt.kernels.fuse_maps.definition import fuse_maps
+from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
 from tests.tolerances import assert_close
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
@@ -45,7 +45,7 @@ def test_borders_have_the_precisions_type_and_maps_are_float32(bundle: Bundle, p
         for model in make_gpu_stages(bundle, plan).values():
             graph = make_typed(model, precision).graph
             for value in (*graph.input, *graph.output):
-                wanted = TensorProto.FLOAT if value.name in MAP_NAMES else border
+                wanted = TensorProto.FLOAT if value.name in LEVEL_MAPS else border
                 assert value.type.tensor_type.elem_type == wanted, value.name
 
 
@@ -106,8 +106,8 @@ def test_a_float16_graph_stays_near_the_golden_vectors(bundle: Bundle) -> None:
     golden = bundle.golden()
     found = run(make_typed(make_gpu_stage(bundle, "fused"), "fp16"), golden.image.astype(np.float16))
     assert found["reconstruction"].dtype == np.float16
-    assert all(found[name].dtype == np.float32 for name in MAP_NAMES)
-    assert_close(fuse_maps([found[name] for name in MAP_NAMES]), golden.map, "map", "float16")
+    assert all(found[name].dtype == np.float32 for name in LEVEL_MAPS)
+    assert_close(fuse_maps([found[name] for name in LEVEL_MAPS]), golden.map, "map", "float16")
 
 
 def test_norms_of_large_features_stay_finite_in_float16(bundle: Bundle) -> None:
@@ -122,7 +122,7 @@ def test_norms_of_large_features_stay_finite_in_float16(bundle: Bundle) -> None:
         typed.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
     found = run(typed, bundle.golden().image.astype(np.float16))
     assert max(float(found[name].max()) for name in norms) > 256.0  # whose square is past 65504
-    assert all(np.isfinite(found[name]).all() for name in (*norms, *MAP_NAMES, "reconstruction"))
+    assert all(np.isfinite(found[name]).all() for name in (*norms, *LEVEL_MAPS, "reconstruction"))
 
 
 def test_weights_are_rounded_to_the_nearest(bundle: Bundle) -> None:

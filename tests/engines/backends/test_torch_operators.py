@@ -19,9 +19,10 @@ from ndp_rt.errors import EngineError
 from ndp_rt.export.export import ExportSettings, write_graphs
 from ndp_rt.export.stages import build_stages
 from ndp_rt.graphs.folding import fix_batch, fold_constants, load_model
-from ndp_rt.graphs.gpu_stages import MAP_NAMES, cut_maps, merge_stages
+from ndp_rt.graphs.gpu_stages import merge_stages
 from ndp_rt.graphs.typed import make_typed
-from ndp_rt.kernels.fuse_maps.definition import fuse_maps
+from ndp_rt.kernels.fuse_maps.cut import cut
+from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
 from tests.export.random_run import random_network
 from tests.tolerances import assert_close
 
@@ -246,11 +247,11 @@ def make_stage(folder: Path, name: str) -> ModelProto:
         parts = {part: make_stage(folder, part) for part in ("decoder", "head", "segmentation")}
         inputs = list(dict.fromkeys(v.name for p in ("segmentation", "decoder") for v in parts[p].graph.input))
         inputs = [one for one in inputs if not one.startswith("g")]
-        return merge_stages(parts, name, inputs, ["reconstruction", *MAP_NAMES])
+        return merge_stages(parts, name, inputs, ["reconstruction", *LEVEL_MAPS])
     model = load_model(folder / f"{name}.onnx")
     model.graph.name = name
     fold_constants(model)
-    return cut_maps(model) if name in ("segmentation", "fused") else model
+    return cut(model, "map") if name in ("segmentation", "fused") else model
 
 
 @pytest.mark.parametrize("name", ["encoder", "tail", "fused"])
@@ -266,7 +267,7 @@ def test_exported_stages_give_what_onnx_runtime_gives(exported: Path, name: str,
         assert_close(found[one], expected, "rewrite", "float32")
     if name == "fused":
         uncut = onnxruntime.InferenceSession(str(exported / "fused.onnx"), providers=["CPUExecutionProvider"])
-        fused_map = fuse_maps([found[one] for one in MAP_NAMES])
+        fused_map = fuse_maps([found[one] for one in LEVEL_MAPS])
         assert_close(fused_map, uncut.run(["map"], inputs)[0], "map", "float32")
 
 
@@ -282,5 +283,5 @@ def test_exported_graphs_keep_their_maps_in_half_precision(
     for one in (model, typed):
         fix_batch(one, 2)
         found = run(one, image, channels_last=True)
-        maps.append(fuse_maps([found[name] for name in MAP_NAMES]))
+        maps.append(fuse_maps([found[name] for name in LEVEL_MAPS]))
     assert_close(maps[1], maps[0], "map", dtype)

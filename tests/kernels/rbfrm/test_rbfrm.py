@@ -12,7 +12,7 @@ from ndp_rt.kernels.checks import HELD_AS
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.rbfrm import launch
 from ndp_rt.kernels.rbfrm.definition import NORM_EPS, join_patches, rbfrm, split_patches
-from ndp_rt.kernels.rbfrm.host import PreparedReference, Rbfrm
+from ndp_rt.kernels.rbfrm.host import RbfrmHost
 from tests.emulation.barriers import assert_every_barrier_is_needed
 from tests.emulation.emulator import Emulator
 from tests.emulation.memory import make_empty
@@ -65,29 +65,41 @@ def test_the_host_form_equals_the_definition(rng: np.random.Generator, shape: tu
     reference = rng.normal(size=(1, *shape[1:])).astype(np.float32)
     features[0, :, :size, :size] = 0  # a patch of zeros has cosine 0 with everything
     out = np.full_like(features, np.nan)
-    rebuild = Rbfrm(PreparedReference(reference, size), *shape[2:])
-    rebuild(features, out)
+    form = RbfrmHost(shape[1:], reference.shape, size)
+    prepared = form.prepare([reference])
+    form.run(prepared, [features], [out])
     assert_close(out, rbfrm(features, reference, size), "rbfrm", "float32")
     first = out.copy()
-    rebuild(features, out)
+    form.run(prepared, [features], [out])
     assert np.array_equal(out, first)
+
+
+def test_one_form_runs_with_any_prepared_reference(rng: np.random.Generator) -> None:
+    features, *references = (rng.normal(size=(1, 4, 8, 8)).astype(np.float32) for _ in range(3))
+    form, out = RbfrmHost((4, 8, 8), (1, 4, 8, 8), 2), np.empty_like(features)
+    prepared = [form.prepare([reference]) for reference in references]
+    for one, reference in zip(prepared, references, strict=True):
+        form.run(one, [features], [out])
+        assert_close(out, rbfrm(features, reference, 2), "rbfrm", "float32")
 
 
 def test_the_reference_may_have_another_size_than_the_features(rng: np.random.Generator) -> None:
     features, reference = (rng.normal(size=s).astype(np.float32) for s in ((1, 4, 8, 8), (1, 4, 16, 4)))
     out = np.empty_like(features)
-    Rbfrm(PreparedReference(reference, 2), 8, 8)(features, out)
+    form = RbfrmHost((4, 8, 8), reference.shape, 2)
+    form.run(form.prepare([reference]), [features], [out])
     assert_close(out, rbfrm(features, reference, 2), "rbfrm", "float32")
 
 
-def test_shapes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(InputError, match="multiples of 4"):
-        PreparedReference(np.zeros((1, 3, 6, 8), np.float32), 4)
-    rebuild = Rbfrm(PreparedReference(np.ones((1, 3, 8, 8), np.float32), 4), 8, 8)
+def test_arrays_that_do_not_fit_the_host_form_are_refused() -> None:
+    form, fine = RbfrmHost((3, 8, 8), (1, 3, 8, 8), 4), np.ones((1, 3, 8, 8), np.float32)
+    with pytest.raises(InputError, match=r"reference is float32 \[1, 3, 8, 4\]"):
+        form.prepare([fine[..., :4].copy()])
+    prepared = form.prepare([fine])
     with pytest.raises(InputError, match=r"features is float32 \[1, 2, 8, 8\]"):
-        rebuild(np.zeros((1, 2, 8, 8), np.float32), np.zeros((1, 2, 8, 8), np.float32))
+        form.run(prepared, [fine[:, :2].copy()], [fine.copy()])
     with pytest.raises(InputError, match="out is float64"):
-        rebuild(np.zeros((1, 3, 8, 8), np.float32), np.zeros((1, 3, 8, 8)))  # type: ignore[arg-type]
+        form.run(prepared, [fine], [fine.astype(np.float64)])  # type: ignore[list-item]
 
 
 def prepare(device: Device, held: np.ndarray, size: int, dtype: str) -> tuple[Any, Any]:
