@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.checks import DeviceArray
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto

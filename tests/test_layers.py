@@ -35,7 +35,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "cupy": ("ndp_rt/devices/cuda/", "kernels/", "bench/peers/"),
     "torch": ("export/", "bench/models/", "bench/peers/", "ndp_rt/engines/backends/torch/"),
     "torchvision": (),
-    "onnx": ("export/", "ndp_rt/bundle/", "ndp_rt/engines/", "ndp_rt/graphs/", "kernels/fuse_maps/"),
+    "onnx": ("export/", "ndp_rt/bundle/", "ndp_rt/engines/", "ndp_rt/graphs/", "kernels/"),
     "sklearn": ("ndp_rt/evaluate/",),
     "scipy": ("ndp_rt/evaluate/", "bench/"),
     "matplotlib": ("ndp_rt/evaluate/", "bench/", "export/"),

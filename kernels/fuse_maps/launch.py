@@ -10,7 +10,7 @@ from ndp_rt.kernels.checks import DeviceArray, check_apart, check_array, check_i
 from ndp_rt.kernels.flags import Variant
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.op import SmoothForm
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 FUSE_MAPS = Variant(file="fuse_maps/fuse_maps.cu", entry="fuse_maps")
 VARIANTS = (FUSE_MAPS,)

@@ -21,7 +21,7 @@ from ndp_rt.kernels.checks import (
 )
 from ndp_rt.kernels.flags import SHARED_LIMIT_BYTES, Variant
 from ndp_rt.kernels.load import Kernel, KernelSet
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 FILE = "rbfrm/rbfrm.cu"
 PATCH_SIZES = (2, 4)

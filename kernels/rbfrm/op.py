@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.op import Array, CudaForm, HostForm, Params, describe, is_asset_part, take_count
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 
 
 class RbfrmOp:

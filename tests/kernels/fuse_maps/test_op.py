@@ -9,7 +9,7 @@ from ndp_rt.kernels.op import SmoothingForm
 from ndp_rt.kernels.registry import find_op
 from ndp_rt.kernels.smooth.definition import smooth
 from ndp_rt.kernels.smooth.launch import count_smooth_tiles
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 from tests.kernels.conftest import Device
 from tests.tolerances import assert_close
 

@@ -9,7 +9,7 @@ from ndp_rt.errors import InputError
 from ndp_rt.graphs.half_types import narrow, widen
 from ndp_rt.kernels.checks import HELD_AS
 from ndp_rt.kernels.registry import find_op
-from ndp_rt.program.manifest import TensorSpec
+from ndp_rt.program.tensors import TensorSpec
 from tests.kernels.conftest import Device
 from tests.tolerances import assert_close
 
