@@ -14,7 +14,7 @@ from tests.bench.bench_records import make_latency_record, make_records_of_all_m
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
 ]
 # Writes into the title what no static look at a page can tell. The policy of the page forbids scripts, so the copy that
