@@ -1,9 +1,13 @@
-"""Fixtures that every test may use, and the skips for what this machine lacks."""
+"""Fixtures that every test may use, and which tests a run takes and leaves out."""
 
 import importlib.util
+import signal
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -12,11 +16,14 @@ import pytest
 from ndp_rt.devices.machine import Gpu, find_gpus
 from ndp_rt.engines import build, registry, worker
 from ndp_rt.kernels.load import KernelSet
+from tests import selection
 from tests.emulation.build import find_reason_not_to_build
 from tests.emulation.emulator import Emulator
 from tests.fakes.fake_backend import FakeDeviceBackend
 from tests.fakes.fake_cupy import FakeCuda
 
+LEFT_OUT = pytest.StashKey[Counter[str]]()  # how many tests, by the reason
+START_S = pytest.StashKey[float]()
 TORCH_REMEDY = (
     "needs PyTorch: pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu, "
     "then pip install -e '.[train]'"
@@ -30,26 +37,69 @@ def is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def find_remedies() -> dict[str, str]:
-    """Return, for each marker whose tests cannot run here, the reason that the skip names."""
-    remedies = {}
-    if not is_installed("torch"):
-        remedies["torch"] = TORCH_REMEDY
+def find_missing_devices() -> dict[str, str]:
+    """Return, for each marker whose tests need a device that is not here, what they need."""
     has_gpu = is_installed("cupy") and bool(find_gpus())  # CuPy imports without a GPU, and the tests install it
-    if not has_gpu:
-        remedies["gpu"] = GPU_REMEDY
-    if not (is_installed("tensorrt") and has_gpu):
-        remedies["tensorrt"] = TENSORRT_REMEDY
-    return remedies
+    missing = {} if has_gpu else {"gpu": GPU_REMEDY}
+    return missing if has_gpu and is_installed("tensorrt") else missing | {"tensorrt": TENSORRT_REMEDY}
 
 
-def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
-    """Skip the marked tests whose packages are missing, each with the command that gets them."""
-    remedies = find_remedies()
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("ndp-rt")
+    group.addoption("--part", choices=selection.PARTS, default="all", help="all tests, the quick part, or the rest")
+    group.addoption("--first", default="", metavar="ROOMS", help="run these folders and files of tests/ first: a,b/c")
+    group.addoption("--budget-s", type=float, help="leave out the tests that have not begun after so many seconds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT], config.stash[START_S] = Counter(), time.monotonic()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests that this run takes, in its order, and skip the ones that lack a package."""
+    left_out, missing, runnable = config.stash[LEFT_OUT], find_missing_devices(), []
     for item in items:
-        for marker, remedy in remedies.items():
-            if item.get_closest_marker(marker):
-                item.add_marker(pytest.mark.skip(reason=remedy))
+        reasons = [remedy for marker, remedy in missing.items() if item.get_closest_marker(marker)]
+        left_out.update(reasons[:1])
+        runnable += [] if reasons else [item]
+    kept = selection.select(runnable, config.getoption("part"))
+    if len(kept) < len(runnable):
+        left_out["make test-all runs them"] = len(runnable) - len(kept)
+    taken = {id(item) for item in kept}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in taken])
+    items[:] = selection.sort_by_rooms(kept, [room for room in config.getoption("first").split(",") if room])
+    if not is_installed("torch"):
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason=TORCH_REMEDY))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave a test out when the time of this run is over."""
+    budget_s, config = item.config.getoption("budget_s"), item.config
+    if budget_s is not None and time.monotonic() - config.stash[START_S] > budget_s:
+        config.stash[LEFT_OUT][f"{selection.name_room(item)}: its turn came after {budget_s:.0f} s"] += 1
+        pytest.skip("the time of this run is over")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Give what a process of pytest-xdist left out to the one that reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = dict(session.config.stash[LEFT_OUT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a process of pytest-xdist left out: of what all leave out alike, once."""
+    given = getattr(node, "workeroutput", {}).get("left_out", {})
+    left_out = node.config.stash[LEFT_OUT]
+    for reason, count in given.items():
+        left_out[reason] = left_out[reason] + count if "its turn" in reason else count
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for reason, count in terminalreporter.config.stash[LEFT_OUT].items():
+        terminalreporter.write_line(f"LEFT OUT [{count}] {reason}")
 
 
 class TorchAwareModule(pytest.Module):
@@ -66,7 +116,7 @@ class TorchAwareModule(pytest.Module):
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Collect through TorchAwareModule where PyTorch is missing; leave the rest to pytest."""
-    if "torch" not in find_remedies():
+    if is_installed("torch"):
         return None
     return TorchAwareModule.from_parent(parent, path=module_path)
 
@@ -75,6 +125,14 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator seeded by the test's own name: the same numbers at every run, others in every test."""
     return np.random.default_rng(crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def heeds_interrupts() -> Iterator[None]:
+    """SIGINT ends this process and what it starts, although a script's background job is told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a new process gets the system's own again
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

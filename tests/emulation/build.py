@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ndp_rt.devices.machine import find_cpu
@@ -104,8 +105,13 @@ def list_machine_flags() -> tuple[str, ...]:
 def compute_key(host_code: str, command: list[str]) -> str:
     """Return a digest of all that decides what the library holds."""
     digest = hashlib.sha256("\0".join(command).encode())
-    digest.update(subprocess.run([COMPILER, "--version"], capture_output=True, check=True).stdout)
-    for path in sorted(INCLUDE.rglob("*.h")):
-        digest.update(path.read_bytes() + b"\0")
+    digest.update(describe_surroundings())
     digest.update(host_code.encode())
     return digest.hexdigest()[:32]
+
+
+@cache
+def describe_surroundings() -> bytes:
+    """Return the compiler's version and the headers of the emulation, which stay as they are during a run."""
+    version = subprocess.run([COMPILER, "--version"], capture_output=True, check=True).stdout
+    return version + b"\0".join(path.read_bytes() for path in sorted(INCLUDE.rglob("*.h")))
