@@ -1,4 +1,4 @@
-# make demo: see it work. make test: run the tests. Both make their own environment, .venv, and do that once.
+# make demo: see it work. make test: the quick tests. make test-all: every test. All make their environment, .venv, once.
 # make gpu-check PYTHON=...: tests and measures on a GPU, with what that Python has; installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,13 +6,15 @@ BIN := .venv/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 C_FILES = $(shell find ndp_rt/capi examples bench/capi tests/capi -regex '.*\.\(c\|h\|cpp\|hpp\)')
 HAS_TORCH := $(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("torch") is None)'
+# Files go to processes whole: their tests share what was built for the first.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test gpu-check
+.PHONY: demo lint test test-all gpu-check
 
 demo: .venv/.base
 	@$(BIN)/python -m ndp_rt.cli demo
 
-test: .venv/.test
+lint: .venv/.test
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check --quiet .
 	@echo clang-format; $(BIN)/clang-format --dry-run --Werror $(C_FILES)
@@ -22,7 +24,12 @@ test: .venv/.test
 		echo 'mypy (without export/, bench/models/ and bench/peers/torch_*, which need PyTorch)'; \
 		$(BIN)/python -m mypy --follow-imports=silent --exclude '/export/|/bench/models/|/peers/torch_' -p ndp_rt; \
 	fi
-	$(BIN)/python -m pytest
+
+test: lint
+	$(PYTEST) --part quick
+
+test-all: lint
+	$(PYTEST)
 
 gpu-check:
 	@'$(PYTHON)' -m ndp_rt.bench.gpu_check $(ARGS)

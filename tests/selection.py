@@ -1,7 +1,12 @@
-"""Which tests a run takes: all, the quick part that `make test` runs, or the rest of `make test-all`."""
+"""Which tests a run takes: all, the quick part that `make test` runs, or the rest of `make test-all`.
 
+`python -m tests.selection` prints the order of the rest for CI.
+"""
+
+import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -9,6 +14,15 @@ import pytest
 PARTS = ("all", "quick", "rest")
 ROOT = Path(__file__).parent
 NIGHTLY = ROOT / "nightly"
+# Where the tests of a file lie that shares no name with them.
+ELSEWHERE = {
+    "docs": "test_docs.py",
+    "README.md": "test_docs.py",
+    "examples": "capi",
+    "kernels": "emulation",
+    "pyproject.toml": "test_packaging.py",
+    "setup.py": "test_packaging.py",
+}
 
 
 def select(items: Sequence[pytest.Item], part: str) -> list[pytest.Item]:
@@ -89,3 +103,44 @@ def sort_by_rooms(items: Iterable[pytest.Item], rooms: Sequence[str]) -> list[py
         return min(found, default=len(ranks))
 
     return sorted(items, key=find_rank)
+
+
+def list_rooms() -> list[str]:
+    """Return the folders and the files of tests/ that hold tests."""
+    folders = [path.name for path in ROOT.iterdir() if path.is_dir() and any(path.rglob("test_*.py"))]
+    return sorted(folders) + sorted(path.name for path in ROOT.glob("test_*.py"))
+
+
+def find_touched_rooms(changed: Iterable[str], rooms: Sequence[str]) -> list[str]:
+    """Return the rooms of these files of the checkout: those that share a name with them, and those of ELSEWHERE."""
+    names = {part for name in changed for part in Path(name).parts}
+    names |= {f"test_{Path(name).stem}.py" for name in names} | {ELSEWHERE[name] for name in names & set(ELSEWHERE)}
+    return [room for room in rooms if room in names]
+
+
+def order_rooms(changed: Iterable[str], rooms: Sequence[str], day: int) -> list[str]:
+    """Return the touched rooms, then the others from another one each day."""
+    touched = find_touched_rooms(changed, rooms)
+    start = day % len(rooms)
+    return touched + [room for room in (*rooms[start:], *rooms[:start]) if room not in touched]
+
+
+def list_changed_files() -> list[str]:
+    """Return the files that differ from where this branch left main, or on main from the commit before."""
+    head = ask_git("rev-parse", "HEAD")
+    left = [ask_git("merge-base", "HEAD", main) for main in ("origin/main", "main")]
+    base = next((commit for commit in left if commit and commit != head), ["HEAD~1"])
+    return ask_git("diff", "--name-only", *base)
+
+
+def ask_git(*words: str) -> list[str]:
+    """Return the lines that git prints; none where it fails, as in a clone of one commit or without git."""
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return done.stdout.splitlines()
+
+
+if __name__ == "__main__":
+    print(",".join(order_rooms(list_changed_files(), list_rooms(), date.today().toordinal())))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.selection import PARTS, cover
+from tests.selection import PARTS, cover, list_rooms, order_rooms
 
 ROOT = Path(__file__).parent.parent
 CASES = """
@@ -65,3 +65,11 @@ def test_quick_and_rest_are_all(tmp_path: Path) -> None:
     assert sorted(quick + rest) == sorted(whole) and len(whole) == 10
     assert len([name for name in quick if name.startswith("test_product")]) == 3
     assert [name for name in quick if "product" not in name] == ["test_words[a]", "test_one"]
+
+
+def test_rooms_of_changed_files_come_first_and_the_others_by_turns() -> None:
+    rooms = ["bench", "capi", "emulation", "kernels", "test_docs.py", "test_inspector.py"]
+    changed = ["kernels/launch/smooth.py", "ndp_rt/inspector.py", "docs/speed.md"]
+    assert order_rooms(changed, rooms, 1) == [*rooms[2:], "capi", "bench"]
+    assert order_rooms([], rooms, 8) == rooms[2:] + rooms[:2]
+    assert {"bench", "capi", "kernels", "test_selection.py"} <= set(list_rooms())
