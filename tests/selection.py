@@ -3,6 +3,7 @@
 `python -m tests.selection` prints the order of the rest for CI.
 """
 
+import math
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -28,26 +29,32 @@ ELSEWHERE = {
 def select(items: Sequence[pytest.Item], part: str) -> list[pytest.Item]:
     """Return the tests of one of PARTS in the order of `items`.
 
-    Quick is what is not marked `nightly`, and of a test with several parameters not every combination: enough cases
-    that every value of every parameter occurs.
+    Quick is what is not marked `nightly`, of a test that is marked `nightly(but=N)` N cases, and of a test with several
+    parameters not every combination: enough cases that every value of every parameter occurs.
     """
     if part == "all":
         return list(items)
     groups: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if not is_nightly(item):
+        if count_quick(item) > 0:
             groups[item.nodeid.partition("[")[0]].append(item)
     quick = {id(item) for group in groups.values() for item in choose_representatives(group)}
     return [item for item in items if (id(item) in quick) == (part == "quick")]
 
 
-def is_nightly(item: pytest.Item) -> bool:
-    return item.get_closest_marker("nightly") is not None or NIGHTLY in item.path.parents
+def count_quick(item: pytest.Item) -> float:
+    """Return how many cases of an item's test are quick at most."""
+    marker = item.get_closest_marker("nightly")
+    if NIGHTLY in item.path.parents:
+        return 0
+    return math.inf if marker is None else float(marker.kwargs.get("but", 0))
 
 
 def choose_representatives(cases: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """Return cases of one test in which every value of every parameter occurs."""
-    return [cases[index] for index in cover([find_values(case) for case in cases])]
+    """Return cases of one test in which every value of every parameter occurs, or some from first to last."""
+    chosen = [cases[index] for index in cover([find_values(case) for case in cases])]
+    count = min(len(chosen), count_quick(cases[0]))
+    return [chosen[round(index * (len(chosen) - 1) / max(count - 1, 1))] for index in range(int(count))]
 
 
 def find_values(case: pytest.Item) -> dict[str, Hashable]:

@@ -90,6 +90,7 @@ def test_ci_calls_the_test_command_of_the_readme() -> None:
     assert [line for line in script if line.endswith(" make test")] == ['timeout --kill-after=10 "$LIMIT_S" make test']
 
 
+@pytest.mark.nightly
 def test_shell_examples_run(folder: Path) -> None:
     lines = [words for words in list_lines() if words[0] != "make" and words[1] not in NEEDS_TORCH]
     assert lines
@@ -97,6 +98,7 @@ def test_shell_examples_run(folder: Path) -> None:
         run_line(words)
 
 
+@pytest.mark.nightly
 @pytest.mark.torch
 def test_training_examples_run_from_photographs_to_a_bundle(folder: Path) -> None:
     shutil.rmtree(folder / "tiles.ndp")

@@ -57,6 +57,7 @@ def inspect_noise(path: Path, **settings: object) -> np.ndarray:
         return inspector.inspect(image).anomaly_map
 
 
+@pytest.mark.nightly
 def test_all_plans_and_backends_use_the_new_reference(bundle: Path, photograph: Path) -> None:
     before = inspect_noise(bundle)
     set_reference(bundle, photograph, threads=1)

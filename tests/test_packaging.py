@@ -125,6 +125,7 @@ def test_a_wheel_without_a_compiler_holds_exactly_the_packages_and_their_data(ch
     assert NO_COMPILER["CC"] in line and "'ndp-rt capi build'" in line
 
 
+@pytest.mark.nightly
 def test_a_wheel_with_the_c_library_is_for_this_platform_and_python(
     checkout: Path, tmp_path: Path, tools: None
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_wheel_with_the_c_library_is_for_this_platform_and_python(
     assert "Root-Is-Purelib: false" in tags and f"Tag: {python}-" in tags
 
 
+@pytest.mark.nightly
 def test_code_that_does_not_compile_breaks_no_build_and_is_said(tmp_path: Path, tools: None) -> None:
     broken = copy_checkout(tmp_path / "broken")
     with (broken / "ndp_rt" / "capi" / "source" / "log.c").open("a", encoding="utf-8") as stream:
@@ -149,6 +151,7 @@ def test_code_that_does_not_compile_breaks_no_build_and_is_said(tmp_path: Path, 
     assert "the C library is not built" in said and "log.c" in said and "error:" in said
 
 
+@pytest.mark.nightly
 def test_wheel_and_archive_are_the_same_without_the_links(checkout: Path, tmp_path: Path) -> None:
     for name in read_map():
         (checkout / name.replace(".", "/")).unlink(missing_ok=True)
@@ -180,6 +183,7 @@ def test_the_installed_wheel_imports_from_an_empty_folder(checkout: Path, tmp_pa
     assert all(path.startswith(str(tmp_path / "site")) for path in done.stdout.split())
 
 
+@pytest.mark.nightly
 def test_an_editable_installation_compiles_beside_the_sources_or_says_why_not(tmp_path: Path, tools: None) -> None:
     checkout, environment = copy_checkout(tmp_path / "checkout"), make_environment(tmp_path / "environment")
     capi = checkout / "ndp_rt" / "capi"

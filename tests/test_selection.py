@@ -20,6 +20,10 @@ def test_product(size, low, high): ...
 @pytest.mark.parametrize("word", ["a", pytest.param("b", marks=pytest.mark.nightly)])
 def test_words(word): ...
 
+@pytest.mark.nightly(but=2)
+@pytest.mark.parametrize("digit", range(9))
+def test_digits(digit): ...
+
 def test_one(): ...
 
 @pytest.mark.nightly
@@ -62,9 +66,11 @@ def test_a_test_without_parameters_is_kept_and_so_is_a_single_list(count: int) -
 
 def test_quick_and_rest_are_all(tmp_path: Path) -> None:
     whole, quick, rest = list_parts(tmp_path).values()
-    assert sorted(quick + rest) == sorted(whole) and len(whole) == 10
+    assert sorted(quick + rest) == sorted(whole) and len(whole) == 19
     assert len([name for name in quick if name.startswith("test_product")]) == 3
-    assert [name for name in quick if "product" not in name] == ["test_words[a]", "test_one"]
+    assert [name for name in quick if "product" not in name] == [
+        *("test_words[a]", "test_digits[0]", "test_digits[8]", "test_one")
+    ]
 
 
 def test_rooms_of_changed_files_come_first_and_the_others_by_turns() -> None:

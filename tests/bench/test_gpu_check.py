@@ -58,6 +58,7 @@ def run(tiny_bundle: Path, out: Path, *more: str) -> tuple[int, dict]:
     return code, json.loads(out.read_text())
 
 
+@pytest.mark.nightly
 def test_writes_a_time_and_an_error_for_every_batch(
     fake_gpu: FakeCuda, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +79,7 @@ def test_writes_a_time_and_an_error_for_every_batch(
     assert "fake fp32" in printed and "p99 ms" in printed and str(tmp_path / "record.json") in printed
 
 
+@pytest.mark.nightly
 def test_rivals_are_checked_timed_in_turn_and_compared(
     fake_gpu: FakeCuda,
     tiny_bundle: Path,

@@ -32,6 +32,7 @@ def test_too_few_queries_have_no_bound_and_say_how_many_are_needed() -> None:
     assert bound_percentile([1.0] * 64, 0.9).bound_ms == 1.0
 
 
+@pytest.mark.nightly
 def test_the_bound_holds_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     true = -np.log(0.1)  # the 90th percentile of an exponential distribution

@@ -183,6 +183,7 @@ def test_threads_are_those_asked_for_while_a_rival_is_open(tiny: Bundle, torch: 
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.nightly
 @NEEDS_TORCH
 def test_more_compiled_rivals_than_one_piece_of_code_may_have_stay_compiled(tiny: Bundle, torch: Any) -> None:
     peer, images = make_torch_peer(backend="aot_eager"), [to_image(tiny.golden().image[0])]

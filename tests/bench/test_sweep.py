@@ -93,6 +93,7 @@ def test_sizes_are_said_by_what_a_pixel_costs() -> None:
     assert three.endswith("a pixel costs no more than 1.25 times as much up to 1024 px.")
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize(
     ("axis", "cores", "values"),
     [

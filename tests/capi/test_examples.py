@@ -262,6 +262,7 @@ def test_line_keeps_a_slow_rate_and_finds_every_spot(
     assert done.stdout.startswith("<Inspector demo.ndp: cpu fp32, threshold 0.431")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("options", "reason"), [(["--ring", 2], "no_buffer"), (["--ring", 8, "--queue", 2], "queue_full")]
 )
@@ -276,6 +277,7 @@ def test_line_drops_and_counts_what_comes_too_fast(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_line_ends_in_order_on_a_signal(
     programs: dict[str, Path], environment: dict[str, str], tiny_bundle: Path, number: signal.Signals
 ) -> None:
@@ -333,6 +335,7 @@ def build_sanitized(folder: Path, sanitizer: str) -> Path:
     return library
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
 def test_line_is_free_of_races_and_leaks(library_path: Path, tmp_path: Path, sanitizer: str) -> None:
     library = build_sanitized(tmp_path, sanitizer)

@@ -93,6 +93,7 @@ def find_interpreter(program: Path) -> str:
     return str(path)
 
 
+@pytest.mark.nightly
 def test_the_headers_example_builds_as_it_says_and_runs(environments: tuple[Path, Path], tmp_path: Path) -> None:
     opening = HEADER.read_text(encoding="utf-8").partition("*/")[0]
     [command] = re.findall(r"build it with  (cc .*)$", opening, re.MULTILINE)

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.capi.library import compile_program
 from tests.capi.programs import HOSTS, read_environment, run_program
 
 THREADS, CALLS = 16, 45
 
 
+@pytest.mark.nightly
 def test_results_of_many_threads_are_those_of_one(library_path: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     crowd = compile_program(library_path, [HOSTS / "crowd.c"], tmp_path / "crowd", "-O1")
     lines = run_program([crowd, tiny_bundle, THREADS, CALLS], read_environment())

@@ -82,6 +82,7 @@ def test_where_there_is_no_interpreter_the_next_start_may_name_one(run: Run) -> 
     assert lines[1:] == ["start: OK", "open: OK"]
 
 
+@pytest.mark.nightly
 def test_another_program_for_an_interpreter_is_a_status_and_the_next_start_works(run: Run, tmp_path: Path) -> None:
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nexit 3\n")
@@ -132,6 +133,7 @@ def test_a_library_of_another_version_is_refused(run: Run, make_interpreter: Cal
     assert not list(package.rglob("__pycache__"))  # a start writes nothing where packages lie
 
 
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_a_host_keeps_its_signals_locale_folder_streams_and_environment(run: Run, score: str) -> None:
     for first in ([], ["handlers"], ["ignore-children"]):
         lines = run(*first, "remember", "open", "inspect", "compare", "close", "compare", environment={"A": "b=c"})
@@ -156,6 +158,7 @@ def test_a_host_may_have_closed_its_streams(run: Run, score: str, tmp_path: Path
     assert run(*words, environment={"NDP_RT_CACHE": str(tmp_path)}) == expected  # and builds
 
 
+@pytest.mark.nightly
 def test_a_locale_with_decimal_commas_changes_nothing(run: Run, score: str, tmp_path: Path) -> None:
     if shutil.which("localedef") is None or not Path("/usr/share/i18n/locales/de_DE").exists():
         pytest.skip("needs localedef and the locales' sources: apt install locales")
@@ -178,6 +181,7 @@ def test_a_forked_child_is_refused_by_every_function_and_the_parent_goes_on(run:
     assert failed <= {"ndp_rt_inspector_open", "ndp_rt_inspector_set_reference"}  # no bundle; a graph that cannot
 
 
+@pytest.mark.nightly
 def test_a_child_forked_before_the_start_has_a_runtime_of_its_own(run: Run, score: str) -> None:
     one = ["open: OK", "inspect: OK", score]
     lines = run("fork", "open", "inspect")
@@ -198,6 +202,7 @@ def test_threads_with_a_stack_of_128_kib_may_call_everything(run: Run, tmp_path:
     assert {line.split(": ")[1].split()[0] for line in lines} <= {"OK", "BUNDLE"}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("end", ["exit=7", "return"])
 def test_a_process_may_end_with_inspectors_open_and_images_in_the_engine(run: Run, end: str) -> None:
     for _ in range(2):

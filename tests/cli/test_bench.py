@@ -57,6 +57,7 @@ def test_records_are_appended_with_the_command_and_the_table_is_printed(
     assert "ndp-rt openvino fp32" in printed and f"Appended to {out}" in printed
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("no_ceilings")
 def test_accuracy_stands_beside_the_time(tiny_bundle: Path, tmp_path: Path) -> None:
     import cv2
@@ -176,7 +177,9 @@ def test_a_run_in_which_nobody_could_take_part_is_no_success(
     assert main(["bench", str(tiny_bundle), "-o", str(tmp_path / "records.jsonl")]) == 4
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_ctrl_c_leaves_a_record_that_says_so_and_no_processes(
     tiny_bundle: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

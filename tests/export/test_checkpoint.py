@@ -51,6 +51,7 @@ def test_a_restored_state_steps_on_as_the_saved_one(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, others[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.nightly
 def test_equal_states_are_equal_files_in_every_process(tmp_path: Path) -> None:
     program = (
         "import sys, torch; from pathlib import Path; from ndp_rt.export.checkpoint import save_tensors; "

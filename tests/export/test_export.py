@@ -126,6 +126,7 @@ def test_half_precision_weights_make_a_smaller_bundle_and_say_what_rounding_did(
     assert_close(bundle.golden().map, exported[0].bundle.golden().map[:2], "half_weights", "float32")
 
 
+@pytest.mark.nightly
 def test_plain_export_names_no_rewrites_and_gives_the_same_golden_vectors(run_path, exported, tmp_path):
     export = export_run(run_path, tmp_path / "plain.ndp", ExportSettings(rewrite=False))
     assert export.bundle.manifest.model.rewrites == ()
@@ -133,6 +134,7 @@ def test_plain_export_names_no_rewrites_and_gives_the_same_golden_vectors(run_pa
     assert (export.bundle.path / golden_file).read_bytes() == (exported[0].bundle.path / golden_file).read_bytes()
 
 
+@pytest.mark.nightly
 def test_exporting_twice_gives_identical_files(run_path, exported, tmp_path):
     export = export_run(run_path, tmp_path / "surface.ndp")
     assert export.bundle.manifest.files == exported[0].bundle.manifest.files

@@ -89,6 +89,7 @@ def test_stages_in_a_row_equal_the_fused_module(graphs, rng):
     assert_close(image_map, expected_map, "map", "float32")
 
 
+@pytest.mark.nightly
 def test_the_same_network_gives_the_same_bytes(graphs, network, tmp_path):
     folder, _, (rewrite, weights) = graphs
     stages = build_stages(network, rewrite=rewrite, weights=weights)

@@ -106,7 +106,9 @@ def test_another_seed_gives_other_weights(data: Path, finished: Path, tmp_path: 
     assert not torch.equal(other["decoder.last.weight"], load_weights(finished)["decoder.last.weight"])
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("step_count", [2, 4, 6])
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_weights(
     step_count: int, data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +123,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_weights(
     assert len(open_run(tmp_path / "run")[1]["commands"]) == 2
 
 
+@pytest.mark.nightly
 def test_a_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
     steps = (4, 80)
     program = (

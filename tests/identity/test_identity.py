@@ -8,6 +8,7 @@ import pytest
 from tests.identity import answers
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("case", answers.CASES, ids=answers.name_case)
 def test_answers_are_those_that_were_recorded(
     case: tuple[str, str, str, tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,7 @@ def test_layers_and_threshold_go_into_the_bundle_and_engines_use_them(
     assert result.threshold == changed.threshold("int8").value
 
 
+@pytest.mark.nightly
 def test_another_reference_takes_the_layers_along(tmp_path: Path) -> None:
     demo = open_bundle(DEMO, verify=False)
     layers = measure_all_layers(demo, demo.golden().image)
@@ -140,6 +141,7 @@ def test_layers_of_another_graph_are_refused(tiny: Bundle, tmp_path: Path) -> No
         Inspector.open(changed.path, precision="int8", threshold=0.5)
 
 
+@pytest.mark.nightly
 @NEEDS_BF16
 @pytest.mark.usefixtures("fast_int8", "known_errors")
 def test_build_engine_chooses_layers_where_none_are_chosen(tiny: Bundle, surface: Path) -> None:
@@ -152,6 +154,7 @@ def test_build_engine_chooses_layers_where_none_are_chosen(tiny: Bundle, surface
     assert read_tree(tiny.path) == before
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("known_errors")
 def test_what_is_no_faster_is_refused_and_the_bundle_stays(
     tiny: Bundle, surface: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -13,6 +13,7 @@ from ndp_rt.bundle import open_bundle
 from tests.fakes.fake_cupy import FakeCuda
 
 
+@pytest.mark.nightly
 def test_it_is_checked_decides_and_tells_its_stages_apart(
     tiny_bundle: Path, fake_gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:

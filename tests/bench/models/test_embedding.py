@@ -90,6 +90,7 @@ def measure_all_distances(queries: NDArray[np.float32], bank: NDArray[np.float32
 # ---- every page, small ----
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("name", SMALL)
 def test_pages_map_each_image_of_any_size_as_if_alone(name: str, rng: np.random.Generator) -> None:
     model, images = build_small(name), make_image(rng, 2, 3, 75, 90)

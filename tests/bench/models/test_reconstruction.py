@@ -61,6 +61,7 @@ def digest(model: nn.Module) -> str:
     return whole.hexdigest()
 
 
+@pytest.mark.nightly(but=1)
 def test_a_second_build_is_the_same_and_leaves_pytorchs_generator_alone(
     built: tuple[str, Any], rng: np.random.Generator
 ) -> None:

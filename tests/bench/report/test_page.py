@@ -144,6 +144,7 @@ def test_rows_that_differ_in_batch_are_told_apart(rng: np.random.Generator) -> N
     assert {"ndp-rt openvino bf16, batch 1", "ndp-rt openvino bf16, batch 8"} <= set(shown)
 
 
+@pytest.mark.nightly
 def test_the_same_records_make_the_same_page() -> None:
     records = make_records_of_all_modes(np.random.default_rng(1))
     assert make(*records) == make(*records)

@@ -1,7 +1,7 @@
 /*
  * A program that ends while threads hold blocks of a library's thread-local memory, which is what makes LeakSanitizer of
- * GCC 13 and older fall (test_sanitized.py); it loses one block of its own if asked to. Built twice: with LIBRARY
- * defined, the library.
+ * GCC 13 and older fall (tests/nightly/test_sanitized.py); it loses one block of its own if asked to. Built twice: with
+ * LIBRARY defined, the library.
  */
 #include <stdlib.h>
 

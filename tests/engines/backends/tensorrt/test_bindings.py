@@ -196,7 +196,7 @@ def wheels(stubs: Path, pytestconfig: pytest.Config) -> Path:
     return stubs if cache is None else Path(str(cache.mkdir("tensorrt-bindings")))
 
 
-@pytest.fixture(scope="module", params=["8.5.3.1", *WHEELS])
+@pytest.fixture(scope="module", params=["8.5.3.1", *(pytest.param(name, marks=pytest.mark.nightly) for name in WHEELS)])
 def bindings(request: pytest.FixtureRequest) -> Bindings:
     if request.param == "8.5.3.1":
         return Bindings(**json.loads(RECORDED.read_text(encoding="utf-8")))
@@ -223,6 +223,7 @@ def test_without_a_driver_the_bindings_raise_what_the_adapter_catches(bindings: 
     assert bindings.names[NO_DRIVER] == ["pybind11::init(): factory function returned nullptr"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("version", list(WHEELS))
 def test_the_backend_gets_as_far_as_it_can_without_a_driver(stubs: Path, wheels: Path, version: str) -> None:
     folder, major = fetch_wheel(WHEELS[version], version, wheels), version.partition(".")[0]

@@ -14,7 +14,7 @@ from tests.capi.programs import add_fake_bridge, compile_host, link_host, read_e
 ADDRESS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1")
 THREAD = ("-fsanitize=thread", "-O1")
 HARNESS = ("../fuzz/harness.c", "../fuzz/structs.c", "../fuzz/replay.c")
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1] / "capi"
 # GCC 13 and older take what lies before some blocks of dynamic thread-local memory for a header of glibc before 2.25,
 # follow it, and fall ("Tracer caught signal 11"); whether a block lies so depends on the machine.
 # https://github.com/google/sanitizers/issues/1409
