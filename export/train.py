@@ -276,7 +276,10 @@ class Trainer:
 
     @contextmanager
     def _catch_signals(self) -> Iterator[None]:
-        """Turn the first Ctrl-C or SIGTERM into a stop after the current step; a second one acts as usual."""
+        """Turn the first Ctrl-C or SIGTERM into a stop after the current step; a second one acts as usual.
+
+        A signal that is ignored stays so: a shell sets that for what a script starts in the background.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -285,7 +288,8 @@ class Trainer:
             self._stop_signal = number
             signal.signal(number, before[number])
 
-        before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
         for number in before:
             signal.signal(number, remember)
         try:

@@ -123,6 +123,18 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_weights(
     assert len(open_run(tmp_path / "run")[1]["commands"]) == 2
 
 
+def test_a_background_job_that_ignores_ctrl_c_trains_on(
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        stop_after(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        train_tiny(data, tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert_same_weights(tmp_path / "run", finished)
+
+
 @pytest.mark.nightly
 def test_a_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
     steps = (4, 80)
