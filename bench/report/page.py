@@ -36,7 +36,7 @@ from ndp_rt.bench.report.words import (
     name_rows,
 )
 from ndp_rt.evaluate.record import Record
-from ndp_rt.pipeline.sinks import write_atomically
+from ndp_rt.files import write_atomically
 
 # The page runs nothing and asks for nothing; a browser holds it to that.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

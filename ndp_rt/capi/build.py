@@ -19,7 +19,8 @@ from pathlib import Path
 
 from ndp_rt import __version__
 from ndp_rt.config import find_compiler
-from ndp_rt.errors import EngineError, MissingExtraError, StorageError
+from ndp_rt.errors import EngineError, MissingExtraError
+from ndp_rt.files import storing
 
 FOLDER = Path(__file__).parent
 SOURCE, INCLUDE = FOLDER / "source", FOLDER / "include"
@@ -201,14 +202,10 @@ def run_compiler(command: Sequence[str], name: str) -> None:
 def _move(made: Path, target: Path) -> None:
     """Put a file in place of the one that hosts may have loaded, which they keep."""
     beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(made, beside)
-        os.replace(beside, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    with storing(target, "Choose a folder with room that you may write to: ndp-rt capi build -o DIR"):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(made, beside)
+            os.replace(beside, target)
+        finally:
             beside.unlink(missing_ok=True)
-        raise StorageError(
-            f"{target} cannot be written ({error.strerror or error}). Choose a folder with room that you may write to: "
-            "ndp-rt capi build -o DIR"
-        ) from error

@@ -13,10 +13,10 @@ import numpy as np
 from ndp_rt import __version__
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.errors import DataError
+from ndp_rt.files import write_atomically
 from ndp_rt.images.preprocess import read_image
 from ndp_rt.inspector import Inspector
 from ndp_rt.pipeline.overlays import HEADER_PX, Picture, draw_overlay, encode_png
-from ndp_rt.pipeline.sinks import write_atomically
 from ndp_rt.result import Result
 
 DATA = Path(__file__).parent.parent / "data"

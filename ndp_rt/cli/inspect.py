@@ -126,7 +126,7 @@ class Recorder:
         return encode_png(draw_overlay(image, result, path.name, white_level_16bit=self._white_level))
 
     def _write(self, name: str, content: bytes) -> str:
-        from ndp_rt.pipeline.sinks import write_atomically
+        from ndp_rt.files import write_atomically
 
         write_atomically(self._out / name, content)
         return name

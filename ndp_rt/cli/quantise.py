@@ -79,7 +79,7 @@ def quantise(bundle: "Bundle", args: argparse.Namespace, precisions: tuple[str, 
     """
     from rich.console import Console
 
-    from ndp_rt.errors import StorageError
+    from ndp_rt.files import storing
     from ndp_rt.quantise.report import print_report
     from ndp_rt.quantise.run import quantise_bundle
 
@@ -92,13 +92,9 @@ def quantise(bundle: "Bundle", args: argparse.Namespace, precisions: tuple[str, 
     )
     print_report(console, found)
     if args.report is not None:
-        try:
+        remedy = "The bundle holds the report too, in int8.json. Choose a folder that you may write to."
+        with storing(args.report, remedy):
             args.report.write_text(json.dumps(found.report, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise StorageError(
-                f"{args.report}: the report cannot be written ({error.strerror or error}); the bundle holds it too, in "
-                "int8.json. Choose a folder that you may write to."
-            ) from error
     for name in found.choices:
         console.print(
             f"{bundle.path.name}: build with: ndp-rt build-engine {bundle.path} --precision {name}", markup=False

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.errors import MissingExtraError, StorageError
+from ndp_rt.errors import MissingExtraError
 from ndp_rt.evaluate.dataset import GOOD
 from ndp_rt.evaluate.metrics import REMEDY
 from ndp_rt.evaluate.run import Evaluation
+from ndp_rt.files import storing
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; the first is the good images'.
 COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#009E73", "#56B4E9", "#8C510A", "#000000")
@@ -70,7 +71,5 @@ def draw_scores(evaluation: Evaluation, title: str, path: Path) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     figure.suptitle(title, fontsize=11)
-    try:
+    with storing(path):
         figure.savefig(path)
-    except OSError as error:
-        raise StorageError(f"{path} could not be written ({error}). Free some space, or choose another -o.") from error

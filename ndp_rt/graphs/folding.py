@@ -1,4 +1,4 @@
-"""ONNX graphs made simpler without changing what they compute: constants folded, unused parts dropped, batch fixed."""
+"""Simplifies ONNX graphs without changing what they compute: folds constants, drops unused parts, fixes the batch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ MAX_ROUNDS = 64  # of fixing shapes: each round folds at least one Shape node
 
 
 def load_model(path: Path) -> ModelProto:
-    """Read an ONNX file with its weights, wherever they lie in its folder.
+    """Read an ONNX file and its weights, which may be in other files of its folder.
 
     Raises:
-        BundleError: it cannot be read, or a file of its weights cannot.
+        BundleError: it, or a file of its weights, cannot be read.
     """
     try:
         model = onnx.load(str(path), load_external_data=False)
@@ -32,23 +32,32 @@ def load_model(path: Path) -> ModelProto:
 def _read_weights(model: ModelProto, folder: Path) -> None:
     """Put the data of external initializers into the model.
 
-    Not by onnx's own function: 1.23 refuses a file that has a second name (a hard link), as backups and
-    deduplicated storage make it.
+    onnx's own function (1.23) refuses a file with a second name (a hard link), as backups and deduplicated storage
+    make it.
     """
     for tensor in model.graph.initializer:
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         place = {entry.key: entry.value for entry in tensor.external_data}
         if not is_plain_name(place["location"]):
-            raise ValueError(f"'{tensor.name}' is kept in {place['location']!r}; files in the same folder are taken")
+            raise ValueError(f"'{tensor.name}': expected a file in the same folder, got {place['location']!r}")
         with (folder / place["location"]).open("rb") as stream:
             stream.seek(int(place.get("offset", 0)))
             wanted = int(place["length"]) if "length" in place else -1
             tensor.raw_data = stream.read(wanted)
         if wanted not in (-1, len(tensor.raw_data)):
-            raise ValueError(f"'{tensor.name}' has {len(tensor.raw_data)} of {wanted} bytes in {place['location']}")
+            raise ValueError(f"'{tensor.name}': expected {wanted} bytes, got {len(tensor.raw_data)}")
         del tensor.external_data[:]
         tensor.data_location = TensorProto.DEFAULT
+
+
+def find_readers(model: ModelProto) -> dict[str, list[NodeProto]]:
+    """Return the nodes that read each tensor, by its name."""
+    readers: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
 
 
 def set_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
@@ -76,8 +85,8 @@ def remove_unused(model: ModelProto) -> None:
 def fold_constants(model: ModelProto) -> None:
     """Replace every tensor that depends on no input by an initializer, computed in the graph's own types.
 
-    What derives from weights or from a reference (casts, transposed matrices, the reference's patches and their norms)
-    is then computed once, here, and not by every engine in its own precision.
+    So tensors made from weights or a reference (casts, transposed matrices, the patches of the reference and their
+    norms) are computed once, here, and not by every engine in its own precision.
     """
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
@@ -139,8 +148,8 @@ def fix_batch(model: ModelProto, count: int) -> None:
         )
         fold_constants(model)
     raise EngineError(
-        f"stage '{graph.name}': the shape of {waiting[0].input[0]} cannot be told from a batch of {count}. "
-        "Export the bundle again."
+        f"stage '{graph.name}': expected shapes that follow from a batch of {count}, got another for "
+        f"{waiting[0].input[0]}. Export the bundle again."
     )
 
 
@@ -169,7 +178,8 @@ def infer(model: ModelProto) -> ModelProto:
     try:
         return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
-        raise EngineError(f"stage '{model.graph.name}' contradicts itself: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise EngineError(f"stage '{model.graph.name}': its shapes or types contradict each other: {reason}") from error
 
 
 def _freeze(node: NodeProto, sizes: tuple[int | None, ...]) -> NodeProto:

@@ -1,15 +1,15 @@
-"""float16 and bfloat16 as NumPy holds them: float16 as itself, bfloat16, which it lacks, as the uint16 of its bits."""
+"""Converts between float32 and half types: float16, and bfloat16, which NumPy lacks, as the uint16 of its bits."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.errors import InputError
+from ndp_rt.errors import InputError, check_choice
 
 FloatArray = NDArray[np.float32]
 
-# How an array of each element type is held.
+# The NumPy type that holds each element type.
 HELD_AS: dict[str, type[np.generic]] = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
 
@@ -17,10 +17,9 @@ def narrow(values: FloatArray, dtype: str) -> NDArray[Any]:
     """Return float32 values rounded to the nearest of `dtype`, ties to even; too large ones become infinite.
 
     Raises:
-        InputError: a type that is none of HELD_AS.
+        InputError: `dtype` is not one of HELD_AS.
     """
-    if dtype not in HELD_AS:
-        raise InputError(f"element type is '{dtype}'; one of {', '.join(HELD_AS)} is taken.")
+    check_choice("element type", dtype, HELD_AS)
     if dtype != "bfloat16":
         with np.errstate(over="ignore"):
             return np.asarray(values, HELD_AS[dtype])
@@ -30,14 +29,14 @@ def narrow(values: FloatArray, dtype: str) -> NDArray[Any]:
 
 
 def widen(held: NDArray[Any], dtype: str) -> FloatArray:
-    """Return an array that is held as HELD_AS says as float32, exactly.
+    """Return an array that holds `dtype` as float32, exactly.
 
     Raises:
-        InputError: the array is not held so.
+        InputError: `dtype` is not one of HELD_AS, or the array is of another type than HELD_AS has for it.
     """
-    if dtype not in HELD_AS or held.dtype != HELD_AS[dtype]:
-        wanted = HELD_AS[dtype].__name__ if dtype in HELD_AS else f"one of {', '.join(HELD_AS)}"
-        raise InputError(f"the array is {held.dtype} and said to hold {dtype}; {wanted} is taken.")
+    check_choice("element type", dtype, HELD_AS)
+    if held.dtype != HELD_AS[dtype]:
+        raise InputError(f"array of {dtype}: expected {HELD_AS[dtype].__name__}, got {held.dtype}.")
     if dtype != "bfloat16":
         return np.asarray(held, np.float32)
     wide: FloatArray = (np.ascontiguousarray(held).astype(np.uint32) << 16).view(np.float32)

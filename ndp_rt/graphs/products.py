@@ -1,4 +1,4 @@
-"""ONNX graphs of one product each, which show how fast a backend can multiply and add at all."""
+"""Makes ONNX graphs of one product each, to measure how fast a backend can multiply and add."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,7 @@ def make_convolution(weights: NDArray[np.float32], height: int, width: int) -> M
 
 def _check(weights: NDArray[np.float32], axis_count: int) -> None:
     if weights.dtype != np.float32 or weights.ndim != axis_count:
-        raise InputError(f"weights are {weights.dtype} {list(weights.shape)}; float32 of {axis_count} axes is taken.")
+        raise InputError(f"weights: expected float32 of {axis_count} axes, got {weights.dtype} {list(weights.shape)}.")
 
 
 def _make_model(

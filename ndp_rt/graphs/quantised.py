@@ -1,12 +1,12 @@
-"""int8 written into a graph as QuantizeLinear and DequantizeLinear around its convolutions.
+"""Writes int8 into a graph, as QuantizeLinear and DequantizeLinear (Q/DQ) in front of its convolutions.
 
-Symmetric int8, weights by output channel, what a layer reads by tensor: the form that TensorRT of every version reads,
-and OpenVINO too, so that one graph serves both. Results are not rounded: what follows a convolution (bias, ReLU,
-pooling) is in the graph's own precision, and rounded once, in front of the next.
+Symmetric int8, one scale for each output channel of the weights and one for a layer's input: every version of TensorRT
+reads this form, and OpenVINO too. A convolution's result is not rounded: bias, ReLU and pooling compute in the graph's
+own precision, and rounding happens once, in front of the next convolution.
 
-Own code, where ONNX Runtime's and NNCF's quantisers were tried (issue 6): both measure ranges anew for every choice of
-layers. NNCF also rounds what lies between convolutions. On fabric_02 (edge) with the same convolutions and images its
-maps were off by up to 0.26 against 0.20, its engine took 1.10 times as long, and it brings some 15 packages with it.
+ONNX Runtime's and NNCF's quantisers were tried instead (issue 6): both measure ranges anew for every choice of layers,
+and NNCF also rounds between convolutions. On fabric_02 (edge) with the same convolutions and images its maps were off
+by up to 0.26 against 0.20, its engine took 1.10 times as long, and it brings some 15 packages with it.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.int8_layers import Int8Layers
 from ndp_rt.errors import EngineError
-from ndp_rt.graphs.folding import load_model, set_nodes
+from ndp_rt.graphs.folding import find_readers, load_model, set_nodes
 from ndp_rt.graphs.gpu_stages import make_gpu_stages
 from ndp_rt.graphs.typed import find_islands
 
@@ -36,13 +36,13 @@ ROLES = ("segmentation.", "msdsm.")  # in front of a weight's name in some of a 
 def name_layers(model: ModelProto) -> dict[str, NodeProto]:
     """Return the convolutions with constant weights, by the name that they have in every graph of a bundle.
 
-    It is the weight's, without what only some graphs put around it. The encoder's weights serve twice: the second time
-    is the reconstruction's. RBFRM's convolutions are not among them: their weights are the reference's patches.
+    The name is the weight's, without the prefixes of some graphs. The encoder's weights are used twice: the second time
+    on the reconstruction. RBFRM's convolutions are left out: their weights are the reference's patches.
     """
     stored = {tensor.name for tensor in model.graph.initializer}
     casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
     islands = find_islands(model)
-    readers = _find_readers(model)
+    readers = find_readers(model)
     found: dict[str, NodeProto] = {}
     for node in model.graph.node:
         if node.op_type not in QUANTISED:
@@ -60,12 +60,12 @@ def name_layers(model: ModelProto) -> dict[str, NodeProto]:
 
 
 def find_half_layers(model: ModelProto) -> set[str]:
-    """Return the layers that a GPU computes in half precision whatever was chosen.
+    """Return the layers that a GPU computes in half precision, whichever were chosen for int8.
 
-    What reads three channels gains nothing there. The convolutions in front of a sigmoid, whose one number a pixel is
-    the result, cost accuracy and next to no time.
+    Layers that read three channels gain nothing from int8. Convolutions in front of a sigmoid, whose one value a pixel
+    is the result, lose accuracy and take next to no time.
     """
-    readers = _find_readers(model)
+    readers = find_readers(model)
     return {
         name
         for name, node in name_layers(model).items()
@@ -74,7 +74,7 @@ def find_half_layers(model: ModelProto) -> set[str]:
 
 
 def quantise(model: ModelProto, limits: Mapping[str, float]) -> ModelProto:
-    """Return the graph with Q/DQ nodes in front of the layers that `limits` names; it may lack some of them.
+    """Return the graph with Q/DQ nodes in front of those of its layers that `limits` names.
 
     Args:
         model: float32, weights inside.
@@ -126,23 +126,23 @@ def write_quantised(graph: Path, limits: Mapping[str, float], target: Path) -> N
     missing = sorted(set(limits) - set(name_layers(model)))
     if missing:
         raise EngineError(
-            f"{graph}: has no layer {', '.join(missing[:3])}; int8.json is about another graph. Choose the layers "
+            f"{graph}: expected the layers of int8.json, got none named {', '.join(missing[:3])}. Choose the layers "
             "again: ndp-rt quantise NAME.ndp"
         )
     target.write_bytes(quantise(model, limits).SerializeToString())
 
 
 def prepare_graph(bundle: Bundle, graph: Path, precision: str, folder: Path) -> Path:
-    """Return the file that an engine on the host is made of: the quantised graph, put into `folder`.
+    """Write the quantised graph, which an engine on the host is made of, into `folder` and return its path.
 
     Raises:
-        EngineError: no layers of the bundle are chosen for the precision, or they are another graph's.
+        EngineError: no layers of the bundle are chosen for the precision, or they belong to another graph.
         BundleError: the graph or int8.json cannot be read.
     """
     limits = bundle.int8_limits(precision)
     if not limits:
         raise EngineError(
-            f"{bundle.path.name}: no layers are chosen for {precision}. Choose them with: ndp-rt quantise {bundle.path}"
+            f"{bundle.path.name}: expected layers for {precision}, got none. Choose them: ndp-rt quantise {bundle.path}"
         )
     target = folder / f"{graph.stem}-{precision}.onnx"
     write_quantised(graph, limits, target)
@@ -167,7 +167,7 @@ def quantise_stages(bundle: Bundle, plan: str, layers: Int8Layers) -> dict[str, 
         half = find_half_layers(model)
         quantised[name] = quantise(model, {one: v for one, v in layers.limits_of("int8").items() if one not in half})
     if not any(node.op_type == "QuantizeLinear" for model in quantised.values() for node in model.graph.node):
-        raise EngineError(f"{bundle.path}: no convolution of it is chosen for int8. Use --precision fp16.")
+        raise EngineError(f"{bundle.path}: expected convolutions for int8, got none. Use --precision fp16.")
     return quantised
 
 
@@ -179,7 +179,7 @@ def _round(
     nodes: list[NodeProto],
     tensors: list[TensorProto],
 ) -> str:
-    """Add a pair of Q and DQ nodes behind a tensor, and return what the second gives."""
+    """Add a pair of Q and DQ nodes behind a tensor, and return the name of the result."""
     shape = np.shape(scale)
     tensors.append(numpy_helper.from_array(np.asarray(scale, np.float32), f"{name}_scale"))
     tensors.append(numpy_helper.from_array(np.zeros(shape, np.int8), f"{name}_zero"))
@@ -191,16 +191,8 @@ def _round(
     return result
 
 
-def _find_readers(model: ModelProto) -> dict[str, list[NodeProto]]:
-    readers: dict[str, list[NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    return readers
-
-
 def _touches(node: NodeProto, islands: set[str], readers: Mapping[str, list[NodeProto]]) -> bool:
-    """Tell whether a convolution is part of RBFRM, or next to it: what it reads or gives is in an island."""
+    """Tell whether a convolution is part of RBFRM or next to it: its input or result is in an island."""
     result = node.output[0]
     read_by = readers.get(result, [])
     return bool({node.input[0], result} & islands) or any(

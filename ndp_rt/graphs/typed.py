@@ -1,6 +1,6 @@
-"""Precision written into an ONNX graph's own types, because TensorRT 10 and later build what the graph says.
+"""Writes a precision into the types of an ONNX graph, which TensorRT 10 and later build as they are.
 
-In fp16 and bf16 every tensor has the border's type but for islands that stay float32, with a Cast at their shores:
+In fp16 and bf16 every tensor has the half type, but for islands that stay float32, with a Cast at each border:
 
 - norms, from the squares to the division by them: the sum of a patch's squares passes float16's 65504 with 4096
   features of 4 (w = 64, K = 4; the demo, w = 16, comes to 6050), and the smallest norm, 1e-6, is no normal float16;
@@ -11,7 +11,7 @@ In fp16 and bf16 every tensor has the border's type but for islands that stay fl
 
 Convolutions and matrix products, where the time goes, are never in an island, except for one that sums squares.
 
-An int8 graph is a float16 one with QuantizeLinear and DequantizeLinear in front of convolutions (`quantised_graph`).
+An int8 graph is a float16 one with QuantizeLinear and DequantizeLinear in front of convolutions (`quantised`).
 """
 
 from collections.abc import Callable, Iterable
@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from ndp_rt.errors import EngineError, InputError
-from ndp_rt.graphs.folding import infer, set_nodes
+from ndp_rt.errors import EngineError, check_choice
+from ndp_rt.graphs.folding import find_readers, infer, set_nodes
 from ndp_rt.graphs.half_types import FloatArray, narrow, widen
 from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS
 
@@ -36,23 +36,22 @@ MAX_WEIGHT_ERROR = 1e-2
 
 
 def make_typed(model: ModelProto, precision: str) -> ModelProto:
-    """Return the model with a precision in its types; fp32 and tf32 are float32 graphs, as the model is.
+    """Return the model with the types of a precision; fp32 and tf32 keep its float32.
 
     Args:
-        model: float32, constants folded (`gpu_stages`); for int8 with Q/DQ nodes (`quantised_graph`).
+        model: float32, constants folded (`gpu_stages`); for int8 with Q/DQ nodes (`quantised`).
         precision: one of BORDER_DTYPES.
 
     Raises:
         InputError: another precision.
-        EngineError: weights that the type cannot hold, an operator whose types are not known, or Q/DQ nodes where int8
-            was not asked for; the message names what it is.
+        EngineError: weights that the type cannot hold, an operator whose types are not known, or Q/DQ nodes in another
+            precision than int8; the message names it.
     """
-    if precision not in BORDER_DTYPES:
-        raise InputError(f"precision is '{precision}'; one of {', '.join(BORDER_DTYPES)} is taken.")
+    check_choice("precision", precision, BORDER_DTYPES)
     if precision != "int8" and any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise EngineError(
-            f"stage '{model.graph.name}' has QuantizeLinear nodes, precision is {precision}; they go with int8. Take "
-            "the graph before it was quantised."
+            f"stage '{model.graph.name}': expected no QuantizeLinear nodes for {precision}, got some. Use the graph "
+            "from before it was quantised, or int8."
         )
     typed = ModelProto()
     typed.CopyFrom(model)
@@ -73,6 +72,7 @@ class _Islands:
 
     def __init__(self, model: ModelProto) -> None:
         self._nodes = list(model.graph.node)
+        self._read_by = find_readers(model)
         self._constants = {tensor.name for tensor in model.graph.initializer}
         self._producers = {name: node for node in self._nodes for name in node.output}
         self._found: set[str] = set()
@@ -135,7 +135,7 @@ class _Islands:
         return any(reader.op_type == "ReduceSum" for reader in self._readers(node))
 
     def _readers(self, node: NodeProto) -> list[NodeProto]:
-        return [reader for reader in self._nodes if node.output[0] in reader.input]
+        return self._read_by.get(node.output[0], [])
 
 
 def _is_square(node: NodeProto) -> bool:
@@ -172,8 +172,8 @@ class _Typing:
             wanted = TensorProto.FLOAT if value.name in LEVEL_MAPS else self._half
             if self._homes[value.name] != wanted:
                 raise EngineError(
-                    f"stage '{graph.name}': output '{value.name}' is not computed as {self._name_of(wanted)}, which "
-                    "leaves the graph; a map that a Sigmoid makes, or another tensor, is taken. Report this bundle."
+                    f"stage '{graph.name}', output '{value.name}': expected {self._name_of(wanted)}, got "
+                    f"{self._name_of(self._homes[value.name])}. Maps must come from a Sigmoid. Report this bundle."
                 )
             value.type.tensor_type.elem_type = wanted
         del graph.value_info[:]
@@ -182,7 +182,7 @@ class _Typing:
         graph.initializer.extend(self._tensors.values())
 
     def _convert(self, node: NodeProto, kind: int) -> None:
-        """Append a node that computes in `kind`, after the casts that its inputs need."""
+        """Append a node that computes in `kind`, behind the casts that its inputs need."""
         copy = NodeProto()
         copy.CopyFrom(node)
         follows = _find_followers(node, self._opset)
@@ -195,14 +195,14 @@ class _Typing:
             if self._types.get(name) == TensorProto.FLOAT:
                 if node.op_type == "Cast":
                     raise EngineError(
-                        f"stage '{self._model.graph.name}': '{name}' is cast to float32 while the graph runs; casts of "
-                        f"weights alone are taken. Export the bundle again, or build with --precision fp32."
+                        f"stage '{self._model.graph.name}': expected casts of weights alone, got one of '{name}', "
+                        "which depends on the input. Export the bundle again, or build with --precision fp32."
                     )
                 self._homes[name] = kind
         self._nodes.append(copy)
 
     def _provide(self, name: str, kind: int) -> str:
-        """Return the name under which a tensor is there as `kind`."""
+        """Return the name of a tensor as `kind`, with a cast or a converted constant where one is needed."""
         if name in self._constants:
             return self._provide_constant(name, kind)
         if self._homes.get(name, kind) == kind:
@@ -239,21 +239,21 @@ def check_weights(values: FloatArray, name: str, dtype: str) -> None:
     """Check that a tensor's values can be held as `dtype`.
 
     Raises:
-        EngineError: one is too large or not finite, or most of them are too small; the message names the tensor.
+        EngineError: a value is too large or not finite, or most are too small; the message names the tensor.
     """
     rounded = widen(narrow(values, dtype), dtype)
     largest = float(np.abs(values).max(initial=0.0))
     if not np.isfinite(rounded).all():
         raise EngineError(
-            f"weights '{name}' reach {largest:.3g}, which {dtype} cannot hold. Build with --precision fp32, tf32 or "
-            "bf16, or train the network again."
+            f"weights '{name}': expected values that {dtype} can hold, got up to {largest:.3g}. Build with --precision "
+            "fp32, tf32 or bf16, or train the network again."
         )
     size = float(np.abs(values).sum(dtype=np.float64))
     error = float(np.abs(rounded - values).sum(dtype=np.float64))
     if error > MAX_WEIGHT_ERROR * size:
         raise EngineError(
-            f"weights '{name}' are at most {largest:.3g}, so small that {dtype} loses {error / size:.1%} of them. "
-            "Build with --precision fp32, tf32 or bf16."
+            f"weights '{name}': expected values that {dtype} can hold, got at most {largest:.3g}, so small that it "
+            f"loses {error / size:.1%} of them. Build with --precision fp32, tf32 or bf16."
         )
 
 
@@ -262,7 +262,9 @@ def _find_followers(node: NodeProto, opset: int) -> list[bool]:
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     except onnx.defs.SchemaError as error:
-        raise EngineError(f"operator {node.op_type} is not in ONNX opset {opset}. Export the bundle again.") from error
+        raise EngineError(
+            f"operator: expected one of ONNX opset {opset}, got {node.op_type}. Export the bundle again."
+        ) from error
     formal = schema.inputs
     kind = (formal if node.op_type == "QuantizeLinear" else schema.outputs)[0].type_str
     return [formal[min(index, len(formal) - 1)].type_str == kind for index in range(len(node.input))]

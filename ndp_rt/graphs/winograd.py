@@ -1,4 +1,4 @@
-"""Convolutions 3 x 3 by Winograd's algorithm: the same sums with 2.25 or 4 times fewer multiplications.
+"""Rewrites 3 x 3 convolutions by Winograd's algorithm: the same sums with 2.25 or 4 times fewer multiplications.
 
 A tile of m x m outputs depends on (m + 2) x (m + 2) inputs d. With fixed matrices A, B, G of m + 2 points it is
 
@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from ndp_rt.errors import BundleError, InputError
-from ndp_rt.graphs.folding import find_shapes, fold_constants, load_model, remove_unused, set_nodes
+from ndp_rt.errors import BundleError, check_choice
+from ndp_rt.graphs.folding import find_readers, find_shapes, fold_constants, load_model, remove_unused, set_nodes
 
 FloatMatrix = NDArray[np.float64]
-# What is rewritten; an attribute that is not named here, or has another value, leaves a convolution as it is.
+# The attributes of a convolution that is rewritten; one with another attribute or value stays as it is.
 FORM: Mapping[str, object] = {"strides": [1, 1], "dilations": [1, 1], "pads": [1, 1, 1, 1], "group": 1}
 OPTIONAL = frozenset({"strides", "dilations", "group"})  # left out, they have the values above
 BIAS_AT = (1, 1)  # point 1 on both axes: A^T has a column of ones there, so that what is added reaches every output
@@ -77,7 +77,7 @@ TILES: Mapping[int, Tile] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Target:
-    """What one rewrite replaces: a convolution or two that are added, and the ReLU after them."""
+    """The nodes that one rewrite replaces: a convolution or two that are added, and the ReLU after them."""
 
     convolutions: tuple[NodeProto, ...]
     replaced: tuple[NodeProto, ...]  # in order; the last one's output is the result
@@ -85,7 +85,7 @@ class _Target:
 
 
 class _Writer:
-    """Nodes and initializers that are being written, under names of their own."""
+    """Collects new nodes and initializers, and names them."""
 
     def __init__(self, prefix: str) -> None:
         self.nodes: list[NodeProto] = []
@@ -124,7 +124,7 @@ class _Writer:
 def rewrite_file(path: Path, precision: str) -> bytes | None:
     """Return a stage's graph with its large convolutions in Winograd's form, weights inside; None: there are none.
 
-    What cannot be read has none either: the backend has words of its own for it.
+    None also for a file that cannot be read: the backend reports it.
     """
     if precision not in TILE_PX:
         return None
@@ -147,15 +147,14 @@ def use_winograd(model: ModelProto, tile_px: int, *, least_gflop: float, least_i
         tile_px: m, one of TILES.
         least_gflop: the least work of a convolution on one image, before it is rewritten: each becomes some 60 nodes
             (m = 2) or 200 (m = 4), which an engine takes time to load.
-        least_intensity: the least c_in c_out / (c_in + c_out), the multiplications for each value that the transforms
-            move; below it they cost more than they save.
+        least_intensity: the least c_in c_out / (c_in + c_out), the multiplications for each value of a transform; below
+            it the transforms cost more than they save.
 
     Raises:
         InputError: another tile_px.
         EngineError: shapes in the graph contradict each other.
     """
-    if tile_px not in TILES:
-        raise InputError(f"tile_px is {tile_px}; {' or '.join(map(str, TILES))} is taken.")
+    check_choice("tile_px", tile_px, TILES)
     fold_constants(model)
     shapes = find_shapes(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -192,11 +191,8 @@ def _fits(shape: Sequence[int | None], tile_px: int) -> bool:
 
 
 def _find_targets(model: ModelProto, filters: Mapping[str, NDArray[Any]]) -> list[_Target]:
-    """Return what is replaced, each convolution once."""
-    readers: dict[str, list[NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    """Return the rewrites of a graph, each convolution in one of them."""
+    readers = find_readers(model)
     outputs = {value.name for value in model.graph.output}
     producers = {node.output[0]: node for node in model.graph.node if node.output[0] in filters}
 
@@ -234,7 +230,7 @@ def _replace(
     filters: Mapping[str, NDArray[Any]],
     constants: Mapping[str, TensorProto],
 ) -> None:
-    """Put the Winograd form in the place of the last node that it replaces."""
+    """Put the Winograd form in place of the last node that it replaces."""
     first = target.convolutions[0]
     writer = _Writer(first.name or first.output[0])
     products: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""Pictures of a result: input, reconstruction, heat map and contours side by side."""
+"""Draws a result: input, reconstruction, heat map and contours side by side."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ SHIFT = 4  # cv2 draws with this many bits below the pixel
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How large an image is shown; small ones are enlarged by a whole factor so that their pixels stay crisp."""
+    """The size at which an image is shown; small ones grow by a whole factor, so that their pixels stay sharp."""
 
     height_px: int
     width_px: int

@@ -1,23 +1,24 @@
-"""Tables of results: one row per image, written so that whatever ends a run, the rows done are kept.
+"""Writes tables of results, a row an image; whatever ends a run, the finished rows are kept.
 
 CSV and JSON lines are appended and flushed row by row. A Parquet file is readable only once it is closed, so its rows
 go to a journal of JSON lines first (`results.parquet.part.jsonl`); closing turns that into the Parquet file in one
-step and removes it. A run that was killed leaves the journal.
+step and removes it. A killed run leaves the journal.
 """
 
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ndp_rt.decide.regions import Defect
 from ndp_rt.errors import InputError, StorageError
+from ndp_rt.files import storing
 from ndp_rt.result import Result
 
 Row = dict[str, Any]
@@ -31,7 +32,7 @@ PARQUET_ROWS = 4096  # rows held in memory while a journal becomes a Parquet fil
 
 
 def name_columns(stages: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the columns of a table; `stages` are the plan's own timings, if it has any."""
+    """Return the columns of a table; `stages` are the timings that the plan adds, if any."""
     timings = [f"{name}_ms" for name in (*TIMINGS, *stages)]
     first = ("path", "status", "decision", "score", "threshold", "height_px", "width_px")
     return (*first, *timings, "engine_hash", "defect_count", "defects", "overlay", "map", "error")
@@ -59,29 +60,29 @@ def make_row(path: str, result: Result, engine_hash: str, *, overlay: str | None
 
 
 def make_error_row(path: str, error: Exception) -> Row:
-    """Return the row of an image that could not be read; what was not measured is empty."""
+    """Return the row of an image that could not be read; its other columns are empty."""
     return {"path": path, "status": "error", "error": str(error)}
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Make sure that results may be written to `folder`, without changing anything.
+    """Check that results may be written to `folder`, without changing anything.
 
     Raises:
-        InputError: it is named like a file of results.
+        InputError: it has the name of a results file.
         StorageError: it is a file, or holds results and `overwrite` is False.
     """
     if folder.suffix.lstrip(".") in FORMATS and not folder.is_dir():
         raise InputError(
-            f"-o {folder}: looks like a file; a folder is taken, and results{folder.suffix} goes into it. "
-            f"Use -o {folder.with_suffix('')} --format {folder.suffix[1:]}."
+            f"-o: expected a folder, which results{folder.suffix} goes into, got {folder}. Use -o "
+            f"{folder.with_suffix('')} --format {folder.suffix[1:]}."
         )
     if folder.exists() and not folder.is_dir():
-        raise StorageError(f"{folder}: is a file; a folder is taken. Choose another name.")
+        raise StorageError(f"{folder}: expected a folder, got a file. Choose another name.")
     old = list_old_files(folder)
     if old and not overwrite:
         raise StorageError(
-            f"{folder}: holds {old[0].name} of an earlier run, which is not overwritten unasked. "
-            "Choose another folder, or pass --overwrite."
+            f"{folder}: expected no results of an earlier run, got {old[0].name}. Choose another folder, or pass "
+            "--overwrite."
         )
 
 
@@ -103,39 +104,6 @@ def list_old_files(folder: Path) -> list[Path]:
     tables.append(folder / f"{STEM}.parquet{JOURNAL_SUFFIX}")
     pictures = [path for name, suffix in PICTURE_FOLDERS.items() for path in sorted((folder / name).glob(f"*{suffix}"))]
     return [path for path in (*tables, *pictures) if path.is_file()]
-
-
-@contextlib.contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Turn an OSError of writing to `path` into a StorageError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}). Free some space, or choose a folder that you may "
-            "write to. What was written before is kept."
-        ) from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that either all of it is there or nothing is.
-
-    Raises:
-        StorageError: it cannot be written; no part of it is left. Also where a device or a pipe has the name, which a
-            file would replace.
-    """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise StorageError(f"{path}: is no ordinary file and would be replaced by one. Choose another place.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with storing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 class ResultTable:
@@ -177,7 +145,7 @@ class ResultTable:
         self.row_count += 1
 
     def _append(self, line: str) -> None:
-        """Write one line whole, or cut off again what was written of it."""
+        """Write one line whole, or none of it."""
         rest = line.encode("utf-8", "surrogateescape")  # paths may hold bytes that are no UTF-8
         size_bytes = len(rest)
         with storing(self._written):
@@ -202,24 +170,19 @@ class ResultTable:
         with storing(self._written):
             self._stream.close()
         if self._kind == "parquet":
-            try:
-                with storing(self.path):
-                    _write_parquet(self._written, self.path, self.columns)
-            except StorageError as error:
-                raise StorageError(f"{error} The rows are in {self._written}, as JSON lines.") from error
+            with storing(self.path, f"Free some space. The rows are in {self._written}, as JSON lines."):
+                _write_parquet(self._written, self.path, self.columns)
             self._written.unlink()
 
     def __enter__(self) -> "ResultTable":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None or not issubclass(kind, StorageError):
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
             self.close()
-            return
-        with contextlib.suppress(StorageError):  # the first failure to write is the one to report
-            self.close()
+        except StorageError:
+            if not isinstance(error, StorageError):  # the first failure to write is the one that is reported
+                raise
 
 
 def _to_cell(value: object) -> object:
@@ -249,16 +212,11 @@ def _write_parquet(journal: Path, target: Path, columns: Sequence[str]) -> None:
     schema = _make_schema(pa, columns)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        # A stream, not the path: pyarrow takes no path that is no UTF-8.
+        # A stream, not the path: pyarrow refuses paths that are not UTF-8.
         with temporary.open("wb") as stream, parquet.ParquetWriter(stream, schema) as writer:
-            rows: list[Mapping[str, Any]] = []
-            for row in read_rows(journal):
-                rows.append(row)
-                if len(rows) == PARQUET_ROWS:
-                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                    rows.clear()
-            if rows:
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            rows = read_rows(journal)
+            while some := list(itertools.islice(rows, PARQUET_ROWS)):
+                writer.write_table(pa.Table.from_pylist(some, schema=schema))
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where the tiles of a large image lie."""
+"""Places and cuts the tiles of a large image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,15 +34,15 @@ def list_tiles(image_size_px: tuple[int, int], tile_size_px: tuple[int, int], ov
     Args:
         image_size_px: height and width of the image.
         tile_size_px: height and width of a tile; the image's own along an axis that is shorter.
-        overlap_px: what neighbours share at least.
+        overlap_px: the least overlap of neighbours.
 
     Raises:
         InputError: an overlap below 0, or of half a tile or more.
     """
     if not 0 <= overlap_px <= min(tile_size_px) // 2:
         raise InputError(
-            f"overlap_px is {overlap_px}; 0 to {min(tile_size_px) // 2}, half a tile of {tile_size_px[0]} x "
-            f"{tile_size_px[1]}, is taken."
+            f"overlap_px: expected 0 to {min(tile_size_px) // 2}, half a tile of {tile_size_px[0]} x "
+            f"{tile_size_px[1]}, got {overlap_px}."
         )
     (height_px, width_px), (tile_height_px, tile_width_px) = image_size_px, tile_size_px
     for y_px in place(height_px, tile_height_px, overlap_px):

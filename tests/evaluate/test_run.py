@@ -171,7 +171,7 @@ def test_draws_a_row_for_each_kind(tmp_path: Path, rng: np.random.Generator, kin
 
 
 def test_a_picture_that_cannot_be_written_is_a_storage_error(tmp_path: Path, rng: np.random.Generator) -> None:
-    with pytest.raises(StorageError, match="could not be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         draw_scores(make_evaluation(rng, 1), "tiles on data", tmp_path / "missing" / "scores.png")
 
 

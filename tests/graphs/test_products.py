@@ -45,7 +45,7 @@ def test_the_graph_computes_the_convolution(rng: np.random.Generator, side: int)
 
 
 def test_weights_of_another_kind_are_refused() -> None:
-    with pytest.raises(InputError, match=r"weights are float64 \[2, 2\]; float32 of 2 axes"):
+    with pytest.raises(InputError, match=r"expected float32 of 2 axes, got float64 \[2, 2\]"):
         make_product(np.ones((2, 2)))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="of 4 axes"):
         make_convolution(np.ones((2, 2), np.float32), 4, 4)

@@ -1,7 +1,6 @@
 """Tables of results: rows stay whole, and none is lost."""
 
 import errno
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from ndp_rt.decide.regions import list_defects
 from ndp_rt.errors import ImageFileError, StorageError
-from ndp_rt.pipeline.sinks import ResultTable, make_error_row, make_row, name_columns, read_rows, write_atomically
+from ndp_rt.pipeline.sinks import ResultTable, make_error_row, make_row, name_columns, read_rows
 from ndp_rt.result import Result
 
 
@@ -122,26 +121,3 @@ def test_names_that_are_no_utf8_do_not_stop_a_run(tmp_path: Path) -> None:
 
 def test_stages_of_a_plan_have_columns() -> None:
     assert "rbfrm_ms" in name_columns(("rbfrm",)) and "rbfrm_ms" not in name_columns()
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "folder" / "x.png"
-    write_atomically(path, b"first")
-
-    def fail(self: Path, content: bytes) -> None:
-        with self.open("wb") as stream:
-            stream.write(content[:2])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(StorageError, match="No space left"):
-        write_atomically(path, b"second")
-    assert path.read_bytes() == b"first" and [one.name for one in path.parent.iterdir()] == ["x.png"]
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(StorageError, match="is no ordinary file"):
-        write_atomically(tmp_path / "pipe", b"content")
-    assert (tmp_path / "pipe").is_fifo()

@@ -1,0 +1,39 @@
+"""Writes files in one step, and explains why a file cannot be written."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ndp_rt.errors import StorageError
+
+REMEDY = "Free some space, or choose a folder that you may write to. What was written before is kept."
+
+
+@contextlib.contextmanager
+def storing(path: Path, remedy: str = REMEDY) -> Iterator[None]:
+    """Turn an OSError of writing to `path` into a StorageError that ends with `remedy`."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error}). {remedy}") from error
+
+
+def write_atomically(path: Path, content: bytes, remedy: str = REMEDY) -> None:
+    """Write a file, and its folder where that is missing; a failure leaves the file as it was.
+
+    Raises:
+        StorageError: it cannot be written, or a device or a pipe has its name, which a file would replace.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise StorageError(f"{path}: is a device or a pipe, which a file would replace. Choose another place.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storing(path, remedy):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
