@@ -28,7 +28,7 @@ from tests.tolerances import assert_close
 def source(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
     """A real network's bundle: random weights where PyTorch is there to export it, else the package's own."""
     if is_installed("torch"):
-        from ndp_rt.export.export import export_run
+        from ndp_rt.export.onnx.bundle import export_run
         from tests.export.random_run import write_random_run
 
         run = write_random_run(tmp_path_factory.mktemp("surface"))

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ndp_rt.export.vgg import IMAGENET_MEAN, IMAGENET_STD
-from ndp_rt.export.vgg import PLAN as VGG16_PLAN
+from ndp_rt.export.models.ndpnet.vgg import IMAGENET_MEAN, IMAGENET_STD
+from ndp_rt.export.models.ndpnet.vgg import PLAN as VGG16_PLAN
 
 VGG19_PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M")
 # Random residuals as large as what they are added to would make features grow a hundredfold from stage to stage.

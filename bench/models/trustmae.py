@@ -10,7 +10,7 @@ from ndp_rt.bench.models.backbones import ImageNetNormalisation, make_vgg16
 from ndp_rt.bench.models.base import Architecture, Reported
 from ndp_rt.bench.models.framing import fit_image, fit_map
 from ndp_rt.bench.models.seeding import build_seeded
-from ndp_rt.export.vgg import TAPPED_LAYERS
+from ndp_rt.export.models.ndpnet.vgg import TAPPED_LAYERS
 
 INPUT_PX = 256
 CHANNELS = (3, 64, 128, 256, 256)

@@ -1,1 +1,1 @@
-"""The reference networks, one page each, in plain PyTorch."""
+"""Model families: one folder each, with everything that knows the model's layers."""

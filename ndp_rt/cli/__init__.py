@@ -62,8 +62,11 @@ def join_command(arguments: Sequence[str]) -> list[str]:
     return list(arguments)
 
 
-def make_parser(chosen: str | None) -> argparse.ArgumentParser:
-    """Return the parser of all commands, with the arguments of `chosen` alone (the others are not imported)."""
+def make_parser(chosen: str | None, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of all commands, with the arguments of `chosen` alone (the others are not imported).
+
+    A command whose arguments depend on one of them, as train's on --family, adds those by `add_arguments_after`.
+    """
     parser = argparse.ArgumentParser(
         prog="ndp-rt",
         description="Surface-defect inspection with NDP-Net: from photographs of a good surface to an inspector.",
@@ -81,7 +84,10 @@ def make_parser(chosen: str | None) -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         if name == chosen:
-            load_command(name).add_arguments(one)
+            command = load_command(name)
+            command.add_arguments(one)
+            if hasattr(command, "add_arguments_after"):
+                command.add_arguments_after(one, arguments)
     return parser
 
 
@@ -89,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; usage errors leave through SystemExit(2), as argparse does."""
     arguments = join_command(list(sys.argv[1:] if argv is None else argv))
     chosen = next((word for word in arguments if not word.startswith("-")), None)
-    args = make_parser(chosen).parse_args(arguments)
     try:
+        args = make_parser(chosen, arguments).parse_args(arguments)
         code = load_command(args.command).run(args)
         if sys.stdout is not None:  # as under >&-
             sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's shutdown

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ndp_rt.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from ndp_rt.export.export import Export
+    from ndp_rt.export.onnx.bundle import Export
 
 DESCRIPTION = """\
 Turn a finished training run into a bundle: graphs, golden vectors, and thresholds from the good images that the run
@@ -44,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export and print what came of it."""
+    """Export, and print size, differences and thresholds."""
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("exporting needs PyTorch, which is not installed: pip install 'ndp-rt[train]'")
-    from ndp_rt.export.export import ExportSettings, export_run
-    from ndp_rt.export.run_dir import command_line
+    from ndp_rt.export.onnx.bundle import ExportSettings, export_run
+    from ndp_rt.export.training.run_folder import command_line
 
     settings = ExportSettings(
         rewrite=not args.no_rewrite,

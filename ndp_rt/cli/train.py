@@ -3,12 +3,17 @@
 import argparse
 import importlib.util
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ndp_rt.errors import MissingExtraError
 
+if TYPE_CHECKING:
+    from ndp_rt.export.models.family import Family
+
 DESCRIPTION = """\
-Train NDP-Net on photographs of a good surface, without a single photograph of a defect.
+Train a model on photographs of a good surface, without a single photograph of a defect.
 DATA is a folder of good images, or a category in MVTec AD's layout (DATA/train/good; DATA/validation/good, where it is
 there, becomes the calibration slice). Images are grey, RGB or RGBA, of 8 or 16 bits, and may differ in size: alpha is
 dropped, the whole range becomes 0 to 1, and each is resized to --size whatever its aspect, as in inspection.
@@ -17,30 +22,16 @@ Ctrl-C leaves a checkpoint; --resume goes on from it to the same weights.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `ndp-rt train` takes."""
+    """Add the arguments that every family has."""
     parser.description = DESCRIPTION
     parser.add_argument("data", type=Path, metavar="DATA", help="folder of good images, or MVTec AD's layout")
     parser.add_argument("-o", "--output", type=Path, metavar="RUN", required=True, help="folder to write the run to")
-    parser.add_argument("--preset", choices=("edge", "paper"), default="edge", help="w = 16 (default) or 64")
+    _add_family(parser)
     parser.add_argument("--textures", type=Path, metavar="DIR", help="photographs of other surfaces, for defects")
-    parser.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-16 weights (safetensors) for L_per")
-    parser.add_argument("--reference", type=Path, metavar="IMAGE", help="the reference; default: chosen from the data")
-    parser.add_argument(
-        "--teacher",
-        type=Path,
-        metavar="RUN",
-        help="learn from a trained run too, such as one of preset paper of the same input size: its folder, or its "
-        "checkpoint.safetensors once it is in phase 2",
-    )
-    parser.add_argument("--distil-weight", type=float, metavar="W", help="of the teacher's anomaly maps (default 1)")
-    parser.add_argument("--distil-features", type=float, metavar="W", help="of its encoder's features (default 0)")
-    parser.add_argument("--size", type=_size, metavar="N|HxW", help="input size in px, multiples of 64 (default 256)")
+    parser.add_argument("--size", type=_size, metavar="N|HxW", help="input size in px (default 256)")
     parser.add_argument("--crop", type=int, metavar="N", help="side of the crops that training sees")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, split and defects (default 0)")
     parser.add_argument("--holdout", type=float, metavar="SHARE", help="of good images for calibration (default 0.1)")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=_pair, metavar="A,B", help="steps of phases 1 and 2")
-    length.add_argument("--epochs", type=_pair, metavar="A,B", help="epochs of phases 1 and 2")
     parser.add_argument("--minutes", type=_minutes, metavar="M", help="cut training short after M minutes")
     parser.add_argument("--batch", type=int, metavar="N", help="images a step")
     parser.add_argument("--learning-rate", type=float, metavar="R")
@@ -65,26 +56,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
 
 
+def add_arguments_after(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Add the arguments of the family that --family names among the command line's."""
+    from ndp_rt.export.models.registry import find_family
+
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_family(known)
+    family = find_family(known.parse_known_args(arguments)[0].family)
+    own = parser.add_argument_group(f"{family.title} (--family {family.name})")
+    presets = family.presets
+    own.add_argument("--preset", choices=presets, default=presets[0], help=f"default: {presets[0]}")
+    length = own.add_mutually_exclusive_group()
+    for option in ("steps", "epochs"):
+        numbers = ",".join("ABCDEFGH"[: family.phase_count])
+        what = "the phases" if family.phase_count > 1 else "training"
+        take = _numbers(family.phase_count)
+        length.add_argument(f"--{option}", type=take, metavar=numbers, help=f"{option} of {what}")
+    family.add_arguments(own)
+    parser.set_defaults(found_family=family)
+
+
+def _add_family(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", metavar="NAME", default="ndpnet", help="kind of model (default: %(default)s)")
+
+
 def _changes(text: str) -> dict[str, float]:
     pairs = [part.partition("=") for part in text.split(",")]
     try:
         return {name: float(value) for name, _, value in pairs}
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}': NAME=NUMBER,NAME=NUMBER,... is taken") from error
+        raise argparse.ArgumentTypeError(f"expected NAME=NUMBER,NAME=NUMBER,..., got '{text}'") from error
 
 
-def _pair(text: str) -> tuple[int, int]:
-    first, _, second = text.partition(",")
-    if not (first.isdecimal() and second.isdecimal()):
-        raise argparse.ArgumentTypeError(f"'{text}': two numbers such as 500,3500 are taken")
-    return int(first), int(second)
+def _numbers(count: int) -> Callable[[str], tuple[int, ...]]:
+    example = ",".join(["500", "3500", *["1000"] * count][:count])
+
+    def take(text: str) -> tuple[int, ...]:
+        parts = text.split(",")
+        if len(parts) != count or not all(part.isdecimal() for part in parts):
+            raise argparse.ArgumentTypeError(f"expected {count} whole number(s) such as {example}, got '{text}'")
+        return tuple(int(part) for part in parts)
+
+    return take
 
 
 def _size(text: str) -> tuple[int, int]:
     height, cross, width = text.partition("x")
     width = width if cross else height
     if not (height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(f"'{text}': a number such as 256, or 128x512 (height x width), is taken")
+        raise argparse.ArgumentTypeError(f"expected a number such as 256, or 128x512 (height x width), got '{text}'")
     return int(height), int(width)
 
 
@@ -94,7 +114,7 @@ def _minutes(text: str) -> float:
     except ValueError:
         minutes = 0.0
     if not minutes > 0.0:
-        raise argparse.ArgumentTypeError(f"'{text}': a number above 0 is taken")
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
     return minutes
 
 
@@ -103,12 +123,12 @@ def run(args: argparse.Namespace) -> int:
     for module, name in (("torch", "PyTorch"), ("matplotlib", "matplotlib for the curve")):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(f"training needs {name}, which is not installed: pip install 'ndp-rt[train]'")
-    from ndp_rt.export.progress import make_reporter
-    from ndp_rt.export.run_dir import RunDir, command_line
-    from ndp_rt.export.training_run import TrainRequest, train_run
+    from ndp_rt.export.training.progress import make_reporter
+    from ndp_rt.export.training.run_folder import RunFolder, command_line
+    from ndp_rt.export.training.start import TrainRequest, train_run
 
-    distil = {"maps": args.distil_weight, "features": args.distil_features}
-    options = {
+    family: Family = args.found_family
+    changes = {
         "seed": args.seed,
         "holdout": args.holdout,
         "crop_px": args.crop,
@@ -122,17 +142,15 @@ def run(args: argparse.Namespace) -> int:
         "width_px": args.size and args.size[1],
         "defects": args.defects,
         "augment": args.augment,
-        "distil": {name: weight for name, weight in distil.items() if weight is not None} or None,
     }
     request = TrainRequest(
         data=args.data,
         run=args.output,
+        family=family.name,
         preset=args.preset,
-        changes={name: value for name, value in options.items() if value is not None},
+        changes={name: value for name, value in changes.items() if value is not None},
+        options=family.read_arguments(args),
         textures=args.textures,
-        vgg=args.vgg,
-        reference=args.reference,
-        teacher=args.teacher,
         epochs=args.epochs,
         minutes=args.minutes,
         resumes=args.resume,
@@ -142,11 +160,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         train_run(request, reporter)
     except KeyboardInterrupt:
-        kept = (
-            f"; {args.output} keeps the checkpoint. Go on"
-            if RunDir(path=args.output).has_checkpoint
-            else ". Begin again"
-        )
+        has_checkpoint = RunFolder(path=args.output).has_checkpoint
+        kept = f"; {args.output} keeps the checkpoint. Go on" if has_checkpoint else ". Begin again"
         reporter.say(f"stopped{kept} with the same command and --resume")
         return 130
     finally:

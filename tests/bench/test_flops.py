@@ -143,8 +143,8 @@ def test_a_plain_export_has_the_flop_that_pytorch_counts() -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ndp_rt.export.onnx_graphs import trace_stage
-    from ndp_rt.export.stages import build_stages
+    from ndp_rt.export.models.ndpnet.graphs import build_stages
+    from ndp_rt.export.onnx.graphs import trace_stage
     from tests.export.random_run import random_network
 
     torch.set_num_threads(1)

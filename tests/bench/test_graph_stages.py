@@ -60,8 +60,8 @@ def test_every_node_of_the_demo_has_a_stage() -> None:
 def test_every_node_of_an_export_without_rewrites_has_a_stage() -> None:
     import torch
 
-    from ndp_rt.export.onnx_graphs import trace_stage
-    from ndp_rt.export.stages import build_stages
+    from ndp_rt.export.models.ndpnet.graphs import build_stages
+    from ndp_rt.export.onnx.graphs import trace_stage
     from tests.export.random_run import random_network
 
     torch.set_num_threads(1)

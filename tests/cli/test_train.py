@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ndp_rt.cli import main
-from ndp_rt.export import training_run
-from ndp_rt.export.run_dir import open_run
+from ndp_rt.export.training import start
+from ndp_rt.export.training.run_folder import open_run
 from tests.export.tiny_run import train_tiny, write_surface
 
 pytestmark = pytest.mark.torch
@@ -62,7 +62,7 @@ def test_a_device_that_is_not_there_is_one_line(
     data = write_surface(tmp_path / "data", count=3)
     assert main(["train", str(data), "-o", str(tmp_path / "run"), "--device", device]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"ndp-rt: error: --device is '{device}'")
+    assert line.startswith("ndp-rt: error: --device: expected cpu, or a CUDA device")
 
 
 def test_trains_with_a_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +72,7 @@ def test_trains_with_a_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str
     weights = ["--distil-weight", "2", "--distil-features", "0.5"]
     assert main(["train", str(data), "-o", str(run), *options, "--teacher", str(teacher), *weights]) == 0
     _, document = open_run(run)
-    assert (document["width"], document["teacher"]["width"]) == (16, 6)
+    assert (document["settings"]["width"], document["teacher"]["width"]) == (16, 6)
     assert document["settings"]["distil"] == {"maps": 2.0, "features": 0.5}
     assert main(["train", str(data), "-o", str(run), *options, "--resume"]) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ndp-rt: error")]
@@ -96,7 +96,7 @@ def test_a_teacher_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.
 
 def test_no_threads_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tmp_path), "-o", str(tmp_path / "run"), "--threads", "0"]) == 1
-    assert "thread_count is 0" in capsys.readouterr().err
+    assert "expected thread_count to be 1 or more, got 0" in capsys.readouterr().err
 
 
 def test_a_missing_matplotlib_is_found_before_training(
@@ -122,7 +122,7 @@ def test_ctrl_c_is_exit_130_and_names_the_way_on(
             (tmp_path / "run" / "checkpoint.safetensors").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_run, "train_run", interrupt)
+    monkeypatch.setattr(start, "train_run", interrupt)
     assert main(["train", str(tmp_path), "-o", str(tmp_path / "run")]) == 130
     assert f"{words} with the same command and --resume" in capsys.readouterr().err
 

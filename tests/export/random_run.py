@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ndp_rt.export.checkpoint import save_tensors
-from ndp_rt.export.models.ndpnet import NDPNet
-from ndp_rt.export.run_dir import RunDir, describe_run
-from ndp_rt.export.settings import TrainSettings
+from ndp_rt.export.models.ndpnet.network import NDPNet
+from ndp_rt.export.models.ndpnet.settings import NdpNetSettings
+from ndp_rt.export.training.checkpoint import save_tensors
+from ndp_rt.export.training.run_folder import RunFolder, describe_run
 
 WIDTH = 4
 
@@ -41,9 +41,9 @@ def random_image(seed: int, height: int = 64, width: int = 64) -> np.ndarray[tup
 
 def write_random_run(folder: Path, held_out_count: int = 3) -> Path:
     """Write a run folder that says it has finished; return it."""
-    settings = TrainSettings(width=WIDTH, height_px=64, width_px=64, crop_px=64)
-    run_dir = RunDir(path=folder / "run")
-    run_dir.create()
+    settings = NdpNetSettings(width=WIDTH, height_px=64, width_px=64, crop_px=64)
+    run = RunFolder(path=folder / "run")
+    run.create()
     paths = []
     for index in range(held_out_count):
         path = folder / f"good_{index}.png"
@@ -52,9 +52,11 @@ def write_random_run(folder: Path, held_out_count: int = 3) -> Path:
     model, reference = random_network(), random_image(99)
     scaled = np.divide(reference.transpose(2, 0, 1)[None], np.float32(255), dtype=np.float32)
     model.set_reference(torch.from_numpy(scaled))
-    cv2.imwrite(str(run_dir / "reference.png"), reference[:, :, ::-1])
-    save_tensors(run_dir / "model.safetensors", model.state_dict(), {})
-    run_dir.write_json("calibration.json", paths)
-    document = describe_run(settings, "surface", "ndp-rt train surface -o run", {"data": {"root": str(folder)}})
-    run_dir.write_json("run.json", {**document, "finished": True, "reference": {"name": "0.png", "rule": "by hand"}})
-    return run_dir.path
+    cv2.imwrite(str(run / "reference.png"), reference[:, :, ::-1])
+    save_tensors(run / "model.safetensors", model.state_dict(), {})
+    run.write_json("calibration.json", paths)
+    document = describe_run(
+        "ndpnet", settings, "surface", "ndp-rt train surface -o run", {"data": {"root": str(folder)}}
+    )
+    run.write_json("run.json", {**document, "finished": True, "reference": {"name": "0.png", "rule": "by hand"}})
+    return run.path

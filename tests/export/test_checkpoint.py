@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from ndp_rt.errors import RunError, StorageError
-from ndp_rt.export.checkpoint import (
+from ndp_rt.export.training.checkpoint import (
     load_tensors,
     pack_state,
     save_tensors,
-    unpack_model,
+    unpack_modules,
     unpack_optimizer,
     write_atomically,
 )
@@ -38,10 +38,10 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 def test_a_restored_state_steps_on_as_the_saved_one(tmp_path: Path) -> None:
     model, optimizer = make_trained(0)
-    save_tensors(tmp_path / "c", pack_state(model, optimizer), {"step": 3})
+    save_tensors(tmp_path / "c", pack_state({"model": model}, optimizer), {"step": 3})
     restored, other_optimizer = make_trained(1)
     tensors, header = load_tensors(tmp_path / "c")
-    unpack_model(restored, tensors)
+    unpack_modules({"model": restored}, tensors)
     unpack_optimizer(other_optimizer, tensors)
     assert header == {"step": 3}
     for _ in range(2):
@@ -54,7 +54,7 @@ def test_a_restored_state_steps_on_as_the_saved_one(tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_equal_states_are_equal_files_in_every_process(tmp_path: Path) -> None:
     program = (
-        "import sys, torch; from pathlib import Path; from ndp_rt.export.checkpoint import save_tensors; "
+        "import sys, torch; from pathlib import Path; from ndp_rt.export.training.checkpoint import save_tensors; "
         "save_tensors(Path(sys.argv[1]), {'b': torch.ones(3), 'a': torch.arange(5)}, {'ü': 1, 'a': [2]})"
     )
     for index in range(4):
@@ -84,7 +84,7 @@ def test_a_truncated_checkpoint_is_named(tmp_path: Path) -> None:
 def test_another_networks_checkpoint_is_refused(tmp_path: Path) -> None:
     model, _ = make_trained(0)
     with pytest.raises(RunError, match="another network"):
-        unpack_model(model, {"model.0.weight": torch.ones(1)})
+        unpack_modules({"model": model}, {"model.0.weight": torch.ones(1)})
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

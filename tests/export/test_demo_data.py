@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ndp_rt.export import demo_data
+from ndp_rt.export.data import demo_data
 from ndp_rt.images.preprocess import read_image
 from tests.conftest import is_installed
 

@@ -14,10 +14,12 @@ from ndp_rt.cli import main
 from ndp_rt.engines.golden import check_preprocessing
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError, InputError, RunError, StorageError
-from ndp_rt.export import golden, parity
-from ndp_rt.export.export import ExportSettings, choose_pictures, export_run
-from ndp_rt.export.rewrites import REWRITES
-from ndp_rt.export.trained_run import load_run, read_inputs
+from ndp_rt.export.models.ndpnet.program import export_run as export_ndpnet
+from ndp_rt.export.models.ndpnet.program import load_network
+from ndp_rt.export.models.ndpnet.rewrites import REWRITES
+from ndp_rt.export.onnx import golden, parity
+from ndp_rt.export.onnx.bundle import ExportSettings, choose_pictures, export_run
+from ndp_rt.export.training.run_folder import load_run
 from tests.export.random_run import write_random_run
 from tests.tolerances import assert_close
 
@@ -62,7 +64,7 @@ def test_bundle_opens_and_says_what_it_is(exported, run_path):
 
 
 def test_golden_maps_are_those_of_the_trained_network_in_pytorch(exported, run_path):
-    found, model = exported[0].bundle.golden(), load_run(run_path).model
+    found, model = exported[0].bundle.golden(), load_network(load_run(run_path))
     with torch.no_grad():
         expected = model(torch.from_numpy(found.image))[0].numpy()
     assert_close(found.map, expected, "rewrite", "float32")
@@ -98,9 +100,14 @@ def test_reference_features_are_stored_once(exported):
 
 def test_thresholds_lie_just_above_every_held_out_score(exported, run_path):
     run = load_run(run_path)
+    model = export_ndpnet(run, rewrite=True, weights="fp32")
     with torch.no_grad():
-        images = [golden.to_input(picture) for name, picture in choose_pictures(run).items() if "held-out" in name]
-        scores = golden.score_maps(np.concatenate([run.model(torch.from_numpy(image))[0].numpy() for image in images]))
+        images = [
+            golden.to_input(picture) for name, picture in choose_pictures(run, model).items() if "held-out" in name
+        ]
+        scores = golden.score_maps(
+            np.concatenate([model.trained(torch.from_numpy(image))[0].numpy() for image in images])
+        )
     threshold = exported[0].bundle.threshold("fp32")
     assert threshold.source == "calibrated" and threshold.good_image_count == 3
     assert (
@@ -110,7 +117,7 @@ def test_thresholds_lie_just_above_every_held_out_score(exported, run_path):
 
 def test_the_held_out_images_are_carried_along(exported, run_path):
     run, found = load_run(run_path), open_bundle(exported[0].bundle.path).calibration_images()
-    wanted = np.concatenate([read_inputs(run, path) for path in run.calibration_paths])
+    wanted = np.concatenate([run.read_input(path) for path in run.calibration_paths])
     assert found.dtype == np.uint8 and found.shape == wanted.shape == (3, 3, 64, 64)
     assert np.abs(found / 255.0 - wanted).max() <= 0.5001 / 255.0
 
@@ -150,10 +157,10 @@ def test_a_bundle_that_is_there_stays_unless_overwriting_is_asked_for(run_path, 
 
 
 def test_a_full_temporary_folder_is_named(run_path, tmp_path, monkeypatch):
-    def fill(*arguments):
+    def fill(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("ndp_rt.export.export.write_graphs", fill)
+    monkeypatch.setattr("ndp_rt.export.onnx.bundle.write_graphs", fill)
     with pytest.raises(StorageError, match=r"cannot be written there \(No space left on device\)\. .* set TMPDIR"):
         export_run(run_path, tmp_path / "a.ndp")
     assert not list(tmp_path.iterdir())
@@ -190,9 +197,7 @@ def test_a_damaged_run_is_refused(copied_run, tmp_path, name, damage):
         export_run(copied_run, tmp_path / "a.ndp")
 
 
-@pytest.mark.parametrize(
-    "name", ["format_version", "preset", "width", "input", "settings", "data", "commands", "finished"]
-)
+@pytest.mark.parametrize("name", ["format_version", "preset", "input", "settings", "data", "commands", "finished"])
 @pytest.mark.parametrize("value", [None, 1.5])
 def test_a_damaged_description_is_named(copied_run, tmp_path, name, value):
     document = json.loads((copied_run / "run.json").read_text())
@@ -204,7 +209,7 @@ def test_a_damaged_description_is_named(copied_run, tmp_path, name, value):
 
 def test_weights_of_another_network_are_refused(copied_run, tmp_path):
     document = json.loads((copied_run / "run.json").read_text())
-    (copied_run / "run.json").write_text(json.dumps({**document, "width": 6}))
+    (copied_run / "run.json").write_text(json.dumps({**document, "settings": {**document["settings"], "width": 6}}))
     with pytest.raises(RunError, match="does not hold this run's weights") as refusal:
         export_run(copied_run, tmp_path / "a.ndp")
     assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 400

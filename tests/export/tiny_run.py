@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from ndp_rt.export.progress import LineReporter
-from ndp_rt.export.run_dir import RunDir
-from ndp_rt.export.training_run import TrainRequest, train_run
+from ndp_rt.export.training.progress import LineReporter
+from ndp_rt.export.training.run_folder import RunFolder
+from ndp_rt.export.training.start import TrainRequest, train_run
 
 TINY = {
     "width": 4,
@@ -39,8 +39,12 @@ def quiet_reporter() -> LineReporter:
     return LineReporter(Console(stderr=True), interval_s=0.0)
 
 
-def train_tiny(data: Path, run: Path, *, resumes: bool = False, seed: int = 0, **options: Any) -> RunDir:
-    """Train with TINY settings; `options` are fields of TrainRequest, `changes` among them replaces settings."""
+def train_tiny(data: Path, run: Path, *, resumes: bool = False, seed: int = 0, **options: Any) -> RunFolder:
+    """Train NDP-Net with TINY settings.
+
+    `options` are fields of TrainRequest or NDP-Net's own; `changes` among them replaces settings.
+    """
     changes = {**TINY, "seed": seed, **options.pop("changes", {})}
-    request = TrainRequest(data=data, run=run, preset="edge", changes=changes, resumes=resumes, **options)
+    own = {name: options.pop(name) for name in ("vgg", "reference", "teacher", "distil") if name in options}
+    request = TrainRequest(data=data, run=run, preset="edge", changes=changes, options=own, resumes=resumes, **options)
     return train_run(request, quiet_reporter())

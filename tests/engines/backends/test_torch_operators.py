@@ -16,8 +16,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from ndp_rt.engines.backends.torch.interpreter import TorchProgram
 from ndp_rt.engines.backends.torch.operators import OPERATORS
 from ndp_rt.errors import EngineError
-from ndp_rt.export.export import ExportSettings, write_graphs
-from ndp_rt.export.stages import build_stages
+from ndp_rt.export.models.ndpnet.program import export_network
+from ndp_rt.export.onnx.bundle import write_graphs
 from ndp_rt.graphs.folding import fix_batch, fold_constants, load_model
 from ndp_rt.graphs.gpu_stages import merge_stages
 from ndp_rt.graphs.typed import make_typed
@@ -236,8 +236,8 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """The graphs of a random network of 64 x 128 pixels, weights stored in half precision."""
     folder = tmp_path_factory.mktemp(request.param)
     is_rewritten = request.param == "rewritten"
-    stages = build_stages(random_network(64, 128), rewrite=is_rewritten, weights="fp16")
-    write_graphs(stages, folder, ExportSettings(rewrite=is_rewritten, weights="fp16"))
+    model = export_network(random_network(64, 128), rewrite=is_rewritten, weights="fp16")
+    write_graphs(model, folder, weights="fp16")
     return folder
 
 

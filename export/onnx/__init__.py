@@ -1,0 +1,1 @@
+"""Bundles from finished runs: graphs, parity with PyTorch, golden vectors, thresholds."""

@@ -1,0 +1,302 @@
+"""Turns a finished training run into a bundle: graphs, weights, assets, golden vectors, thresholds, manifest."""
+
+import importlib.metadata
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from safetensors.numpy import save
+
+from ndp_rt.bundle import Bundle, write_bundle
+from ndp_rt.bundle.open import CALIBRATION_FILE, GOLDEN_FILE
+from ndp_rt.bundle.reference import find_reference_data
+from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target
+from ndp_rt.devices.machine import find_cpu
+from ndp_rt.engines.base import EngineOptions
+from ndp_rt.errors import EngineError, InputError, NdpRtError, StorageError
+from ndp_rt.export.models.family import Asset, ExportedModel
+from ndp_rt.export.onnx import golden
+from ndp_rt.export.onnx.calibration import find_thresholds, pack_calibration_images
+from ndp_rt.export.onnx.graphs import store_as_half, trace_stage
+from ndp_rt.export.onnx.parity import Difference, Parity, compare_maps, measure_parity
+from ndp_rt.export.onnx.weights import WEIGHTS_FILE, Place, WeightStore, move_weights
+from ndp_rt.export.training.run_folder import TrainedRun, load_run
+from ndp_rt.program.manifest import BundleManifest, ModelSpec, ThresholdSpec
+
+WEIGHT_TYPES = ("fp32", "fp16")
+GOLDEN_COUNT = {"fp32": 4, "fp16": 2}  # a bundle in half precision is one that has to be small
+VERSIONS_OF = ("ndp-rt", "torch", "onnx", "openvino", "onnxruntime", "numpy", "opencv-python-headless")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """How a bundle is made.
+
+    Raises:
+        InputError: weights of another type, or a rate outside 0 to 1.
+    """
+
+    rewrite: bool = True
+    weights: str = "fp32"  # as stored; the arithmetic is the engine's affair
+    false_alarm_rate: float | None = None  # None: the lowest that the number of held-out images can promise
+    calibration_image_count: int = 32  # good images that the bundle carries at most, to calibrate int8 on
+    threads: int | None = None  # of PyTorch and of the engines; None: their own choice
+    overwrite: bool = False
+    command: str = "ndp-rt export"  # for the provenance
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHT_TYPES:
+            raise InputError(f"weights: expected {' or '.join(WEIGHT_TYPES)}, got '{self.weights}'.")
+        rate = self.false_alarm_rate
+        if rate is not None and not 0.0 < rate < 1.0:
+            raise InputError(
+                f"false_alarm_rate: expected a number between 0 and 1, 0.01 for one in a hundred, got {rate}."
+            )
+        EngineOptions(threads=self.threads)
+        if self.calibration_image_count < 0:
+            raise InputError(f"calibration images: expected 0 or more, got {self.calibration_image_count}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A bundle that was written, and how it compares with PyTorch."""
+
+    bundle: Bundle
+    parity: Parity
+    thresholds: Mapping[str, ThresholdSpec]
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files together, the manifest's included."""
+        return sum(path.stat().st_size for path in self.bundle.path.iterdir())
+
+
+def export_run(
+    run_path: str | Path,
+    bundle_path: str | Path,
+    settings: ExportSettings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Export:
+    """Write the bundle of the run in the folder `run_path` to the folder `bundle_path` (NAME.ndp).
+
+    Nothing is written there unless every graph agrees with PyTorch.
+
+    Raises:
+        RunError: no finished run, or one that misses a file, a held-out image among them.
+        InputError: a bundle path without .ndp.
+        EngineError: a graph cannot be compiled, or differs from PyTorch by more than `ndp_rt.engines.tolerances`
+            allows.
+        StorageError: something is there already and `overwrite` is not set, or it cannot be written.
+    """
+    settings, say = settings or ExportSettings(), progress or (lambda line: None)
+    target = Path(bundle_path).absolute()
+    if target.suffix != BUNDLE_SUFFIX:
+        raise InputError(f"bundle path: expected a name that ends in {BUNDLE_SUFFIX}, got {target}.")
+    check_target(target, settings.overwrite)  # before minutes of work, not after
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    run = load_run(Path(run_path))
+    model = run.family.make_export(run, rewrite=settings.rewrite, weights=settings.weights)
+    say("tracing the graphs")
+    with make_scratch_folder() as folder:
+        write_graphs(model, folder, weights=settings.weights)
+        say("comparing with PyTorch")
+        pictures = choose_pictures(run, model)
+        parity = _compare(model, folder, pictures, settings, say)
+        paths = run.calibration_paths
+        thresholds = find_thresholds(
+            folder / "fused.onnx",
+            paths,
+            lambda index: run.read_input(paths[index]),
+            false_alarm_rate=settings.false_alarm_rate,
+            progress=say,
+            threads=settings.threads,
+        )
+        chosen = list(pictures)[: GOLDEN_COUNT[settings.weights]]
+        vectors = golden.make_golden(
+            model.trained if settings.weights == "fp32" else model.stored,
+            [pictures[picture] for picture in chosen],
+            run.contract,
+            is_small=settings.weights == "fp16",
+        )
+        files: dict[str, bytes | Path] = {path.name: path for path in sorted(folder.iterdir())}
+        files[GOLDEN_FILE] = save(vectors)
+        carried = pack_calibration_images(run, settings.calibration_image_count)
+        if carried is not None:
+            files[CALIBRATION_FILE] = carried
+        files.update(model.files)
+        manifest = _describe(run, target.stem, model, settings, parity, thresholds, chosen)
+        say(f"writing {target}")
+        bundle = write_bundle(target, manifest_without_files=manifest, files=files, overwrite=settings.overwrite)
+    return Export(bundle=bundle, parity=parity, thresholds=thresholds)
+
+
+@contextmanager
+def make_scratch_folder() -> Iterator[Path]:
+    """Yield a temporary folder that goes with the block.
+
+    Raises:
+        StorageError: the block could not write to it, or to another temporary one.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="ndp-rt-export-") as name:
+            yield Path(name)
+    except OSError as error:
+        if isinstance(error, NdpRtError):
+            raise
+        raise StorageError(
+            f"{tempfile.gettempdir()}: the graphs cannot be written there ({error.strerror or error}). Free some "
+            "space, or set TMPDIR to another folder."
+        ) from error
+
+
+def write_graphs(model: ExportedModel, folder: Path, *, weights: str) -> None:
+    """Write every stage's ONNX file, their weights and the assets.
+
+    Raises:
+        EngineError: onnx's checker refuses a graph.
+    """
+    places: dict[str, dict[str, Place]] = {stage.name: {} for stage in model.stages}
+    for asset in model.assets.values():
+        content = _pack_asset(asset, weights)
+        (folder / asset.spec.file).write_bytes(content)
+        spans = find_reference_data(content)
+        for stage_name, names in asset.spec.in_graphs.items():
+            for initializer, tensor in names.items():
+                offset, length = spans[tensor]
+                places[stage_name][initializer] = Place(file=asset.spec.file, offset=offset, length=length)
+    store = WeightStore()
+    for stage in model.stages:
+        graph = trace_stage(stage)
+        if model.finish_graph is not None:
+            model.finish_graph(graph)
+        if weights == "fp16":
+            store_as_half(graph)
+        move_weights(graph, store, places[stage.name])
+        (folder / f"{stage.name}.onnx").write_bytes(graph.SerializeToString(deterministic=True))
+    (folder / WEIGHTS_FILE).write_bytes(store.to_bytes())
+    for stage in model.stages:
+        try:
+            onnx.checker.check_model(str(folder / f"{stage.name}.onnx"), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise EngineError(f"onnx's checker refuses {stage.name}.onnx: {error}. Report this.") from error
+
+
+def _pack_asset(asset: Asset, weights: str) -> bytes:
+    dtype = np.float16 if weights == "fp16" else np.float32
+    return save({name: np.ascontiguousarray(value, dtype) for name, value in asset.tensors.items()})
+
+
+def choose_pictures(run: TrainedRun, model: ExportedModel) -> dict[str, golden.ByteImage]:
+    """Return images to compare on, RGB at the network's size, by name; golden vectors are made of the first of them."""
+    noise = golden.make_noise(run.contract.height_px, run.contract.width_px)
+    held_out: dict[str, golden.ByteImage] = {}
+    for path in run.calibration_paths[:2]:
+        planes = run.read_input(path)[0]
+        held_out[f"held-out {path.name}"] = np.rint(planes.transpose(1, 2, 0) * 255.0).astype(np.uint8)
+    good = next(iter([*held_out.values(), *model.pictures.values(), noise]))
+    return {"with a painted defect": golden.paint_mark(good), **held_out, **model.pictures, "random bytes": noise}
+
+
+def _compare(
+    model: ExportedModel,
+    folder: Path,
+    pictures: Mapping[str, golden.ByteImage],
+    settings: ExportSettings,
+    progress: Progress,
+) -> Parity:
+    images = {name: golden.to_input(picture) for name, picture in pictures.items()}
+    trained = np.concatenate([golden.run_network(model.trained, image) for image in images.values()])
+    expected, against = trained, "PyTorch, float32, the trained network"
+    rounding: Difference | None = None
+    if settings.weights == "fp16":
+        expected = np.concatenate([golden.run_network(model.stored, image) for image in images.values()])
+        against = "PyTorch, float32, the trained network with the float16 weights of this bundle"
+        rounding = compare_maps(expected, trained)
+        progress(
+            f"float16 weights move the map by {rounding.map_max_abs:.1e}, the score by {rounding.score_max_abs:.1e}"
+        )
+    return measure_parity(
+        folder,
+        model.assets["reference"].tensors,
+        images,
+        expected,
+        against=against,
+        weight_rounding=rounding,
+        progress=progress,
+        threads=settings.threads,
+    )
+
+
+def _describe(
+    run: TrainedRun,
+    name: str,
+    model: ExportedModel,
+    settings: ExportSettings,
+    parity: Parity,
+    thresholds: Mapping[str, ThresholdSpec],
+    golden_names: list[str],
+) -> BundleManifest:
+    document = run.document
+    return BundleManifest(
+        name=name,
+        model=ModelSpec(
+            family=run.family.name,
+            preset=document["preset"],
+            width=model.width,
+            rewrites=model.rewrites,
+            weights=settings.weights,
+        ),
+        input=run.contract,
+        stages={**{stage.name: stage.spec for stage in model.stages}, **model.derived_stages},
+        assets={name: asset.spec for name, asset in model.assets.items()},
+        programs=model.programs,
+        decision=model.decision,
+        thresholds=thresholds,
+        reference=model.reference,
+        golden={"made_by": parity.against, "images": golden_names},
+        parity=parity.to_json(),
+        provenance=_trace_origin(document, model.provenance, settings),
+    )
+
+
+def _trace_origin(document: Mapping[str, Any], own: Mapping[str, Any], settings: ExportSettings) -> dict[str, Any]:
+    """Return where the bundle comes from: commands, seed, data, training, versions."""
+    kept = ("data", "textures", "seed", "settings", "steps_done", "elapsed_s", "is_cut_short_by_time_limit")
+    return {
+        "commands": [*document.get("commands", []), settings.command],
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **{key: _name_folder(document[key]) for key in kept if key in document},
+        **own,
+        "versions": {"training": document.get("versions", {}), "export": find_versions()},
+        "machine": {"training": document.get("machine", {}), "export": {"processor": find_cpu().model_name}},
+    }
+
+
+def _name_folder(fact: Any) -> Any:
+    """Return a fact with its folder by name alone: a bundle travels, and its maker's folders are nobody's business."""
+    if isinstance(fact, Mapping) and isinstance(fact.get("root"), str):
+        return {**fact, "root": Path(fact["root"]).name}
+    return fact
+
+
+def find_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that shape a bundle, those that are installed."""
+    versions = {"python": platform.python_version()}
+    for package in VERSIONS_OF:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,1 @@
+"""Training runs of any family: settings, the loop, checkpoints, the run folder."""

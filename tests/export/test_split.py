@@ -1,0 +1,133 @@
+"""Which images a run trains on: layouts, the calibration slice, and folders that don't do."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ndp_rt.errors import DataError, ImageFileError
+from ndp_rt.export.data.images import GoodImages, to_network
+from ndp_rt.export.data.split import fingerprint_files, list_images, split_data
+from ndp_rt.export.training.run_folder import RunFolder
+from ndp_rt.program.manifest import InputContract
+
+CONTRACT = InputContract(height_px=64, width_px=128)
+
+
+def write_images(folder: Path, count: int, shape: tuple[int, ...] = (20, 30)) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{index:02d}.png" for index in range(count)]
+    for index, path in enumerate(paths):
+        cv2.imwrite(str(path), np.full(shape, 5 * index, np.uint8))
+    return paths
+
+
+def test_takes_mvtecs_layout(tmp_path: Path) -> None:
+    good = write_images(tmp_path / "train" / "good", 10)
+    write_images(tmp_path / "test" / "crack", 3)
+    split = split_data(tmp_path, holdout=0.2, seed=0)
+    assert split.layout == "mvtec"
+    assert len(split.calibration) == 2
+    assert sorted([*split.training, *split.calibration]) == good
+
+
+def test_takes_a_flat_folder_and_leaves_other_files_alone(tmp_path: Path) -> None:
+    good = write_images(tmp_path, 4)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    assert list_images(tmp_path) == good
+    assert split_data(tmp_path, holdout=0.0, seed=0).training == tuple(good)
+
+
+def test_a_validation_folder_is_the_calibration_slice(tmp_path: Path) -> None:
+    good = write_images(tmp_path / "train" / "good", 5)
+    validation = write_images(tmp_path / "validation" / "good", 3)
+    split = split_data(tmp_path, holdout=0.5, seed=0)
+    assert split.training == tuple(good)
+    assert split.calibration == tuple(validation)
+
+
+def test_the_seed_decides_the_split(tmp_path: Path) -> None:
+    write_images(tmp_path, 30)
+    first = split_data(tmp_path, holdout=0.2, seed=1)
+    assert first == split_data(tmp_path, holdout=0.2, seed=1)
+    assert first.calibration != split_data(tmp_path, holdout=0.2, seed=2).calibration
+    assert not set(first.training) & set(first.calibration)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_rejects_folders_with_too_few_good_images(tmp_path: Path, count: int) -> None:
+    write_images(tmp_path, count)
+    with pytest.raises(DataError, match="holds no images" if count == 0 else f"holds {count} good image"):
+        split_data(tmp_path, holdout=0.1, seed=0)
+
+
+def test_rejects_what_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no folder"):
+        split_data(tmp_path / "missing", holdout=0.1, seed=0)
+
+
+def test_rejects_a_train_folder_without_good(tmp_path: Path) -> None:
+    write_images(tmp_path / "train" / "fine", 3)
+    with pytest.raises(DataError, match="no train/good"):
+        split_data(tmp_path, holdout=0.1, seed=0)
+
+
+def test_fingerprints_change_with_content_and_name(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, 2)
+    rows, digest = fingerprint_files(tmp_path, paths)
+    assert [row["path"] for row in rows] == ["00.png", "01.png"]
+    assert fingerprint_files(tmp_path, paths[:1])[1] != digest
+    paths[0].write_bytes(b"changed")
+    assert fingerprint_files(tmp_path, paths)[1] != digest
+    with pytest.raises(ImageFileError):
+        fingerprint_files(tmp_path, [tmp_path / "missing.png"])
+
+
+def test_grey_images_stay_one_channel_until_one_is_coloured(tmp_path: Path) -> None:
+    grey = write_images(tmp_path / "grey", 2)
+    colour = write_images(tmp_path / "colour", 1, (40, 200, 3))
+    assert GoodImages(grey, CONTRACT)[0].shape == (64, 128, 1)
+    mixed = GoodImages([*grey, *colour], CONTRACT)
+    assert [mixed[index].shape for index in range(3)] == [(64, 128, 3)] * 3
+
+
+def test_sixteen_bit_and_rgba_images_are_taken(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "deep.png"), np.full((10, 10), 65535, np.uint16))
+    cv2.imwrite(str(tmp_path / "rgba.png"), np.full((10, 10, 4), (255, 0, 0, 7), np.uint8))
+    images = GoodImages(list_images(tmp_path), CONTRACT)
+    np.testing.assert_array_equal(images[0], 1.0)
+    np.testing.assert_array_equal(images[1][0, 0], [0.0, 0.0, 1.0])
+
+
+def test_images_beyond_the_memory_are_read_again_and_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
+    paths = []
+    for index in range(3):
+        paths.append(tmp_path / f"{index}.png")
+        cv2.imwrite(str(paths[-1]), rng.integers(0, 256, (50, 70), np.uint8))
+    kept, reread = GoodImages(paths, CONTRACT), GoodImages(paths, CONTRACT, memory_bytes=20_000)
+    for index in range(3):
+        np.testing.assert_array_equal(kept[index], reread[index])
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, 2)
+    paths[1].write_bytes(paths[1].read_bytes()[:40])
+    with pytest.raises(DataError, match="01.png"):
+        GoodImages(paths, CONTRACT)
+
+
+def test_to_network_replicates_grey() -> None:
+    batch = to_network([np.full((4, 6, 1), 0.5, np.float32)] * 2)
+    assert batch.shape == (2, 3, 4, 6)
+    assert (batch == 0.5).all()
+
+
+def test_names_that_are_no_utf8_have_fingerprints_and_a_run_keeps_them(tmp_path: Path) -> None:
+    path = tmp_path / "caf\udce9.png"
+    path.write_bytes(b"x")
+    rows, _ = fingerprint_files(tmp_path, [path])
+    run_dir = RunFolder(path=tmp_path)
+    run_dir.write_json("data.json", rows)
+    assert run_dir.read_json("data.json")[0]["path"] == "caf\udce9.png"
