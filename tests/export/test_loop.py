@@ -236,7 +236,7 @@ def test_textures_are_taken_from_a_folder(data: Path, tmp_path: Path) -> None:
     _, document = open_run(train_tiny(data, tmp_path / "run", textures=textures).path)
     assert document["textures"]["image_count"] == 2
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="--textures: expected images in"):
         train_tiny(data, tmp_path / "other", textures=tmp_path / "none")
 
 
