@@ -31,6 +31,7 @@ MAX_REGISTERS = {
     "smooth": 64,
     "smooth_levels": 64,
     "threshold": 40,
+    "top_k_mean": 64,
 }
 
 

@@ -54,6 +54,9 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("smooth_levels", "float32"): Tolerance(
         absolute=2e-6, reason="the roundings of fuse_maps, then those of smooth: values in [0, 1]"
     ),
+    ("top_k_mean", "float32"): Tolerance(
+        absolute=1e-30, relative=2**-23, reason="an exact sum, one rounding to float32; the definition's own is 1e-13"
+    ),
     ("rbfrm", "float32"): Tolerance(
         absolute=1e-4, relative=1e-5, reason="float32 dot products of up to 8192 terms, then a softmax over up to 1024"
     ),

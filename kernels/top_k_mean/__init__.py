@@ -1,0 +1,1 @@
+"""top_k_mean: the mean of each image's k largest values."""
