@@ -1,4 +1,4 @@
-"""smooth: 5 x 5 mean, then 5 x 5 median, of a map or of the weighted sum of three; and the maxima for the score."""
+"""smooth: the mean, then the median, of a map or of the weighted sum of three; and the maxima for the score."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,16 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from ndp_rt.errors import InputError
 from ndp_rt.kernels.checks import DeviceArray, check_apart, check_array, check_image_count, get_address
 from ndp_rt.kernels.flags import Variant
 from ndp_rt.kernels.fuse_maps.launch import check_levels
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.kernels.smooth.definition import SMOOTH_SIZE_PX
+from ndp_rt.kernels.smooth.definition import SIZE_PX, check_size
+from ndp_rt.program.program import SMOOTH_SIZES_PX
 
-SMOOTH = Variant(file="smooth/smooth.cu", entry="smooth")
-SMOOTH_LEVELS = Variant(file="smooth/smooth.cu", entry="smooth_levels")
-VARIANTS = (SMOOTH, SMOOTH_LEVELS)
+FILE = "smooth/smooth.cu"
+VARIANTS = tuple(
+    Variant(file=FILE, entry=entry, defines={"NDP_RT_SMOOTH_SIZE": size})
+    for entry in ("smooth", "smooth_levels")
+    for size in SMOOTH_SIZES_PX
+)
 BLOCK_THREADS = 256
 TILE_HEIGHT_PX, TILE_WIDTH_PX = 16, 32
 
@@ -26,8 +29,16 @@ def count_smooth_tiles(height_px: int, width_px: int) -> int:
     return down * across
 
 
-def smooth(kernels: KernelSet, maps: DeviceArray, out: DeviceArray, tile_maxima: DeviceArray, *, stream: Any) -> None:
-    """Write maps after a 5 x 5 mean and a 5 x 5 median (replicated borders) to `out`.
+def smooth(
+    kernels: KernelSet,
+    maps: DeviceArray,
+    out: DeviceArray,
+    tile_maxima: DeviceArray,
+    *,
+    size_px: int = SIZE_PX,
+    stream: Any,
+) -> None:
+    """Write maps after the mean and then the median of size x size pixels (borders replicated) to `out`.
 
     Where a map holds NaN or infinity, its score is NaN; the smoothed map is then unspecified near that pixel.
 
@@ -36,6 +47,7 @@ def smooth(kernels: KernelSet, maps: DeviceArray, out: DeviceArray, tile_maxima:
         maps: float32 [n, 1, h, w], device, dense.
         out: float32 [n, 1, h, w], device, dense; overwritten, never read; apart from `maps`.
         tile_maxima: float32 [n, count_smooth_tiles(h, w)], device, dense; overwritten: what `score` takes.
+        size_px: 3 or 5.
         stream: the CuPy stream that owns `out`; the call returns before it finishes.
 
     Raises:
@@ -46,7 +58,7 @@ def smooth(kernels: KernelSet, maps: DeviceArray, out: DeviceArray, tile_maxima:
     check_image_count("maps", maps.shape[0])
     check_array("out", out, "float32", maps.shape)
     check_apart("out", out, "maps", maps)
-    _launch(kernels, SMOOTH, (maps,), out, tile_maxima, stream)
+    _launch(kernels, "smooth", size_px, (maps,), out, tile_maxima, stream)
 
 
 def smooth_levels(
@@ -57,9 +69,10 @@ def smooth_levels(
     out: DeviceArray,
     tile_maxima: DeviceArray,
     *,
+    size_px: int = SIZE_PX,
     stream: Any,
 ) -> None:
-    """Write AM_final after a 5 x 5 mean and a 5 x 5 median (replicated borders) to `out`: fuse_maps and smooth in one.
+    """Write AM_final after mean and median to `out`: fuse_maps and smooth in one.
 
     Args:
         kernels: where the kernel comes from.
@@ -68,6 +81,7 @@ def smooth_levels(
         am3: float32 [n, 1, h/4, w/4], device, dense.
         out: float32 [n, 1, h, w], device, dense; overwritten, never read; apart from the maps.
         tile_maxima: as for `smooth`.
+        size_px: as for `smooth`.
         stream: as for `smooth`.
 
     Raises:
@@ -75,22 +89,24 @@ def smooth_levels(
         DeviceError: the launch is refused.
     """
     check_levels(am1, am2, am3, out)
-    _launch(kernels, SMOOTH_LEVELS, (am1, am2, am3), out, tile_maxima, stream)
+    _launch(kernels, "smooth_levels", size_px, (am1, am2, am3), out, tile_maxima, stream)
 
 
 def _launch(
     kernels: KernelSet,
-    variant: Variant,
+    entry: str,
+    size_px: int,
     sources: tuple[DeviceArray, ...],
     out: DeviceArray,
     tile_maxima: DeviceArray,
     stream: Any,
 ) -> None:
+    check_size(size_px)
     n, _, h, w = out.shape
     check_array("tile_maxima", tile_maxima, "float32", (n, count_smooth_tiles(h, w)))
     down, across = _count_tiles(h, w)
     addresses = (get_address(array) for array in (*sources, out, tile_maxima))
-    kernel = kernels.function(variant.file, variant.entry, variant.defines)
+    kernel = kernels.function(FILE, entry, {"NDP_RT_SMOOTH_SIZE": size_px})
     kernel((across, down, n), (BLOCK_THREADS,), (*addresses, np.int32(h), np.int32(w)), stream=stream)
 
 
@@ -103,11 +119,10 @@ class Smoothing:
     """See `ndp_rt.kernels.op.SmoothForm`: `launch` is `smooth`, for a map, or `smooth_levels`, for three levels."""
 
     launch: Callable[..., None] = smooth
-    size_px: int = SMOOTH_SIZE_PX
+    size_px: int = SIZE_PX
 
     def __post_init__(self) -> None:
-        if self.size_px != SMOOTH_SIZE_PX:
-            raise InputError(f"smooth size on a GPU: expected {SMOOTH_SIZE_PX} px, got {self.size_px}.")
+        check_size(self.size_px)
 
     def enqueue(
         self,
@@ -118,4 +133,4 @@ class Smoothing:
         *,
         stream: Any,
     ) -> None:
-        self.launch(kernels, *reads, smoothed, tile_maxima, stream=stream)
+        self.launch(kernels, *reads, smoothed, tile_maxima, size_px=self.size_px, stream=stream)

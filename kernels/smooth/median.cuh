@@ -1,9 +1,9 @@
-// Medians of 25 by fixed networks of minima and maxima: no branches, all values in registers.
+// Medians of 25 or 9 by fixed networks of minima and maxima: no branches, all values in registers.
 //
 // Two windows of 5 x 5, one below the other, share four rows. Of these 20 values the seven smallest and the seven
 // largest cannot be the median of either window: each has at least 13 values on one side of it. So the middle six are
 // found once, in order, and joined with the five values that only one of the windows has: 108 operations a median,
-// where Batcher's network for 25 values alone takes 202.
+// where Batcher's network for 25 values alone takes 202. Of 3 x 3, the middle four of six are joined with three.
 
 __device__ __forceinline__ void exchange(float& low, float& high) {
     const float smaller = fminf(low, high);
@@ -33,23 +33,26 @@ template <int SIZE, int FIRST, int COUNT> __device__ __forceinline__ void sort(f
     }
 }
 
-// The sixth smallest of six and five values, both in order.
-__device__ __forceinline__ float median_of_sorted(const float (&six)[6], const float (&five)[5]) {
-    float median = six[5];
+// The COUNT-th smallest of COUNT values and COUNT - 1 others, both in order.
+template <int COUNT>
+__device__ __forceinline__ float median_of_sorted(const float (&values)[COUNT], const float (&others)[COUNT - 1]) {
+    float median = values[COUNT - 1];
 #pragma unroll
-    for (int i = 0; i < 5; ++i) median = fminf(median, fmaxf(six[i], five[4 - i]));
+    for (int i = 0; i < COUNT - 1; ++i) median = fminf(median, fmaxf(values[i], others[COUNT - 2 - i]));
     return median;
 }
 
 // Replaces `upper` and `lower`, the rows that only one window has, by their sorted selves; `shared` likewise.
-__device__ __forceinline__ void median_of_two_windows(
-    float (&upper)[5], float (&shared)[20], float (&lower)[5], float& upper_median, float& lower_median) {
-    sort<20, 0, 32>(shared);
-    float middle[6];
+template <int SIDE>
+__device__ __forceinline__ void median_of_two_windows(float (&upper)[SIDE], float (&shared)[SIDE * (SIDE - 1)],
+                                                      float (&lower)[SIDE], float& upper_median, float& lower_median) {
+    static_assert(SIDE == 3 || SIDE == 5, "the powers of two below hold for these");
+    sort<SIDE * (SIDE - 1), 0, SIDE == 5 ? 32 : 8>(shared);
+    float middle[SIDE + 1];
 #pragma unroll
-    for (int i = 0; i < 6; ++i) middle[i] = shared[7 + i];
-    sort<5, 0, 8>(upper);
-    sort<5, 0, 8>(lower);
-    upper_median = median_of_sorted(middle, upper);
-    lower_median = median_of_sorted(middle, lower);
+    for (int i = 0; i < SIDE + 1; ++i) middle[i] = shared[(SIDE * (SIDE - 1) - (SIDE + 1)) / 2 + i];
+    sort<SIDE, 0, SIDE == 5 ? 8 : 4>(upper);
+    sort<SIDE, 0, SIDE == 5 ? 8 : 4>(lower);
+    upper_median = median_of_sorted<SIDE + 1>(middle, upper);
+    lower_median = median_of_sorted<SIDE + 1>(middle, lower);
 }

@@ -1,10 +1,12 @@
-// smooth: 5 x 5 mean, then 5 x 5 median, both with replicated borders; and the largest value of every tile.
+// smooth: the mean, then the median, of SIZE x SIZE pixels, both with replicated borders; and the largest value of every
+// tile. SIZE is 3 or 5.
 // smooth_levels: the same on the weighted sum of three level maps, which then never goes to memory.
 //
-// smooth moves 8 bytes a pixel, smooth_levels 9.25; both take some 8 additions and 108 minima and maxima a pixel, so
-// that arithmetic bounds them on every GPU. A block owns a tile of 32 x 16 pixels, and takes a margin of four pixels
-// around it: two for the median, two more for the means in it. 256 threads; a thread owns two pixels, one below the
-// other, whose medians share most of their work. 256 x 256 pixels are 128 tiles: one for each SM of a large GPU.
+// smooth moves 8 bytes a pixel, smooth_levels 9.25; for SIZE 5 both take some 8 additions and 108 minima and maxima a
+// pixel, so that arithmetic bounds them on every GPU. A block owns a tile of 32 x 16 pixels, and takes a margin of
+// 2 RADIUS pixels around it: RADIUS for the median, and as many for the means in it. 256 threads; a thread owns two
+// pixels, one below the other, whose medians share most of their work for SIZE 5. 256 x 256 pixels are 128 tiles: one
+// for each SM of a large GPU.
 //
 // Means outside the image are those at its border, not means of a replicated image: the median's window is clamped
 // first, then the mean's.
@@ -14,7 +16,11 @@
 #include "shared/numbers.cuh"
 #include "shared/warp.cuh"
 
-#define RADIUS 2
+#ifndef NDP_RT_SMOOTH_SIZE
+#error "NDP_RT_SMOOTH_SIZE is not defined: 3 or 5"
+#endif
+#define SIZE NDP_RT_SMOOTH_SIZE
+#define RADIUS (SIZE / 2)
 #define TILE_W 32
 #define TILE_H 16
 #define THREADS 256
@@ -56,7 +62,10 @@ __device__ __forceinline__ void smooth_tile(Source source, float* out, float* ti
     for (int i = thread; i < VALUES_H * MEANS_W; i += THREADS) {
         const int row = i / MEANS_W, column = i % MEANS_W;
         const float* centre = &values[row][clamp(tile_x - RADIUS + column, w) - first_x];
-        row_sums[row][column] = centre[-2] + centre[-1] + centre[0] + centre[1] + centre[2];
+        float sum = centre[-RADIUS];
+#pragma unroll
+        for (int d = 1 - RADIUS; d <= RADIUS; ++d) sum += centre[d];
+        row_sums[row][column] = sum;
     }
     __syncthreads();
     for (int i = thread; i < MEANS_H * MEANS_W; i += THREADS) {
@@ -64,20 +73,20 @@ __device__ __forceinline__ void smooth_tile(Source source, float* out, float* ti
         float sum = 0.0f;
 #pragma unroll
         for (int d = -RADIUS; d <= RADIUS; ++d) sum += row_sums[row + d][column];
-        means[i / MEANS_W][column] = sum * (1.0f / 25.0f);
+        means[i / MEANS_W][column] = sum * (1.0f / (SIZE * SIZE));
     }
     __syncthreads();
 
     const int column = thread % TILE_W, row = thread / TILE_W * 2;
-    float upper[5], shared[20], lower[5], medians[2];
+    float upper[SIZE], shared[SIZE * (SIZE - 1)], lower[SIZE], medians[2];
 #pragma unroll
-    for (int d = 0; d < 5; ++d) {
+    for (int d = 0; d < SIZE; ++d) {
         upper[d] = means[row][column + d];
-        lower[d] = means[row + 5][column + d];
+        lower[d] = means[row + SIZE][column + d];
 #pragma unroll
-        for (int r = 0; r < 4; ++r) shared[r * 5 + d] = means[row + 1 + r][column + d];
+        for (int r = 0; r < SIZE - 1; ++r) shared[r * SIZE + d] = means[row + 1 + r][column + d];
     }
-    median_of_two_windows(upper, shared, lower, medians[0], medians[1]);
+    median_of_two_windows<SIZE>(upper, shared, lower, medians[0], medians[1]);
     float largest = -NDP_RT_INFINITY;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {

@@ -73,5 +73,5 @@ def test_smoothing_may_take_its_work_over(rng: np.random.Generator, device: Devi
     reads = [device.copy(one) for one in levels]
     form.with_smoothing(5).enqueue(device.kernels, reads, out, maxima, stream=None)
     assert_close(out.get(), smooth(fuse_maps(levels)), "smooth_levels", "float32")
-    with pytest.raises(InputError, match="smooth size on a GPU: expected 5 px, got 4"):
+    with pytest.raises(InputError, match="smooth size: expected 3 or 5 px, got 4"):
         form.with_smoothing(4)

@@ -15,35 +15,43 @@ from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty
 from tests.kernels.conftest import Device, EmulatedDevice
 from tests.tolerances import assert_close
 
+WINDOWS = (3, 5)
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 5), (5, 3), (4, 4), (17, 31), (64, 48), (256, 256)]
 
 
-def smooth_by_loops(plane: np.ndarray) -> np.ndarray:
-    """Return the 5 x 5 mean, then the 5 x 5 median, of a plane [h, w], pixel by pixel."""
+def smooth_by_loops(plane: np.ndarray, size_px: int) -> np.ndarray:
+    """Return the mean, then the median, of a plane [h, w], pixel by pixel."""
+    offsets = range(-(size_px // 2), size_px // 2 + 1)
     for reduce in (np.mean, np.median):
         h, w = plane.shape
-        rows = [[min(max(y + d, 0), h - 1) for d in range(-2, 3)] for y in range(h)]
-        columns = [[min(max(x + d, 0), w - 1) for d in range(-2, 3)] for x in range(w)]
+        rows = [[min(max(y + d, 0), h - 1) for d in offsets] for y in range(h)]
+        columns = [[min(max(x + d, 0), w - 1) for d in offsets] for x in range(w)]
         plane = np.array([[reduce(plane[np.ix_(rows[y], columns[x])]) for x in range(w)] for y in range(h)])
     return plane
 
 
+@pytest.mark.parametrize("size_px", WINDOWS)
 @pytest.mark.parametrize("size", SIZES[:-2])
-def test_the_definition_is_mean_then_median_with_borders_held(rng: np.random.Generator, size: tuple[int, int]) -> None:
+def test_the_definition_is_mean_then_median_with_borders_held(
+    rng: np.random.Generator, size: tuple[int, int], size_px: int
+) -> None:
     plane = rng.random(size)
-    assert_close(definition.smooth(plane), smooth_by_loops(plane), "smooth", "float32")
+    assert_close(definition.smooth(plane, size_px), smooth_by_loops(plane, size_px), "smooth", "float32")
 
 
+@pytest.mark.parametrize("size_px", WINDOWS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_host_form_equals_the_definition(rng: np.random.Generator, size: tuple[int, int], count: int) -> None:
+def test_the_host_form_equals_the_definition(
+    rng: np.random.Generator, size: tuple[int, int], count: int, size_px: int
+) -> None:
     from ndp_rt.kernels.smooth import host  # needs OpenCV, which a GPU machine may lack
 
     maps = rng.random((count, 1, *size), dtype=np.float32)
     before = maps.copy()
     out, scratch = np.full_like(maps, np.nan), np.full(size, np.nan, np.float32)
-    host.smooth(maps, out, scratch)
-    assert_close(out, definition.smooth(maps), "smooth", "float32")
+    host.smooth(maps, out, scratch, size_px=size_px)
+    assert_close(out, definition.smooth(maps, size_px), "smooth", "float32")
     assert np.array_equal(maps, before)
 
 
@@ -73,13 +81,14 @@ def test_arrays_of_another_kind_are_refused(which: str, change: str) -> None:
         host.smooth(**arrays)
 
 
-def run_smooth(device: Device, *sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def run_smooth(device: Device, *sources: np.ndarray, size_px: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Return the smoothed maps and the tiles' maxima of one map, or of three levels."""
     n, _, h, w = sources[0].shape
     out = device.make_empty((n, 1, h, w), np.float32)
     maxima = device.make_empty((n, launch.count_smooth_tiles(h, w)), np.float32)
     run = launch.smooth if len(sources) == 1 else launch.smooth_levels
-    run(device.kernels, *(device.copy(source) for source in sources), out, maxima, stream=None)
+    arrays = (*(device.copy(source) for source in sources), out, maxima)
+    run(device.kernels, *arrays, size_px=size_px, stream=None)
     return np.asarray(out.get()), np.asarray(maxima.get())
 
 
@@ -89,26 +98,29 @@ def find_tile_maxima(smoothed: np.ndarray) -> np.ndarray:
     return np.stack([tile.reshape(n, -1).max(axis=1) for tile in tiles], axis=1)
 
 
+@pytest.mark.parametrize("size_px", WINDOWS)
 @pytest.mark.parametrize("size", [*SIZES[:-2], (16, 32), (17, 33), (20, 70), (48, 31)])
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_cuda_form_equals_the_definition(
-    rng: np.random.Generator, device: Device, count: int, size: tuple[int, int]
+    rng: np.random.Generator, device: Device, count: int, size: tuple[int, int], size_px: int
 ) -> None:
     maps = rng.normal(size=(count, 1, *size)).astype(np.float32) / 4
-    smoothed, maxima = run_smooth(device, maps)
-    assert_close(smoothed, definition.smooth(maps), "smooth", "float32")
+    smoothed, maxima = run_smooth(device, maps, size_px=size_px)
+    assert_close(smoothed, definition.smooth(maps, size_px), "smooth", "float32")
     assert np.array_equal(maxima, find_tile_maxima(smoothed))
 
 
-@pytest.mark.parametrize("size", [(4, 4), (4, 36), (36, 4), (20, 44), (256, 256)])
+@pytest.mark.parametrize(
+    ("size", "size_px"), [((4, 4), 5), ((4, 36), 5), ((36, 4), 5), ((20, 44), 5), ((256, 256), 5), ((20, 44), 3)]
+)
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_cuda_form_of_three_levels_equals_the_definition(
-    rng: np.random.Generator, device: Device, count: int, size: tuple[int, int]
+    rng: np.random.Generator, device: Device, count: int, size: tuple[int, int], size_px: int
 ) -> None:
     h, w = size
     levels = [rng.random((count, 1, h >> level, w >> level), dtype=np.float32) for level in range(3)]
-    smoothed, maxima = run_smooth(device, *levels)
-    assert_close(smoothed, definition.smooth(fuse_maps(levels)), "smooth_levels", "float32")
+    smoothed, maxima = run_smooth(device, *levels, size_px=size_px)
+    assert_close(smoothed, definition.smooth(fuse_maps(levels), size_px), "smooth_levels", "float32")
     assert np.array_equal(maxima, find_tile_maxima(smoothed))
 
 
@@ -154,7 +166,18 @@ extern "C" __global__ void check_medians(const unsigned* rows, int* wrong) {
         fill_row(upper, rows[enough * 16 + bits % 16]);
         fill_row(lower, rows[max(enough - 1, 0) * 16 + bits % 16]);
         const float wanted[2] = {float(ones + count_ones(upper, 5) >= 13), float(ones + count_ones(lower, 5) >= 13)};
-        median_of_two_windows(upper, shared, lower, medians[0], medians[1]);
+        median_of_two_windows<5>(upper, shared, lower, medians[0], medians[1]);
+        if (medians[0] != wanted[0] || medians[1] != wanted[1]) atomicAdd(wrong, 1);
+    }
+}
+extern "C" __global__ void check_medians_of_9(int* wrong) {
+    for (unsigned bits = threadIdx.x; bits < 1u << 12; bits += blockDim.x) {
+        float upper[3], shared[6], lower[3], medians[2];
+        for (int i = 0; i < 3; ++i) upper[i] = bits >> i & 1, lower[i] = bits >> (3 + i) & 1;
+        for (int i = 0; i < 6; ++i) shared[i] = bits >> (6 + i) & 1;
+        const int ones = __popc(bits >> 6);
+        const float wanted[2] = {float(ones + __popc(bits & 7) >= 5), float(ones + __popc(bits >> 3 & 7) >= 5)};
+        median_of_two_windows<3>(upper, shared, lower, medians[0], medians[1]);
         if (medians[0] != wanted[0] || medians[1] != wanted[1]) atomicAdd(wrong, 1);
     }
 }
@@ -170,6 +193,7 @@ def test_the_median_of_the_cuda_form_is_right_for_every_input(emulator: Emulator
     wrong = copy_to_device(np.zeros(1, np.int32))
     module = emulator.make_module(code=read_source("smooth/median.cuh").text + CHECK_MEDIANS)
     module.get_function("check_medians")((1,), (32,), (copy_to_device(rows), wrong))
+    module.get_function("check_medians_of_9")((1,), (32,), (wrong,))
     assert wrong.get()[0] == 0
 
 
@@ -189,6 +213,18 @@ def test_device_arrays_of_another_kind_are_refused(
     arrays = {key: make_empty(shape, np.float32) for key, shape in shapes.items()}
     with pytest.raises(InputError, match=message):
         launch.smooth(kernels, **{**arrays, name: array}, stream=None)
+
+
+@pytest.mark.parametrize("size_px", [0, 1, 4, 7])
+def test_windows_of_another_size_are_refused(kernels: KernelSet, size_px: int) -> None:
+    from ndp_rt.kernels.smooth import host  # needs OpenCV, which a GPU machine may lack
+
+    message = f"smooth size: expected 3 or 5 px, got {size_px}"
+    with pytest.raises(InputError, match=message):
+        host.smooth(*(np.zeros((8, 8), np.float32) for _ in range(3)), size_px=size_px)
+    maps, out, maxima = (make_empty(shape, np.float32) for shape in ((1, 1, 8, 8), (1, 1, 8, 8), (1, 1)))
+    with pytest.raises(InputError, match=message):
+        launch.smooth(kernels, maps, out, maxima, size_px=size_px, stream=None)
 
 
 def test_an_output_that_lies_on_the_map_is_refused(kernels: KernelSet) -> None:
