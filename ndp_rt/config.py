@@ -26,6 +26,14 @@ class ImageLimits:
             raise InputError(f"image limits: expected 1 or more, got {self.max_side_px} and {self.max_image_px}.")
 
 
+def wants_colour() -> bool:
+    """Tell whether stdout is a terminal on which colours are shown and welcome (https://no-color.org)."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return (
+        is_terminal and sys.platform != "win32" and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
+
+
 def find_cache_dir() -> Path:
     """Return where engines are cached: NDP_RT_CACHE, else XDG_CACHE_HOME/ndp-rt, else ~/.cache/ndp-rt.
 

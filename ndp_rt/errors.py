@@ -4,7 +4,8 @@ A message reads `image: expected uint8 [h, w], got float64 [480, 640]. What to d
 returns for the class; values are fixed for ever, new classes get new ones.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 
@@ -78,3 +79,21 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     """Raise InputError unless `value`, the argument `name`, is one of `choices`."""
     if value not in choices:
         raise InputError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}.")
+
+
+@contextlib.contextmanager
+def needs_extra(what: str, extra: str) -> Iterator[None]:
+    """Turn the ImportError of a package that is not installed into a MissingExtraError with the command to install it.
+
+    Args:
+        what: is being done, as the message's first words: "writing Parquet".
+        extra: of ndp-rt, which brings the package.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ndp_rt"):
+            raise
+        raise MissingExtraError(
+            f"{what} needs the package {error.name}, which is not installed. Run: pip install 'ndp-rt[{extra}]'"
+        ) from error

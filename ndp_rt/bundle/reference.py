@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.errors import BundleError, InputError
+from ndp_rt.errors import BundleError, InputError, needs_extra
 
 FloatArray = NDArray[np.float32]
 
@@ -31,9 +31,11 @@ def replace_reference(fused: bytes, features: Mapping[str, FloatArray]) -> bytes
     Raises:
         BundleError: no ONNX file, or one without the three initializers.
         InputError: features of another shape, or not finite.
+        MissingExtraError: the onnx package is not installed.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
+    with needs_extra("another reference in the fused graph", "graphs"):
+        import onnx
+        from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load_model_from_string(fused)

@@ -5,6 +5,7 @@ and 4 (some images could not be read; the others were inspected).
 """
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from ndp_rt import __version__
-from ndp_rt.errors import NdpRtError
+from ndp_rt.errors import NdpRtError, needs_extra
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_DEFECTS, EXIT_UNREADABLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -35,6 +36,18 @@ COMMANDS = {
     "capi": "print what C and C++ programs are built with",
     "capi build": "compile the C library for this Python",
     "doctor": "list what this machine has, and the remedy for what it lacks",
+}
+
+# The extra that a command needs; the others run on the base installation.
+EXTRAS = {
+    "train": "train",
+    "export": "train",
+    "quantise": "evaluate",
+    "evaluate": "evaluate",
+    "bench": "bench",
+    "bench capi": "bench",
+    "bench report": "bench",
+    "bench compare": "bench",
 }
 
 EPILOG = "ndp-rt COMMAND --help says what a command takes. A first look: ndp-rt demo"
@@ -97,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     try:
         args = make_parser(chosen, arguments).parse_args(arguments)
-        code = load_command(args.command).run(args)
+        extra = EXTRAS.get(args.command)
+        with needs_extra(f"ndp-rt {args.command}", extra) if extra else contextlib.nullcontext():
+            code = load_command(args.command).run(args)
         if sys.stdout is not None:  # as under >&-
             sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's shutdown
         return code

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ndp_rt.cli.demo_page import Inspected
 
 DETAILS = """\
@@ -29,8 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and say where its pages are."""
-    from rich.console import Console
-
     from ndp_rt.cli.demo_page import (
         BUNDLE,
         IMAGES,
@@ -46,41 +42,37 @@ def run(args: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     log_to_stderr()
-    console = Console(highlight=False, soft_wrap=True)
     images = list_demo_images(args.images or IMAGES)
     with Inspector.open(args.bundle or BUNDLE, batches=(1,), threads=args.threads) as inspector:
         inspected = inspect_images(inspector, images)
         engine = f"OpenVINO, fp32, fused plan, on {find_cpu().model_name}"
         write_overlays(inspected, args.out)
         page = write_page(inspected, inspector.bundle, engine, args.out)
-        print_table(console, inspected)
+        print_decisions(inspected)
     right = sum(one.is_right for one in inspected)
     threshold = inspected[0].result.threshold
-    console.print(f"Threshold {threshold:.4f}: {right} of {len(inspected)} decisions as they should be.")
-    console.print(PAINTED)
-    console.print(f"Overlays: {args.out / 'overlays'}", markup=False)
-    console.print(f"Summary:  {page}   ({time.perf_counter() - start:.1f} s in all)", markup=False)
+    print(f"Threshold {threshold:.4f}: {right} of {len(inspected)} decisions as they should be.")
+    print(PAINTED)
+    print(f"Overlays: {args.out / 'overlays'}")
+    print(f"Summary:  {page}   ({time.perf_counter() - start:.1f} s in all)")
     return 0
 
 
-def print_table(console: "Console", inspected: "list[Inspected]") -> None:
+def print_decisions(inspected: "list[Inspected]") -> None:
     """Print image, kind, score, decision and milliseconds."""
-    from rich.box import SIMPLE
-    from rich.markup import escape
-    from rich.table import Table
+    from ndp_rt.cli.table import paint, print_table
 
-    table = Table("image", "kind", box=SIMPLE, pad_edge=False)
-    table.add_column("score", justify="right")
-    table.add_column("decision")
-    table.add_column("ms", justify="right")
+    rows = []
     for one in inspected:
         result = one.result
-        decision = "[red]defect[/red]" if result.is_defect else "[green]good[/green]"
-        table.add_row(
-            escape(one.path.name),
-            "good" if one.kind == "good" else f"painted {escape(one.kind)}",
-            f"{result.score:.4f}",
-            decision if one.is_right else f"{decision} [bold](wrong)[/bold]",
-            f"{result.timings_ms['total']:.1f}",
+        decision = paint("defect", "red") if result.is_defect else paint("good", "green")
+        rows.append(
+            (
+                one.path.name,
+                "good" if one.kind == "good" else f"painted {one.kind}",
+                f"{result.score:.4f}",
+                decision if one.is_right else f"{decision} {paint('(wrong)', 'bold')}",
+                f"{result.timings_ms['total']:.1f}",
+            )
         )
-    console.print(table)
+    print_table(("image", "kind", "score", "decision", "ms"), rows, right=("score", "ms"))

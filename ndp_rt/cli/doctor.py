@@ -14,11 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a table of what was found."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from ndp_rt.cli.machine_report import FOUND, examine_bundle, examine_machine
+    from ndp_rt.cli.table import paint, print_table
     from ndp_rt.errors import BundleError
 
     findings, problem = examine_machine(), None
@@ -26,17 +23,15 @@ def run(args: argparse.Namespace) -> int:
         findings += examine_bundle(args.bundle) if args.bundle is not None else []
     except BundleError as error:
         problem = error  # the machine's findings are printed all the same
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "name", "state", "detail and remedy"):
-        table.add_column(heading, overflow="fold")
-    topic = ""
+    rows, topic = [], ""
     for finding in findings:
         shown = finding.topic if finding.topic != topic else ""
         topic = finding.topic
-        colour = "green" if finding.state == FOUND else "yellow"
-        detail = escape(finding.detail) + (f"\n[bold]-> {escape(finding.remedy)}[/bold]" if finding.remedy else "")
-        table.add_row(shown, escape(finding.name), f"[{colour}]{finding.state}[/{colour}]", detail)
-    Console(highlight=False).print(table)
+        state = paint(finding.state, "green" if finding.state == FOUND else "yellow")
+        rows.append((shown, finding.name, state, finding.detail))
+        if finding.remedy:
+            rows.append(("", "", "", f"-> {finding.remedy}"))
+    print_table(("", "name", "state", "detail and remedy"), rows)
     if problem is not None:
         raise problem
     return 0

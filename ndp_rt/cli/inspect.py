@@ -26,7 +26,7 @@ PATH is an image, a folder (searched with its subfolders, bundles left out) or a
 Each file is inspected once. OUT is a folder; it is made, and refused if it holds results of an earlier run, unless
 --overwrite is given.
 
-OUT/results.parquet (or .csv, .jsonl) has one row per image in the order of PATH: path, status (ok, error), decision
+OUT/results.csv (or .jsonl, .parquet) has one row per image in the order of PATH: path, status (ok, error), decision
 (good, defect), score, threshold, size, milliseconds per stage, engine_hash, defects (box, area and peak, in pixels of
 the image, and in mm with --mm-per-pixel; a list of structs in Parquet, JSON in CSV), the names of overlay and map, and
 the error of an image that could not be read. Rows are kept whatever ends the run; a run that was killed leaves those
@@ -44,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="NAME.ndp", type=Path, help="the bundle")
     parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, patterns")
     parser.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--format", choices=("parquet", "csv", "jsonl"), default="parquet", help="default: %(default)s")
+    parser.add_argument(
+        "--format",
+        choices=("csv", "jsonl", "parquet"),
+        default="csv",
+        help="default: %(default)s; parquet needs the extra [parquet]",
+    )
     parser.add_argument("--overlays", action="store_true", help="also a picture per image in OUT/overlays")
     parser.add_argument("--maps", action="store_true", help="also the float32 map per image in OUT/maps (.npy)")
     parser.add_argument("--mm-per-pixel", metavar="X", type=float, help="also state defects in millimetres")
@@ -150,9 +155,10 @@ def run(args: argparse.Namespace) -> int:
     """Inspect everything and return the exit code of the outcome."""
     from ndp_rt.images.paths import list_images
     from ndp_rt.inspector import Inspector
-    from ndp_rt.pipeline.sinks import ResultTable, check_folder, clear_folder
+    from ndp_rt.pipeline.sinks import ResultTable, check_folder, check_format, clear_folder
 
     log_to_stderr()
+    check_format(args.format)
     files = list_images(args.paths, excluded=args.out)
     check_folder(args.out, overwrite=args.overwrite)
     batches = tuple(sorted({1, args.batch}))

@@ -22,14 +22,16 @@ from ndp_rt.runtime.gpu_memory import estimate_memory
 
 FOUND, MISSING = "found", "missing"
 CROWDED_BYTES = 2**30  # less free space than this is worth a word: engines of w = 64 take some 150 MB each
+GRAPHS = "int8 and mixed, preset paper, another reference, stages for a GPU"
 # distribution, what it is for, remedy
 PACKAGES = (
     ("numpy", "arrays", "pip install numpy"),
     ("opencv-python-headless", "images", "pip install opencv-python-headless"),
-    ("onnx", "bundles", "pip install onnx"),
     ("safetensors", "bundles", "pip install safetensors"),
-    ("pyarrow", "inspect --format parquet", "pip install pyarrow"),
-    ("rich", "the command line", "pip install rich"),
+    ("filelock", "the engine cache", "pip install filelock"),
+    ("onnx", GRAPHS, "pip install 'ndp-rt[graphs]'"),
+    ("pyarrow", "inspect --format parquet", "pip install 'ndp-rt[parquet]'"),
+    ("rich", "train, evaluate, quantise, bench", "pip install 'ndp-rt[evaluate]'"),
     ("torch", "train, export", "pip install 'ndp-rt[train]'"),
     ("scikit-learn", "evaluate", "pip install 'ndp-rt[evaluate]'"),
     ("matplotlib", "evaluate, curves of train", "pip install 'ndp-rt[evaluate]'"),

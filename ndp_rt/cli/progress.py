@@ -1,11 +1,12 @@
-"""Progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Progress on stderr: a line that counts on a terminal, a line now and then elsewhere."""
 
 import sys
 import time
 from types import TracebackType
-from typing import Any
 
 LINE_EVERY_S = 10.0
+REDRAW_EVERY_S = 0.1
+START_OF_LINE = "\r\x1b[K"  # and nothing on it
 
 
 class ProgressLine:
@@ -15,32 +16,28 @@ class ProgressLine:
         self._label = label
         self._total_count = total_count
         self._done_count = 0
-        self._last_line_s = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
+        self._start_s = self._last_line_s = time.monotonic()
+        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def __enter__(self) -> "ProgressLine":
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(self._label, total=self._total_count)
-            self._bar.start()
         return self
 
     def advance(self) -> None:
         """Count one more item."""
         self._done_count += 1
-        if self._bar is not None:
-            self._bar.advance(self._task)
-        elif time.monotonic() - self._last_line_s >= LINE_EVERY_S:
-            self._last_line_s = time.monotonic()
-            print(f"ndp-rt: {self._label}: {self._done_count} of {self._total_count}", file=sys.stderr, flush=True)
+        now_s = time.monotonic()
+        if now_s - self._last_line_s < (REDRAW_EVERY_S if self._is_terminal else LINE_EVERY_S):
+            return
+        self._last_line_s = now_s
+        text = f"{self._label}: {self._done_count} of {self._total_count}"
+        if self._is_terminal:
+            rest_s = (now_s - self._start_s) / self._done_count * (self._total_count - self._done_count)
+            print(f"{START_OF_LINE}{text}, {rest_s:.0f} s left", end="", file=sys.stderr, flush=True)
+        else:
+            print(f"ndp-rt: {text}", file=sys.stderr, flush=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._is_terminal:
+            print(START_OF_LINE, end="", file=sys.stderr, flush=True)

@@ -2,13 +2,11 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,23 +201,22 @@ def lock_builds(engines_dir: Path, name: str, on_wait: Callable[[], None]) -> It
     Raises:
         StorageError: the cache cannot be written.
     """
+    from filelock import FileLock, Timeout  # takes 50 ms, and only builders need it
+
+    lock = FileLock(engines_dir / f".lock-{name}", poll_interval=LOCK_POLL_S)
     try:
         engines_dir.mkdir(parents=True, exist_ok=True)
-        stream = (engines_dir / f".lock-{name}").open("w")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            on_wait()
+            lock.acquire()
     except OSError as error:
         raise cache_error(engines_dir, error) from error
-    with stream:
-        waited = False
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not waited:
-                    on_wait()
-                waited = True
-                time.sleep(LOCK_POLL_S)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def make_build_folder(engines_dir: Path, name: str) -> Path:

@@ -30,7 +30,7 @@ from ndp_rt.engines.cache import (
 from ndp_rt.engines.registry import find_any_backend, find_backend, find_device_backend
 from ndp_rt.engines.request import EngineRequest
 from ndp_rt.engines.stage_files import check_stages, open_stages, write_stages
-from ndp_rt.errors import BundleError, EngineError, MissingExtraError, NdpRtError
+from ndp_rt.errors import BundleError, EngineError, MissingExtraError, NdpRtError, needs_extra
 from ndp_rt.program.manifest import INT8_PRECISIONS
 
 Tell = Callable[[str], None]
@@ -112,7 +112,8 @@ class Builder:
             paths = {stage: bundle.stage_path(stage) for stage in request.stages}
             if request.precision not in INT8_PRECISIONS:
                 return paths
-            from ndp_rt.graphs.quantised import prepare_graph
+            with needs_extra(f"building an engine in {request.precision}", "graphs"):
+                from ndp_rt.graphs.quantised import prepare_graph
 
             self._tell(f"writing the graph in {request.precision}")
             return {

@@ -21,16 +21,13 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ndp_rt.errors import BundleError, check_choice
 from ndp_rt.graphs.folding import find_readers, find_shapes, fold_constants, load_model, remove_unused, set_nodes
+from ndp_rt.graphs.winograd_rule import LEAST_GFLOP, LEAST_INTENSITY, TILE_PX, is_worth_rewriting
 
 FloatMatrix = NDArray[np.float64]
 # The attributes of a convolution that is rewritten; one with another attribute or value stays as it is.
 FORM: Mapping[str, object] = {"strides": [1, 1], "dilations": [1, 1], "pads": [1, 1, 1, 1], "group": 1}
 OPTIONAL = frozenset({"strides", "dilations", "group"})  # left out, they have the values above
 BIAS_AT = (1, 1)  # point 1 on both axes: A^T has a column of ones there, so that what is added reaches every output
-
-# m by precision, where rounding allows it (docs/rewrites.md). Graphs with int8 layers stay as they are.
-TILE_PX = {"fp32": 4, "bf16": 2}
-LEAST_GFLOP, LEAST_INTENSITY = 2.0, 30.0  # below, an engine takes longer to load and is hardly faster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +160,8 @@ def use_winograd(model: ModelProto, tile_px: int, *, least_gflop: float, least_i
         weight = _read_filters(node, constants)
         if weight is None or not _fits(shapes.get(node.input[0], ()), tile_px):
             continue
-        c_out, c_in = weight.shape[:2]
-        h, w = (size or 0 for size in shapes[node.input[0]][2:])
-        if 2e-9 * weight.size * h * w >= least_gflop and c_in * c_out / (c_in + c_out) >= least_intensity:
+        sides = [size or 0 for size in shapes[node.input[0]][2:]]
+        if is_worth_rewriting(weight.shape, sides, least_gflop=least_gflop, least_intensity=least_intensity):
             filters[node.output[0]] = weight
     for target in _find_targets(model, filters):
         _replace(model, target, TILES[tile_px], filters, constants)

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.decide.regions import Defect
-from ndp_rt.errors import InputError, StorageError
+from ndp_rt.errors import InputError, StorageError, needs_extra
 from ndp_rt.files import storing
 from ndp_rt.result import Result
 
 Row = dict[str, Any]
 
-FORMATS = ("parquet", "csv", "jsonl")
+FORMATS = ("csv", "jsonl", "parquet")  # the first is the default
 STEM = "results"
 PICTURE_FOLDERS = {"overlays": ".png", "maps": ".npy"}
 JOURNAL_SUFFIX = ".part.jsonl"
@@ -62,6 +62,17 @@ def make_row(path: str, result: Result, engine_hash: str, *, overlay: str | None
 def make_error_row(path: str, error: Exception) -> Row:
     """Return the row of an image that could not be read; its other columns are empty."""
     return {"path": path, "status": "error", "error": str(error)}
+
+
+def check_format(kind: str) -> None:
+    """Make sure that tables of this format can be written here.
+
+    Raises:
+        MissingExtraError: Parquet, without PyArrow.
+    """
+    if kind == "parquet":
+        with needs_extra("writing Parquet", "parquet"):
+            import pyarrow  # noqa: F401
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
@@ -118,8 +129,10 @@ class ResultTable:
             stages: of the plan, for their timing columns.
 
         Raises:
+            MissingExtraError: Parquet, without PyArrow.
             StorageError: the file cannot be made.
         """
+        check_format(kind)
         self.path = folder / f"{STEM}.{kind}"
         self.columns = name_columns(stages)
         self.row_count = 0

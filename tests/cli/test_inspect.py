@@ -119,8 +119,9 @@ def test_a_threshold_that_no_table_holds_is_wrong_usage(
 
 def test_files_of_the_same_name_get_pictures_of_their_own(tiny_bundle: Path, photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert main(["inspect", str(tiny_bundle), str(photographs), "-o", str(out), "--overlays", "--maps"]) == 0
-    rows = read_table(out, "parquet")
+    arguments = ["-o", str(out), "--overlays", "--maps", "--format", "jsonl"]
+    assert main(["inspect", str(tiny_bundle), str(photographs), *arguments]) == 0
+    rows = read_table(out, "jsonl")
     assert len({row["overlay"] for row in rows}) == len({row["map"] for row in rows}) == 4
     for row in rows:
         picture = cv2.imread(str(out / row["overlay"]))
@@ -136,7 +137,7 @@ def test_the_longest_names_have_pictures_too(tiny_bundle: Path, photographs: Pat
     out = tmp_path / "out"
     arguments = [*map(str, paths), "-o", str(out), "--overlays", "--maps"]
     assert main(["inspect", str(tiny_bundle), *arguments]) == 0
-    for row in read_table(out, "parquet"):
+    for row in read_table(out, "csv"):
         assert (out / row["overlay"]).is_file() and (out / row["map"]).is_file()
 
 
@@ -153,7 +154,22 @@ def test_does_not_inspect_its_own_pictures_or_a_bundles(tiny_bundle: Path, photo
     out = photographs / "out"
     for arguments in ([], ["--overwrite"]):
         code = main(["inspect", str(tiny_bundle), str(photographs), "-o", str(out), "--overlays", *arguments])
-        assert code == 0 and len(read_table(out, "parquet")) == 4
+        assert code == 0 and len(read_table(out, "csv")) == 4
+
+
+def test_parquet_without_pyarrow_says_at_once_what_to_install(
+    tiny_bundle: Path,
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    arguments = ["inspect", str(tiny_bundle), str(photographs / "a"), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--format", "parquet"]) == 1
+    said = "writing Parquet needs the package pyarrow, which is not installed. Run: pip install 'ndp-rt[parquet]'"
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert main(arguments) == 0 and len(read_table(tmp_path / "out", "csv")) == 2
 
 
 def test_refuses_to_overwrite_unless_told(

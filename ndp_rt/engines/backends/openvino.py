@@ -1,11 +1,9 @@
 """Engines by OpenVINO on the CPU. Its precision is always set: left alone it picks bf16 where the CPU has it."""
 
 import contextlib
-import fcntl
 import importlib
 import importlib.metadata
 import io
-import os
 import sys
 import weakref
 from collections import Counter
@@ -26,7 +24,9 @@ from ndp_rt.engines.base import (
     check_run_count,
     one_line,
 )
-from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
+from ndp_rt.engines.open_file import OpenFile
+from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError, needs_extra
+from ndp_rt.graphs.winograd_rule import TILE_PX, has_large_convolutions
 from ndp_rt.program.manifest import INT8_PRECISIONS
 from ndp_rt.program.tensors import TensorSpec
 
@@ -41,7 +41,6 @@ REMEDY = "pip install openvino"
 TELEMETRY = "openvino_telemetry"
 # Of the calls that compute beside each other: each has the network's buffers of its own (edge 25 to 45 MB).
 MOST_STREAMS = 8
-LEAST_DESCRIPTOR = 3
 
 
 def _import_openvino() -> Any:
@@ -244,13 +243,10 @@ class BlobFile:
         self._path = path
         self._config = config
         try:
-            with path.open("rb") as stream:
-                # Never 0 to 2: where a host has closed its streams, these would become one of them.
-                descriptor = fcntl.fcntl(stream, fcntl.F_DUPFD_CLOEXEC, LEAST_DESCRIPTOR)
+            self._file = OpenFile(path)
         except OSError as error:
             raise EngineError(f"{path}: {error.strerror}. Build with --rebuild.") from error
-        self._descriptor = descriptor
-        self.close: Callable[[], object] = weakref.finalize(self, os.close, descriptor)  # once, however often called
+        self.close: Callable[[], object] = self._file.close
 
     def load(self, stream_count: int) -> Any:
         """Return the model, loaded for `stream_count` calls at once.
@@ -259,8 +255,7 @@ class BlobFile:
             EngineError: OpenVINO refuses the file.
         """
         try:
-            content = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
-            return _core().import_model(content, "CPU", {**self._config, "NUM_STREAMS": str(stream_count)})
+            return _core().import_model(self._file.read(), "CPU", {**self._config, "NUM_STREAMS": str(stream_count)})
         except (OSError, RuntimeError) as error:
             raise EngineError(f"OpenVINO refuses {self._path}: {one_line(error)}") from error
 
@@ -361,13 +356,20 @@ def _config(options: EngineOptions) -> dict[str, Any]:
 
 def _compile_model(onnx_path: Path, options: EngineOptions, more: Mapping[str, Any] | None = None) -> Any:
     """Read a stage, fix its batch and compile it; OpenVINO's own RuntimeError goes through."""
-    from ndp_rt.graphs.winograd import rewrite_file  # needs the onnx package, as only compiling does
+    config = _config(options)
+    model = _read_model(onnx_path, options.batch)
+    if options.winograd and options.precision in TILE_PX and has_large_convolutions(model):
+        with needs_extra("compiling a graph with large convolutions", "graphs"):
+            from ndp_rt.graphs.winograd import rewrite_file
+        rewritten = rewrite_file(onnx_path, options.precision)
+        model = model if rewritten is None else _read_model(rewritten, options.batch)
+    return _core().compile_model(model, "CPU", {**config, **(more or {})})
 
-    config, core = _config(options), _core()
-    rewritten = rewrite_file(onnx_path, options.precision) if options.winograd else None
-    model = core.read_model(onnx_path if rewritten is None else rewritten)
-    model.reshape({port.any_name: [options.batch, *_fixed_tail(port)] for port in model.inputs})
-    return core.compile_model(model, "CPU", {**config, **(more or {})})
+
+def _read_model(source: Path | bytes, batch: int) -> Any:
+    model = _core().read_model(source)
+    model.reshape({port.any_name: [batch, *_fixed_tail(port)] for port in model.inputs})
+    return model
 
 
 def _point(request: Any, arrays: Mapping[str, FloatArray]) -> None:
