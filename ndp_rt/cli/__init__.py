@@ -38,7 +38,7 @@ COMMANDS = {
     "doctor": "list what this machine has, and the remedy for what it lacks",
 }
 
-# The extra that a command needs; the others run on the base installation.
+# The extra that a command needs, or some of its arguments; the others run on the base installation.
 EXTRAS = {
     "train": "train",
     "export": "train",
@@ -48,6 +48,8 @@ EXTRAS = {
     "bench capi": "bench",
     "bench report": "bench",
     "bench compare": "bench",
+    "build-engine": "evaluate",
+    "export-stages": "graphs",
 }
 
 EPILOG = "ndp-rt COMMAND --help says what a command takes. A first look: ndp-rt demo"

@@ -5,12 +5,14 @@ import errno
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import ndp_rt
 from ndp_rt import cli
+from ndp_rt.cli.demo_page import BUNDLE
 from ndp_rt.errors import BundleError
 
 HEAVY = ("numpy", "cv2", "openvino", "onnxruntime", "onnx", "torch", "pyarrow", "rich", "matplotlib", "safetensors")
@@ -119,6 +121,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     code = """
 import sys, types
 from ndp_rt import cli
+from ndp_rt.cli.demo_page import BUNDLE
 def talk(args):
     for _ in range(100000):
         print("a line that nobody reads")
@@ -139,3 +142,29 @@ sys.exit(cli.main(["doctor"]))
 def test_importing_the_package_needs_nothing() -> None:
     code = f"import sys, ndp_rt; print([name for name in {HEAVY!r} if name in sys.modules])"
     assert run_python(code).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [
+        (["evaluate", "tiles.ndp", "data"], "rich", "evaluate"),
+        (["bench", "tiles.ndp"], "rich", "bench"),
+        (["export-stages", str(BUNDLE), "-o", "stages"], "onnx", "graphs"),
+        (["build-engine", str(BUNDLE), "--precision", "int8"], "rich", "evaluate"),
+    ],
+)
+def test_a_package_that_is_missing_is_one_line_with_the_extra_that_brings_it(
+    arguments: list[str],
+    package: str,
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert cli.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"needs the package {package}" in said and f"'ndp-rt[{extra}]'" in said
