@@ -28,10 +28,9 @@ class ImageLimits:
 
 def wants_colour() -> bool:
     """Tell whether stdout is a terminal on which colours are shown and welcome (https://no-color.org)."""
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return (
-        is_terminal and sys.platform != "win32" and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    )
+    if sys.stdout is None or sys.platform == "win32" or not sys.stdout.isatty():
+        return False
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def find_cache_dir() -> Path:
