@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from tests.test_layers import BEHIND_THE_LIBRARY, NAMES, ROOT, parse
+from tests.test_layers import BEHIND_THE_LIBRARY, list_sources
 
 UNIX_MODULES = ("crypt", "curses", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios")
 UNIX_ATTRIBUTES = {
@@ -28,7 +28,6 @@ for name in {names!r}:
     except Exception as error:
         print(f"{{name}}: {{type(error).__name__}}: {{error}}")
 """
-IMPORTED = [name for name in NAMES if name not in BEHIND_THE_LIBRARY and not name.endswith("__main__.py")]
 
 
 def name_module(path: str) -> str:
@@ -39,7 +38,8 @@ def name_module(path: str) -> str:
 
 def test_every_module_imports_without_the_modules_of_unix() -> None:
     has_torch = importlib.util.find_spec("torch") is not None
-    names = [name_module(path) for path in IMPORTED if has_torch or not path.startswith(("export/", "bench/"))]
+    paths = [name for name in list_sources() if name not in BEHIND_THE_LIBRARY and not name.endswith("__main__.py")]
+    names = [name_module(path) for path in paths if has_torch or not path.startswith(("export/", "bench/"))]
     code = IMPORT_ALL.format(modules=set(UNIX_MODULES), names=names)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
@@ -56,8 +56,8 @@ def list_run_on_import(node: ast.AST) -> Iterator[ast.AST]:
 def test_importing_uses_nothing_that_only_unix_has() -> None:
     used = [
         f"{path}, line {node.lineno}: {node.value.id}.{node.attr}"
-        for path in NAMES
-        for node in list_run_on_import(parse(ROOT / path))
+        for path, text in list_sources().items()
+        for node in list_run_on_import(ast.parse(text))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if node.attr in UNIX_ATTRIBUTES.get(node.value.id, ())
     ]
