@@ -53,6 +53,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LEFT_OUT], config.stash[START_S] = Counter(), time.monotonic()
+    if is_installed("hypothesis"):
+        from hypothesis import HealthCheck, settings
+
+        settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("any load")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

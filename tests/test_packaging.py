@@ -178,7 +178,7 @@ def test_the_installed_wheel_imports_from_an_empty_folder(checkout: Path, tmp_pa
         "import ndp_rt, ndp_rt.kernels, ndp_rt.export, ndp_rt.bench\n"
         "print(ndp_rt.__file__, ndp_rt.bench.__file__)"
     )
-    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert all(path.startswith(str(tmp_path / "site")) for path in done.stdout.split())
 

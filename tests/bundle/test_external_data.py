@@ -45,7 +45,7 @@ def test_tensors_inside_the_file_have_no_location() -> None:
     assert list_external_locations(model.SerializeToString()) == set()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_an_answer_or_an_input_error(data: bytes) -> None:
     try:

@@ -23,6 +23,6 @@ def compile_cpp(
     folder = library.parent
     link = [] if "-fsyntax-only" in flags else [f"-L{folder}", "-lndp_rt", f"-Wl,-rpath,{folder}", "-lpthread"]
     command = [compiler, f"-std={standard}", *STRICT, f"-I{INCLUDE}", str(source), "-o", str(out), *flags, *link]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return out

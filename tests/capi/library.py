@@ -88,6 +88,6 @@ def compile_program(library: Path, sources: list[Path], out: Path, *flags: str) 
     folder = library.parent
     link = [f"-L{folder}", "-lndp_rt", f"-Wl,-rpath,{folder}", "-lpthread", "-ldl"]
     command = [*find_compiler(), *STRICT, f"-I{INCLUDE}", *map(str, sources), "-o", str(out), *flags, *link]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return out

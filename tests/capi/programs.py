@@ -18,7 +18,7 @@ def compile_host(names: Sequence[str], out: Path, *flags: str) -> Path:
     """Compile files of hosts/ strictly into a program that links nothing of ours, or what `flags` say."""
     sources = [str(HOSTS / name) for name in names]
     command = [*find_compiler(), *STRICT, "-g", f"-I{INCLUDE}", f"-I{SOURCE}", *sources, "-o", str(out), *flags]
-    done = subprocess.run([*command, "-lpthread", "-ldl", "-lm"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "-lpthread", "-ldl", "-lm"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -42,7 +42,7 @@ def run_program(
     environment: Mapping[str, str] | None = None,
     *,
     exit_code: int = 0,
-    timeout_s: float = 120,
+    timeout_s: float = 300,
     **options: Any,
 ) -> list[str]:
     """Run a program with this environment alone and return what it printed, after checking how it ended."""

@@ -41,7 +41,7 @@ def read_statuses() -> dict[str, int]:
 def run_tool(*command: str) -> str:
     if shutil.which(command[0]) is None:
         pytest.skip(f"needs {command[0]}: sudo apt install binutils")
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 def list_exports(path: Path) -> set[str]:

@@ -146,7 +146,7 @@ def environment(library_path: Path, tmp_path: Path) -> dict[str, str]:
 
 
 def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def test_the_classes_do_what_their_comments_say(tmp_path: Path, tiny_bundle: Path, environment: dict[str, str]) -> None:

@@ -85,7 +85,7 @@ def programs(library_path: Path, folder: Path) -> dict[str, Path]:
 
 def run(program: Path, arguments: Sequence[object], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [str(program), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
 inspects = pytest.mark.parametrize("name", ["inspect", "inspect++"])
@@ -288,7 +288,7 @@ def test_line_ends_in_order_on_a_signal(
         assert process.stdout is not None
         first = process.stdout.readline()  # it is open, and grabs from now on
         process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, "") and first.startswith("<Inspector")
     read_summary(output)
 

@@ -131,7 +131,7 @@ def configure(folder: Path, capi: Path, variable: str, *, wanted: str = "", lang
     lists = CMAKE_LISTS.format(languages=languages, wanted=wanted) + (PROGRAMS if languages != "NONE" else "")
     (folder / "CMakeLists.txt").write_text(lists, encoding="utf-8")
     command = ["cmake", "-S", str(folder), "-B", str(folder / "build"), f"-D{variable}={capi / 'cmake'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ("Configuring done" in done.stdout) is (done.returncode == 0)
     return done.stdout + done.stderr
 

@@ -46,7 +46,7 @@ def test_the_code_on_the_page_compiles() -> None:
     command = [*find_compiler(), *STRICT, "-Wno-unused", f"-I{INCLUDE}", "-fsyntax-only", "-x", "c", "-"]
     if shutil.which(command[0]) is None:
         pytest.skip("needs a C compiler: sudo apt install gcc")
-    done = subprocess.run(command, input=f"{GIVEN}{body}}}\n", capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=f"{GIVEN}{body}}}\n", capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -67,7 +67,7 @@ def test_boxes_lie_inside_the_image_whatever_its_size(height: int, width: int, r
         assert defect.width_mm is None and defect.area_mm2 is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 40), st.floats(0.2, 0.9), st.integers(1, 200))
 def test_strips_find_the_same_regions_as_the_whole(seed: int, h: int, w: int, threshold: float, strip: int) -> None:
     smoothed = np.random.default_rng(seed).random((h, w), np.float32)
@@ -96,7 +96,7 @@ def flood(mask: np.ndarray, y: int, x: int) -> list[tuple[int, int]]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30), st.floats(0.05, 0.99), st.integers(0, 5))
 def test_regions_are_those_of_a_flood_fill(seed: int, h: int, w: int, threshold: float, margin: int) -> None:
     smoothed = np.pad(np.random.default_rng(seed).random((h, w), np.float32), margin)

@@ -185,8 +185,12 @@ def test_the_lock_goes_with_its_holder(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        threading.Timer(0.2, holder.kill).start()
-        with lock_builds(tmp_path, "x", lambda: waits.append("waiting")):
+
+        def see_the_holder_go() -> None:
+            waits.append("waiting")
+            holder.kill()
+
+        with lock_builds(tmp_path, "x", see_the_holder_go):
             assert waits == ["waiting"]
 
 

@@ -129,7 +129,7 @@ def test_equals_the_definition_on_maps_of_mixed_sizes(rng: np.random.Generator, 
     assert_close(measure_aupro(maps, masks, limit), measure_aupro_slowly(maps, masks, limit), "metric", "float64")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(2, 6).flatmap(
         lambda side: st.tuples(

@@ -16,7 +16,7 @@ from ndp_rt.runtime.host_runner import HostRunner, HostSlot
 from ndp_rt.runtime.plan import OverlappingPlan
 
 GREY = np.full((64, 64), 128, np.uint8)
-WAIT_S = 30.0
+WAIT_S = 300.0
 
 
 class HeldRun:

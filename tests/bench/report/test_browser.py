@@ -47,7 +47,7 @@ def run_chromium(page: Path, *words: str, width_px: int = 1280) -> subprocess.Co
         *words,
         page.as_uri(),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("width_px", [1280, 700])
