@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from ndp_rt.kernels.flags import MAX_REGISTERS, SHARED_LIMIT_BYTES, Variant, make_options
 from ndp_rt.kernels.source import FOLDER, read_source
@@ -16,26 +17,21 @@ VARIANTS = list_variants()
 needs_nvrtc = pytest.mark.skipif(find_toolkit() is None, reason=REMEDY)
 
 
-def choose_quick(index: int, variant: Variant) -> int:
-    """Return the architecture that `make test` compiles a variant for: each in turn, so that all have theirs."""
-    return variant.architectures[index % len(variant.architectures)]
-
-
-CASES = [
-    pytest.param(
-        variant,
-        architecture,
-        id=f"{describe(variant)}-sm{architecture}",
-        marks=() if architecture == choose_quick(index, variant) else pytest.mark.nightly,
-    )
-    for index, variant in enumerate(VARIANTS)
-    for architecture in variant.architectures
-]
 Key = tuple[str, tuple[tuple[str, int], ...], int]  # file, macros, architecture
 
 
 def find_key(variant: Variant, architecture: int) -> Key:
     return variant.file, tuple(sorted(variant.defines.items())), architecture
+
+
+def list_cases() -> Iterator[ParameterSet]:
+    """Return every variant with every architecture; `make test` takes one for each source, another for each in turn."""
+    sources: dict[Hashable, int] = {}
+    for variant in VARIANTS:
+        turn = sources.setdefault(find_key(variant, 0), len(sources))
+        for index, architecture in enumerate(variant.architectures):
+            marks = () if index == turn % len(variant.architectures) else pytest.mark.nightly
+            yield pytest.param(variant, architecture, id=f"{describe(variant)}-sm{architecture}", marks=marks)
 
 
 def compile_file(file: str, macros: tuple[tuple[str, int], ...], architecture: int) -> dict[str, Usage]:
@@ -54,7 +50,7 @@ def compiled(request: pytest.FixtureRequest) -> Iterator[dict[Key, Future[dict[s
 
 
 @needs_nvrtc
-@pytest.mark.parametrize(("variant", "architecture"), CASES)
+@pytest.mark.parametrize(("variant", "architecture"), list(list_cases()))
 def test_a_kernel_compiles_within_its_budget(
     compiled: dict[Key, Future[dict[str, Usage]]], variant: Variant, architecture: int
 ) -> None:

@@ -105,6 +105,7 @@ def test_pages_map_each_image_of_any_size_as_if_alone(name: str, rng: np.random.
     assert_close(together[1][1:], alone[1], "page", "float32")
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("name", SMALL)
 def test_builds_are_the_same(name: str, rng: np.random.Generator) -> None:
     state = torch.random.get_rng_state()

@@ -77,6 +77,7 @@ def test_a_second_build_is_the_same_and_leaves_pytorchs_generator_alone(
         assert torch.equal(first, second)
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize(("n", "h", "w"), SIZES)
 def test_maps_have_the_images_size_and_inference_mode_changes_nothing(
     built: tuple[str, Any], rng: np.random.Generator, n: int, h: int, w: int
@@ -95,6 +96,7 @@ def test_maps_have_the_images_size_and_inference_mode_changes_nothing(
     assert got_map.std() > 1e-3, "the map is flat: the weights carry nothing through"
 
 
+@pytest.mark.nightly(but=2)
 def test_images_of_a_batch_do_not_touch_each_other(built: tuple[str, Any], rng: np.random.Generator) -> None:
     _, model = built
     images = draw_images(rng, 2, 64, 64)
@@ -131,6 +133,7 @@ def answer_with(name: str, model: Any, image: Tensor) -> None:
         model.generator = signed
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_perfect_reconstruction_scores_nothing_and_a_spot_scores_where_it_is(
     name: str, rng: np.random.Generator
@@ -153,6 +156,7 @@ def test_a_perfect_reconstruction_scores_nothing_and_a_spot_scores_where_it_is(
     assert score > 0.01
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("name", ["ae-ssim", "vae", "trustmae", "riad"])
 def test_the_score_is_the_maps_largest_value(name: str, rng: np.random.Generator) -> None:
     model = lighten(name, build(name))
@@ -267,6 +271,7 @@ WEIGHTS: dict[str, Callable[[], int]] = {
 }
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("name", list(PRODUCTS))
 def test_weights_and_sums_are_those_of_the_sources_layers(name: str) -> None:
     architecture = find_architecture(name)
@@ -308,6 +313,7 @@ def test_anogan_steps_five_hundred_times_through_both_networks_and_back() -> Non
     assert [count - counts[0] for count in counts[1:]] == [2 * forward, 6 * forward]
 
 
+@pytest.mark.nightly
 def test_anogans_steps_lower_the_loss(rng: np.random.Generator) -> None:
     model = build("anogan")
     image = draw_images(rng, 1, 64, 64)
