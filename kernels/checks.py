@@ -44,7 +44,7 @@ def check_element_type(name: str, dtype: str) -> None:
         InputError: it is not.
     """
     if dtype not in ELEMENT_CODES:
-        raise InputError(f"{name} is {dtype!r}; {', '.join(ELEMENT_CODES)} are taken.")
+        raise InputError(f"{name}: expected one of {', '.join(ELEMENT_CODES)}, got '{dtype}'.")
 
 
 def check_array(
@@ -56,7 +56,7 @@ def check_array(
         name: what the message calls it.
         array: the array.
         dtype: float32, float16, bfloat16 (held as uint16), or the name of another NumPy type.
-        shape: the length of each axis; None takes any but 0.
+        shape: the length of each axis; None stands for any but 0.
         alignment_bytes: what the address must be a multiple of; None means the size of an element.
 
     Raises:
@@ -72,17 +72,17 @@ def check_array(
         wanted_type = dtype if held == dtype else f"{dtype} (held as {held})"
         axes = ", ".join("any" if length is None else str(length) for length in shape)
         raise InputError(
-            f"{name} is {array.dtype} {list(array.shape)}, {layout}, on the device; {wanted_type} [{axes}], dense, "
-            "is taken."
+            f"{name}: expected {wanted_type} [{axes}], dense, on the device, got {array.dtype} {list(array.shape)}, "
+            f"{layout}."
         )
     count = math.prod(array.shape)
     if count > MAX_INDEX:
-        raise InputError(f"{name} has {count} elements; at most {MAX_INDEX} are taken. Use a smaller batch.")
+        raise InputError(f"{name}: expected at most {MAX_INDEX} elements, got {count}. Use a smaller batch.")
     alignment = alignment_bytes or array.dtype.itemsize
     if array.data.ptr % alignment:
         raise InputError(
-            f"{name} begins at address {array.data.ptr:#x}; a multiple of {alignment} bytes is taken. "
-            "Copy it into an array of its own."
+            f"{name}: expected an address that is a multiple of {alignment} bytes, got {array.data.ptr:#x}. Copy it "
+            "into an array of its own."
         )
 
 
@@ -93,7 +93,7 @@ def check_image_count(name: str, count: int) -> None:
         InputError: they do not.
     """
     if count > MAX_IMAGES:
-        raise InputError(f"{name} holds {count} images; at most {MAX_IMAGES} are taken. Use a smaller batch.")
+        raise InputError(f"{name}: expected at most {MAX_IMAGES} images, got {count}. Use a smaller batch.")
 
 
 def check_apart(name: str, array: DeviceArray, other_name: str, other: DeviceArray) -> None:
@@ -122,6 +122,6 @@ def check_dense(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
     if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
         layout = "dense" if array.flags.c_contiguous else "not dense"
         raise InputError(
-            f"{name} is {array.dtype} {list(array.shape)}, {layout}; float32 {list(shape)}, dense, is taken. "
+            f"{name}: expected float32 {list(shape)}, dense, got {array.dtype} {list(array.shape)}, {layout}. "
             "Copy it with np.ascontiguousarray(..., np.float32)."
         )

@@ -57,7 +57,9 @@ def check_levels(am1: DeviceArray, am2: DeviceArray, am3: DeviceArray, out: Devi
     n, _, h, w = am1.shape
     check_image_count("am1", n)
     if h % 4 or w % 4:
-        raise InputError(f"am1 is {h} x {w}; multiples of 4 are taken, so that am2 and am3 are 2 and 4 times smaller.")
+        raise InputError(
+            f"am1: expected h and w multiples of 4, as am2 and am3 are 2 and 4 times smaller, got {h} x {w}."
+        )
     check_array("am2", am2, "float32", (n, 1, h // 2, w // 2))
     check_array("am3", am3, "float32", (n, 1, h // 4, w // 4))
     check_array("out", out, "float32", (n, 1, h, w))

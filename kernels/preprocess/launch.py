@@ -185,15 +185,19 @@ def _find_launch(
     """
     check_kind(dtype, shape[1:], channels)
     check_resizable(*shape[1:3])
-    came = f"image is {dtype} {list(shape[1:])}"
+    came = f"{dtype} {list(shape[1:])}"
     if shape[0] != image_count:
-        raise InputError(f"{shape[0]} images came ({came}), and out takes {image_count}. Make them as many.")
+        raise InputError(
+            f"image: expected {image_count} of them, as out has, got {shape[0]} of {came}. Make them as many."
+        )
     if not dtype.isnative:
-        raise InputError(f"{came} in the other byte order; the machine's own is taken. Convert it with astype().")
+        raise InputError(
+            f"image: expected the machine's own byte order, got {came} in the other. Convert it with astype()."
+        )
     if any(number % dtype.itemsize for number in (misalignment, *strides)):
         raise InputError(
-            f"{came} with strides {list(strides)}, {misalignment} bytes past an address for four values; multiples of "
-            f"{dtype.itemsize} bytes are taken. Copy it into an array of its own."
+            f"image: expected address and strides in multiples of {dtype.itemsize} bytes, got {came} with strides "
+            f"{list(strides)}, {misalignment} bytes past an address for four values. Copy it into an array of its own."
         )
     layout = _describe(shape, strides, dtype.itemsize, channels)
     if (layout.rows, layout.columns) == size:

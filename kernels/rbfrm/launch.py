@@ -133,9 +133,9 @@ def _lay_out(shape: tuple[int, int, int, int], reference_count: int, size: int, 
 
 def _check_sizes(name: str, shape: tuple[int, ...], size: int) -> None:
     if size not in PATCH_SIZES:
-        raise InputError(f"the patch size K is {size}; {' or '.join(map(str, PATCH_SIZES))} is taken.")
+        raise InputError(f"patch size K: expected {' or '.join(map(str, PATCH_SIZES))}, got {size}.")
     if len(shape) != 4 or min(shape) < 1 or shape[2] % size or shape[3] % size:
-        raise InputError(f"{name} is {list(shape)}; [n, c, h, w] with h and w multiples of {size} is taken.")
+        raise InputError(f"{name}: expected [n, c, h, w], h and w multiples of {size}, got {list(shape)}.")
 
 
 def find_rbfrm_patches_shape(reference_shape: tuple[int, ...], size: int) -> tuple[int, int]:
@@ -162,7 +162,7 @@ def count_rbfrm_scratch_bytes(n: int, c: int, h: int, w: int, reference_count: i
         dtype: the features' type.
 
     Raises:
-        InputError: h or w is no multiple of K, or K or dtype is none that is taken.
+        InputError: h or w is no multiple of K, K is neither 2 nor 4, or dtype another.
     """
     check_element_type("dtype", dtype)
     _check_sizes("features", (n, c, h, w), size)
@@ -249,8 +249,8 @@ def rbfrm(
     check_array("scratch", scratch, "uint8", (None,), alignment_bytes=ALIGNMENT_BYTES)
     if scratch.shape[0] < work.scratch_bytes:
         raise InputError(
-            f"scratch has {scratch.shape[0]} bytes; features {[n, c, h, w]} in {dtype} with K = {size} and M = "
-            f"{work.reference_count} need {work.scratch_bytes}. count_rbfrm_scratch_bytes() tells how many."
+            f"scratch: expected {work.scratch_bytes} bytes for features {[n, c, h, w]} in {dtype}, K = {size} and M = "
+            f"{work.reference_count}, got {scratch.shape[0]}. count_rbfrm_scratch_bytes() tells how many."
         )
     for name, array in (("features", features), ("out", out)):
         check_apart("scratch", scratch, name, array)

@@ -51,13 +51,17 @@ def test_the_cuda_form_equals_the_definition(
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("am1", make_empty((1, 1, 6, 8), np.float32), "am1 is 6 x 8; multiples of 4 are taken"),
-        ("am1", make_empty((1, 8, 8), np.float32), r"am1 is float32 \[1, 8, 8\]"),
-        ("am1", make_empty((65,), np.float32)[1:].reshape(1, 1, 8, 8), "am1 begins at .* a multiple of 16 bytes"),
-        ("am1", make_empty((0, 1, 8, 8), np.float32), r"am1 is float32 \[0, 1, 8, 8\]"),
-        ("am2", make_empty((1, 1, 8, 8), np.float32), r"am2 is .* float32 \[1, 1, 4, 4\], dense, is taken"),
-        ("am3", make_empty((1, 1, 2, 2), np.float16), "am3 is float16"),
-        ("out", make_empty((2, 1, 8, 8), np.float32), r"out is float32 \[2, 1, 8, 8\]"),
+        ("am1", make_empty((1, 1, 6, 8), np.float32), "am1: expected h and w multiples of 4, .*got 6 x 8"),
+        ("am1", make_empty((1, 8, 8), np.float32), r"am1: .*got float32 \[1, 8, 8\]"),
+        (
+            "am1",
+            make_empty((65,), np.float32)[1:].reshape(1, 1, 8, 8),
+            "am1: expected an address that is a multiple of 16 bytes",
+        ),
+        ("am1", make_empty((0, 1, 8, 8), np.float32), r"am1: .*got float32 \[0, 1, 8, 8\]"),
+        ("am2", make_empty((1, 1, 8, 8), np.float32), r"am2: expected float32 \[1, 1, 4, 4\], dense"),
+        ("am3", make_empty((1, 1, 2, 2), np.float16), "am3: .*got float16"),
+        ("out", make_empty((2, 1, 8, 8), np.float32), r"out: .*got float32 \[2, 1, 8, 8\]"),
     ],
 )
 def test_arrays_of_another_kind_are_refused(

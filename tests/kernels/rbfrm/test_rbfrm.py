@@ -93,12 +93,12 @@ def test_the_reference_may_have_another_size_than_the_features(rng: np.random.Ge
 
 def test_arrays_that_do_not_fit_the_host_form_are_refused() -> None:
     form, fine = RbfrmHost((3, 8, 8), (1, 3, 8, 8), 4), np.ones((1, 3, 8, 8), np.float32)
-    with pytest.raises(InputError, match=r"reference is float32 \[1, 3, 8, 4\]"):
+    with pytest.raises(InputError, match=r"reference: .*got float32 \[1, 3, 8, 4\]"):
         form.prepare([fine[..., :4].copy()])
     prepared = form.prepare([fine])
-    with pytest.raises(InputError, match=r"features is float32 \[1, 2, 8, 8\]"):
+    with pytest.raises(InputError, match=r"features: .*got float32 \[1, 2, 8, 8\]"):
         form.run(prepared, [fine[:, :2].copy()], [fine.copy()])
-    with pytest.raises(InputError, match="out is float64"):
+    with pytest.raises(InputError, match="out: .*got float64"):
         form.run(prepared, [fine], [fine.astype(np.float64)])  # type: ignore[list-item]
 
 
@@ -288,7 +288,7 @@ def test_no_part_is_empty_and_scratch_memory_is_bounded(n: int, size: int, dtype
 
 
 def make_arguments(dtype: str = "float16") -> dict[str, Any]:
-    """Return arguments that are taken: features [2, 3, 8, 8], a reference [1, 3, 8, 12], K = 4."""
+    """Return arguments that fit: features [2, 3, 8, 8], a reference [1, 3, 8, 12], K = 4."""
     held, patches = HELD_AS[dtype], launch.find_rbfrm_patches_shape((1, 3, 8, 12), 4)
     scratch_bytes = launch.count_rbfrm_scratch_bytes(2, 3, 8, 8, patches[0], 4, dtype=dtype)
     return {
@@ -305,20 +305,24 @@ def make_arguments(dtype: str = "float16") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("dtype", "float64", "dtype is 'float64'"),
-        ("dtype", "float32", r"features is float16 \[2, 3, 8, 8\], dense, on the device; float32"),
+        ("dtype", "float64", "dtype: expected one of .*, got 'float64'"),
+        ("dtype", "float32", r"features: expected float32 .*on the device, got float16 \[2, 3, 8, 8\], dense"),
         ("dtype", "bfloat16", r"bfloat16 \(held as uint16\)"),
-        ("size", 3, "the patch size K is 3; 2 or 4 is taken"),
-        ("features", make_empty((2, 3, 8, 6), np.float16), r"features is \[2, 3, 8, 6\].*multiples of 4"),
-        ("features", make_empty((2, 3, 8), np.float16), r"features is \[2, 3, 8\]; \[n, c, h, w\]"),
-        ("features", make_empty((2, 3, 8, 16), np.float16)[..., ::2], "features is .*not dense"),
-        ("features", make_empty((2, 7, 8, 8), np.float16), r"out is .*\[2, 7, 8, 8\], dense, is taken"),
+        ("size", 3, "patch size K: expected 2 or 4, got 3"),
+        ("features", make_empty((2, 3, 8, 6), np.float16), r"features: .*multiples of 4, got \[2, 3, 8, 6\]"),
+        ("features", make_empty((2, 3, 8), np.float16), r"features: expected \[n, c, h, w\], .*got \[2, 3, 8\]"),
+        ("features", make_empty((2, 3, 8, 16), np.float16)[..., ::2], "features: .*not dense"),
+        ("features", make_empty((2, 7, 8, 8), np.float16), r"out: expected float16 \[2, 7, 8, 8\], dense"),
         ("features", make_empty((385,), np.float16)[1:].reshape(2, 3, 8, 8), "a multiple of 8 bytes"),
-        ("out", make_empty((2, 3, 8, 8), np.float32), "out is float32"),
-        ("patches", make_empty((6, 48), np.float16), r"patches is float16 \[6, 48\].*\[any, 64\]"),
-        ("unit_patches", make_empty((5, 64), np.float16), r"unit_patches is float16 \[5, 64\].*\[6, 64\]"),
-        ("scratch", make_empty((1023,), np.uint8), "scratch has 1023 bytes; .* need 1024"),
-        ("scratch", make_empty((1024,), np.float16), "scratch is float16"),
+        ("out", make_empty((2, 3, 8, 8), np.float32), "out: .* got float32"),
+        ("patches", make_empty((6, 48), np.float16), r"patches: expected float16 \[any, 64\].*got float16 \[6, 48\]"),
+        (
+            "unit_patches",
+            make_empty((5, 64), np.float16),
+            r"unit_patches: expected float16 \[6, 64\].*got float16 \[5, 64\]",
+        ),
+        ("scratch", make_empty((1023,), np.uint8), "scratch: expected 1024 bytes .*, got 1023"),
+        ("scratch", make_empty((1024,), np.float16), "scratch: .* got float16"),
     ],
 )
 def test_arguments_of_another_kind_are_refused(kernels: KernelSet, name: str, value: Any, message: str) -> None:
@@ -341,9 +345,9 @@ def test_overlapping_arrays_are_refused(kernels: KernelSet) -> None:
 def test_a_reference_that_does_not_fit_its_patches_is_refused(kernels: KernelSet) -> None:
     held = make_empty((1, 3, 8, 12), np.float16)
     patches, other = make_empty((6, 64), np.float16), make_empty((6, 64), np.float16)
-    with pytest.raises(InputError, match=r"patches is float16 \[6, 64\].*\[24, 64\]"):
+    with pytest.raises(InputError, match=r"patches: expected float16 \[24, 64\].*got float16 \[6, 64\]"):
         launch.prepare_rbfrm(kernels, held, patches, other, 2, dtype="float16", stream=None)
-    with pytest.raises(InputError, match=r"reference is float16 \[2, 3, 8, 12\]"):
+    with pytest.raises(InputError, match=r"reference: .*got float16 \[2, 3, 8, 12\]"):
         launch.prepare_rbfrm(
             kernels, make_empty((2, 3, 8, 12), np.float16), patches, other, 4, dtype="float16", stream=None
         )

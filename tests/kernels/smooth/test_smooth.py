@@ -55,7 +55,7 @@ def test_the_host_form_equals_the_definition(
     assert np.array_equal(maps, before)
 
 
-def test_a_plane_without_batch_is_taken(rng: np.random.Generator) -> None:
+def test_a_plane_without_batch_is_smoothed(rng: np.random.Generator) -> None:
     from ndp_rt.kernels.smooth import host  # needs OpenCV, which a GPU machine may lack
 
     plane = rng.random((9, 11), dtype=np.float32)
@@ -77,7 +77,7 @@ def test_arrays_of_another_kind_are_refused(which: str, change: str) -> None:
         arrays[which] = np.zeros((2, 2, 9, 8), np.float32)
     else:
         arrays[which] = arrays[which].repeat(2, axis=-1)[..., ::2]
-    with pytest.raises(InputError, match="is taken"):
+    with pytest.raises(InputError, match=f"{which}: expected float32|out: expected float32"):
         host.smooth(**arrays)
 
 
@@ -200,10 +200,14 @@ def test_the_median_of_the_cuda_form_is_right_for_every_input(emulator: Emulator
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("maps", make_empty((1, 2, 20, 40), np.float32), r"maps is float32 \[1, 2, 20, 40\]"),
+        ("maps", make_empty((1, 2, 20, 40), np.float32), r"maps: .*got float32 \[1, 2, 20, 40\]"),
         ("maps", make_empty((1, 1, 20, 80), np.float32)[..., ::2], "not dense"),
-        ("out", make_empty((1, 1, 20, 40), np.float16), r"out is float16 .* float32 \[1, 1, 20, 40\], dense, is taken"),
-        ("tile_maxima", make_empty((1, 3), np.float32), r"tile_maxima is float32 \[1, 3\].* \[1, 4\]"),
+        ("out", make_empty((1, 1, 20, 40), np.float16), r"out: expected float32 \[1, 1, 20, 40\], dense.*got float16"),
+        (
+            "tile_maxima",
+            make_empty((1, 3), np.float32),
+            r"tile_maxima: expected float32 \[1, 4\].*got float32 \[1, 3\]",
+        ),
     ],
 )
 def test_device_arrays_of_another_kind_are_refused(
