@@ -17,22 +17,6 @@ SHARED_LIMIT_BYTES = {
     100: 227 * KIB,
     120: 99 * KIB,
 }
-# Registers per thread that each kernel may use, by its entry. An SM has 65536: 40 fill one that holds 1536 threads, 64
-# one of sm_75, which holds 1024 and whose compiler takes that many; with 255 two blocks of 128 threads run at once.
-MAX_REGISTERS = {
-    "fuse_maps": 64,
-    "preprocess_convert": 56,
-    "preprocess_resize": 64,
-    "rbfrm_combine": 64,
-    "rbfrm_prepare": 40,
-    "rbfrm_rebuild": 255,
-    "rbfrm_weights": 255,
-    "score": 40,
-    "smooth": 64,
-    "smooth_levels": 64,
-    "threshold": 40,
-    "top_k_mean": 64,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +26,8 @@ class Variant:
     Attributes:
         file: the source, by its path from kernels/.
         entry: the kernel's name in it.
+        max_registers: that a thread may use. An SM has 65536: 40 fill one that holds 1536 threads, 64 one of sm_75,
+            which holds 1024; with 255 two blocks of 128 threads run at once.
         defines: macros that the source is compiled with.
         dynamic_shared_bytes: the most that a launch asks for.
         architectures: the compute capabilities that it is for.
@@ -49,6 +35,7 @@ class Variant:
 
     file: str
     entry: str
+    max_registers: int
     defines: Mapping[str, int] = field(default_factory=dict)
     dynamic_shared_bytes: int = 0
     architectures: tuple[int, ...] = tuple(SHARED_LIMIT_BYTES)

@@ -12,7 +12,7 @@ from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.op import SmoothForm
 from ndp_rt.program.tensors import TensorSpec
 
-FUSE_MAPS = Variant(file="fuse_maps/fuse_maps.cu", entry="fuse_maps")
+FUSE_MAPS = Variant(file="fuse_maps/fuse_maps.cu", entry="fuse_maps", max_registers=64)
 VARIANTS = (FUSE_MAPS,)
 BLOCK_THREADS = 256
 PIXELS_PER_THREAD = 4

@@ -28,14 +28,15 @@ MAX_LANE_COUNT = 32
 TAPS_PER_LANE = 4
 ALIGNMENT_BYTES = 16  # of the target, for stores of four elements
 FILE = "preprocess/preprocess.cu"
-ENTRIES = ("preprocess_convert", "preprocess_resize")
+MAX_REGISTERS = {"preprocess_convert": 56, "preprocess_resize": 64}
 VARIANTS = tuple(
     Variant(
         file=FILE,
         entry=entry,
+        max_registers=max_registers,
         defines={"NDP_RT_ELEMENT": code, "NDP_RT_SOURCE_BYTES": sample_bytes},
     )
-    for entry in ENTRIES
+    for entry, max_registers in MAX_REGISTERS.items()
     for code in ELEMENT_CODES.values()
     for sample_bytes in (1, 2)
 )

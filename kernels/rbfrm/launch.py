@@ -45,20 +45,21 @@ def _make_defines(dtype: str, size: int, tile: int) -> dict[str, int]:
 
 
 def _list_variants() -> tuple[Variant, ...]:
-    forms = {
-        "rbfrm_prepare": (SMALL_TILE,),
-        "rbfrm_combine": (SMALL_TILE,),
-        "rbfrm_weights": (SMALL_TILE, LARGE_TILE),
-        "rbfrm_rebuild": (SMALL_TILE, LARGE_TILE),
+    forms = {  # with their registers and tiles
+        "rbfrm_prepare": (40, (SMALL_TILE,)),
+        "rbfrm_combine": (64, (SMALL_TILE,)),
+        "rbfrm_weights": (255, (SMALL_TILE, LARGE_TILE)),
+        "rbfrm_rebuild": (255, (SMALL_TILE, LARGE_TILE)),
     }
     return tuple(
         Variant(
             file=FILE,
             entry=entry,
+            max_registers=max_registers,
             defines=_make_defines(dtype, size, tile),
             architectures=tuple(a for a in SHARED_LIMIT_BYTES if dtype != "bfloat16" or a >= BFLOAT16_FROM),
         )
-        for entry, tiles in forms.items()
+        for entry, (max_registers, tiles) in forms.items()
         for dtype in ELEMENT_CODES
         for tile in tiles
         if tile == SMALL_TILE or dtype in TENSOR_CORE_TYPES

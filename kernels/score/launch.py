@@ -8,7 +8,7 @@ from ndp_rt.kernels.checks import DeviceArray, check_array, get_address
 from ndp_rt.kernels.flags import Variant
 from ndp_rt.kernels.load import KernelSet
 
-SCORE = Variant(file="score/score.cu", entry="score")
+SCORE = Variant(file="score/score.cu", entry="score", max_registers=40)
 VARIANTS = (SCORE,)
 BLOCK_THREADS = 256
 

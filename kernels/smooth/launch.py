@@ -15,7 +15,7 @@ from ndp_rt.program.program import SMOOTH_SIZES_PX
 
 FILE = "smooth/smooth.cu"
 VARIANTS = tuple(
-    Variant(file=FILE, entry=entry, defines={"NDP_RT_SMOOTH_SIZE": size})
+    Variant(file=FILE, entry=entry, max_registers=64, defines={"NDP_RT_SMOOTH_SIZE": size})
     for entry in ("smooth", "smooth_levels")
     for size in SMOOTH_SIZES_PX
 )

@@ -8,7 +8,7 @@ from ndp_rt.kernels.checks import DeviceArray, check_array, check_image_count, g
 from ndp_rt.kernels.flags import Variant
 from ndp_rt.kernels.load import KernelSet
 
-THRESHOLD = Variant(file="threshold/threshold.cu", entry="threshold")
+THRESHOLD = Variant(file="threshold/threshold.cu", entry="threshold", max_registers=40)
 VARIANTS = (THRESHOLD,)
 BLOCK_THREADS = 256
 PIXELS_PER_THREAD = 4

@@ -9,7 +9,7 @@ from ndp_rt.kernels.flags import Variant
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.top_k_mean.host import check_k
 
-TOP_K_MEAN = Variant(file="top_k_mean/top_k_mean.cu", entry="top_k_mean")
+TOP_K_MEAN = Variant(file="top_k_mean/top_k_mean.cu", entry="top_k_mean", max_registers=64)
 VARIANTS = (TOP_K_MEAN,)
 BLOCK_THREADS = 512
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from ndp_rt.kernels.flags import MAX_REGISTERS, SHARED_LIMIT_BYTES, Variant, make_options
+from ndp_rt.kernels.flags import SHARED_LIMIT_BYTES, Variant, make_options
 from ndp_rt.kernels.source import FOLDER, read_source
 from tests.kernels.nvrtc import REMEDY, Usage, compile_kernels, find_toolkit, parse_usage
 from tests.kernels.variants import describe, list_variants
@@ -56,12 +56,12 @@ def test_a_kernel_compiles_within_its_budget(
 ) -> None:
     used = compiled[find_key(variant, architecture)].result()[variant.entry]
     assert used.spill_bytes == 0
-    assert used.registers <= MAX_REGISTERS[variant.entry]
+    assert used.registers <= variant.max_registers
     assert used.static_shared_bytes <= 48 * 1024  # static memory has no larger limit on any architecture
     assert used.static_shared_bytes + variant.dynamic_shared_bytes <= SHARED_LIMIT_BYTES[architecture]
 
 
-def test_every_kernel_file_has_a_launcher_and_every_entry_a_budget() -> None:
+def test_every_kernel_has_a_launcher() -> None:
     written = {
         (path.relative_to(FOLDER).as_posix(), entry)
         for path in FOLDER.rglob("*.cu")
@@ -70,7 +70,6 @@ def test_every_kernel_file_has_a_launcher_and_every_entry_a_budget() -> None:
         )
     }
     assert written == {(variant.file, variant.entry) for variant in VARIANTS}
-    assert {entry for _, entry in written} == set(MAX_REGISTERS)
     assert {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.cu")} == {file for file, _ in written}
 
 

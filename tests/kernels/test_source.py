@@ -32,6 +32,25 @@ def test_own_headers_are_put_in_once_and_lines_keep_their_numbers(folder: Path) 
     ]
 
 
+def test_a_header_is_looked_for_beside_its_file_and_then_from_the_root(folder: Path) -> None:
+    (folder / "op").mkdir()
+    (folder / "op" / "k.cu").write_text('#include "own.cuh"\n#include "b.cuh"\nint k;\n')
+    (folder / "op" / "own.cuh").write_text("int own;\n")
+    assert read_source("op/k.cu", folder).text.splitlines()[:4] == [
+        '#line 1 "op/k.cu"',
+        '#line 1 "op/own.cuh"',
+        "int own;",
+        '#line 2 "op/k.cu"',
+    ]
+
+
+def test_a_source_of_another_package_includes_ours(tmp_path: Path) -> None:
+    (tmp_path / "theirs.cu").write_text('#include "shared/warp.cuh"\nint theirs;\n')
+    text = read_source(str(tmp_path / "theirs.cu")).text
+    assert text.startswith('#line 1 "theirs.cu"\n#line 1 "shared/warp.cuh"\n') and text.endswith("int theirs;\n")
+    assert "warp_sum" in text
+
+
 def test_the_digest_changes_with_a_header(folder: Path) -> None:
     before = read_source("k.cu", folder)
     assert read_source("k.cu", folder).sha256 == before.sha256
