@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import cast
 
@@ -22,14 +22,7 @@ def find_op(name: str) -> Op:
     """
     if name in _list_own():
         return cast(Op, importlib.import_module(f"{kernels.__name__}.{name}.op").OP)
-    found = _list_foreign()
-    if name not in found:
-        known = ", ".join(sorted({*_list_own(), *found}))
-        raise InputError(f"op: expected one of {known}, got '{name}'. Install the package that brings it.")
-    try:
-        return cast(Op, found[name].load())
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"op '{name}' of {found[name].value} cannot be loaded: {error}. Install it again.") from error
+    return _load_foreign(name)
 
 
 @cache
@@ -38,5 +31,13 @@ def _list_own() -> frozenset[str]:
     return frozenset(name for name in packages if find_spec(f"{kernels.__name__}.{name}.op") is not None)
 
 
-def _list_foreign() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
+@cache  # what is installed takes milliseconds to read; errors are not kept
+def _load_foreign(name: str) -> Op:
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in found:
+        known = ", ".join(sorted({*_list_own(), *found}))
+        raise InputError(f"op: expected one of {known}, got '{name}'. Install the package that brings it.")
+    try:
+        return cast(Op, found[name].load())
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"op '{name}' of {found[name].value} cannot be loaded: {error}. Install it again.") from error
