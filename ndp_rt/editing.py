@@ -1,4 +1,4 @@
-"""Changes to a bundle that need no training: another threshold, another reference."""
+"""Changes a bundle without training: its threshold, its reference."""
 
 import dataclasses
 import shlex
@@ -39,10 +39,10 @@ GOLDEN_BY = (
 
 
 def set_threshold(bundle: Bundle, precision: str, threshold: ThresholdSpec) -> Bundle:
-    """Store the threshold of one precision; engines need no rebuild, and other precisions keep what they have by now.
+    """Store the threshold of one precision; engines need no rebuild, and other precisions keep theirs.
 
     Raises:
-        BundleError: the bundle was replaced since it was opened.
+        BundleError: the bundle was replaced after it was opened.
         StorageError: the manifest cannot be written; it stays as it was.
     """
     return update_manifest(bundle, thresholds={**read_current(bundle).thresholds, precision: threshold})
@@ -62,17 +62,17 @@ def calibrate(
     """Return the threshold that good images support.
 
     Args:
-        bundle: whose engine scores them, built if it is missing.
+        bundle: its engine scores them, and is built where it is missing.
         images: independent good images that the model was not trained on.
-        rate: wanted highest rate of false alarms, or None for the strongest promise.
-        precision: that the threshold is for.
-        device: that the engine runs on.
-        backend: that runs the engine; None: the device's first.
+        rate: wanted highest rate of false alarms; None: the lowest that can be promised.
+        precision: of the engine and the threshold.
+        device: of the engine.
+        backend: of the engine; None: the device's first.
         threads: of the engine.
         on_image: called after each image.
 
     Raises:
-        ImageFileError: an image cannot be read; none is left out unasked.
+        ImageFileError: an image cannot be read; none is left out.
         DataError: no images.
         InputError: a rate outside 0 to 1.
     """

@@ -175,10 +175,10 @@ def test_a_threshold_that_another_process_sets_meanwhile_is_kept(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--calibrate", "good", "--false-alarm-rate", "2"], "false-alarm rate is 2.0"),
+        (["--calibrate", "good", "--false-alarm-rate", "2"], "above 0 and below 1, got 2.0"),
         (["--calibrate", "good", "--precision", "fp8"], "precision is 'fp8'"),
         (["--calibrate", "nowhere"], "nowhere does not exist"),
-        (["--false-alarm-rate", "0.1"], "goes with --calibrate"),
+        (["--false-alarm-rate", "0.1"], "expected --calibrate with it"),
     ],
 )
 def test_options_are_checked_before_the_reference_is_changed(

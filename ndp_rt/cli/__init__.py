@@ -1,6 +1,6 @@
 """The command line: `ndp-rt COMMAND`. Each command is a module of this package, imported only when it is called.
 
-Exit codes: 0 done; 1 an error of ours, one line on stderr; 2 wrong usage; 130 Ctrl-C. `inspect` adds 3 (defects found)
+Exit codes: 0 done; 1 an NdpRtError, one line on stderr; 2 wrong usage; 130 Ctrl-C. `inspect` adds 3 (defects found)
 and 4 (some images could not be read; the others were inspected).
 """
 
@@ -56,13 +56,13 @@ EPILOG = "ndp-rt COMMAND --help says what a command takes. A first look: ndp-rt 
 
 
 class Command(Protocol):
-    """What a command's module offers."""
+    """A command's module; DETAILS, where it has them, end its --help."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's arguments; must not import anything heavy."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do the work and return the exit code; may raise NdpRtError."""
+        """Run the command and return the exit code; may raise NdpRtError."""
 
 
 def load_command(name: str) -> Command:
@@ -96,10 +96,12 @@ def make_parser(chosen: str | None, arguments: Sequence[str] = ()) -> argparse.A
             prog=f"ndp-rt {name}",
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         if name == chosen:
             command = load_command(name)
+            one.epilog = getattr(command, "DETAILS", None)
             command.add_arguments(one)
             if hasattr(command, "add_arguments_after"):
                 command.add_arguments_after(one, arguments)
@@ -134,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()  # the reader (head, less) has left
         return EXIT_OK
-    except OSError as error:  # what the system refused and nobody nearer had better words for
+    except OSError as error:  # of a call that has no message of its own for it
         where = f"{error.filename}: " if error.filename is not None else ""
         hint = "Check the path, its permissions and the free space."
         print(f"ndp-rt: error: {where}{error.strerror or error}. {hint}", file=sys.stderr)
@@ -146,5 +148,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_output() -> None:
-    """Send stdout to the null device, so that the flush at shutdown stays quiet."""
+    """Send stdout to the null device, so that the flush at shutdown reports nothing."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

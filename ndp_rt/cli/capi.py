@@ -1,4 +1,4 @@
-"""`ndp-rt capi`: the flags that C and C++ programs are built with."""
+"""`ndp-rt capi`: prints the flags that C and C++ programs are built with."""
 
 import argparse
 
@@ -15,8 +15,6 @@ library that is asked for and not built.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = DETAILS
     for name, purpose in {
         "cflags": "what to compile with",
         "libs": "what to link with; the program then finds the library where it is",
@@ -29,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was asked for."""
+    """Print the flags and paths that the arguments name."""
     import shlex
 
     from ndp_rt.capi.build import FOLDER, INCLUDE, LIBRARY_NAME

@@ -11,7 +11,6 @@ what is missing is named with its remedy. An older library is replaced in one st
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.epilog = DETAILS
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, help="a folder to write to (default: the installed package's)"
     )

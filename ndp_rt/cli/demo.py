@@ -1,4 +1,4 @@
-"""`ndp-rt demo`: the whole way from bundle to decisions, with what ships in the package."""
+"""`ndp-rt demo`: inspects the package's photographs with the package's bundle."""
 
 import argparse
 import time
@@ -17,8 +17,6 @@ replaced. Exit code: 0, whatever the decisions are.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = DETAILS
     parser.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path("demo-out"), help="default: %(default)s")
     parser.add_argument("--bundle", metavar="NAME.ndp", type=Path, help="another bundle (default: the package's)")
     parser.add_argument("--images", metavar="DIR", type=Path, help="another folder of good_*.png and defect_*.png")

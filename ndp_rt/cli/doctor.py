@@ -1,12 +1,13 @@
-"""`ndp-rt doctor`: what this machine has and lacks."""
+"""`ndp-rt doctor`: lists what this machine has and lacks."""
 
 import argparse
 from pathlib import Path
 
+DETAILS = "Exit code: 0, whatever is missing; 1 if NAME.ndp is damaged."
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.epilog = "Exit code: 0, whatever is missing; 1 if NAME.ndp is damaged."
     parser.add_argument(
         "bundle", metavar="NAME.ndp", type=Path, nargs="?", help="also verify this bundle and list its engines"
     )

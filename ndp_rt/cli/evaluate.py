@@ -1,4 +1,4 @@
-"""`ndp-rt evaluate`: accuracy of a bundle on labelled images."""
+"""`ndp-rt evaluate`: measures a bundle's accuracy on labelled images."""
 
 import argparse
 import shlex
@@ -27,8 +27,6 @@ Exit code: 0 done; 4 done, but something was left out; 1 an error; 130 Ctrl-C.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = DETAILS
     parser.add_argument("bundle", metavar="NAME.ndp", type=Path, help="the bundle")
     parser.add_argument("data", metavar="DATA", type=Path, help="folder with test/ and ground_truth/")
     parser.add_argument("-o", "--out", metavar="OUT", type=Path, help="folder to write to (default: NAME-evaluation)")
@@ -70,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, write evaluation.json and scores.png."""
     from rich.console import Console
 
-    from ndp_rt.cli.progress import ProgressLine
+    from ndp_rt.cli.progress import show_progress
     from ndp_rt.evaluate.plots import draw_scores
     from ndp_rt.evaluate.record import write_record
     from ndp_rt.evaluate.run import evaluate_bundle
@@ -84,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         args.bundle,
         args.data,
         **options,
-        start_progress=lambda count: ProgressLine("inspecting", count),
+        start_progress=lambda count: show_progress("inspecting", count),
         command=shlex.join(command),
     )
     engine = f"{options['backend'] or args.device}, {args.precision}"

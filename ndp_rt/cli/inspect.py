@@ -1,4 +1,4 @@
-"""`ndp-rt inspect`: images in, a table of results out."""
+"""`ndp-rt inspect`: inspects image files and writes a table of results."""
 
 import argparse
 import io
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ndp_rt.cli import EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE
 from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ndp_rt.pipeline.sinks import ResultTable
     from ndp_rt.result import Result
 
-EXIT_OK, EXIT_DEFECTS, EXIT_UNREADABLE = 0, 3, 4
 SHOWN_ERRORS = 5
 LONGEST_STEM_BYTES = 200
 DETAILS = """\
@@ -39,8 +39,6 @@ Exit code: 0 no defects; 3 defects found; 4 some images could not be read (the o
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = DETAILS
     parser.add_argument("bundle", metavar="NAME.ndp", type=Path, help="the bundle")
     parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, patterns")
     parser.add_argument("-o", "--out", metavar="OUT", type=Path, required=True, help="folder for the results")
@@ -61,19 +59,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_number(text: str) -> float:
-    """Read a number that a table can hold: JSON has none that is not finite."""
+    """Read a finite number: JSON, and so a table, has no others."""
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r}: a finite number is taken")
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
     return number
 
 
 @dataclass(kw_only=True)
 class Tally:
-    """What came out of a run."""
+    """Counts of a run's good, defective and unreadable images."""
 
     good_count: int = 0
     defect_count: int = 0
@@ -86,8 +84,8 @@ class Tally:
 
     def describe(self) -> str:
         count = self.good_count + self.defect_count
-        text = f"{count} image{'' if count == 1 else 's'} inspected: {self.good_count} good, {self.defect_count} with "
-        text += "defects"
+        images = "image" if count == 1 else "images"
+        text = f"{count} {images} inspected: {self.good_count} good, {self.defect_count} with defects"
         return f"{text}; {len(self.errors)} could not be read" if self.errors else text
 
 
@@ -104,7 +102,7 @@ class Recorder:
         self.tally = Tally()
 
     def add_result(self, path: Path, image: Any, result: "Result") -> None:
-        """Write the pictures, then the row that names them."""
+        """Write an image's overlay and map, then the row that names them."""
         from ndp_rt.pipeline.sinks import make_row
 
         # The row's number keeps pictures of files with the same name in different folders apart.
@@ -138,7 +136,7 @@ class Recorder:
 
 
 def _shorten(stem: str) -> str:
-    """Return as much of a name as leaves room, in the 255 bytes that a file's name may have, for what goes around."""
+    """Return the start of a name, so that with number and suffix it fits into a file name's 255 bytes."""
     content = os.fsencode(stem)
     return stem if len(content) <= LONGEST_STEM_BYTES else content[:LONGEST_STEM_BYTES].decode("utf-8", "ignore")
 
@@ -188,23 +186,23 @@ def run(args: argparse.Namespace) -> int:
 
 def inspect_files(inspector: "Inspector", files: list[Path], recorder: Recorder, args: argparse.Namespace) -> None:
     """Read and inspect the files, recording each in their order."""
-    from ndp_rt.cli.progress import ProgressLine
+    from ndp_rt.cli.progress import show_progress
 
-    way: Callable[..., Iterator[tuple[Path, Any, Any]]]
-    way = inspect_tiled if args.tiles else inspect_batches if args.batch > 1 else inspect_stream
-    with ProgressLine("inspecting", len(files)) as progress:
-        for path, image, outcome in way(inspector, files, args):
+    inspect: Callable[..., Iterator[tuple[Path, Any, Any]]]
+    inspect = inspect_tiled if args.tiles else inspect_batches if args.batch > 1 else inspect_stream
+    with show_progress("inspecting", len(files)) as advance:
+        for path, image, outcome in inspect(inspector, files, args):
             if isinstance(outcome, Exception):
                 recorder.add_error(path, outcome)
             else:
                 recorder.add_result(path, image, outcome)
-            progress.advance()
+            advance()
 
 
 def inspect_stream(
     inspector: "Inspector", files: list[Path], args: argparse.Namespace
 ) -> Iterator[tuple[Path, Any, Any]]:
-    """Yield file, image and result (or the error), the next file being read while one is in the engine."""
+    """Yield file, image and result (or the error); reads the next file while the engine inspects one."""
     from ndp_rt.errors import ImageFileError
     from ndp_rt.images.preprocess import read_image
 

@@ -1,4 +1,4 @@
-"""`ndp-rt quantise`: which layers of a bundle compute in int8, chosen so that accuracy stays."""
+"""`ndp-rt quantise`: chooses the layers of a bundle that compute in int8, within a limit on accuracy."""
 
 import argparse
 import json
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from ndp_rt.bundle import Bundle
     from ndp_rt.quantise.run import Quantised, QuantiseSettings
 
-# As attributes of the parsed arguments; None where one was not given.
+# The arguments of `add_quantise_arguments`, as attributes; None where one is left out.
 QUANTISE_ARGUMENTS = ("calibration", "validation", "max_drop", "false_alarm_rate", "report")
 
-REPORT_WIDTH = 110  # columns, where nobody's window says how many there are
+REPORT_WIDTH = 110  # columns, at least, where the output is no terminal
 
 DETAILS = """\
 Ranges come from good images and from defects painted into them. All layers are tried in int8; those that int8 makes
@@ -26,8 +26,6 @@ the bundle, in place of all that were chosen before; engines are then built with
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = DETAILS
     parser.add_argument(
         "bundle", metavar="NAME.ndp", type=Path, help="the bundle; its layers and thresholds are changed"
     )
@@ -43,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_quantise_arguments(parser: argparse._ActionsContainer) -> None:
-    """Add what says how int8 is calibrated and judged."""
+    """Add the arguments of calibration and of the limit on accuracy."""
     parser.add_argument(
         "--calibration",
         metavar="DIR",
@@ -70,10 +68,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def quantise(bundle: "Bundle", args: argparse.Namespace, precisions: tuple[str, ...] | None) -> "Quantised":
-    """Do what the arguments of `add_quantise_arguments` say to a bundle, and print the report.
+    """Quantise a bundle as the arguments of `add_quantise_arguments` say, and print the report.
 
     Args:
-        bundle: as opened; what changes in its folder does not change in it.
+        bundle: opened; it keeps its former content, its folder changes.
         args: parsed.
         precisions: to choose layers for; None: those that this processor has.
     """

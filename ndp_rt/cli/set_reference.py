@@ -1,20 +1,18 @@
-"""`ndp-rt set-reference`: another reference image, without training."""
+"""`ndp-rt set-reference`: changes the reference image, without training."""
 
 import argparse
 from pathlib import Path
 
 DETAILS = """\
-The image must show the surface without a defect. Its features replace the former ones in the bundle, golden maps are
-computed anew by the staged plan, and the fused graph has to agree with them before anything is written. Engines are
-built again at the next use. Thresholds keep their values but lose their promise, unless --calibrate names good images
-to find that of --precision from.
+The image must show the surface without a defect. Its features replace the former ones in the bundle, the staged plan
+computes new golden maps, and the fused graph must agree with them before anything is written. Engines are built again
+at the next use. Thresholds keep their values but lose their promise; --calibrate names good images that a new one, for
+--precision, is calibrated from.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = DETAILS
     parser.add_argument("bundle", metavar="NAME.ndp", type=Path, help="the bundle; it is replaced in one step")
     parser.add_argument("image", metavar="IMAGE", type=Path, help="photograph of the good surface")
     parser.add_argument("--calibrate", metavar="DIR", nargs="+", help="folder (or files) of good images")
@@ -38,12 +36,12 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.images.paths import list_images
 
     log_to_stderr()
-    if args.calibrate is not None:  # complains before anything is changed
+    if args.calibrate is not None:  # before anything is changed
         list_images(args.calibrate)
         check_rate(args.false_alarm_rate)
         EngineRequest(backend=args.backend, precision=args.precision)
     elif args.false_alarm_rate is not None:
-        raise InputError("--false-alarm-rate goes with --calibrate, which was not given.")
+        raise InputError("--false-alarm-rate: expected --calibrate with it, got none.")
     set_reference(args.bundle, args.image, backend=args.backend, threads=args.threads)
     print(f"{args.bundle}: the reference is now {args.image}")
     if args.calibrate is not None:

@@ -1,4 +1,4 @@
-"""`ndp-rt set-threshold`: another decision threshold, by hand or from good images."""
+"""`ndp-rt set-threshold`: changes the decision threshold, by hand or from good images."""
 
 import argparse
 from pathlib import Path
@@ -17,8 +17,6 @@ rate allows. Each precision has its own threshold. Engines need no rebuild.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = DETAILS
     parser.add_argument("bundle", metavar="NAME.ndp", type=Path, help="the bundle; its manifest is changed")
     parser.add_argument("value", metavar="VALUE", type=float, nargs="?", help="a defect scores at least this")
     parser.add_argument("--calibrate", metavar="DIR", nargs="+", help="folder (or files) of good images")
@@ -33,16 +31,14 @@ def run(args: argparse.Namespace) -> int:
     """Change the threshold and say what it was and is."""
     from ndp_rt.bundle.open import open_bundle
     from ndp_rt.editing import set_threshold
-    from ndp_rt.errors import InputError
+    from ndp_rt.errors import InputError, check_choice
     from ndp_rt.program.manifest import PRECISIONS, ThresholdSpec
 
     if (args.value is None) == (args.calibrate is None):
-        came = "neither VALUE nor --calibrate" if args.value is None else "both VALUE and --calibrate"
-        raise InputError(f"{came} was given; one of them is taken.")
+        raise InputError(f"expected VALUE or --calibrate, got {'neither' if args.value is None else 'both'}.")
     if args.value is not None and args.false_alarm_rate is not None:
-        raise InputError("--false-alarm-rate goes with --calibrate, not with a VALUE.")
-    if args.precision not in PRECISIONS:
-        raise InputError(f"precision is '{args.precision}'; one of {', '.join(PRECISIONS)} is taken.")
+        raise InputError("--false-alarm-rate: expected --calibrate with it, got a VALUE.")
+    check_choice("precision", args.precision, PRECISIONS)
     bundle = open_bundle(args.bundle)
     former = bundle.threshold(args.precision)
     if args.value is not None:
@@ -58,13 +54,13 @@ def calibrate_from(path: Path, args: argparse.Namespace, device: str) -> "Thresh
     """Score the images of --calibrate, with progress, and return the threshold they support."""
     from ndp_rt.bundle.open import open_bundle
     from ndp_rt.cli.engine_arguments import log_to_stderr
-    from ndp_rt.cli.progress import ProgressLine
+    from ndp_rt.cli.progress import show_progress
     from ndp_rt.editing import calibrate
     from ndp_rt.images.paths import list_images
 
     log_to_stderr()
     images = list_images(args.calibrate)
-    with ProgressLine("scoring good images", len(images)) as progress:
+    with show_progress("scoring good images", len(images)) as advance:
         return calibrate(
             open_bundle(path),
             images,
@@ -73,7 +69,7 @@ def calibrate_from(path: Path, args: argparse.Namespace, device: str) -> "Thresh
             device=device,
             backend=args.backend,
             threads=args.threads,
-            on_image=progress.advance,
+            on_image=advance,
         )
 
 

@@ -70,7 +70,7 @@ def allowed_exceeding_count(good_image_count: int, rate: float, confidence: floa
 def check_rate(rate: float | None) -> None:
     """Raise InputError unless a wanted rate of false alarms lies between 0 and 1, or is None."""
     if rate is not None and not 0.0 < rate < 1.0:
-        raise InputError(f"false-alarm rate: expected above 0 and below 1, got {rate}. 0.01 is one in a hundred.")
+        raise InputError(f"false-alarm rate: expected above 0 and below 1, got {rate}. One in a hundred is 0.01.")
 
 
 def threshold_from_good_scores(

@@ -1,4 +1,4 @@
-"""Labelled images in MVTec AD's layout, and their masks."""
+"""Lists labelled images in MVTec AD's layout, and reads their masks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,8 @@ from ndp_rt.images.preprocess import read_image
 
 GOOD = "good"
 LAYOUT = (
-    "MVTec's layout is taken: DATA/test/good/*.png, DATA/test/KIND/*.png for each kind of defect, "
-    "and DATA/ground_truth/KIND/NAME_mask.png for each of their images"
+    "MVTec AD's layout is DATA/test/good/*.png, DATA/test/KIND/*.png for each kind of defect, and "
+    "DATA/ground_truth/KIND/NAME_mask.png for each of their images."
 )
 
 BoolArray = NDArray[np.bool_]
@@ -41,20 +41,22 @@ def list_files(folder: Path) -> list[Path]:
 def list_samples(data: Path) -> list[Sample]:
     """List DATA/test with its masks, good images first, then the kinds in order of name.
 
-    Every file counts, whatever its suffix: one that is no image is found when it is read, and then reported.
+    Every file counts, whatever its suffix; one that is no image is reported when it is read.
 
     Raises:
         DataError: there is no such folder, or it has no good or no defective images.
     """
     if not data.is_dir():
-        raise DataError(f"{data} is not a folder. {LAYOUT}.")
+        raise DataError(f"{data}: expected a folder. {LAYOUT}")
     test = data / "test"
     if not test.is_dir():
         found = ", ".join(sorted(entry.name for entry in data.iterdir())[:8]) or "nothing"
-        raise DataError(f"{data} has no folder 'test'; it holds {found}. {LAYOUT}.")
+        raise DataError(f"{data}: expected a folder 'test', got {found}. {LAYOUT}")
     samples = [Sample(path=path, kind=GOOD) for path in list_files(test / GOOD)]
     if not samples:
-        raise DataError(f"{test / GOOD} has no images; figures compare defective images with good ones. {LAYOUT}.")
+        raise DataError(
+            f"{test / GOOD}: expected good images, which defective ones are compared with, got none. {LAYOUT}"
+        )
     kinds = sorted(entry.name for entry in test.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     for kind in kinds:
         if kind == GOOD:
@@ -63,7 +65,7 @@ def list_samples(data: Path) -> list[Sample]:
         for path in list_files(test / kind):
             samples.append(Sample(path=path, kind=kind, mask_path=masks.get(f"{path.stem}_mask", masks.get(path.stem))))
     if all(sample.is_good for sample in samples):
-        raise DataError(f"{test} has good images only; figures compare them with defective ones. {LAYOUT}.")
+        raise DataError(f"{test}: expected defective images too, got good ones only. {LAYOUT}")
     return samples
 
 
@@ -77,19 +79,19 @@ def read_mask(path: Path, height_px: int, width_px: int) -> BoolArray:
     pixels = read_image(path)
     if pixels.ndim == 3:
         if np.ptp(pixels, axis=2).any():
-            raise DataError(
-                f"{path}: the mask has colours; 0 for good and one other grey value for a defect are taken."
-            )
+            raise _refuse_mask(path, "colours", "Convert it to grey.")
         pixels = pixels[:, :, 0]
     if pixels.shape != (height_px, width_px):
-        h, w = pixels.shape
-        raise DataError(f"{path}: the mask is {h} x {w} px and its image {height_px} x {width_px}; one size is taken.")
+        got = f"{pixels.shape[0]} x {pixels.shape[1]}"
+        raise DataError(f"{path}: expected a mask of its image's {height_px} x {width_px} pixels, got {got}.")
     values = np.unique(pixels)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
-        raise DataError(
-            f"{path}: the mask has {len(values)} values from {values[0]} to {values[-1]}; 0 for good and one other "
-            "value for a defect are taken. Save it without smoothing and without JPEG."
-        )
+        got = f"{len(values)} values from {values[0]} to {values[-1]}"
+        raise _refuse_mask(path, got, "Save it without smoothing and without JPEG.")
     if values[-1] == 0:
-        raise DataError(f"{path}: the mask marks no pixel, but the image is filed as defective. Mark it, or move it.")
+        raise _refuse_mask(path, "0 alone", "Mark the defect, or move the image to the good ones.")
     return np.asarray(pixels != 0)
+
+
+def _refuse_mask(path: Path, got: str, hint: str) -> DataError:
+    return DataError(f"{path}: expected a mask with 0 for good and one other value for a defect, got {got}. {hint}")

@@ -1,4 +1,4 @@
-"""Accuracy of scores and maps: ROC areas, AUPRO, and what happens at the threshold.
+"""Measures the accuracy of scores and maps: ROC areas, AUPRO, and the decisions at the threshold.
 
 Images are ranked by scikit-learn. Pixels are not: its curve keeps some 40 bytes a pixel, which is gigabytes for a
 hundred photographs of a megapixel, where a sort of the good pixels alone gives the same curve. AUPRO has no home in
@@ -24,7 +24,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """How the images were decided: defects found and missed, good images called defective and passed."""
+    """Counts of decisions: defects found and missed, good images called defective and passed."""
 
     found_count: int
     missed_count: int
@@ -36,7 +36,7 @@ class Confusion:
 
 
 def require_extras() -> None:
-    """Check that the packages of the extra [evaluate] are there, before hours of inspection depend on them.
+    """Check that the packages of the extra [evaluate] are installed, before hours of inspection depend on them.
 
     Raises:
         MissingExtraError: one is not installed.
@@ -49,12 +49,15 @@ def require_extras() -> None:
 def check_scores(scores: NDArray[Any], positives: BoolArray, what: str) -> None:
     """Raise InputError unless scores [k] are finite and positives [k] hold both classes."""
     if scores.shape != positives.shape:
-        raise InputError(f"{what}: {scores.size} scores came for {positives.size} labels; one label a score is taken.")
+        raise InputError(f"{what}: expected one label a score, got {positives.size} labels for {scores.size} scores.")
     if not np.isfinite(scores).all():
-        raise InputError(f"{what}: a score is NaN or infinite; finite numbers are taken. Look at the model's maps.")
-    if positives.all() or not positives.any():
-        kind = "defective" if positives.any() else "good"
-        raise InputError(f"{what}: all {positives.size} samples are {kind}; a curve needs good and defective ones.")
+        raise InputError(f"{what}: expected finite scores, got NaN or infinity. Look at the model's maps.")
+    _check_classes(what, int(np.sum(~positives)), int(np.sum(positives)))
+
+
+def _check_classes(what: str, good_count: int, bad_count: int) -> None:
+    if not good_count or not bad_count:
+        raise InputError(f"{what}: expected good and defective ones, got {good_count} good and {bad_count} defective.")
 
 
 def integrate_curve(fpr: NDArray[Any], rate: NDArray[Any], limit: float) -> float:
@@ -92,8 +95,8 @@ def trace_curve(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the corners of the weighted ROC curve: false positive rates and weighted true positive rates, rising.
 
-    A score that only good pixels have moves the curve to the right and is no corner; so the curve needs two points for
-    each distinct score in `bad`, before and after it, and is exact: between them its good and bad pixels tie.
+    A score that only good pixels have is no corner: it moves the curve to the right. So two points for each distinct
+    score in `bad`, before and after it, give the exact curve: between them its good and bad pixels tie.
 
     Args:
         good: float32 [g], g > 0; sorted in place.
@@ -119,19 +122,15 @@ def gather(maps: Sequence[FloatArray], masks: Sequence[BoolArray], what: str) ->
         InputError: there is no map, sizes differ, a value is not finite, or one class has no pixel.
     """
     if len(maps) != len(masks) or not maps:
-        raise InputError(f"{len(maps)} maps came with {len(masks)} masks; one mask a map is taken, and at least one.")
+        raise InputError(f"{what}: expected a mask for each map, at least one, got {len(maps)} and {len(masks)} masks.")
     for pixels, mask in zip(maps, masks, strict=True):
         if pixels.shape != mask.shape:
-            raise InputError(f"a map is {list(pixels.shape)} and its mask {list(mask.shape)}; they are of one size.")
+            raise InputError(f"{what}: expected a mask {list(pixels.shape)} like its map, got {list(mask.shape)}.")
         if not np.isfinite(pixels).all():
-            raise InputError(f"{what}: a map holds NaN or infinite values; finite numbers are taken.")
+            raise InputError(f"{what}: expected finite maps, got NaN or infinity.")
     good = np.concatenate([pixels[~mask] for pixels, mask in zip(maps, masks, strict=True)])
     bad = np.concatenate([pixels[mask] for pixels, mask in zip(maps, masks, strict=True)])
-    if not good.size or not bad.size:
-        kind = "defective" if bad.size else "good"
-        raise InputError(
-            f"{what}: all {good.size + bad.size} pixels are {kind}; a curve needs good and defective ones."
-        )
+    _check_classes(what, good.size, bad.size)
     return good, bad
 
 
@@ -171,7 +170,7 @@ def measure_aupro(maps: Sequence[FloatArray], masks: Sequence[BoolArray], fpr_li
         MissingExtraError: SciPy is not installed.
     """
     if not 0 < fpr_limit <= 1:
-        raise InputError(f"fpr_limit is {fpr_limit}; a number above 0 and at most 1 is taken.")
+        raise InputError(f"fpr_limit: expected above 0, up to 1, got {fpr_limit}.")
     good, bad = gather(maps, masks, "AUPRO")
     weights = np.concatenate([weigh_regions(mask) for mask in masks])
     return integrate_curve(*trace_curve(good, bad, weights), fpr_limit)

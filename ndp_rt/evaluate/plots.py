@@ -1,4 +1,4 @@
-"""Pictures of what was measured."""
+"""Draws the scores of an evaluation."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ JITTER = 0.28
 
 
 def spread_points(count: int) -> NDArray[np.float64]:
-    """Return offsets across a row for `count` points in order: even, repeatable, and no two neighbours close."""
+    """Return offsets across a row for `count` points in order: even, always the same, and no two neighbours close."""
     golden = 0.6180339887498949
     return np.asarray((np.arange(count) * golden % 1.0 - 0.5) * 2 * JITTER, dtype=np.float64)
 

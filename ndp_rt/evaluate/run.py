@@ -1,10 +1,10 @@
-"""Accuracy of a bundle on labelled images: `ndp-rt evaluate`."""
+"""Measures the accuracy of a bundle on labelled images (`ndp-rt evaluate`)."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +29,7 @@ from ndp_rt.inspector import Inspector
 FORMAT = "ndp-rt evaluation"
 FORMAT_VERSION = 1
 ALL_DEFECTS = "all defects"
-UNREACHABLE = math.inf  # stands in where a bundle has no threshold: areas need none, and decisions are then left out
+UNREACHABLE = math.inf  # for a bundle without a threshold: areas need none, and decisions are left out
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -37,7 +37,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scored:
-    """One inspected image. `mask` is bool [h, w] like the map, None where the pixel figures leave the image out."""
+    """One inspected image; `mask` is bool [h, w] like the map, None if the pixel figures leave the image out."""
 
     sample: Sample
     score: float
@@ -48,7 +48,7 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class Exclusion:
-    """A file that was left out of the image figures and the pixel figures ("image"), or of the latter ("mask")."""
+    """A file that was left out: of all figures (`what` is "image"), or of the pixel figures ("mask")."""
 
     path: Path
     what: str
@@ -76,7 +76,7 @@ class KindFigures:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """All that was measured: one row for all defects, one for each kind, and every image's score."""
+    """The figures of all defects, of each kind of defect, and every image's score."""
 
     threshold: float | None
     scored: Sequence[Scored]
@@ -124,12 +124,12 @@ def load_mask(sample: Sample, height_px: int, width_px: int) -> BoolArray:
     if sample.is_good:
         return np.zeros((height_px, width_px), dtype=bool)
     if sample.mask_path is None:
-        raise DataError(f"no mask: ground_truth/{sample.kind} has no {sample.path.stem}_mask.png")
+        raise DataError(f"mask: expected ground_truth/{sample.kind}/{sample.path.stem}_mask.png, got none")
     return read_mask(sample.mask_path, height_px, width_px)
 
 
 class Judged(Protocol):
-    """What is needed of an inspection's outcome, such as `ndp_rt.result.Result`."""
+    """The part of an inspection's result that is evaluated, such as of `ndp_rt.result.Result`."""
 
     @property
     def score(self) -> float: ...
@@ -144,7 +144,7 @@ class Judged(Protocol):
 def score_samples(
     inspect: Callable[[Image], Judged], samples: Sequence[Sample], advance: Callable[[], None]
 ) -> tuple[list[Scored], list[Exclusion]]:
-    """Inspect every sample, and call `advance` after each; what cannot be used becomes an Exclusion, not an end."""
+    """Inspect every sample and call `advance` after each; a file that cannot be used becomes an Exclusion."""
     scored: list[Scored] = []
     exclusions: list[Exclusion] = []
     for sample in samples:
@@ -212,18 +212,6 @@ def summarise(scored: Sequence[Scored], exclusions: Iterable[Exclusion], thresho
     )
 
 
-class Progress(Protocol):
-    """Counts inspected images while it is entered, such as `ndp_rt.cli.progress.ProgressLine`."""
-
-    def __enter__(self) -> "Progress": ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def advance(self) -> None: ...
-
-
 def evaluate_bundle(
     bundle_path: Path,
     data: Path,
@@ -234,7 +222,7 @@ def evaluate_bundle(
     plan: str | None = None,
     threads: int | None = None,
     fallback: bool = False,
-    start_progress: Callable[[int], Progress],
+    start_progress: Callable[[int], AbstractContextManager[Callable[[], None]]],
     command: str,
 ) -> tuple[Evaluation, Record]:
     """Inspect DATA's test images with a bundle and return the figures and their record.
@@ -248,8 +236,8 @@ def evaluate_bundle(
         plan: the inspector's plan.
         threads: of the engine; None lets the backend choose.
         fallback: whether the CPU may take over.
-        start_progress: given the number of images, returns what counts them.
-        command: what the record says it was made with.
+        start_progress: given the number of images, returns the context of a function that counts one.
+        command: for the record.
 
     Raises:
         NdpRtError: DataError for the folder, BundleError or EngineError for the bundle, MissingExtraError.
@@ -262,10 +250,10 @@ def evaluate_bundle(
     stand_in = UNREACHABLE if threshold.value is None else None
     with Inspector.open(bundle_path, threshold=stand_in, fallback=fallback, **engine) as inspector:
         engine["hash"] = inspector.engine_hash
-        with start_progress(len(samples)) as progress:
-            scored, exclusions = score_samples(inspector.inspect, samples, progress.advance)
+        with start_progress(len(samples)) as advance:
+            scored, exclusions = score_samples(inspector.inspect, samples, advance)
     if not scored:
-        raise DataError(f"none of the {len(samples)} images in {data / 'test'} can be used: {exclusions[0].reason}")
+        raise DataError(f"{data / 'test'}: none of its {len(samples)} images can be used: {exclusions[0].reason}")
     evaluation = summarise(scored, exclusions, threshold.value)
     record = start_record(FORMAT, FORMAT_VERSION, command)
     record["bundle"] = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}

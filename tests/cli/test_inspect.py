@@ -114,7 +114,7 @@ def test_a_threshold_that_no_table_holds_is_wrong_usage(
 ) -> None:
     with pytest.raises(SystemExit) as end:
         main(["inspect", str(tiny_bundle), str(photographs), "-o", str(tmp_path / "out"), f"--threshold={threshold}"])
-    assert end.value.code == 2 and "a finite number is taken" in capsys.readouterr().err
+    assert end.value.code == 2 and "expected a finite number" in capsys.readouterr().err
 
 
 def test_files_of_the_same_name_get_pictures_of_their_own(tiny_bundle: Path, photographs: Path, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_refuses_to_overwrite_unless_told(
     ("make_paths", "message"),
     [
         (lambda folder: [str(folder / "nothing*.png")], "no file matches"),
-        (lambda folder: [str(folder / "none")], "holds no image"),
+        (lambda folder: [str(folder / "none")], "expected files that end in"),
         (lambda folder: [str(folder / "gone.png")], "does not exist"),
     ],
 )
@@ -215,7 +215,7 @@ def test_says_that_out_is_a_folder(
     assert "--format csv" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert main(["inspect", str(tiny_bundle), str(photographs), "-o", str(tmp_path / "file")]) == 1
-    assert "is a file" in capsys.readouterr().err
+    assert "expected a folder, got a file" in capsys.readouterr().err
 
 
 def test_huge_images_become_a_row_with_the_reason(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def test_with_a_rate_says_what_it_cannot_promise(bundle: Path, good_images: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "neither VALUE nor --calibrate"),
-        (["0.5", "--calibrate", "x"], "both VALUE and --calibrate"),
-        (["0.5", "--false-alarm-rate", "0.1"], "goes with --calibrate"),
+        ([], "expected VALUE or --calibrate, got neither"),
+        (["0.5", "--calibrate", "x"], "expected VALUE or --calibrate, got both"),
+        (["0.5", "--false-alarm-rate", "0.1"], "expected --calibrate with it"),
         (["nan"], "finite"),
         (["0.5", "--precision", "fp8"], "fp8"),
         (["--calibrate", "/nowhere/at/all"], "does not exist"),
@@ -84,7 +84,7 @@ def test_a_wrong_rate_is_refused_before_images_are_scored(
 ) -> None:
     monkeypatch.setattr(Inspector, "inspect", None)
     assert main(["set-threshold", str(bundle), "--calibrate", str(good_images), "--false-alarm-rate", "1"]) == 1
-    assert "false-alarm rate is 1.0" in capsys.readouterr().err
+    assert "above 0 and below 1, got 1.0" in capsys.readouterr().err
 
 
 def test_an_unreadable_good_image_stops_the_calibration(

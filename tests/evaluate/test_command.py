@@ -67,7 +67,7 @@ def test_a_bundle_without_a_threshold_is_measured_all_the_same(
 
 def test_a_folder_that_is_no_data_is_one_line_on_stderr(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "tiny.ndp", "cache"]) == 1
-    assert capsys.readouterr().err.startswith("ndp-rt: error: cache has no folder 'test'")
+    assert capsys.readouterr().err.startswith("ndp-rt: error: cache: expected a folder 'test'")
 
 
 def test_a_missing_bundle_is_one_line_on_stderr(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

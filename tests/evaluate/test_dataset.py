@@ -59,13 +59,13 @@ def test_lists_files_that_are_no_images_so_that_they_get_reported(tmp_path: Path
 
 
 def test_names_the_layout_when_there_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="expected a folder"):
         list_samples(tmp_path / "missing")
 
 
 def test_says_what_it_found_when_there_is_no_test_folder(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match="it holds train"):
+    with pytest.raises(DataError, match="expected a folder .test., got train"):
         list_samples(tmp_path)
 
 
@@ -73,13 +73,13 @@ def test_rejects_data_without_good_images(tmp_path: Path) -> None:
     make_data(tmp_path)
     for path in (tmp_path / "test/good").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match="has no images"):
+    with pytest.raises(DataError, match="expected good images"):
         list_samples(tmp_path)
 
 
 def test_rejects_data_with_good_images_alone(tmp_path: Path) -> None:
     write_png(tmp_path / "test/good/a.png", np.zeros((4, 4), np.uint8))
-    with pytest.raises(DataError, match="good images only"):
+    with pytest.raises(DataError, match="got good ones only"):
         list_samples(tmp_path)
 
 
@@ -105,10 +105,10 @@ def test_takes_a_mask_that_covers_the_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pixels", "said"),
     [
-        (np.eye(5, 6, dtype=np.uint8), "one size"),
+        (np.eye(5, 6, dtype=np.uint8), "its image.s 5 x 7 pixels, got 5 x 6"),
         (np.arange(35, dtype=np.uint8).reshape(5, 7), "35 values from 0 to 34"),
         (np.pad(np.full((3, 5), 9, np.uint8), 1, constant_values=3), "2 values from 3 to 9"),
-        (np.zeros((5, 7), np.uint8), "marks no pixel"),
+        (np.zeros((5, 7), np.uint8), "got 0 alone"),
         (np.stack([np.eye(5, 7, dtype=np.uint8)] * 2 + [np.zeros((5, 7), np.uint8)], axis=2), "colours"),
     ],
 )

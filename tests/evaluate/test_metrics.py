@@ -200,7 +200,7 @@ def test_rejects_masks_of_one_class(mask: np.ndarray) -> None:
 
 
 def test_rejects_a_mask_of_another_size() -> None:
-    with pytest.raises(InputError, match="of one size"):
+    with pytest.raises(InputError, match="like its map"):
         measure_pixel_rocauc([np.eye(3, dtype=np.float32)], [np.eye(4, dtype=bool)])
 
 

@@ -81,7 +81,7 @@ def test_an_image_without_a_mask_counts_for_the_image_figures_alone(tmp_path: Pa
     assert hole.image_rocauc == 0.5
     assert hole.pixel_rocauc is None and hole.aupro is None
     assert [(one.what, one.path.name) for one in evaluation.exclusions] == [("mask", "a.png")]
-    assert "ground_truth/hole has no a_mask.png" in evaluation.exclusions[0].reason
+    assert "expected ground_truth/hole/a_mask.png" in evaluation.exclusions[0].reason
 
 
 def test_a_mask_of_another_size_is_left_out_and_said(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_mask_of_another_size_is_left_out_and_said(tmp_path: Path) -> None:
     write_png(tmp_path / "ground_truth/crack/a_mask.png", np.full((3, 4), 255, np.uint8))
     evaluation = evaluate(tmp_path)
     assert evaluation.overall.mask_count == 1
-    assert "3 x 4 px and its image 6 x 8" in evaluation.exclusions[0].reason
+    assert "image's 6 x 8 pixels, got 3 x 4" in evaluation.exclusions[0].reason
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", "cut"])
