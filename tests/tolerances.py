@@ -61,6 +61,9 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
         absolute=1e-4, relative=1e-5, reason="float32 dot products of up to 8192 terms, then a softmax over up to 1024"
     ),
     # kernels: CUDA form against the NumPy definition, on the very values that the kernel got
+    ("nearest", "float32"): Tolerance(absolute=1e-6, relative=1e-6, reason="8 squares of exact differences, one sign"),
+    ("nearest", "float16"): Tolerance(absolute=1e-3, relative=6e-4, reason="sums in float32, the result rounded once"),
+    ("nearest", "bfloat16"): Tolerance(absolute=8e-3, relative=5e-3, reason="the same with a result of 8 bits"),
     ("rbfrm_cuda", "float32"): Tolerance(
         absolute=1e-6, relative=1e-6, reason="float32 sums of up to 8192 terms and __expf within 4e-7; measured: 5e-7"
     ),
