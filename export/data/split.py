@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ndp_rt.errors import DataError, ImageFileError
+from ndp_rt.images.paths import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 FEWEST_TRAINING_IMAGES = 2
 HOLDOUT_STREAM = 0x401D  # keeps the split's random numbers apart from the batches'
 
@@ -51,17 +51,19 @@ def split_data(root: Path, *, holdout: float, seed: int) -> DataSplit:
         DataError: no such folder, no good images in it, or too few to train on.
     """
     if not root.is_dir():
-        raise DataError(f"{root} is no folder; a folder of good images, or one in MVTec AD's layout, is taken.")
+        raise DataError(f"{root}: expected a folder of good images, or one in MVTec AD's layout, got no folder.")
     good_folder = root / "train" / "good"
     layout = "mvtec" if good_folder.is_dir() else "flat"
     if layout == "flat" and (root / "train").is_dir():
-        raise DataError(f"{root} has a folder train but no train/good; put the good images into {good_folder}.")
+        raise DataError(
+            f"{root}: expected the good images in train/good, got a folder train without it. Put them there."
+        )
     folder = good_folder if layout == "mvtec" else root
     good = list_images(folder)
     if not good:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(
-            f"{folder} holds no images; files that end in {kinds} are taken. Put photographs of the good surface "
+            f"{folder}: expected images (files that end in {kinds}), got none. Put photographs of the good surface "
             "there, or give the folder that has them (MVTec AD's layout: DATA/train/good)."
         )
     validation_folder = root / "validation" / "good"
@@ -75,8 +77,8 @@ def split_data(root: Path, *, holdout: float, seed: int) -> DataSplit:
         calibration = [path for index, path in enumerate(good) if index in held_out]
     if len(training) < FEWEST_TRAINING_IMAGES:
         raise DataError(
-            f"{folder} holds {len(good)} good image(s), {len(calibration)} of them held out for calibration; at least "
-            f"{FEWEST_TRAINING_IMAGES} to train on are needed, and some dozens make sense. Add photographs."
+            f"{folder}: expected at least {FEWEST_TRAINING_IMAGES} good images to train on, better some dozens, got "
+            f"{len(training)}; {len(calibration)} are held out for calibration. Add photographs."
         )
     return DataSplit(root=root, layout=layout, training=tuple(training), calibration=tuple(calibration))
 

@@ -79,6 +79,28 @@ def load_tensors(
     return tensors, json.loads(metadata["header"])
 
 
+def load_network(path: Path, model: nn.Module, *, remedy: str = "Train again.") -> None:
+    """Load the network of a run's final weights, or of its checkpoint, into `model`, which is left in eval mode.
+
+    `model` may be on PyTorch's device "meta": it gets its memory here.
+
+    Raises:
+        RunError: missing or damaged weights, those of another network, or such as are not finite; with `remedy`.
+    """
+    tensors, header = load_tensors(path, remedy=remedy)
+    start = "model." if "state" in header else ""  # of a checkpoint, which holds more than the network
+    own = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+    try:
+        model.load_state_dict(own, assign=True)
+    except RuntimeError as error:  # PyTorch's message names every tensor, on a line each
+        what = one_line(error)
+        raise RunError(f"{path} does not hold the weights that its record says ({what:.200}). {remedy}") from error
+    bad = [name for name, tensor in own.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if bad:
+        raise RunError(f"{path}: {', '.join(bad[:3])} hold values that are not finite. {remedy}")
+    model.eval()
+
+
 def pack_state(modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the modules' tensors under their prefixes and the optimizer's under `optimizer.<parameter number>.`."""
     tensors = {

@@ -105,7 +105,7 @@ class Trainer:
         """Take up the state of the run folder's checkpoint.
 
         Raises:
-            RunError: there is none, or it doesn't fit.
+            RunError: there is none, or it is of other settings or another network.
         """
         tensors, header = load_tensors(self.folder / CHECKPOINT_FILE)
         if header["settings"] != self.settings.to_json():

@@ -23,14 +23,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from ndp_rt.devices.machine import find_cpu
-from ndp_rt.engines.base import one_line
 from ndp_rt.errors import DeviceError, ImageFileError, InputError, RunError, StorageError
 from ndp_rt.export.models.family import Family
 from ndp_rt.export.models.registry import DEFAULT_FAMILY, find_family
-from ndp_rt.export.training.checkpoint import load_tensors, write_atomically
+from ndp_rt.export.training.checkpoint import write_atomically
 from ndp_rt.export.training.settings import TrainSettings
 from ndp_rt.images.preprocess import Preprocessor, read_image
 from ndp_rt.program.manifest import InputContract
@@ -195,25 +193,6 @@ def load_run(path: Path) -> TrainedRun:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: the run is damaged ({error!s}). Train again.") from error
-
-
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Load a run's final weights into its network, which is left in eval mode.
-
-    Raises:
-        RunError: missing or damaged weights, those of another network, or such as are not finite.
-    """
-    try:
-        tensors, _ = load_tensors(path)
-        model.load_state_dict(tensors)
-    except RuntimeError as error:  # RunError is one; PyTorch's names every tensor, on a line each
-        raise RunError(f"{path} does not hold this run's weights ({one_line(error):.200}). Train again.") from error
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
-    if bad:
-        raise RunError(
-            f"{path}: {', '.join(bad[:3])} hold values that are not finite. Train again with a lower --learning-rate."
-        )
-    model.eval()
 
 
 def command_line() -> str:

@@ -32,7 +32,7 @@ def test_trains_from_a_flat_folder(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_folder_without_images_is_one_line_and_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tmp_path), "-o", str(tmp_path / "run")]) == 1
-    assert "holds no images" in capsys.readouterr().err
+    assert "expected images" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -138,5 +138,5 @@ def test_the_terminal_gets_its_cursor_back_after_an_error(tmp_path: Path) -> Non
                 shown += part
     os.close(terminal)
     assert child.returncode == 1
-    assert b"holds no images" in shown
+    assert b"expected images" in shown
     assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1  # hidden by the bar, and shown again

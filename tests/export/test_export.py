@@ -15,7 +15,7 @@ from ndp_rt.engines.golden import check_preprocessing
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError, InputError, RunError, StorageError
 from ndp_rt.export.models.ndpnet.program import export_run as export_ndpnet
-from ndp_rt.export.models.ndpnet.program import load_network
+from ndp_rt.export.models.ndpnet.program import read_network
 from ndp_rt.export.models.ndpnet.rewrites import REWRITES
 from ndp_rt.export.onnx import golden, parity
 from ndp_rt.export.onnx.bundle import ExportSettings, choose_pictures, export_run
@@ -64,7 +64,7 @@ def test_bundle_opens_and_says_what_it_is(exported, run_path):
 
 
 def test_golden_maps_are_those_of_the_trained_network_in_pytorch(exported, run_path):
-    found, model = exported[0].bundle.golden(), load_network(load_run(run_path))
+    found, model = exported[0].bundle.golden(), read_network(load_run(run_path))
     with torch.no_grad():
         expected = model(torch.from_numpy(found.image))[0].numpy()
     assert_close(found.map, expected, "rewrite", "float32")
@@ -210,7 +210,7 @@ def test_a_damaged_description_is_named(copied_run, tmp_path, name, value):
 def test_weights_of_another_network_are_refused(copied_run, tmp_path):
     document = json.loads((copied_run / "run.json").read_text())
     (copied_run / "run.json").write_text(json.dumps({**document, "settings": {**document["settings"], "width": 6}}))
-    with pytest.raises(RunError, match="does not hold this run's weights") as refusal:
+    with pytest.raises(RunError, match="does not hold the weights that its record says") as refusal:
         export_run(copied_run, tmp_path / "a.ndp")
     assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 400
 

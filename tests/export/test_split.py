@@ -59,18 +59,18 @@ def test_the_seed_decides_the_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_rejects_folders_with_too_few_good_images(tmp_path: Path, count: int) -> None:
     write_images(tmp_path, count)
-    with pytest.raises(DataError, match="holds no images" if count == 0 else f"holds {count} good image"):
+    with pytest.raises(DataError, match="expected images" if count == 0 else "expected at least 2 good images"):
         split_data(tmp_path, holdout=0.1, seed=0)
 
 
 def test_rejects_what_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="got no folder"):
         split_data(tmp_path / "missing", holdout=0.1, seed=0)
 
 
 def test_rejects_a_train_folder_without_good(tmp_path: Path) -> None:
     write_images(tmp_path / "train" / "fine", 3)
-    with pytest.raises(DataError, match="no train/good"):
+    with pytest.raises(DataError, match="expected the good images in train/good"):
         split_data(tmp_path, holdout=0.1, seed=0)
 
 

@@ -1,13 +1,13 @@
 """Distillation: what a trained teacher adds to the losses of a smaller network that is being trained.
 
 Teacher and student see the same batch, cropped, augmented and with painted defects: a student learns the teacher's
-function best where both see the same picture (Beyer et al., CVPR 2022). What the teacher knows is taken where the two
+function best where both see the same picture (Beyer et al., CVPR 2022). The teacher is imitated where the two
 networks have the same shape and need nothing in between: the logits of AM_1 to AM_3, as soft targets of every pixel
 (Hinton et al., 2015; of segmentation: Liu et al., CVPR 2019). The features of the encoders differ in width; they are
 compared through 1 x 1 convolutions (Romero et al., 2015), normalised, so that their size does not count
 (arXiv 2207.05256). These convolutions are trained along and are no part of the network.
 
-Not taken: the teacher's reconstruction and repaired features, since what they aim at, the good image, is at hand.
+Its reconstruction and repaired features are not imitated, since what they aim at, the good image, is at hand.
 """
 
 from collections.abc import Sequence

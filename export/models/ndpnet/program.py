@@ -12,7 +12,8 @@ from ndp_rt.export.models.ndpnet.network import REPAIRED_LEVELS, NDPNet
 from ndp_rt.export.models.ndpnet.rewrites import REWRITES, duplicate_shared_biases
 from ndp_rt.export.models.ndpnet.settings import NdpNetSettings
 from ndp_rt.export.models.ndpnet.training import REFERENCE_PICTURE
-from ndp_rt.export.training.run_folder import WEIGHTS_FILE, TrainedRun, load_weights
+from ndp_rt.export.training.checkpoint import load_network
+from ndp_rt.export.training.run_folder import WEIGHTS_FILE, TrainedRun
 from ndp_rt.images.preprocess import read_image
 from ndp_rt.program.manifest import read_model
 from ndp_rt.program.version1 import describe_ndpnet
@@ -26,7 +27,7 @@ def export_run(run: TrainedRun, *, rewrite: bool, weights: str) -> ExportedModel
     """
     picture, recorded = read_reference(run), run.document.get("reference") or {}
     return dataclasses.replace(
-        export_network(load_network(run), rewrite=rewrite, weights=weights),
+        export_network(read_network(run), rewrite=rewrite, weights=weights),
         pictures={"reference": picture},
         reference={"source": recorded.get("name"), "rule": recorded.get("rule")},
         provenance={key: run.document[key] for key in ("vgg", "teacher") if key in run.document},
@@ -54,7 +55,7 @@ def export_network(model: NDPNet, *, rewrite: bool, weights: str = "fp32") -> Ex
     )
 
 
-def load_network(run: TrainedRun) -> NDPNet:
+def read_network(run: TrainedRun) -> NDPNet:
     """Return the run's network in eval mode, the reference's features included.
 
     Raises:
@@ -62,7 +63,7 @@ def load_network(run: TrainedRun) -> NDPNet:
     """
     assert isinstance(run.settings, NdpNetSettings)
     model = NDPNet(run.settings.width, run.contract.height_px, run.contract.width_px)
-    load_weights(run.folder / WEIGHTS_FILE, model)
+    load_network(run.folder / WEIGHTS_FILE, model)
     return model
 
 

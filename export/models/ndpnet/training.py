@@ -123,7 +123,7 @@ def _describe_file(path: Path | None) -> dict[str, object] | None:
 
 def _announce_teacher(teacher: Teacher, data: TrainData, say: Say) -> None:
     """Say who teaches, and where it may have seen what this run keeps for calibration."""
-    say(f"teacher: {teacher.path.parent}, preset {teacher.preset}, width {teacher.width}")
+    say(f"teacher: {teacher.path.parent}, preset {teacher.settings.preset}, width {teacher.settings.width}")
     if teacher.training_sha256 != data.training_sha256:
         say(
             "the teacher was trained on other images, or it is not known on which: if images that this run holds out "

@@ -61,18 +61,19 @@ def load_vgg(path: Path) -> VGGFeatures:
     Raises:
         InputError: the file is missing, no safetensors file, or lacks a tensor.
     """
-    taken = "a safetensors file with torchvision's vgg16 names (features.0.weight to features.28.bias) is taken"
+    expected = "expected a safetensors file with torchvision's vgg16 names (features.0.weight to features.28.bias)"
     try:
         tensors = load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"VGG weights {path} cannot be read: {error}; {taken}, or leave --vgg out.") from error
+        raise InputError(f"--vgg {path}: {expected}, got {error}. Give one, or leave --vgg out.") from error
     model = VGGFeatures()
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in tensors]
     if missing:
-        raise InputError(f"VGG weights {path} lack {', '.join(missing[:3])} ({len(missing)} in all); {taken}.")
+        raise InputError(f"--vgg {path}: {expected}, got none of {', '.join(missing[:3])} ({len(missing)} missing).")
     wrong = [name for name in wanted if tensors[name].shape != wanted[name].shape]
     if wrong:
-        raise InputError(f"VGG weights {path}: {wrong[0]} is {list(tensors[wrong[0]].shape)}; {taken}.")
+        shapes = [list(one[wrong[0]].shape) for one in (wanted, tensors)]
+        raise InputError(f"--vgg {path}: expected {wrong[0]} {shapes[0]}, got {shapes[1]}. Give VGG-16's weights.")
     model.load_state_dict({name: tensors[name].float() for name in wanted})
     return model.eval().requires_grad_(False)

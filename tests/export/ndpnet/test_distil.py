@@ -203,7 +203,7 @@ def test_a_run_is_not_its_own_teacher(data: Path, teacher: Path) -> None:
 
 
 def test_a_teacher_that_does_not_do_leaves_no_folder(data: Path, teacher: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="takes 64 x 64 px"):
+    with pytest.raises(InputError, match="got one for 64 x 64 px"):
         train_tiny(data, tmp_path / "run", teacher=teacher, changes={"height_px": 128})
     with pytest.raises(RunError, match="is not there"):
         train_tiny(data, tmp_path / "run", teacher=tmp_path / "nothing")

@@ -4,7 +4,8 @@ import copy
 
 from ndp_rt.export.models.family import Asset, ExportedModel, Stage
 from ndp_rt.export.onnx.graphs import round_to_half
-from ndp_rt.export.training.run_folder import WEIGHTS_FILE, TrainedRun, load_weights
+from ndp_rt.export.training.checkpoint import load_network
+from ndp_rt.export.training.run_folder import WEIGHTS_FILE, TrainedRun
 from ndp_rt.program.program import AssetSpec, DecisionRules, Program, Step
 from ndp_rt.program.tensors import TensorSpec
 from toy_memory.network import CHANNELS, STRIDE, ToyNet
@@ -17,7 +18,7 @@ def export_run(run: TrainedRun, weights: str) -> ExportedModel:
     """Return the graphs, asset and program of a finished run."""
     assert isinstance(run.settings, ToySettings)
     trained = ToyNet(run.settings.memory_count)
-    load_weights(run.folder / WEIGHTS_FILE, trained)
+    load_network(run.folder / WEIGHTS_FILE, trained)
     stored = copy.deepcopy(trained)
     if weights == "fp16":
         round_to_half(stored)
