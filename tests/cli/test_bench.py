@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +98,16 @@ def test_accuracy_stands_beside_the_time(tiny_bundle: Path, tmp_path: Path) -> N
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_measured(
-    tiny_bundle: Path, tmp_path: Path, more: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path,
+    tmp_path: Path,
+    more: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "records.jsonl"
-    start = time.monotonic()
+    monkeypatch.setattr("subprocess.Popen", None)  # what is measured runs in a process of its own
     assert main(["bench", str(tiny_bundle), "-o", str(out), *more]) == 1
-    assert time.monotonic() - start < 5
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("ndp-rt: error: ") and words in error
     assert not out.exists()

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -136,27 +135,26 @@ def test_a_background_job_that_ignores_ctrl_c_trains_on(
     assert_same_weights(tmp_path / "run", finished)
 
 
-@pytest.mark.nightly
-def test_a_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
-    steps = (4, 80)
-    program = (
-        "import sys; from pathlib import Path; from tests.export.tiny_run import train_tiny; "
-        "train_tiny(Path(sys.argv[1]), Path(sys.argv[2]), checkpoint_interval_s=0.0, "
-        f"changes={{'phase_steps': {steps}}})"
-    )
+KILLED_AFTER = """
+import os, signal, sys
+from pathlib import Path
+import pytest
+from tests.export.test_loop import stop_after
+from tests.export.tiny_run import train_tiny
+stop_after(pytest.MonkeyPatch(), int(sys.argv[3]), lambda: os.kill(os.getpid(), signal.SIGKILL))
+train_tiny(Path(sys.argv[1]), Path(sys.argv[2]), checkpoint_interval_s=0.0)
+"""
+
+
+@pytest.mark.nightly(but=1)
+@pytest.mark.parametrize("step_count", [6, 3])
+def test_a_killed_run_resumes_to_the_same_weights(step_count: int, data: Path, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"
-    child = subprocess.Popen([sys.executable, "-c", program, str(data), str(run)], cwd=ROOT, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120.0
-        while not (run / "reference.png").is_file() and child.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert child.poll() is None, "the run ended before it could be killed"
-    finally:
-        child.kill()
-        child.wait()
+    command = [sys.executable, "-c", KILLED_AFTER, str(data), str(run), str(step_count)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL
     assert not (run / "model.safetensors").exists()
-    train_tiny(data, run, resumes=True, changes={"phase_steps": steps})
-    assert_same_weights(run, train_tiny(data, tmp_path / "whole", changes={"phase_steps": steps}).path)
+    train_tiny(data, run, resumes=True)
+    assert_same_weights(run, finished)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
