@@ -67,9 +67,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         reasons = [remedy for marker, remedy in missing.items() if item.get_closest_marker(marker)]
         left_out.update(reasons[:1])
         runnable += [] if reasons else [item]
-    kept = selection.select(runnable, config.getoption("part"))
+    part = config.getoption("part")
+    kept = selection.select(runnable, part)
     if len(kept) < len(runnable):
-        left_out["make test-all runs them"] = len(runnable) - len(kept)
+        left_out[f"make {'test' if part == 'rest' else 'test-all'} runs them"] = len(runnable) - len(kept)
     taken = {id(item) for item in kept}
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in taken])
     items[:] = selection.sort_by_rooms(kept, [room for room in config.getoption("first").split(",") if room])
