@@ -9,7 +9,7 @@ HAS_TORCH := $(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.fi
 # Files go to processes whole: their tests share what was built for the first.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo lint test test-all gpu-check
+.PHONY: demo docs lint test test-all gpu-check
 
 demo: .venv/.base
 	@$(BIN)/python -m ndp_rt.cli demo
@@ -31,6 +31,10 @@ test: lint
 test-all: lint
 	$(PYTEST)
 
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo 'The documentation: build/site/index.html'
+
 gpu-check:
 	@'$(PYTHON)' -m ndp_rt.bench.gpu_check $(ARGS)
 
@@ -47,8 +51,13 @@ gpu-check:
 	@touch $@
 
 .venv/.base: .venv/.python pyproject.toml setup.py ndp_rt/__init__.py
-	@echo 'Installing ndp-rt and what it needs into .venv (about 200 MB, a minute or two)'
+	@echo 'Installing ndp-rt and what it needs into .venv (about 160 MB, a minute or two)'
 	@$(PIP) -e .
+	@touch $@
+
+.venv/.docs: .venv/.base
+	@echo 'Installing what the documentation needs into .venv'
+	@$(PIP) -e '.[docs]'
 	@touch $@
 
 .venv/.test: .venv/.base tests/install_torch.py

@@ -10,7 +10,19 @@ from typing import ClassVar
 
 
 class NdpRtError(Exception):
-    """The base of all errors of ndp-rt; catch it to catch every one."""
+    """The base of all errors of ndp-rt; catch it to catch every one.
+
+    Attributes:
+        status: the value that the C API returns for the class.
+
+    Examples:
+        >>> from ndp_rt import Inspector, NdpRtError
+        >>> try:
+        ...     Inspector.open("missing.ndp")
+        ... except NdpRtError as error:
+        ...     print(type(error).__name__, isinstance(error, ValueError))
+        BundleError True
+    """
 
     status: ClassVar[int] = 1
 

@@ -11,16 +11,31 @@ from ndp_rt.decide.regions import Defect
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
-    """The outcome of one inspection; the caller owns it, arrays included, and the inspector keeps no part of it.
+    """What one inspection found. The caller owns it, arrays included; the inspector keeps no part of it.
 
-    `score` is the maximum of the smoothed map at the network's own size, and `is_defect` says `score >= threshold`;
-    then, and only then, `defects` has entries.
+    Attributes:
+        score: the smoothed map's largest value at the network's own size, or what the bundle's score rule makes of it.
+        threshold: what the score was compared with.
+        is_defect: `score >= threshold`.
+        anomaly_map: [h, w] at the image's own size, smoothed.
+        defects: the regions above the threshold, highest peak first; none unless `is_defect`.
+        timings_ms: preprocess, engine, postprocess and total; plan `staged` adds its stages.
+        reconstruction: [h, w, 3], 0 to 1, at the network's size, where it was asked for.
+
+    Examples:
+        >>> from ndp_rt import Inspector, read_image
+        >>> with Inspector.open("tiles.ndp") as inspector:
+        ...     result = inspector.inspect(read_image("new/piece.png"))
+        >>> result.is_defect == (result.score >= result.threshold)
+        True
+        >>> result.anomaly_map.shape == read_image("new/piece.png").shape[:2]
+        True
     """
 
     score: float
     threshold: float
     is_defect: bool
-    anomaly_map: NDArray[np.float32]  # [h, w] at the image's own size, smoothed
-    defects: tuple[Defect, ...]  # highest peak first
-    timings_ms: Mapping[str, float]  # preprocess, engine, postprocess, total; staged plans add their stages
-    reconstruction: NDArray[np.float32] | None = None  # [h, w, 3], 0 to 1, at the network's size, where asked for
+    anomaly_map: NDArray[np.float32]
+    defects: tuple[Defect, ...]
+    timings_ms: Mapping[str, float]
+    reconstruction: NDArray[np.float32] | None = None

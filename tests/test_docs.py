@@ -17,7 +17,10 @@ from ndp_rt.cli import COMMANDS, EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE, join_co
 from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Pages for those who work on the code: their links and names are checked, their shell lines are not run.
+OTHER_PAGES = [ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CONVENTIONS", "SECURITY", "CODE_OF_CONDUCT")]
+README_LINES = 120
 # What makes a command of the pages short enough for a test; the rest of the line is run as it stands.
 SHORTER = {
     "train": ["--steps", "2,2", "--size", "64", "--batch", "2", "--threads", "1"],
@@ -116,7 +119,7 @@ def test_python_examples_run(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert re.match(r"score 0\.\d{3}, threshold 0\.\d{3}, defect: True\n\d+ pixels at x = ", capsys.readouterr().out)
 
 
-def test_docstring_examples_run() -> None:
+def test_docstring_examples_run(folder: Path) -> None:
     sources = [path for part in ("ndp_rt", "kernels", "export", "bench") for path in (ROOT / part).rglob("*.py")]
     for path in {path.resolve() for path in sources}:
         text = path.read_text(encoding="utf-8")
@@ -128,20 +131,24 @@ def test_docstring_examples_run() -> None:
             assert doctest.testmod(module).failed == 0, name
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
 
 
-def test_the_readme_names_every_command_and_no_other() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Commands\n")[2].partition("\n## ")[0]
-    lines = re.findall(r"^\| `ndp-rt ([^`]+)`", section, re.MULTILINE)
+def test_the_readme_fits_two_screens() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
+
+
+def test_the_page_of_commands_names_every_command_and_no_other() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| `ndp-rt ([^`]+)`", page, re.MULTILINE)
     assert {join_command(line.split())[0] for line in lines} == set(COMMANDS)
 
 
 def test_pages_name_only_files_that_exist() -> None:
-    for page in PAGES:
+    for page in [*PAGES, *OTHER_PAGES]:
         for name in re.findall(r"`((?:bench|kernels|export|ndp_rt|tests|docs)/[\w./-]*)`", page.read_text("utf-8")):
             assert (ROOT / name).exists(), f"{page.name}: {name}"

@@ -42,11 +42,23 @@ class Golden:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """An opened bundle; its files are read when asked for."""
+    """An opened bundle; its files are read when asked for.
 
-    path: Path  # absolute
+    Attributes:
+        path: the folder, absolute.
+        manifest: what `manifest.json` says.
+        fingerprint: SHA-256 of everything that an engine depends on, which thresholds and provenance are not.
+
+    Examples:
+        >>> from ndp_rt import open_bundle
+        >>> bundle = open_bundle("tiles.ndp")
+        >>> bundle.manifest.input.height_px, bundle.threshold("fp32").source
+        (128, 'calibrated')
+    """
+
+    path: Path
     manifest: BundleManifest
-    fingerprint: str  # SHA-256 of all that an engine depends on; thresholds and provenance are not in it
+    fingerprint: str
 
     def stage(self, name: str) -> StageSpec:
         """Return the stage `name`.
@@ -135,6 +147,11 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
 
     Raises:
         BundleError: no bundle, a newer format, a missing, changed or extra file, or one that points outside.
+
+    Examples:
+        >>> from ndp_rt import open_bundle
+        >>> sorted(open_bundle("tiles.ndp").manifest.thresholds)
+        ['bf16', 'fp32']
     """
     folder = Path(path).absolute()
     if not os.path.isdir(folder):  # unlike Path's, False for a name that is too long

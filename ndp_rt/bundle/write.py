@@ -131,7 +131,7 @@ def exchange(first: Path, second: Path) -> bool:
     """Swap two paths in one step; return False where the system cannot (then nothing has changed)."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows
         return False
     return bool(rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0)
 

@@ -17,8 +17,21 @@ STRIP_PX = 2**22  # pixels labelled at once: bounds the labels to 16 MiB whateve
 class Defect:
     """One connected region (8 neighbours) whose anomaly reaches the threshold, in pixels of the caller's image.
 
-    The box holds the region whole: x_px, y_px is its first pixel, width_px and height_px its size. The *_mm fields
-    are None where mm_per_pixel was not given.
+    Attributes:
+        x_px: the box's first column.
+        y_px: the box's first row.
+        width_px: of the box, which holds the whole region.
+        height_px: of the box.
+        area_px: how many pixels the region has.
+        peak: the smoothed map's largest value inside.
+        x_mm: this and the others in mm are None unless `mm_per_pixel` was given.
+
+    Examples:
+        >>> from ndp_rt import Inspector, read_image
+        >>> with Inspector.open("tiles.ndp", mm_per_pixel=0.5) as inspector:
+        ...     worst = inspector.inspect(read_image("new/piece.png")).defects[0]
+        >>> worst.width_mm == 0.5 * worst.width_px
+        True
     """
 
     x_px: int
@@ -26,7 +39,7 @@ class Defect:
     width_px: int
     height_px: int
     area_px: int
-    peak: float  # highest value of the smoothed map inside
+    peak: float
     x_mm: float | None = None
     y_mm: float | None = None
     width_mm: float | None = None

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import signal
 import subprocess
 import tempfile
 import time
@@ -28,6 +27,7 @@ from ndp_rt.engines.registry import find_backend, find_device_backend
 from ndp_rt.engines.request import EngineRecord, EngineRequest
 from ndp_rt.errors import EngineError, InputError
 
+SIGKILL = 9  # Windows has no signal.SIGKILL
 Progress = Callable[[str], None]
 Engines = dict[int, dict[str, Engine]]  # batch -> stage, in the plan's order -> engine
 DeviceEngines = dict[int, dict[str, DeviceEngine]]
@@ -175,7 +175,7 @@ def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
             complaints.seek(0)
             last = " | ".join(complaints.read().strip().splitlines()[-3:]) or "it said nothing"
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            if code == -signal.SIGKILL:
+            if code == -SIGKILL:
                 how += ", as when memory runs out"
             raise EngineError(f"the engine builder ended {how} ({last}). Nothing was stored; build again.")
 

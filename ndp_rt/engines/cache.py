@@ -237,7 +237,7 @@ def write_engine_file(folder: Path, key: EngineKey, facts: Mapping[str, Any]) ->
     """Make a built engine's files durable and describe them in engine.json, the last file written."""
     files = {}
     for path in sorted(folder.iterdir()):
-        with path.open("rb") as stream:
+        with path.open("r+b") as stream:  # Windows syncs no file that is open for reading alone
             os.fsync(stream.fileno())
         files[path.name] = {"sha256": hash_file(path), "bytes": path.stat().st_size}
     document = {

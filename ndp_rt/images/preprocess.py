@@ -31,6 +31,12 @@ def read_image(path: str | Path, *, limits: ImageLimits | None = None) -> Image:
 
     Raises:
         ImageFileError: missing, empty, cut short, of another type, or larger than `limits` (default: ImageLimits()).
+
+    Examples:
+        >>> from ndp_rt import read_image
+        >>> image = read_image("new/piece.png")
+        >>> image.dtype.name, image.ndim
+        ('uint8', 2)
     """
     path = Path(path)
     try:

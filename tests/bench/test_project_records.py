@@ -1,4 +1,4 @@
-"""The project's own records, and the figures that the README takes from them."""
+"""The project's own records, and the figures that README.md and docs/figures.md take from them."""
 
 import json
 import re
@@ -12,7 +12,9 @@ from ndp_rt.bench.read_records import FORMAT, FORMAT_VERSION
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "bench" / "results" / "bench"
+PRESETS = ("edge", "paper")
 RECORDS = sorted(FOLDER.glob("*.jsonl"))
+FIGURES = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -36,10 +38,10 @@ def test_records_are_complete_and_every_time_has_its_error(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "first"), [("edge-int8", 1), ("paper-int8", 5)])
-def test_the_readmes_figures_are_the_records(name: str, first: int) -> None:
+def test_the_pages_figures_are_the_records(name: str, first: int) -> None:
     rows = read_lines(FOLDER / f"{name}.jsonl")[0]["rows"]
     line = re.compile(r"^\| `(.+?)` " + r"\| (.+?) " * 8 + r"\|$", re.MULTILINE)
-    told = {found[0]: found[first : first + 4] for found in line.findall(README.replace("**", ""))}
+    told = {found[0]: found[first : first + 4] for found in line.findall(FIGURES.replace("**", ""))}
     expected = {}
     for row in rows:
         ratio, accuracy = row["ratio"]["median"] if "ratio" in row else 1.0, row["accuracy"]
@@ -53,18 +55,33 @@ def test_the_readmes_figures_are_the_records(name: str, first: int) -> None:
     assert told == expected
 
 
+def test_the_readmes_figures_are_the_records() -> None:
+    rows = {
+        name: {row["name"]: row for row in read_lines(FOLDER / f"{name}-int8.jsonl")[0]["rows"]} for name in PRESETS
+    }
+    lines = re.findall(r"^\| `(.+?)`.*? " + r"\| (.+?) " * 4 + r"\|$", README, re.MULTILINE)
+    assert lines
+    for contender, *told in lines:
+        expected = []
+        for preset in PRESETS:
+            row = rows[preset][contender]
+            expected.append(f"{row['latency']['p50_ms']:.1f}")
+            expected.append(f"{row['accuracy']['image_rocauc']:.3f}".removeprefix("0"))
+        assert told == expected
+
+
 @pytest.mark.parametrize(
     ("name", "before"),
     [("methods", r"random weights, so\s+time\s+alone\): "), ("methods-openvino", r"methods-openvino\.jsonl`\): ")],
 )
-def test_the_readmes_other_methods_are_the_records(name: str, before: str) -> None:
+def test_the_pages_other_methods_are_the_records(name: str, before: str) -> None:
     rows = [row for record in read_lines(FOLDER / f"{name}.jsonl") for row in record["rows"]]
     expected = {
         row["contender"]: f"{ratio:.2f}" if (ratio := row["ratio"]["median"]) < 10 else f"{ratio:.0f}"
         for row in rows
         if row["kind"] == "other network"
     }
-    sentence = re.search(before + r"(.+?)\.\n\n", README, re.DOTALL)
+    sentence = re.search(before + r"(.+?)\.\n\n", FIGURES, re.DOTALL)
     assert sentence is not None
     assert dict(re.findall(r"`([a-z-]+)`\s+([\d.]+\d|\d)", sentence[1])) == expected
     assert name != "methods" or expected.keys() == {*PAPER, *LATER}

@@ -191,3 +191,11 @@ def test_a_kill_at_any_time_leaves_a_bundle_that_opens(bundle: Bundle, delay_ms:
         time.sleep(delay_ms / 1e3)
         writer.send_signal(signal.SIGKILL)
     assert open_bundle(bundle.path).fingerprint == bundle.fingerprint
+
+
+def test_folders_are_not_exchanged_where_the_system_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_none(name: object, **_: object) -> None:
+        raise TypeError("LoadLibrary() argument 1 must be str, not None")  # as on Windows
+
+    monkeypatch.setattr("ctypes.CDLL", load_none)
+    assert not write.exchange(tmp_path, tmp_path)
