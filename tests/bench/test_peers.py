@@ -97,7 +97,7 @@ TRIED_ON_THE_CPU = [
 ]
 
 
-@pytest.mark.nightly(but=4)
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize(("peer", "precision"), TRIED_ON_THE_CPU)
 def test_a_rival_gives_the_golden_maps_and_scores_of_every_image_of_a_batch(
     tiny: Bundle, peer: Peer, precision: str

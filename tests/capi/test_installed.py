@@ -106,6 +106,7 @@ def test_the_headers_example_builds_as_it_says_and_runs(environments: tuple[Path
     assert re.fullmatch(r"score [01]\.\d{3}: (defect|good)\n", found)
 
 
+@pytest.mark.nightly
 def test_one_wheel_works_in_every_environment_of_its_python(
     environments: tuple[Path, Path], tmp_path: Path, describe_c: Path
 ) -> None:

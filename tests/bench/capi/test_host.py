@@ -26,11 +26,13 @@ WITH_MASK = ("calls",)
 WRONG = {"score": "3fe0000000000001", "map_sum": "1", "mask_sum": "1", "defect_count": 4000}
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_right_answers_are_taken(process: LineProcess, name: str) -> None:
     assert "error" not in process.ask(*MEASUREMENTS[name])
 
 
+@pytest.mark.nightly(but=3)
 @pytest.mark.parametrize(
     ("name", "field"),
     [(name, field) for name in MEASUREMENTS for field in WRONG if field != "mask_sum" or name in WITH_MASK],
@@ -44,6 +46,7 @@ def test_an_answer_that_is_not_the_expected_one_is_noticed(process: LineProcess,
     assert "error" not in process.ask(*MEASUREMENTS[name])
 
 
+@pytest.mark.nightly
 def test_the_soak_notices_a_wrong_answer_too(process: LineProcess, bundle: Bundle) -> None:
     answer = process.ask("answer", 0, 0)
     assert process.ask("soak", bundle.path, 0, 0)["cycles"] == 1
@@ -79,6 +82,7 @@ def test_timings_are_asked_for_in_every_thread_and_their_times_kept(process: Lin
     assert found["calls"] >= 100 * sum(kept) and all(value > 0 for times in found["block_us"] for value in times)
 
 
+@pytest.mark.nightly(but=3)
 @pytest.mark.parametrize(
     ("request_words", "message"),
     [
