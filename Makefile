@@ -7,7 +7,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-
 C_FILES = $(shell find ndp_rt/capi examples bench/capi tests/capi -regex '.*\.\(c\|h\|cpp\|hpp\)')
 HAS_TORCH := $(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("torch") is None)'
 # Files go to processes whole: their tests share what was built for the first.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: demo docs lint test test-all gpu-check
 

@@ -76,12 +76,14 @@ def write_host_code(code: str) -> tuple[str, tuple[str, ...]]:
     entries = [(match["name"], match["bounds"]) for match in ENTRY.finditer(bare)]
     if not entries or len(entries) != bare.count("__global__"):
         raise SourceError(
-            f"{bare.count('__global__')} kernels in the source, of which {len(entries)} read "
-            'extern "C" __global__ void [__launch_bounds__(...)] name(...): that is the form that is taken.'
+            'expected kernels of the form extern "C" __global__ void [__launch_bounds__(...)] name(...), got '
+            f"{bare.count('__global__')} kernels in the source, of which {len(entries)} have it."
         )
     dynamic = {(match["name"], match["type"]) for match in DYNAMIC.finditer(bare)}
     if len(dynamic) > 1:
-        raise SourceError(f"dynamic shared memory is declared as {sorted(dynamic)}; declare it once, or alike.")
+        raise SourceError(
+            f"expected one declaration of dynamic shared memory, got {sorted(dynamic)}. Declare it once, or alike."
+        )
     name, kind = next(iter(dynamic), ("ndp_rt_no_shared_memory", "unsigned char"))
     size = f"({MAX_SHARED_BYTES} + 4096) / sizeof({kind})" if dynamic else "1"
     parts = [

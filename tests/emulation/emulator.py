@@ -157,7 +157,7 @@ def _hold(argument: Any) -> tuple[Any, int, int]:
     if type(argument) is int:  # as CuPy: 8 bytes, right for an address only
         return ctypes.c_int64(argument), 8, 0
     if not isinstance(argument, np.number):
-        raise LaunchError(f"an argument is {type(argument).__name__}; NumPy scalars and device addresses are taken")
+        raise LaunchError(f"argument: expected a NumPy scalar or a device address, got {type(argument).__name__}")
     buffer = (ctypes.c_char * argument.nbytes).from_buffer_copy(argument.tobytes())
     return buffer, argument.nbytes, int(isinstance(argument, np.floating))
 

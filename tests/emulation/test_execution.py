@@ -282,8 +282,8 @@ def test_sizes_that_no_gpu_takes_are_refused(
         (1000, "argument 2 has another size or kind"),
         (np.int64(1000), "argument 2 has another size or kind"),
         (np.float32(1000), "argument 2 has another size or kind"),
-        (None, "an argument is NoneType"),
-        ("x", "an argument is str"),
+        (None, "device address, got NoneType"),
+        ("x", "device address, got str"),
     ],
 )
 def test_arguments_of_another_kind_are_refused(module: EmulatedModule, count: object, message: str) -> None:
@@ -302,9 +302,9 @@ def test_unknown_kernels_are_named(module: EmulatedModule) -> None:
 def test_a_source_that_does_not_compile_shows_the_compilers_words(emulator: Emulator) -> None:
     with pytest.raises(SourceError, match="nonsense"):
         emulator.make_module(code='extern "C" __global__ void broken() { nonsense; }')
-    with pytest.raises(SourceError, match="1 kernels in the source, of which 0"):
+    with pytest.raises(SourceError, match="got 1 kernels in the source, of which 0"):
         write_host_code("__global__ void not_extern() {}")
-    with pytest.raises(SourceError, match="declare it once"):
+    with pytest.raises(SourceError, match="Declare it once"):
         write_host_code(
             'extern "C" __global__ void k() { extern __shared__ int a[]; { extern __shared__ float b[]; } }'
         )
