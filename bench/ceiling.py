@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
 from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
-from ndp_rt.engines.base import Backend, EngineOptions
-from ndp_rt.engines.device_engine import DTYPE_BYTES, DeviceBackend
+from ndp_rt.engines.backend import DeviceBackend, EngineOptions, HostBackend
+from ndp_rt.engines.engine import DTYPE_BYTES
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.half_types import narrow
 from ndp_rt.graphs.products import make_convolution, make_product
@@ -131,7 +131,7 @@ def make_host_graph(product: Product, precision: str, rng: np.random.Generator) 
 
 
 def measure_host_ceiling(
-    backend: Backend, precision: str, threads: int | None, products: Iterable[Product] | None = None
+    backend: HostBackend, precision: str, threads: int | None, products: Iterable[Product] | None = None
 ) -> Ceiling:
     """Measure what a backend on the CPU reaches.
 
@@ -154,7 +154,7 @@ def measure_host_ceiling(
         rng = np.random.default_rng(0)
         with tempfile.TemporaryDirectory(prefix="ndp-rt-ceiling-") as name:
             path, artifact = _write_graph(make_host_graph(product, precision, rng), Path(name))
-            options = EngineOptions(precision=precision, batch=product.batch, threads=threads, winograd=False)
+            options = EngineOptions(precision=precision, batch=product.batch, threads=threads, rewrites=False)
             backend.compile(path, artifact, options)
             engine = backend.load(artifact, options)
             try:

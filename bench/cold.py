@@ -16,7 +16,7 @@ from ndp_rt.bench.measure import Tell
 from ndp_rt.bench.threshold import choose_threshold
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.config import child_environment
-from ndp_rt.engines.base import one_line
+from ndp_rt.engines.engine import one_line
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
 from ndp_rt.evaluate.record import Record

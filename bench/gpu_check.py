@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,15 @@ from ndp_rt.bench.peers import NAMES, list_peers
 from ndp_rt.bench.threshold import choose_threshold
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.devices.cuda.driver import CudaDevice, parse_device
-from ndp_rt.engines.base import BuildOptions
-from ndp_rt.engines.build import build_requested
-from ndp_rt.engines.registry import DEVICE_BACKENDS, find_device_backend
+from ndp_rt.engines.build import build_engine
+from ndp_rt.engines.registry import find_device_backend, list_backends
 from ndp_rt.errors import NdpRtError
 from ndp_rt.evaluate.record import Record, start_record, write_record
 from ndp_rt.options import Options
 from ndp_rt.runtime.gpu import GpuPlan
 from ndp_rt.runtime.gpu_check import CHECK, check_plan
 from ndp_rt.runtime.gpu_runner import GpuRunner
-from ndp_rt.runtime.open_gpu import find_capture, make_gpu_request, open_gpu_runner
+from ndp_rt.runtime.open_gpu import open_gpu_runner
 
 FORMAT, FORMAT_VERSION = "ndp-rt gpu-check", 1
 RESULTS = Path("bench/results")
@@ -180,13 +180,13 @@ def describe_gpu(device: CudaDevice) -> Record:
         "driver_cuda": device.driver_version,
         "cupy": device.cupy.__version__,
         "runtime_cuda": int(runtime.runtimeGetVersion()),
-        **{name: backend.find().version for name, backend in DEVICE_BACKENDS.items()},
+        **{name: backend.find().version for name, backend in list_backends("cuda").items()},
     }
 
 
 def open_candidates(bundle: Bundle, args: argparse.Namespace, refused: dict[str, str]) -> list[Candidate]:
     """Open every backend in every precision that it offers; what cannot be opened goes to `refused` with the reason."""
-    installed = [name for name, backend in DEVICE_BACKENDS.items() if backend.find().version is not None]
+    installed = [name for name, backend in list_backends("cuda").items() if backend.find().version is not None]
     batches = tuple(int(word) for word in args.batches.split(","))
     candidates = []
     for name in args.backends.split(",") if args.backends else installed:
@@ -212,9 +212,9 @@ def open_candidates(bundle: Bundle, args: argparse.Namespace, refused: dict[str,
 
 def build_from_stages(bundle: Bundle, options: Options, folder: Path) -> None:
     """Build engines from typed stages that `ndp-rt export-stages` wrote where the onnx package is."""
-    request = make_gpu_request(bundle, options, parse_device(options.device))
-    build = BuildOptions(onnx_stages=str(folder))
-    build_requested(bundle, dataclasses.replace(request, build=build), check=CHECK, progress=print)
+    options_type = find_device_backend(options.backend or "").build_options
+    spec = dataclasses.replace(options.engine_spec, build=options_type(onnx_stages=str(folder)))
+    build_engine(bundle, spec, check=CHECK, progress=print)
 
 
 def measure(bundle: Bundle, candidates: Sequence[Candidate], rivals: Sequence[Rival], args: argparse.Namespace) -> None:
@@ -261,7 +261,7 @@ def finish_facts(
     """Add latencies, throughput, launches, steps with their floors, and the memory after a soak."""
     plan, runner, facts = candidate.plan, candidate.runner, candidate.facts
     threshold = choose_threshold(bundle, candidate.precision)
-    capture = find_capture(find_device_backend(candidate.backend), plan.device)
+    capture = partial(find_device_backend(candidate.backend).capture, plan.device)
     gpu, model, contract = find_gpu_figures(plan.device.name), bundle.manifest.model, bundle.manifest.input
     for n in candidate.batches:
         steps = time_steps(plan, n, capture, 20)

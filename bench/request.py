@@ -9,10 +9,11 @@ from ndp_rt.bench.contenders.spec import OURS, ContenderSpec
 from ndp_rt.bench.peers import expand, find_peer
 from ndp_rt.bench.peers.base import BundlePeer
 from ndp_rt.bench.scenarios import SCENARIOS
+from ndp_rt.bundle.manifest import read_manifest
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.devices.core_limit import count_usable_cores
-from ndp_rt.devices.cuda.driver import parse_device
-from ndp_rt.engines.registry import BACKENDS, DEVICE_BACKENDS, find_any_backend, find_plan_stages
+from ndp_rt.engines.registry import find_backend, list_backends, parse_device
+from ndp_rt.engines.spec import list_plans
 from ndp_rt.errors import InputError
 from ndp_rt.program.manifest import PRECISIONS
 
@@ -52,18 +53,17 @@ class BenchRequest:
         check_choice("models-on", self.models_on, MODEL_RUNTIMES)
         for precision in self.precisions:
             check_choice("precision", precision, PRECISIONS)
-        if self.device != "cpu":
-            parse_device(self.device)
+        kind, _ = parse_device(self.device)
         for backend in self.used_backends:
-            find_any_backend(backend)
-            fitting = BACKENDS if self.device == "cpu" else DEVICE_BACKENDS
+            find_backend(backend)
+            fitting = list_backends(kind)
             if backend not in fitting:
                 raise InputError(
                     f"--backend is '{backend}' and --device '{self.device}', where {' or '.join(fitting)} runs. Choose "
                     "one of these, or another --device."
                 )
-            if self.plan is not None:
-                check_choice("plan", self.plan, tuple(find_plan_stages(backend)))
+        if self.plan is not None:
+            check_choice("plan", self.plan, list_plans(read_manifest(self.bundle), kind))
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads is {self.threads}; a whole number from 1 is taken.")
         if self.scenario != "server" and (self.target_qps or self.latency_bound_ms):
@@ -83,10 +83,9 @@ class BenchRequest:
         """The backends of our own contenders by name."""
         if self.backends:
             return self.backends
-        if self.device == "cpu":
-            return ("openvino",)
-        installed = [name for name, one in DEVICE_BACKENDS.items() if one.find().version is not None]
-        return tuple((installed or list(DEVICE_BACKENDS))[:1])
+        fitting = list_backends(parse_device(self.device)[0])
+        installed = [name for name, one in fitting.items() if one.find().version is not None]
+        return tuple((installed or list(fitting))[:1])
 
 
 def check_above_zero(option: str, value: float | None) -> None:
@@ -155,7 +154,7 @@ def make_own(
     request: BenchRequest, backend: str, precision: str, left_out: dict[str, str]
 ) -> tuple[ContenderSpec, ...]:
     """Return one contender of ours, or none where the backend has not the precision."""
-    name, known = f"{OURS} {backend} {precision}", find_any_backend(backend)
+    name, known = f"{OURS} {backend} {precision}", find_backend(backend)
     if precision not in known.precisions:
         left_out[name] = f"{backend} has no {precision}; it has {', '.join(known.precisions)}."
         return ()

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.bench.graph_stages import ATTENTION, DECODER, ENCODER, OTHER, SEGMENTATION, name_stages, sum_by_stage
-from ndp_rt.engines.base import EngineOptions, FloatArray, Profiler
+from ndp_rt.engines.backend import EngineOptions, Profiler
+from ndp_rt.engines.engine import FloatArray
 from ndp_rt.errors import InputError
 from ndp_rt.evaluate.record import STAGES
 from ndp_rt.graphs.folding import fix_batch, load_model

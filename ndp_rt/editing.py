@@ -17,9 +17,10 @@ from ndp_rt.bundle.open import GOLDEN_FILE, REFERENCE_FILE, Bundle, Golden, open
 from ndp_rt.bundle.reference import replace_reference
 from ndp_rt.bundle.write import read_current, update_manifest, write_bundle
 from ndp_rt.decide.calibration import check_rate, threshold_from_good_scores
-from ndp_rt.engines.base import EngineOptions
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.golden import check_engines
-from ndp_rt.engines.uncached import compile_engine
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.images.preprocess import preprocess, read_image
 from ndp_rt.inspector import Inspector
 from ndp_rt.kernels.smooth import host
@@ -111,7 +112,7 @@ def set_reference(path: Path, image_path: Path, *, backend: str = "openvino", th
     prepared = np.empty((1, 3, contract.height_px, contract.width_px), np.float32)
     preprocess(read_image(image_path), contract, prepared[0])
     picture = round_to_picture(prepared)  # what reference.png holds is what the features are made of
-    plan = open_plan(bundle, plan="staged", backend=backend, batches=(1,), threads=threads)
+    plan = open_plan(bundle, EngineSpec(backend=backend, plan="staged", batches=(1,), threads=threads))
     try:
         changed = _replace_files(bundle, plan.compute_features(prepared))
         plan.use_reference(plan.make_reference(read_features(changed[REFERENCE_FILE])))

@@ -5,11 +5,10 @@ import math
 from dataclasses import dataclass
 
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.devices.cuda.driver import parse_device
+from ndp_rt.engines.spec import CPU as CPU
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import InputError
-from ndp_rt.program.manifest import INT8_PRECISIONS, PRECISIONS
-
-CPU = "cpu"
+from ndp_rt.program.manifest import INT8_PRECISIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +29,23 @@ class Options:
     fallback: bool = False
 
     def __post_init__(self) -> None:
-        if self.device != CPU:
-            parse_device(self.device)
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is '{self.precision}'; one of {', '.join(PRECISIONS)} is taken.")
+        _ = self.engine_spec  # refuses what no engine can be
         if self.threshold is not None and math.isnan(self.threshold):
-            raise InputError("threshold is nan; a number is taken, or None for the bundle's own.")
+            raise InputError("expected a threshold that is a number, or None for the bundle's own, got nan.")
         if self.mm_per_pixel is not None and not 0.0 < self.mm_per_pixel < math.inf:
-            raise InputError(f"mm_per_pixel is {self.mm_per_pixel}; a number above 0 is taken, or None.")
+            raise InputError(f"expected mm_per_pixel above 0, or None, got {self.mm_per_pixel}.")
+
+    @property
+    def engine_spec(self) -> EngineSpec:
+        """Which engines are meant."""
+        return EngineSpec(
+            device=self.device,
+            backend=self.backend,
+            precision=self.precision,
+            plan=self.plan,
+            batches=None if self.batches is None else tuple(sorted(set(self.batches))),
+            threads=self.threads,
+        )
 
     @property
     def can_fall_back(self) -> bool:

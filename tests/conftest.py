@@ -182,8 +182,7 @@ def fake_gpu(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = Gpu(name="Fake GPU", index=0, memory_bytes=2**31, compute_capability="9.0")
     monkeypatch.setitem(sys.modules, "cupy", gpu.module)
     monkeypatch.setattr("ndp_rt.devices.machine.find_gpus", lambda: (found,))
-    monkeypatch.setitem(registry.DEVICE_BACKENDS, "fake", backend)
-    monkeypatch.setitem(registry.ALL_BACKENDS, "fake", backend)
+    monkeypatch.setitem(registry.find_built_in(), "fake", backend)
     monkeypatch.setattr(build, "_run_worker", lambda job, progress: worker.build(job, progress))
     monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
     return gpu

@@ -89,15 +89,16 @@ class InspectorContender:
 
         Reaches into the inspector: nobody but a benchmark runs a plan's steps one by one.
         """
+        from functools import partial
+
         from ndp_rt.bench.gpu_split import split_gpu_stages
         from ndp_rt.bench.gpu_timing import time_launches
         from ndp_rt.engines.registry import find_device_backend
         from ndp_rt.runtime.gpu_runner import GpuRunner
-        from ndp_rt.runtime.open_gpu import find_capture
 
         runner = self._inspector._last.runner
         assert isinstance(runner, GpuRunner)
-        capture = find_capture(find_device_backend(self.backend), runner.plan.device)
+        capture = partial(find_device_backend(self.backend).capture, runner.plan.device)
         contract = self._inspector.bundle.manifest.input
         stages_ms, source = split_gpu_stages(runner.plan, contract, batch, capture, runner._kernels, STEP_COUNT)
         return DeviceCost(

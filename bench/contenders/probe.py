@@ -12,8 +12,8 @@ from ndp_rt.bench.flops import count_file
 from ndp_rt.bench.stage_split import split_stages
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.devices.cuda.driver import CudaDevice, parse_device
-from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.registry import BACKENDS, find_device_backend
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.registry import find_backend, find_device_backend, find_host_backend, list_backends
 from ndp_rt.graphs.quantised import prepare_graph
 from ndp_rt.program.manifest import INT8_PRECISIONS
 
@@ -36,8 +36,8 @@ def measure_ceiling(family: str, precision: str, threads: int | None, device: st
         from ndp_rt.bench.peers.torch_ceiling import measure_torch_ceiling
 
         return asdict(measure_torch_ceiling(precision, threads, "cpu" if device == "cpu" else "cuda"))
-    if family in BACKENDS:
-        return asdict(measure_host_ceiling(BACKENDS[family], precision, threads))
+    if family in list_backends("cpu"):
+        return asdict(measure_host_ceiling(find_host_backend(family), precision, threads))
     one = CudaDevice(parse_device(device))
     one.activate()
     return asdict(measure_device_ceiling(find_device_backend(family), one, precision))
@@ -56,7 +56,7 @@ def count_work(bundle: str, precision: str, batch: int) -> dict[str, float]:
 
 def split_host_stages(spec: ContenderSpec, batch: int, parts_ms: Mapping[str, float]) -> tuple[dict[str, float], str]:
     """Return how the time of a contender of ours on a CPU splits over its stages, and how that was measured."""
-    backend: Any = BACKENDS[spec.backend or ""]
+    backend: Any = find_backend(spec.backend or "")
     options = EngineOptions(precision=spec.precision, batch=batch, threads=spec.threads)
     bundle = open_bundle(spec.bundle)
     graph, profiler = bundle.stage_path("fused"), backend if hasattr(backend, "profile") else None

@@ -23,7 +23,7 @@ from ndp_rt.bench.contenders.ours import InspectorContender
 from ndp_rt.bench.contenders.spec import OURS, ContenderSpec, DeviceCost, Opened, Turn, TurnTimes, WarmUp
 from ndp_rt.bench.peers.base import to_image
 from ndp_rt.bundle.open import open_bundle
-from ndp_rt.engines.base import one_line
+from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import EngineError, NdpRtError
 from ndp_rt.images.preprocess import read_image
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.bench.peers.base import FloatArray, Image, check_images
-from ndp_rt.engines.device_engine import DeviceEngine
+from ndp_rt.engines.engine import DeviceEngine
 from ndp_rt.errors import ClosedError
 
 SMOOTH_SIZE = (1, 1, 5, 5)

@@ -13,8 +13,9 @@ from ndp_rt.bench.peers.base import Answer, BundlePeer, Image, check_images
 from ndp_rt.bench.peers.fused_graph import make_fused_graph
 from ndp_rt.bench.peers.host_smoothing import HostSmoother
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.engines.base import Engine, EngineOptions
-from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.engine import Engine
+from ndp_rt.engines.registry import find_host_backend
 from ndp_rt.errors import ClosedError, InputError
 from ndp_rt.images.preprocess import Preprocessor
 from ndp_rt.program.manifest import INT8_PRECISIONS, InputContract
@@ -33,8 +34,8 @@ class HostEnginePeer(BundlePeer):
         """
         self.name = name
         # Which layers are in int8 is a choice made for our own graph; a rival runs the graph as it is.
-        self.precisions = tuple(one for one in find_backend(backend).precisions if one not in INT8_PRECISIONS)
-        self._backend = find_backend(backend)
+        self.precisions = tuple(one for one in find_host_backend(backend).precisions if one not in INT8_PRECISIONS)
+        self._backend = find_host_backend(backend)
         self._needs_plain = needs_plain
 
     def find(self) -> str | None:
@@ -78,7 +79,7 @@ def compile_file(backend: str, path: Path, options: EngineOptions) -> Engine:
         EngineError: the backend refuses it, or computes in another precision.
         MissingExtraError: the backend is not installed.
     """
-    one, options = find_backend(backend), replace(options, winograd=False)
+    one, options = find_host_backend(backend), replace(options, rewrites=False)
     with tempfile.TemporaryDirectory(prefix="ndp-rt-rival-") as folder:
         artifact = Path(folder)
         one.compile(path, artifact, options)

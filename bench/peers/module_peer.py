@@ -23,7 +23,8 @@ from ndp_rt.bench.peers.base import (
     list_golden_images,
 )
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.engines.base import Engine, EngineOptions, one_line
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.engine import Engine, one_line
 from ndp_rt.errors import ClosedError, EngineError, InputError, NdpRtError
 
 REMEDY = "pip install 'ndp-rt[train]'"

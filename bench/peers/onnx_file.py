@@ -21,8 +21,9 @@ from ndp_rt.bench.peers.base import (
 from ndp_rt.bench.peers.host_engines import build_engine
 from ndp_rt.bench.peers.onnx_input import ImageInput, fill_input, list_free_sizes, make_float_model, read_input, resize
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.engines.base import EngineOptions, one_line
-from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.engine import one_line
+from ndp_rt.engines.registry import find_host_backend
 from ndp_rt.errors import BundleError, ClosedError, EngineError, InputError, NdpRtError
 
 REMEDY = "pip install 'ndp-rt[onnxruntime]'"
@@ -239,7 +240,7 @@ class OpenVinoSession:
         Raises:
             EngineError: OpenVINO refuses it.
         """
-        self.runtime = f"OpenVINO {find_backend('openvino').find().version}"
+        self.runtime = f"OpenVINO {find_host_backend('openvino').find().version}"
         options = EngineOptions(batch=taken.n, threads=threads)
         try:
             self._engine = build_engine("openvino", make_float_model(model, taken), options)
@@ -285,4 +286,4 @@ def has_onnxruntime() -> bool:
 
 def has_openvino() -> bool:
     """Tell whether OpenVINO is installed."""
-    return find_backend("openvino").find().version is not None
+    return find_host_backend("openvino").find().version is not None

@@ -11,7 +11,7 @@ from ndp_rt.bench.peers.arrays import ArrayRunner, Arrays, make_arrays
 from ndp_rt.bench.peers.base import BundlePeer
 from ndp_rt.bench.peers.fused_graph import make_fused_graph
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.engines.base import one_line
+from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import ClosedError, EngineError, InputError
 from ndp_rt.program.tensors import TensorSpec
 
@@ -62,7 +62,7 @@ def find_version() -> str:
 
 
 class OnnxRuntimeEngine:
-    """A session with bound tensors; see `ndp_rt.engines.device_engine.DeviceEngine`."""
+    """A session with bound tensors; see `ndp_rt.engines.engine.DeviceEngine`."""
 
     held_bytes = 0  # ONNX Runtime does not say
 

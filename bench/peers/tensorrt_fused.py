@@ -8,9 +8,9 @@ from ndp_rt.bench.peers.arrays import ArrayRunner, make_arrays
 from ndp_rt.bench.peers.base import BundlePeer
 from ndp_rt.bench.peers.fused_graph import make_fused_graph
 from ndp_rt.bundle.open import Bundle
+from ndp_rt.engines.backend import DeviceBackend, EngineOptions
 from ndp_rt.engines.backends.tensorrt import TensorRtBackend
-from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.device_engine import DeviceBackend, DeviceEngine
+from ndp_rt.engines.engine import DeviceEngine
 
 
 class TensorRtPeer(BundlePeer):

@@ -12,8 +12,8 @@ import numpy as np
 from ndp_rt.bench.peers.base import Answer, BundlePeer, Image, check_images
 from ndp_rt.bench.peers.fused_graph import make_fused_graph
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.engines.backends.torch.backend import hold_settings
-from ndp_rt.engines.base import one_line
+from ndp_rt.engines.backends.torch.engine import hold_settings
+from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import ClosedError, EngineError, NdpRtError
 
 REMEDY = "pip install 'ndp-rt[train]'"

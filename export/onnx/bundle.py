@@ -20,7 +20,7 @@ from ndp_rt.bundle.open import CALIBRATION_FILE, GOLDEN_FILE
 from ndp_rt.bundle.reference import find_reference_data
 from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target
 from ndp_rt.devices.machine import find_cpu
-from ndp_rt.engines.base import EngineOptions
+from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.errors import EngineError, InputError, NdpRtError, StorageError
 from ndp_rt.export.models.family import Asset, ExportedModel
 from ndp_rt.export.onnx import golden

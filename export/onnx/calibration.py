@@ -10,8 +10,9 @@ from safetensors.numpy import save
 
 from ndp_rt.decide.calibration import threshold_from_good_scores
 from ndp_rt.devices.machine import find_cpu
-from ndp_rt.engines.base import Engine, EngineOptions
-from ndp_rt.engines.uncached import compile_engine
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.build import compile_engine
+from ndp_rt.engines.engine import Engine
 from ndp_rt.errors import EngineError
 from ndp_rt.export.onnx.golden import score_maps
 from ndp_rt.export.training.run_folder import TrainedRun

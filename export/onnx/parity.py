@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.engines.base import Engine, EngineOptions
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.build import compile_engine
+from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.golden import run_stages
-from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.registry import find_host_backend
 from ndp_rt.engines.tolerances import find_tolerance
-from ndp_rt.engines.uncached import compile_engine
 from ndp_rt.errors import EngineError
 from ndp_rt.export.onnx.golden import score_maps
 from ndp_rt.program.manifest import PLAN_STAGES
@@ -110,7 +111,7 @@ def measure_parity(
     cases, missing = {}, {}
     for backend, plan in CASES:
         name = f"{backend} {plan}"
-        remedy = find_backend(backend).find().remedy
+        remedy = find_host_backend(backend).find().remedy
         if remedy is not None:
             missing[name] = f"{backend} is not installed: {remedy}"
             continue

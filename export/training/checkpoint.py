@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ndp_rt.engines.base import one_line
+from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import RunError, StorageError
 
 FORMAT = "ndp-rt checkpoint 1"

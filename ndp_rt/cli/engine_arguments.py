@@ -5,15 +5,17 @@ import logging
 import sys
 from typing import Any
 
+ENGINE_ARGUMENTS = ("device", "backend", "precision", "plan", "threads")
+
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --device, --backend, --precision, --plan, --threads and --fallback."""
+    """Add --device, --backend, --precision, --plan, --threads and --fallback; their values are checked on opening."""
     group = parser.add_argument_group("engine")
     group.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (default: %(default)s)")
     group.add_argument(
         "--backend",
         metavar="NAME",
-        help="openvino or onnxruntime on a CPU, tensorrt or torch-cuda on a GPU (default: the first that is installed)",
+        help="what runs the network; ndp-rt doctor lists what there is (default: the device's first that is installed)",
     )
     group.add_argument(
         "--precision",
@@ -28,24 +30,16 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def engine_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return these arguments as keywords of `Inspector.open`, a CPU's defaults by name, so that records have them."""
-    on_cpu = args.device == "cpu"
-    return {
-        "device": args.device,
-        "backend": args.backend or ("openvino" if on_cpu else None),
-        "precision": args.precision,
-        "plan": args.plan or ("fused" if on_cpu else None),
-        "threads": args.threads,
-        "fallback": args.fallback,
-    }
+    """Return these arguments as keywords of `Inspector.open`."""
+    return {name: getattr(args, name) for name in (*ENGINE_ARGUMENTS, "fallback")}
 
 
 def describe_engine(args: argparse.Namespace) -> list[str]:
     """Return these arguments as words of a command, without those that were left to the defaults."""
-    words = ["--device", args.device] if args.device != "cpu" else []
-    for name in ("backend", "precision", "plan", "threads"):
+    words = []
+    for name in ENGINE_ARGUMENTS:
         value = getattr(args, name)
-        words += [] if value is None else [f"--{name}", str(value)]
+        words += [] if value is None or (name, value) == ("device", "cpu") else [f"--{name}", str(value)]
     return words + (["--fallback"] if args.fallback else [])
 
 

@@ -15,8 +15,8 @@ from ndp_rt.capi.build import FOLDER, LIBRARY_NAME, PYTHON_VERSION
 from ndp_rt.capi.installed import find_problem, find_remedy
 from ndp_rt.config import find_cache_dir
 from ndp_rt.devices.machine import find_cpu, find_driver_version, find_gpus
-from ndp_rt.engines.built import list_built_batches
-from ndp_rt.engines.registry import ALL_BACKENDS, find_plan_stages
+from ndp_rt.engines.registry import find_kinds, list_backends
+from ndp_rt.engines.spec import EngineSpec, list_built_batches, list_plans
 from ndp_rt.errors import NdpRtError, StorageError
 from ndp_rt.runtime.gpu_memory import estimate_memory
 
@@ -83,7 +83,7 @@ def _examine_devices() -> Iterator[Finding]:
 
 
 def _examine_backends() -> Iterator[Finding]:
-    for name, backend in ALL_BACKENDS.items():
+    for name, backend in list_backends().items():
         status = backend.find()
         if status.version is None:
             yield Finding(
@@ -197,11 +197,12 @@ def _mib(size_bytes: int) -> str:
 
 def _examine_engines(bundle: Bundle) -> Iterator[Finding]:
     is_any_built = False
-    for backend, one in ALL_BACKENDS.items():
+    for backend, one in list_backends().items():
         for precision in one.precisions if one.find().version is not None else ():
-            for plan in find_plan_stages(backend):
+            for plan in list_plans(bundle.manifest, find_kinds(one)[0]):
                 try:
-                    batches = list_built_batches(bundle, plan=plan, backend=backend, precision=precision)
+                    spec = EngineSpec(device=one.devices[0], backend=backend, precision=precision, plan=plan)
+                    batches = list_built_batches(bundle, spec)
                 except NdpRtError:
                     continue  # a backend that is there and cannot be asked is reported above
                 if batches:

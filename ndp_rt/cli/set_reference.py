@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.cli.set_threshold import calibrate_from, describe
     from ndp_rt.decide.calibration import check_rate
     from ndp_rt.editing import set_reference, set_threshold
-    from ndp_rt.engines.request import EngineRequest
+    from ndp_rt.engines.spec import EngineSpec
     from ndp_rt.errors import InputError
     from ndp_rt.images.paths import list_images
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibrate is not None:  # before anything is changed
         list_images(args.calibrate)
         check_rate(args.false_alarm_rate)
-        EngineRequest(backend=args.backend, precision=args.precision)
+        EngineSpec(backend=args.backend, precision=args.precision)
     elif args.false_alarm_rate is not None:
         raise InputError("--false-alarm-rate: expected --calibrate with it, got none.")
     set_reference(args.bundle, args.image, backend=args.backend, threads=args.threads)

@@ -1,89 +1,97 @@
 """Finds, builds and loads a bundle's engines. Building happens in a child process; loading never builds."""
 
 import contextlib
+import dataclasses
+import hashlib
 import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ndp_rt import errors
 from ndp_rt.bundle import Bundle
 from ndp_rt.config import child_command, child_environment
-from ndp_rt.engines.base import Engine, EngineOptions
+from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.build_check import HOST_CHECK
-from ndp_rt.engines.cache import (
-    EngineEntry,
-    EngineKey,
-    explain_absence,
-    find_engines_dir,
-    find_entry,
-    find_fitting_key,
-)
-from ndp_rt.engines.device_engine import DeviceEngine
-from ndp_rt.engines.registry import find_backend, find_device_backend
-from ndp_rt.engines.request import EngineRecord, EngineRequest
+from ndp_rt.engines.cache import EngineEntry, EngineKey, explain_absence, find_engines_dir, find_entry
+from ndp_rt.engines.engine import DeviceEngine, Engine
+from ndp_rt.engines.registry import find_device_backend, find_host_backend
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import EngineError, InputError
 
 SIGKILL = 9  # Windows has no signal.SIGKILL
 Progress = Callable[[str], None]
 Engines = dict[int, dict[str, Engine]]  # batch -> stage, in the plan's order -> engine
 DeviceEngines = dict[int, dict[str, DeviceEngine]]
+CPU_DEFAULT = EngineSpec()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRecord:
+    """Built engines: where they lie and what is known of them."""
+
+    spec: EngineSpec  # resolved
+    entries: tuple[EngineEntry, ...]  # batch by batch in the plan's order of stages
+    was_cached: bool
+    seconds: float  # what it took to find or build them
+
+    @property
+    def engine_hash(self) -> str:
+        """One SHA-256 (hex) for all of them."""
+        return hash_keys(entry.key for entry in self.entries)
+
+    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
+        """Return the layers by type and precision, over all engines of the first batch size."""
+        total: dict[str, dict[str, int]] = {}
+        for entry in self.entries:
+            if entry.key.batch != self.entries[0].key.batch:
+                continue
+            for kind, counts in entry.precision_by_layer_type.items():
+                for precision, count in counts.items():
+                    of_kind = total.setdefault(kind, {})
+                    of_kind[precision] = of_kind.get(precision, 0) + count
+        return total
+
+
+def hash_keys(keys: Iterable[EngineKey]) -> str:
+    """Return one SHA-256 (hex) for engines by their keys."""
+    return hashlib.sha256("".join(key.sha256 for key in keys).encode()).hexdigest()
+
+
+def name_engines(bundle: Bundle, spec: EngineSpec) -> str:
+    """Return the name of a set of engines: 16 hex digits of the hash of their keys."""
+    return hash_keys(spec.make_keys(bundle))[:16]
 
 
 def find_engine(
-    bundle: Bundle,
-    *,
-    backend: str = "openvino",
-    precision: str = "fp32",
-    batches: tuple[int, ...] = (1,),
-    plan: str = "fused",
-    cache_dir: Path | None = None,
+    bundle: Bundle, spec: EngineSpec = CPU_DEFAULT, *, cache_dir: Path | None = None
 ) -> EngineRecord | None:
     """Return the engines if all of them are in the cache, else None; imports no backend.
 
     Raises:
-        InputError: a backend, precision, plan or batch size that is not taken.
+        InputError: the bundle or the backend lacks what the spec names.
         MissingExtraError: the backend is not installed.
-        EngineError: one is damaged; the message names the command that rebuilds it.
-    """
-    request = EngineRequest(backend=backend, precision=precision, batches=batches, plan=plan)
-    return find_requested(bundle, request, cache_dir)
-
-
-def find_requested(bundle: Bundle, request: EngineRequest, cache_dir: Path | None = None) -> EngineRecord | None:
-    """Return the engines of a request if all of them are in the cache, else None; imports no backend.
-
-    Raises:
         DeviceError: they are for a GPU, and there is none.
         EngineError: one is damaged; the message names the command that rebuilds it.
     """
     start = time.perf_counter()
-    engines_dir, command = find_engines_dir(cache_dir), f"{request.make_command(bundle.path)} --rebuild"
-    keys = locate_keys(bundle, request, engines_dir)
-    entries = [find_entry(key, engines_dir, command) for key in keys]
+    spec = spec.resolve(bundle, cache_dir)
+    engines_dir, command = find_engines_dir(cache_dir), f"{spec.make_command(bundle.path)} --rebuild"
+    entries = [find_entry(key, engines_dir, command) for key in spec.locate_keys(bundle, engines_dir)]
     present = tuple(entry for entry in entries if entry is not None)
     if len(present) < len(entries):
         return None
-    return EngineRecord(request=request, entries=present, was_cached=True, seconds=time.perf_counter() - start)
-
-
-def locate_keys(bundle: Bundle, request: EngineRequest, engines_dir: Path) -> list[EngineKey]:
-    """Return the key under which each engine of a request lies in the cache, or would be stored."""
-    is_any = request.build is None
-    return [find_fitting_key(key, engines_dir, any_options=is_any) for key in request.make_keys(bundle)]
+    return EngineRecord(spec=spec, entries=present, was_cached=True, seconds=time.perf_counter() - start)
 
 
 def build_engine(
     bundle: Bundle,
+    spec: EngineSpec = CPU_DEFAULT,
     *,
-    backend: str = "openvino",
-    precision: str = "fp32",
-    batches: tuple[int, ...] = (1,),
-    plan: str = "fused",
-    threads: int | None = None,
+    check: str | None = None,
     rebuild: bool = False,
     progress: Progress | None = None,
     cache_dir: Path | None = None,
@@ -91,62 +99,42 @@ def build_engine(
     """Return the engines, building in a child process those that are not in the cache.
 
     Args:
-        threads: for the golden check; an engine may be loaded with another number.
+        bundle: opened.
+        spec: which engines; its `threads` are for the golden check, and an engine may be loaded with another number.
+        check: names what checks them before they are stored (`ndp_rt.engines.build_check`); None: the host's own
+            check. Engines for a GPU have none at this level: whatever runs them names it.
         rebuild: build all of them, also those that are there or damaged.
         progress: called with a line of text at each step.
         cache_dir: None takes the cache that `ndp_rt.config` finds.
 
     Raises:
-        InputError, MissingExtraError: as `find_engine`.
+        InputError, MissingExtraError, DeviceError: as `find_engine`.
         EngineError: the backend refuses, computes in another precision, or disagrees with the golden vectors; or an
             engine is damaged and `rebuild` is not set. Nothing is stored then.
         StorageError: the cache cannot be written.
     """
-    request = EngineRequest(backend=backend, precision=precision, batches=batches, plan=plan)
-    return build_requested(bundle, request, threads=threads, rebuild=rebuild, progress=progress, cache_dir=cache_dir)
-
-
-def build_requested(
-    bundle: Bundle,
-    request: EngineRequest,
-    *,
-    check: str | None = None,
-    threads: int | None = None,
-    rebuild: bool = False,
-    progress: Progress | None = None,
-    cache_dir: Path | None = None,
-) -> EngineRecord:
-    """Return the engines of a request; see `build_engine`.
-
-    Args:
-        check: names what checks them before they are stored (`ndp_rt.engines.build_check`); None: the host's own
-            check. Engines for a GPU have none at this level: the plan that runs them names it.
-
-    Raises:
-        DeviceError: they are for a GPU, and there is none.
-    """
-    if request.is_for_device and check is None:
-        raise InputError(f"no check is named for engines of {request.backend}; ndp_rt.plan knows it. Build through it.")
-    EngineOptions(threads=threads)
-    engines_dir = find_engines_dir(cache_dir)
+    if spec.is_on_gpu and check is None:
+        raise InputError(
+            "expected the name of a check for a GPU's engines, got none. Open the bundle, which builds them."
+        )
     start = time.perf_counter()
-    found = None if rebuild else find_requested(bundle, request, cache_dir)
+    spec, engines_dir = spec.resolve(bundle, cache_dir), find_engines_dir(cache_dir)
+    found = None if rebuild else find_engine(bundle, spec, cache_dir=cache_dir)
     if found is not None:
         return found
     job = {
         "bundle": str(bundle.path),
-        "fingerprint": bundle.engine_fingerprint(request.precision),
-        "request": asdict(request),
+        "fingerprint": bundle.engine_fingerprint(spec.precision),
+        "spec": spec.to_json(),
         "check": check or HOST_CHECK,
-        "threads": threads,
         "rebuild": rebuild,
         "engines_dir": str(engines_dir),
     }
     _run_worker(job, progress or (lambda line: None))
-    built = find_requested(bundle, request, cache_dir)
+    built = find_engine(bundle, spec, cache_dir=cache_dir)
     if built is None:
         raise EngineError(f"{engines_dir}: the engines were built and are gone. Is something else clearing the cache?")
-    return EngineRecord(request=request, entries=built.entries, was_cached=False, seconds=time.perf_counter() - start)
+    return dataclasses.replace(built, was_cached=False, seconds=time.perf_counter() - start)
 
 
 def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
@@ -196,75 +184,98 @@ def _handle_line(line: str, progress: Progress) -> bool:
 
 
 def load_engine(
-    bundle: Bundle,
-    *,
-    backend: str = "openvino",
-    precision: str = "fp32",
-    batches: tuple[int, ...] = (1,),
-    plan: str = "fused",
-    threads: int | None = None,
-    cache_dir: Path | None = None,
-    found: EngineRecord | None = None,
+    bundle: Bundle, spec: EngineSpec = CPU_DEFAULT, *, cache_dir: Path | None = None, found: EngineRecord | None = None
 ) -> Engines:
-    """Load engines from the cache, by batch and stage; builds nothing.
+    """Load engines for the host from the cache, by batch and stage; builds nothing.
 
     The precision of each is read back, and the first golden vector runs through those of the smallest batch.
 
     Args:
-        found: what `build_engine` has just returned for the same request: its files, whose hashes were compared then,
+        bundle: opened.
+        spec: which engines.
+        cache_dir: None takes the cache that `ndp_rt.config` finds.
+        found: what `build_engine` has just returned for the same spec: its files, whose hashes were compared then,
             are not hashed again. None: they are looked up.
 
     Raises:
-        InputError, MissingExtraError: as `find_engine`.
+        InputError, MissingExtraError: as `find_engine`; or the spec is for a GPU.
         EngineError: one is not there, was built by another version or for another machine, is damaged, or does not
             compute what the bundle promises; the message names the command that builds it.
     """
     # Not needed for a GPU's engines, which are loaded where OpenCV may not be.
     from ndp_rt.engines.golden import check_engines, check_preprocessing
 
-    request = EngineRequest(backend=backend, precision=precision, batches=batches, plan=plan)
+    spec = spec.resolve(bundle, cache_dir)
+    backend = find_host_backend(spec.find_backend().name)
     engines: Engines = {}
     try:
-        for entry in (found or _find_built(bundle, request, cache_dir)).entries:
-            loaded = load_entry(entry, request.make_command(bundle.path), threads)
-            engines.setdefault(entry.key.batch, {})[entry.key.stage] = loaded
-        golden, batch = bundle.golden(), min(batches)
+        for entry in (found or _find_built(bundle, spec, cache_dir)).entries:
+            with _name_command(spec.make_command(bundle.path)):
+                engine = backend.load(entry.path, spec.of_batch(entry.key.batch))
+            engines.setdefault(entry.key.batch, {})[entry.key.stage] = engine
+            backend.check_precision(engine.precision_by_layer_type(), spec.precision)
+        golden, batch = bundle.golden(), min(engines)
         check_preprocessing(bundle, golden)
-        check_engines(bundle, golden, engines[batch], precision=precision, batch=batch, vector_count=1)
+        check_engines(bundle, golden, engines[batch], precision=spec.precision, batch=batch, vector_count=1)
     except BaseException:
         close_engines(engines)
         raise
     return engines
 
 
-def load_device_engines(bundle: Bundle, request: EngineRequest, cache_dir: Path | None = None) -> DeviceEngines:
+def load_device_engines(bundle: Bundle, spec: EngineSpec, *, cache_dir: Path | None = None) -> DeviceEngines:
     """Load engines from the cache onto the thread's current GPU, by batch and stage; builds nothing.
 
-    The precision of each is read back. Nothing has run yet: golden vectors are for the plan that has the buffers.
+    The precision of each is read back. Nothing has run yet: golden vectors are for what has the buffers.
 
     Raises:
-        InputError: the request is for the host.
+        InputError: the spec is for the host.
         DeviceError: there is no GPU, or it has no room.
         EngineError: as `load_engine`.
     """
+    spec = spec.resolve(bundle, cache_dir)
+    backend = find_device_backend(spec.find_backend().name)
     engines: DeviceEngines = {}
     try:
-        for entry in _find_built(bundle, request, cache_dir).entries:
-            loaded = load_device_entry(entry, request.make_command(bundle.path), request.device_index)
-            engines.setdefault(entry.key.batch, {})[entry.key.stage] = loaded
+        for entry in _find_built(bundle, spec, cache_dir).entries:
+            with _name_command(spec.make_command(bundle.path)):
+                engine = backend.load(entry.path, spec.of_batch(entry.key.batch))
+            engines.setdefault(entry.key.batch, {})[entry.key.stage] = engine
+            # Some engines say nothing of their layers to a later version; what they said when they were built holds.
+            counts = engine.precision_by_layer_type() or entry.precision_by_layer_type
+            backend.check_precision(counts, spec.precision)
     except BaseException:
         close_engines(engines)
         raise
     return engines
 
 
-def _find_built(bundle: Bundle, request: EngineRequest, cache_dir: Path | None) -> EngineRecord:
-    """Return the engines of a request; raise EngineError with what is there instead if one is not."""
-    found = find_requested(bundle, request, cache_dir)
+def compile_engine(backend: str, onnx_path: Path, artifact: Path, options: EngineOptions) -> Engine:
+    """Compile and load an engine for the host past the cache, of a graph that is not a bundle's own.
+
+    Args:
+        backend: its name.
+        onnx_path: the graph, its weights inside or beside it.
+        artifact: a folder for the engine's files, made if it is not there.
+        options: what it is compiled for.
+
+    Raises:
+        MissingExtraError: the backend is not installed.
+        EngineError: it refuses the graph.
+    """
+    one = find_host_backend(backend)
+    artifact.mkdir(exist_ok=True)
+    one.compile(onnx_path, artifact, options)
+    return one.load(artifact, options)
+
+
+def _find_built(bundle: Bundle, spec: EngineSpec, cache_dir: Path | None) -> EngineRecord:
+    """Return the engines of a resolved spec; raise EngineError with what is there instead if one is not."""
+    found = find_engine(bundle, spec, cache_dir=cache_dir)
     if found is not None:
         return found
-    engines_dir, command = find_engines_dir(cache_dir), request.make_command(bundle.path)
-    for key in locate_keys(bundle, request, engines_dir):
+    engines_dir, command = find_engines_dir(cache_dir), spec.make_command(bundle.path)
+    for key in spec.locate_keys(bundle, engines_dir):
         if find_entry(key, engines_dir, f"{command} --rebuild") is None:
             raise EngineError(
                 f"{engines_dir}: holds no engine of {bundle.path.name} for stage {key.stage}, {key.backend} "
@@ -272,32 +283,6 @@ def _find_built(bundle: Bundle, request: EngineRequest, cache_dir: Path | None) 
                 f"Build it with: {command}"
             )
     raise EngineError(f"{engines_dir}: an engine went missing while it was looked up. Build it with: {command}")
-
-
-def load_entry(entry: EngineEntry, command: str, threads: int | None) -> Engine:
-    """Load one engine and check its precision; `command` is the one that builds it."""
-    backend = find_backend(entry.key.backend)
-    options = EngineOptions(precision=entry.key.precision, batch=entry.key.batch, threads=threads)
-    with _name_command(command):
-        engine = backend.load(entry.path, options)
-    backend.check_precision(engine.precision_by_layer_type(), entry.key.precision)
-    return engine
-
-
-def load_device_entry(entry: EngineEntry, command: str, device_index: int) -> DeviceEngine:
-    """Load one engine onto the thread's current GPU and check its precision; `command` is the one that builds it."""
-    backend = find_device_backend(entry.key.backend)
-    options = EngineOptions(precision=entry.key.precision, batch=entry.key.batch, device_index=device_index)
-    with _name_command(command):
-        engine = backend.load(entry.path, options)
-    try:
-        # A version-compatible engine may say nothing of its layers to a later version; what it said when built holds.
-        counts = engine.precision_by_layer_type() or entry.precision_by_layer_type
-        backend.check_precision(counts, entry.key.precision)
-    except BaseException:
-        engine.close()
-        raise
-    return engine
 
 
 @contextlib.contextmanager

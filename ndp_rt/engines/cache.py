@@ -1,4 +1,4 @@
-"""The engine cache: one folder per engine, named by all that made it, whole or not there."""
+"""The engine cache: one folder per engine, whose name holds a hash of its key, and which is complete or not there."""
 
 import contextlib
 import dataclasses
@@ -15,14 +15,12 @@ from typing import Any
 from ndp_rt.bundle.open import hash_file
 from ndp_rt.bundle.write import exchange, sync_folder
 from ndp_rt.config import find_cache_dir
-from ndp_rt.engines.base import HARDWARE_COMPATIBLE, VERSION_COMPATIBLE
 from ndp_rt.errors import EngineError, StorageError
 
 ENGINE_FORMAT = "ndp-rt engine"
 ENGINE_FORMAT_VERSION = 2  # 2: large convolutions by Winograd's algorithm
 ENGINE_FILE = "engine.json"
 LOCK_POLL_S = 0.1
-AMPERE = (8, 0)
 CPU_FIELDS, GPU_FIELDS = ("isa_flags",), ("compute_capability", "driver_version", "build_options")
 
 
@@ -39,7 +37,7 @@ class EngineKey:
     isa_flags: tuple[str, ...] = ()  # of a CPU
     compute_capability: str = ""  # this and what follows: of a GPU
     driver_version: str = ""
-    build_options: tuple[str, ...] = ()  # `BuildOptions.traits`
+    build_options: tuple[str, ...] = ()  # `ndp_rt.engines.backend.BuildOptions.traits`
     precision: str
     batch: int
     engine_format_version: int = ENGINE_FORMAT_VERSION
@@ -58,21 +56,8 @@ class EngineKey:
         }
         return cls(**fields)
 
-    def fits(self, wanted: "EngineKey", *, any_options: bool) -> bool:
-        """Tell whether an engine of this key can be used where `wanted` is asked for.
-
-        One that was built to be compatible fits later versions, or other GPUs from Ampere on, whatever their driver.
-
-        Args:
-            any_options: it may have been built with other options than `wanted` says.
-        """
-        free = {"build_options"} if any_options else set()
-        if VERSION_COMPATIBLE in self.build_options and _numbers(self.backend_version) <= _numbers(
-            wanted.backend_version
-        ):
-            free |= {"backend_version", "driver_version"}
-        if HARDWARE_COMPATIBLE in self.build_options and _numbers(wanted.compute_capability) >= AMPERE:
-            free |= {"device_model", "compute_capability", "driver_version"}
+    def fits(self, wanted: "EngineKey", free: frozenset[str]) -> bool:
+        """Tell whether an engine of this key can be used for `wanted`: they differ in fields of `free` at most."""
         return dataclasses.replace(self, **{name: getattr(wanted, name) for name in free}) == wanted
 
     @property
@@ -88,10 +73,6 @@ class EngineKey:
     @property
     def folder_name(self) -> str:
         return f"{self.family}-{self.sha256[:16]}"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in version.split(".") if word.isdecimal())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,20 +118,32 @@ def find_entry(key: EngineKey, engines_dir: Path, rebuild_command: str) -> Engin
     return EngineEntry(key=key, path=folder, document=document)
 
 
-def find_fitting_key(wanted: EngineKey, engines_dir: Path, *, any_options: bool) -> EngineKey:
+def find_fitting_key(
+    wanted: EngineKey,
+    engines_dir: Path,
+    find_free_fields: Callable[[EngineKey, EngineKey], frozenset[str]],
+    *,
+    any_options: bool,
+) -> EngineKey:
     """Return the key of an engine in the cache that fits `wanted`; `wanted` itself if there is none, or for a CPU.
 
-    Of several, the one that was built to be compatible with the least, and then the latest.
+    Of several, the one that may differ in the fewest fields, and then the latest.
+
+    Args:
+        wanted: what is looked for.
+        engines_dir: the cache.
+        find_free_fields: see `ndp_rt.engines.backend.Backend`.
+        any_options: it may have been built with other options than `wanted` says.
     """
     if wanted.device == "cpu":
         return wanted
     found = []
     for path in engines_dir.glob(f"{wanted.family}-*/{ENGINE_FILE}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # find_entry says so of the one it is asked
-            key = EngineKey.from_json(json.loads(path.read_text(encoding="utf-8"))["key"])
-            if key.fits(wanted, any_options=any_options):
-                portable = {VERSION_COMPATIBLE, HARDWARE_COMPATIBLE} & set(key.build_options)
-                found.append((len(portable), -path.stat().st_mtime_ns, key.folder_name, key))
+            made = EngineKey.from_json(json.loads(path.read_text(encoding="utf-8"))["key"])
+            free = find_free_fields(made, wanted)
+            if made.fits(wanted, free | {"build_options"} if any_options else free):
+                found.append((len(free), -path.stat().st_mtime_ns, made.folder_name, made))
     return min(found, key=lambda one: one[:3])[-1] if found else wanted
 
 
@@ -158,7 +151,7 @@ def _find_problem(folder: Path, document: Mapping[str, Any], key: EngineKey) -> 
     """Say what is wrong with an engine's folder, or return None."""
     version = document["format_version"]
     if document["format"] != ENGINE_FORMAT or version != ENGINE_FORMAT_VERSION:
-        return f"its format version is {version}, this ndp-rt takes {ENGINE_FORMAT_VERSION}"
+        return f"expected format version {ENGINE_FORMAT_VERSION}, got {version}"
     if document["key"] != key.to_json():
         different = [name for name, value in key.to_json().items() if document["key"].get(name) != value]
         return f"it was made for another {', '.join(different) or 'key'}"

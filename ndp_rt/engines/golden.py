@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ndp_rt.bundle import Bundle, Golden
-from ndp_rt.engines.base import Engine, FloatArray
+from ndp_rt.engines.engine import Engine, FloatArray
 from ndp_rt.engines.golden_report import GoldenReport, compare_golden, find_largest
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError

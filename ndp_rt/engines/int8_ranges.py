@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 
 from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.int8_layers import Int8Layers
-from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.uncached import compile_engine
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.build import compile_engine
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers

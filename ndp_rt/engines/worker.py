@@ -6,7 +6,6 @@ Takes a job as JSON in its one argument and writes JSON lines: {"progress": text
 
 import dataclasses
 import json
-import re
 import shutil
 import sys
 import time
@@ -15,20 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.bundle import Bundle, open_bundle
-from ndp_rt.engines.base import BuildOptions, EngineOptions
 from ndp_rt.engines.build_check import BuildCheck, find_check
 from ndp_rt.engines.cache import (
     EngineKey,
     cache_error,
     find_entry,
-    find_fitting_key,
     lock_builds,
     make_build_folder,
     publish,
     write_engine_file,
 )
-from ndp_rt.engines.registry import find_any_backend, find_backend, find_device_backend
-from ndp_rt.engines.request import EngineRequest
+from ndp_rt.engines.registry import find_device_backend, find_host_backend
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.engines.stage_files import check_stages, open_stages, write_stages
 from ndp_rt.errors import BundleError, EngineError, MissingExtraError, NdpRtError, needs_extra
 from ndp_rt.program.manifest import INT8_PRECISIONS
@@ -38,18 +35,18 @@ Tell = Callable[[str], None]
 
 def build(job: Mapping[str, Any], tell: Tell) -> None:
     """Build and store every engine of the job that is not in the cache; raises NdpRtError."""
-    request = EngineRequest.from_json(job["request"])
+    spec = EngineSpec.from_json(job["spec"])
     engines_dir = Path(job["engines_dir"])
     check = find_check(job["check"])
     bundle = open_bundle(job["bundle"])
-    if bundle.engine_fingerprint(request.precision) != job["fingerprint"]:
+    if bundle.engine_fingerprint(spec.precision) != job["fingerprint"]:
         raise BundleError(f"{bundle.path}: was changed since it was opened. Open it again.")
-    name = f"{bundle.fingerprint[:12]}-{request.backend}-{request.precision}"
+    name = f"{bundle.fingerprint[:12]}-{spec.backend}-{spec.precision}"
     with lock_builds(engines_dir, name, lambda: tell("waiting for another process that builds the same engines")):
         try:
             folder = make_build_folder(engines_dir, name)
             try:
-                Builder(bundle, request, job, check, folder, tell).build_missing()
+                Builder(bundle, spec, job, check, folder, tell).build_missing()
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError as error:
@@ -64,7 +61,7 @@ class Builder:
     def __init__(
         self,
         bundle: Bundle,
-        request: EngineRequest,
+        spec: EngineSpec,
         job: Mapping[str, Any],
         check: BuildCheck,
         folder: Path,
@@ -72,67 +69,60 @@ class Builder:
     ) -> None:
         """Take the job; `folder` is empty and on the cache's file system."""
         self._bundle = bundle
-        self._request = request
+        self._spec = spec
+        self._backend = spec.find_backend()
         self._check = check
         self._folder = folder
         self._tell = tell
         self._engines_dir = Path(job["engines_dir"])
         self._rebuild: bool = job["rebuild"]
-        self._options = EngineOptions(
-            precision=request.precision,
-            threads=job["threads"],
-            build=request.build or BuildOptions(),
-            device_index=request.device_index,
-            tell=tell,
-        )
         self._stage_paths: Mapping[str, Path] = {}
 
     def build_missing(self) -> None:
         """Build batch size by batch size, and store each as soon as it is checked."""
-        if self._request.device_index:
+        spec = self._spec
+        if spec.device_index:
             from ndp_rt.devices.cuda.driver import CudaDevice
 
-            CudaDevice(self._request.device_index).activate()  # backends build for the thread's current GPU
-        keys = self._request.make_keys(self._bundle)
-        for batch in self._request.batches:
-            of_batch = [key for key in keys if key.batch == batch]
-            if not self._rebuild and all(self._is_there(key) for key in of_batch):
+            CudaDevice(spec.device_index).activate()  # backends build for the thread's current GPU
+        for batch in spec.batches or (1,):
+            of_batch = dataclasses.replace(spec, batches=(batch,))
+            if not self._rebuild and all(
+                self._is_there(key) for key in of_batch.locate_keys(self._bundle, self._engines_dir)
+            ):
                 continue  # another process built them while this one waited
             self._stage_paths = self._stage_paths or self._find_stages()
-            self._build_batch(of_batch)
+            self._build_batch(of_batch.make_keys(self._bundle))
 
     def _is_there(self, key: EngineKey) -> bool:
-        fitting = find_fitting_key(key, self._engines_dir, any_options=self._request.build is None)
-        return find_entry(fitting, self._engines_dir, "ndp-rt build-engine ... --rebuild") is not None
+        return find_entry(key, self._engines_dir, f"{self._spec.make_command(self._bundle.path)} --rebuild") is not None
 
     def _find_stages(self) -> Mapping[str, Path]:
         """Return the ONNX file of each stage: the bundle's own, or typed ones for a GPU."""
-        bundle, request = self._bundle, self._request
-        if not request.is_for_device:
-            paths = {stage: bundle.stage_path(stage) for stage in request.stages}
-            if request.precision not in INT8_PRECISIONS:
+        bundle, spec = self._bundle, self._spec
+        if not spec.is_on_gpu:
+            paths = {stage: bundle.stage_path(stage) for stage in spec.list_stages(bundle)}
+            if spec.precision not in INT8_PRECISIONS:
                 return paths
-            with needs_extra(f"building an engine in {request.precision}", "graphs"):
+            with needs_extra(f"building an engine in {spec.precision}", "graphs"):
                 from ndp_rt.graphs.quantised import prepare_graph
 
-            self._tell(f"writing the graph in {request.precision}")
-            return {
-                stage: prepare_graph(bundle, path, request.precision, self._folder) for stage, path in paths.items()
-            }
-        given = self._options.build.onnx_stages
-        if given is not None:
-            found = open_stages(Path(given))
+            self._tell(f"writing the graph in {spec.precision}")
+            return {stage: prepare_graph(bundle, path, spec.precision, self._folder) for stage, path in paths.items()}
+        plan = spec.plan or ""
+        if spec.build is not None and spec.build.onnx_stages is not None:
+            found = open_stages(Path(spec.build.onnx_stages))
         else:
-            self._tell(f"writing the stages in {request.precision}")
+            self._tell(f"writing the stages in {spec.precision}")
             try:
-                found = write_stages(bundle, request.precision, self._folder / "stages", plan=request.plan)
+                found = write_stages(bundle, spec.precision, self._folder / "stages", plan=plan)
             except ImportError as error:
                 raise MissingExtraError(
                     f"typed stages cannot be made here ({error}): pip install onnx. Or make them on another machine: "
-                    f"ndp-rt export-stages {bundle.path.name} --precision {request.precision} --plan {request.plan} "
+                    f"ndp-rt export-stages {bundle.path.name} --precision {spec.precision} --plan {plan} "
                     "-o DIR, and give that folder with --onnx-stages."
                 ) from error
-        check_stages(found, bundle, request.precision, request.plan)
+        check_stages(found, bundle, spec.precision, plan)
         return {name: stage.path for name, stage in found.stages.items()}
 
     def _build_batch(self, keys: Sequence[EngineKey]) -> None:
@@ -148,7 +138,7 @@ class Builder:
                 engines,
                 precision=precision,
                 batch=batch,
-                device_index=self._request.device_index,
+                device_index=self._spec.device_index,
                 tell=self._tell,
             )
         finally:
@@ -161,31 +151,21 @@ class Builder:
 
     def _build_engine(self, key: EngineKey) -> tuple[Any, dict[str, Any]]:
         """Compile and load one engine; return it, and what is known of it."""
-        options = dataclasses.replace(self._options, batch=key.batch, build=self._choose_timing_cache(key))
+        options = dataclasses.replace(
+            self._spec.of_batch(key.batch, self._tell),
+            build=self._backend.choose_build(self._spec.build, key, self._engines_dir),
+        )
         artifact = self._folder / key.folder_name
         artifact.mkdir()
         self._tell(f"compiling {key.stage} for {key.backend} {key.backend_version}, {key.precision}, batch {key.batch}")
         start = time.perf_counter()
-        backend = find_any_backend(key.backend)
-        notes = backend.compile(self._stage_paths[key.stage], artifact, options)
+        notes = self._backend.compile(self._stage_paths[key.stage], artifact, options)
         compile_ms = (time.perf_counter() - start) * 1e3
-        engine = self._load(key, artifact, options)
+        find = find_device_backend if self._spec.is_on_gpu else find_host_backend
+        engine = find(key.backend).load(artifact, options)
         counts = engine.precision_by_layer_type()
-        backend.check_precision(counts, key.precision)
+        self._backend.check_precision(counts, key.precision)
         return engine, {"precision_by_layer_type": counts, "compile_ms": round(compile_ms, 1), "notes": notes}
-
-    def _choose_timing_cache(self, key: EngineKey) -> BuildOptions:
-        """Return the build's options with the timing cache of this version and kind of GPU, unless one is given."""
-        build = self._options.build
-        if build.timing_cache is not None or not self._request.is_for_device:
-            return build
-        name = re.sub(r"[^\w.]+", "-", f"timing-{key.backend}-{key.backend_version}-{key.device_model}.cache")
-        return dataclasses.replace(build, timing_cache=str(self._engines_dir / name))
-
-    def _load(self, key: EngineKey, artifact: Path, options: EngineOptions) -> Any:
-        if self._request.is_for_device:
-            return find_device_backend(key.backend).load(artifact, options)
-        return find_backend(key.backend).load(artifact, options)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import open_bundle
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import DataError, ImageFileError, InputError
 from ndp_rt.evaluate.dataset import GOOD, Sample, list_samples, read_mask
 from ndp_rt.evaluate.metrics import (
@@ -246,7 +247,10 @@ def evaluate_bundle(
     samples = list_samples(data)
     bundle = open_bundle(bundle_path)
     threshold = bundle.threshold(precision)
-    engine: Record = {"device": device, "backend": backend, "precision": precision, "plan": plan, "threads": threads}
+    spec = EngineSpec(device=device, backend=backend, precision=precision, plan=plan, threads=threads)
+    if not (fallback and spec.is_on_gpu):  # where the CPU may take over, the GPU's backend may be missing
+        spec = spec.resolve(bundle)
+    engine: Record = {name: getattr(spec, name) for name in ("device", "backend", "precision", "plan", "threads")}
     stand_in = UNREACHABLE if threshold.value is None else None
     with Inspector.open(bundle_path, threshold=stand_in, fallback=fallback, **engine) as inspector:
         engine["hash"] = inspector.engine_hash

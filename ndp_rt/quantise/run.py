@@ -17,7 +17,8 @@ from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
 from ndp_rt.bundle.write import read_current
 from ndp_rt.decide.calibration import check_rate
 from ndp_rt.devices.machine import find_cpu
-from ndp_rt.engines.base import Engine, EngineOptions
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.int8_ranges import measure_limits
 from ndp_rt.engines.registry import find_backend, find_version
 from ndp_rt.errors import EngineError, InputError, StorageError

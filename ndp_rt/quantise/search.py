@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ndp_rt.bundle import Bundle
 from ndp_rt.decide.calibration import threshold_from_good_scores
-from ndp_rt.engines.base import Engine
+from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.golden import check_engines
 from ndp_rt.errors import EngineError
 from ndp_rt.program.manifest import ThresholdSpec

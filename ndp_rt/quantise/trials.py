@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle import Bundle
+from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
-from ndp_rt.engines.base import Engine, EngineOptions
-from ndp_rt.engines.uncached import compile_engine
+from ndp_rt.engines.build import compile_engine
+from ndp_rt.engines.engine import Engine
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers, quantise
 from ndp_rt.kernels.smooth.host import smooth
@@ -76,7 +77,7 @@ class Trials:
         path = self._write(layers)
         try:
             # Layers that are put back compute as they are, not by Winograd's algorithm.
-            options = EngineOptions(precision=precision, threads=self._threads, winograd=False)
+            options = EngineOptions(precision=precision, threads=self._threads, rewrites=False)
             times = OpenVinoBackend().profile(path, options, {"image": np.ascontiguousarray(image[None])}, runs)
         finally:
             path.unlink()

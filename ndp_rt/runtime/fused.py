@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.bundle.reference import replace_reference
-from ndp_rt.engines.base import BoundRun, Engine, EngineOptions, OverlappingEngine
-from ndp_rt.engines.uncached import compile_engine
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.build import compile_engine
+from ndp_rt.engines.engine import Call, Engine, OverlappingEngine
 from ndp_rt.errors import StorageError
 from ndp_rt.program.manifest import INT8_PRECISIONS
 from ndp_rt.runtime.plan import Features, hash_features, missing_size
@@ -66,9 +67,7 @@ class FusedPlan:
         engines = self._engines.values()
         return min((one.stream_count if isinstance(one, OverlappingEngine) else 0 for one in engines), default=0)
 
-    def bind(
-        self, batch: FloatArray, map_out: FloatArray, reconstruction_out: FloatArray, *, is_alone: bool
-    ) -> BoundRun:
+    def bind(self, batch: FloatArray, map_out: FloatArray, reconstruction_out: FloatArray, *, is_alone: bool) -> Call:
         engine = self._find_engine(batch)
         assert isinstance(engine, OverlappingEngine)  # else stream_count is 0
         outputs = {"map": map_out, "reconstruction": reconstruction_out}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ndp_rt.devices.cuda.driver import CudaDevice, tolerate_errors, translate_errors
 from ndp_rt.devices.cuda.graph import Capture
 from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
-from ndp_rt.engines.device_engine import DeviceEngine
+from ndp_rt.engines.engine import DeviceEngine
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import ClosedError, DeviceError, InputError
 from ndp_rt.graphs.half_types import narrow, widen

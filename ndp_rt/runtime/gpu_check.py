@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.devices.cuda.driver import CudaDevice
-from ndp_rt.engines.device_engine import DeviceEngine
+from ndp_rt.engines.engine import DeviceEngine
 from ndp_rt.engines.golden_report import GoldenReport, compare_golden
 from ndp_rt.engines.precision_probe import probe_precision
 from ndp_rt.kernels.load import KernelSet

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
-from ndp_rt.engines.device_engine import DeviceEngine
+from ndp_rt.engines.engine import DeviceEngine
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.program.manifest import GPU_PLAN_STAGES, BundleManifest

@@ -8,7 +8,7 @@ import numpy as np
 from ndp_rt.devices.cuda.buffers import ALIGNMENT_BYTES
 from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
 from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
-from ndp_rt.engines.device_engine import DTYPE_BYTES
+from ndp_rt.engines.engine import DTYPE_BYTES
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.half_types import narrow
 from ndp_rt.kernels.load import KernelSet

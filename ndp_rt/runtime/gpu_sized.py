@@ -5,7 +5,7 @@ from typing import Any
 
 from ndp_rt.devices.cuda.graph import CapturedGraph
 from ndp_rt.devices.cuda.memory import DeviceMemory
-from ndp_rt.engines.device_engine import DeviceEngine
+from ndp_rt.engines.engine import DeviceEngine
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.score import launch as score_launch
 from ndp_rt.kernels.smooth.launch import smooth_levels

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from ndp_rt.devices.cuda.buffers import BufferLayout, Lifetime, lay_out_buffers
-from ndp_rt.engines.device_engine import DTYPE_BYTES, DeviceEngine
+from ndp_rt.engines.engine import DTYPE_BYTES, DeviceEngine
 from ndp_rt.errors import EngineError
 from ndp_rt.kernels.smooth.launch import count_smooth_tiles
 from ndp_rt.program.tensors import TensorSpec

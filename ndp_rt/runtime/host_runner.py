@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.decide.smooth import Smoother
-from ndp_rt.engines.base import BoundRun
+from ndp_rt.engines.engine import Call
 from ndp_rt.errors import ClosedError, EngineError
 from ndp_rt.images.checks import Image, check_image, check_whole_size
 from ndp_rt.images.preprocess import Preprocessor
@@ -40,11 +40,11 @@ class HostSlot:
         self.inputs = {n: batch[:n] for n in batch_sizes}
         self.outputs = {n: (self.maps[:n], reconstructions[:n]) for n in batch_sizes}
         self.is_shared = is_shared
-        self.run: BoundRun | None = None  # the call that was started last; None: `finish` makes it
-        self._runs: dict[tuple[int, bool], BoundRun] = {}
+        self.run: Call | None = None  # the call that was started last; None: `finish` makes it
+        self._runs: dict[tuple[int, bool], Call] = {}
         self._smoother = Smoother(contract.height_px, contract.width_px)
 
-    def bind(self, plan: OverlappingPlan, *, is_alone: bool) -> BoundRun:
+    def bind(self, plan: OverlappingPlan, *, is_alone: bool) -> Call:
         """Return the call for the batch that is in the slot, the same as last time where it still is open."""
         run = self._runs.get((self.size, is_alone))
         if run is None or not run.is_open:

@@ -1,16 +1,12 @@
 """From a bundle to a runner on a GPU: engines, built where they are missing, in a plan that was checked."""
 
 import logging
+from functools import partial
 
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.devices.cuda.driver import CudaDevice, parse_device
-from ndp_rt.devices.cuda.graph import Capture, capture_graph
-from ndp_rt.engines.base import AnyBackend
-from ndp_rt.engines.build import build_requested, load_device_engines
-from ndp_rt.engines.built import list_built_batches, name_engines
-from ndp_rt.engines.registry import DEVICE_BACKENDS, find_device_backend
-from ndp_rt.engines.request import EngineRequest
-from ndp_rt.errors import MissingExtraError
+from ndp_rt.devices.cuda.driver import CudaDevice
+from ndp_rt.engines.build import build_engine, load_device_engines, name_engines
+from ndp_rt.engines.registry import find_device_backend
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.options import Options
 from ndp_rt.runtime.gpu import GpuPlan
@@ -29,21 +25,21 @@ def open_gpu_runner(bundle: Bundle, options: Options) -> GpuRunner:
         DeviceError: there is no such GPU, or it has not enough memory.
         EngineError: an engine cannot be built, is damaged, or is missing and `options.build` is False.
     """
-    device = CudaDevice(parse_device(options.device))
+    device = CudaDevice(options.engine_spec.device_index)
     device.activate()
-    request = make_gpu_request(bundle, options, device.index)
+    spec = options.engine_spec.resolve(bundle)
     if options.build:
-        build_requested(bundle, request, check=CHECK, progress=log.info)
-    engines = load_device_engines(bundle, request)
-    kernels = KernelSet()
+        build_engine(bundle, spec, check=CHECK, progress=log.info)
+    engines = load_device_engines(bundle, spec)
+    backend, kernels = find_device_backend(spec.find_backend().name), KernelSet()
     plan = GpuPlan(
         device,
         engines,
-        None if request.plan == "fused" else bundle.reference(),
-        precision=request.precision,
-        engine_hash=name_engines(bundle, request),
+        None if spec.plan == "fused" else bundle.reference(),
+        precision=spec.precision,
+        engine_hash=name_engines(bundle, spec),
         kernels=kernels,
-        capture=find_capture(find_device_backend(request.backend), device),
+        capture=partial(backend.capture, device),
     )
     try:
         check_plan(bundle, plan, plan.batch_sizes[0], vector_count=1)
@@ -51,40 +47,3 @@ def open_gpu_runner(bundle: Bundle, options: Options) -> GpuRunner:
     except BaseException:
         plan.close()
         raise
-
-
-def make_gpu_request(bundle: Bundle, options: Options, device_index: int) -> EngineRequest:
-    """Return which engines an inspector on a GPU means."""
-    backend, plan = find_device_backend(options.backend or choose_backend()).name, options.plan or "staged"
-    batches = options.batches
-    if batches is None:
-        built = list_built_batches(bundle, plan=plan, backend=backend, precision=options.precision)
-        batches = (1, *built)
-    return EngineRequest(
-        backend=backend,
-        precision=options.precision,
-        batches=tuple(sorted(set(batches))),
-        plan=plan,
-        device_index=device_index,
-    )
-
-
-def choose_backend() -> str:
-    """Return the first GPU backend that is installed.
-
-    Raises:
-        MissingExtraError: none is; the message says how to get the first.
-    """
-    for name, backend in DEVICE_BACKENDS.items():
-        if backend.find().version is not None:
-            return name
-    name, first = next(iter(DEVICE_BACKENDS.items()))
-    raise MissingExtraError(
-        f"no GPU backend is installed ({', '.join(DEVICE_BACKENDS)}). {name}: {first.find().remedy}."
-    )
-
-
-def find_capture(backend: AnyBackend, device: CudaDevice) -> Capture:
-    """Return how a plan of this backend's engines is captured; one with an allocator of its own brings its own way."""
-    own: Capture | None = getattr(backend, "capture", None)
-    return own or (lambda stream, enqueue: capture_graph(device, stream, enqueue))

@@ -21,13 +21,5 @@ def open_runner(bundle: Bundle, options: Options) -> Runner:
         from ndp_rt.runtime.open_gpu import open_gpu_runner
 
         return open_gpu_runner(bundle, options)
-    plan = open_plan(
-        bundle,
-        plan=options.plan or "fused",
-        backend=options.backend or "openvino",
-        precision=options.precision,
-        batches=options.batches,
-        threads=options.threads,
-        build=options.build,
-    )
+    plan = open_plan(bundle, options.engine_spec, build=options.build)
     return HostRunner(bundle, plan, options.channels)

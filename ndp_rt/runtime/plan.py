@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.engines.base import BoundRun
+from ndp_rt.engines.engine import Call
 from ndp_rt.errors import ClosedError, InputError, NdpRtError
 
 FloatArray = NDArray[np.float32]
@@ -85,16 +85,14 @@ class OverlappingPlan(Plan, Protocol):
         """How many batches compute at once if they are not bound to run alone; 0: the engines can't, and none binds."""
         ...
 
-    def bind(
-        self, batch: FloatArray, map_out: FloatArray, reconstruction_out: FloatArray, *, is_alone: bool
-    ) -> BoundRun:
+    def bind(self, batch: FloatArray, map_out: FloatArray, reconstruction_out: FloatArray, *, is_alone: bool) -> Call:
         """Return a call for these arrays with the reference of now; `use_reference` and `close` end its being open.
 
         Args:
             batch: as for `run`; stays bound.
             map_out: likewise.
             reconstruction_out: likewise.
-            is_alone: see `ndp_rt.engines.base.OverlappingEngine.bind`.
+            is_alone: see `ndp_rt.engines.engine.OverlappingEngine.bind`.
 
         Raises:
             EngineError: the backend failed.

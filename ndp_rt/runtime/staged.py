@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.engines.base import Engine
+from ndp_rt.engines.engine import Engine
 from ndp_rt.errors import ClosedError, InputError
 from ndp_rt.kernels.rbfrm.host import PreparedReference, RbfrmHost
 from ndp_rt.runtime.plan import Features, hash_features, missing_size

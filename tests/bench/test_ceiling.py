@@ -23,10 +23,10 @@ from ndp_rt.bench.ceiling import (
 )
 from ndp_rt.devices.cuda.driver import CudaDevice
 from ndp_rt.devices.machine import find_cpu
+from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.torch.backend import TorchCudaBackend
-from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.registry import BACKENDS, find_device_backend
-from ndp_rt.engines.uncached import compile_engine
+from ndp_rt.engines.build import compile_engine
+from ndp_rt.engines.registry import find_device_backend, find_host_backend
 from ndp_rt.errors import EngineError, InputError
 from tests.fakes.fake_cupy import FakeCuda
 
@@ -121,7 +121,7 @@ def test_where_nothing_runs_the_reason_is_said() -> None:
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_a_backend_on_the_host_runs_products_and_convolutions(backend: str) -> None:
     for product in SMALL:
-        found = measure_host_ceiling(BACKENDS[backend], "fp32", 1, [product])
+        found = measure_host_ceiling(find_host_backend(backend), "fp32", 1, [product])
         assert found.gflop_per_s > 0 and found.size == str(product)
         assert found.note.startswith(f"{backend} fp32, 1 thread: ")
 
@@ -129,20 +129,20 @@ def test_a_backend_on_the_host_runs_products_and_convolutions(backend: str) -> N
 @pytest.mark.usefixtures("quick")
 def test_a_precision_that_the_backend_lacks_is_refused_as_it_refuses_it() -> None:
     with pytest.raises(InputError, match="precision is 'bf16'"):
-        measure_host_ceiling(BACKENDS["onnxruntime"], "bf16", 1, SMALL)
+        measure_host_ceiling(find_host_backend("onnxruntime"), "bf16", 1, SMALL)
 
 
 @pytest.mark.skipif(not find_cpu().has_bf16, reason="needs a CPU with AVX512-BF16 or AMX")
 def test_bf16_has_a_higher_ceiling_than_fp32_where_the_processor_has_it() -> None:
     products = [Product(side=512)]
-    wide, narrow = (measure_host_ceiling(BACKENDS["openvino"], one, 1, products) for one in ("fp32", "bf16"))
+    wide, narrow = (measure_host_ceiling(find_host_backend("openvino"), one, 1, products) for one in ("fp32", "bf16"))
     assert narrow.gflop_per_s > 1.3 * wide.gflop_per_s  # 1.9 times on an idle Zen 4
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("precision", "words"), [("int8", "1 thread: "), ("mixed", "by a product in int8")])
 def test_the_ceiling_of_int8_is_a_convolutions_whose_input_and_weights_are_rounded(precision: str, words: str) -> None:
-    found = measure_host_ceiling(BACKENDS["openvino"], precision, 1, [Product(side=32, image_px=8)])
+    found = measure_host_ceiling(find_host_backend("openvino"), precision, 1, [Product(side=32, image_px=8)])
     assert found.gflop_per_s > 0 and found.note.startswith(f"openvino {precision}, 1 thread") and words in found.note
     assert all(product.image_px for product in list_host_products(precision))
     assert list_host_products("bf16") == HOST_PRODUCTS
@@ -151,7 +151,7 @@ def test_the_ceiling_of_int8_is_a_convolutions_whose_input_and_weights_are_round
 def test_openvino_multiplies_in_int8_what_the_ceiling_gives_it(tmp_path: Path, rng: np.random.Generator) -> None:
     path, artifact = tmp_path / "product.onnx", tmp_path / "engine"
     path.write_bytes(make_host_graph(Product(side=32, image_px=8), "int8", rng).SerializeToString())
-    options, backend = EngineOptions(precision="int8", threads=1), BACKENDS["openvino"]
+    options, backend = EngineOptions(precision="int8", threads=1), find_host_backend("openvino")
     engine = compile_engine(backend.name, path, artifact, options)
     try:
         backend.check_precision(engine.precision_by_layer_type(), "int8")  # raises where no layer is in int8

@@ -14,8 +14,8 @@ from ndp_rt.bench.peers.host_engines import HostEnginePeer, compile_file
 from ndp_rt.bench.peers.module_peer import export_engine
 from ndp_rt.bench.peers.onnx_file import OnnxFilePeer
 from ndp_rt.bundle import open_bundle
+from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
-from ndp_rt.engines.base import EngineOptions
 from tests.tiny_bundle import SIDE
 
 Open = Callable[[Path, Path], Any]

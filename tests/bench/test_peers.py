@@ -19,7 +19,7 @@ from ndp_rt.bench.peers.onnxruntime_cuda import OnnxRuntimeEngine, OnnxRuntimePe
 from ndp_rt.bench.peers.tensorrt_fused import TensorRtPeer
 from ndp_rt.bench.peers.torch_peers import TorchPeer
 from ndp_rt.bundle import Bundle, open_bundle
-from ndp_rt.engines.base import BackendStatus, EngineOptions
+from ndp_rt.engines.backend import BackendStatus, EngineOptions
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
 from ndp_rt.kernels.preprocess.definition import preprocess
 from ndp_rt.kernels.smooth import definition
@@ -226,7 +226,7 @@ def test_what_a_compiler_refuses_is_an_error_with_its_reason(tiny: Bundle, torch
 @pytest.mark.parametrize("allows_tf32", [False, True])
 def test_switches_are_what_inductor_may_read_and_are_put_back(torch: Any, allows_tf32: bool) -> None:
     from ndp_rt.bench.peers.torch_peers import set_switches
-    from ndp_rt.engines.backends.torch import backend as torch_cuda
+    from ndp_rt.engines.backends.torch import engine as torch_cuda
 
     def read() -> tuple[Any, ...]:
         cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul

@@ -10,8 +10,8 @@ import pytest
 from ndp_rt.bench.graph_stages import STAGES
 from ndp_rt.bench.stage_split import MAX_OTHER_SHARE, MAX_RUNS, MIN_RUNS, count_runs, split_stages
 from ndp_rt.devices.machine import find_cpu
-from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.registry import BACKENDS
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.registry import find_host_backend
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers, write_quantised
@@ -103,7 +103,7 @@ def test_an_int8_engines_time_is_split_by_the_names_of_the_bundles_graph(precisi
     model, quantised = load_model(FUSED), tmp_path / "quantised.onnx"
     write_quantised(FUSED, dict.fromkeys(name_layers(model), 4.0), quantised)
     options = EngineOptions(precision=precision, threads=1)
-    stages_ms, source = split_stages(PARTS_MS, FUSED, BACKENDS["openvino"], options, quantised)
+    stages_ms, source = split_stages(PARTS_MS, FUSED, find_host_backend("openvino"), options, quantised)
     assert list(stages_ms) == ["preprocess", *STAGES, "postprocess"], source
     assert sum(stages_ms[stage] for stage in STAGES) == pytest.approx(PARTS_MS["engine"])
 
@@ -120,7 +120,7 @@ def test_the_graph_that_was_compiled_is_the_one_that_is_profiled(tmp_path: Path)
 )
 def test_nearly_all_of_the_demos_time_has_a_stage(backend: str, precision: str) -> None:
     options = EngineOptions(precision=precision, threads=1)
-    stages_ms, source = split_stages(PARTS_MS, FUSED, BACKENDS[backend], options)
+    stages_ms, source = split_stages(PARTS_MS, FUSED, find_host_backend(backend), options)
     assert list(stages_ms) == ["preprocess", *STAGES, "postprocess"], source  # else more than 5 % had none
     assert MAX_OTHER_SHARE == 0.05
     assert sum(stages_ms[stage] for stage in STAGES) == pytest.approx(PARTS_MS["engine"])

@@ -9,7 +9,7 @@ import pytest
 
 from ndp_rt.bundle import open_bundle
 from ndp_rt.cli import main
-from ndp_rt.cli.build_engine import parse_size
+from ndp_rt.engines.backends.tensorrt.options import parse_size
 from ndp_rt.engines.build_check import find_check
 from ndp_rt.runtime import gpu_check
 from tests.fakes import fake_tensorrt, toy_device
@@ -44,16 +44,19 @@ def test_builds_then_hits_then_rebuilds(bundle_path: Path, tmp_path: Path, capsy
     ("arguments", "words"),
     [
         (["--backend", "tensorrt"], "TensorRT|pip install"),
-        (["--backend", "onnxruntime", "--precision", "bf16"], "onnxruntime takes fp32"),
-        (["--precision", "fp16"], "openvino takes fp32 or bf16 or int8 or mixed"),
+        (
+            ["--backend", "onnxruntime", "--precision", "bf16"],
+            "expected precision fp32 for backend onnxruntime, got 'bf16'",
+        ),
+        (["--precision", "fp16"], "expected precision fp32 or bf16 or int8 or mixed for backend openvino, got 'fp16'"),
         (["--precision", "int8"], "holds no calibration images"),
-        (["--plan", "unmerged"], "plan is 'unmerged'; one of fused, staged is taken"),
+        (["--plan", "unmerged"], "expected a plan of fused, staged on cpu, got 'unmerged'"),
         (
             ["--workspace", "1GiB"],
-            "build options are given for backend openvino; backends for a GPU",
+            "expected --workspace with --backend tensorrt, got it with openvino",
         ),
-        (["--strip"], "--onnx-stages DIR, which ndp-rt export-stages writes"),
-        (["--device", "gpu"], "device: expected 'cpu', 'cuda' or 'cuda:N', such as 'cuda:0', got 'gpu'"),
+        (["--backend", "tensorrt", "--strip"], "--onnx-stages DIR, which ndp-rt export-stages writes"),
+        (["--device", "gpu"], "expected a device of cpu, cuda, cuda:N, got 'gpu'"),
     ],
 )
 def test_what_cannot_be_built_is_one_line_and_exit_1(
@@ -98,7 +101,7 @@ def test_sizes_are_read_in_both_kinds_of_units(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GiB", "0", "0.1", "-1", "4 apples", "4iB", "1e9"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="is no size; such as 4GiB"):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a size such as 4GiB"):
         parse_size(text)
 
 

@@ -9,7 +9,7 @@ from ndp_rt import Inspector
 from ndp_rt.capi.build import BRIDGE_NAME, LIBRARY_NAME
 from ndp_rt.cli import main
 from ndp_rt.cli.machine_report import FOUND, MISSING, Finding, examine_bundle, examine_machine
-from ndp_rt.engines.registry import ALL_BACKENDS
+from ndp_rt.engines.registry import list_backends
 from ndp_rt.errors import MissingExtraError
 
 
@@ -19,7 +19,7 @@ def test_every_missing_thing_has_its_remedy() -> None:
     for finding in findings:
         assert finding.detail
         assert finding.remedy or finding.state == FOUND
-    assert set(ALL_BACKENDS) <= {finding.name for finding in findings}
+    assert set(list_backends()) <= {finding.name for finding in findings}
     assert {"CPU", "engine cache", "torch", "numpy"} <= {finding.name for finding in findings}
 
 

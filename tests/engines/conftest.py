@@ -7,6 +7,7 @@ import pytest
 
 from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.engines.build import build_engine
+from ndp_rt.engines.spec import EngineSpec
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +21,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def built_cache(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with the fused OpenVINO engines of batch 1 and 3; not to be changed."""
     cache_dir = tmp_path_factory.mktemp("cache")
-    build_engine(bundle, batches=(1, 3), cache_dir=cache_dir)
+    build_engine(bundle, EngineSpec(batches=(1, 3)), cache_dir=cache_dir)
     return cache_dir
 
 

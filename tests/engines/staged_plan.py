@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from ndp_rt.bundle import Bundle
-from ndp_rt.engines.backends.torch.backend import TorchCudaBackend, TorchCudaEngine
-from ndp_rt.engines.base import EngineOptions
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.backends.torch.backend import TorchCudaBackend
+from ndp_rt.engines.backends.torch.engine import TorchCudaEngine
 from ndp_rt.graphs.gpu_stages import make_gpu_stages
 from ndp_rt.graphs.half_types import narrow, widen
 from ndp_rt.graphs.typed import make_typed

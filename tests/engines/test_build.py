@@ -4,7 +4,6 @@ import errno
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +12,14 @@ import numpy as np
 import pytest
 
 from ndp_rt.bundle import Bundle
-from ndp_rt.engines import build, request, worker
+from ndp_rt.devices.machine import find_cpu
+from ndp_rt.engines import spec, worker
+from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.build import build_engine, close_engines, find_engine, load_engine
 from ndp_rt.engines.build_check import HOST_CHECK
 from ndp_rt.engines.golden import run_stages
-from ndp_rt.engines.registry import ALL_BACKENDS, BACKENDS
-from ndp_rt.engines.request import EngineRequest
+from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import BundleError, EngineError, InputError, MissingExtraError, StorageError
 from tests.tiny_bundle import make_tiny_bundle
 from tests.tolerances import assert_close
@@ -30,9 +31,8 @@ def make_job(bundle: Bundle, cache_dir: Path, **settings: Any) -> dict[str, Any]
     return {
         "bundle": str(bundle.path),
         "fingerprint": bundle.fingerprint,
-        "request": asdict(EngineRequest(**settings)),
+        "spec": EngineSpec(**settings).resolve(bundle, cache_dir).to_json(),
         "check": HOST_CHECK,
-        "threads": None,
         "rebuild": False,
         "engines_dir": str(cache_dir / "engines"),
     }
@@ -51,11 +51,11 @@ def test_engines_of_every_backend_and_plan_agree_with_the_golden_maps(
     bundle: Bundle, tmp_path: Path, backend: str, plan: str
 ) -> None:
     lines: list[str] = []
-    options: dict[str, Any] = {"backend": backend, "plan": plan, "batches": (1, 3), "cache_dir": tmp_path}
-    record = build_engine(bundle, **options, threads=1, progress=lines.append)
+    wanted = EngineSpec(backend=backend, plan=plan, batches=(1, 3), threads=1)
+    record = build_engine(bundle, wanted, progress=lines.append, cache_dir=tmp_path)
     assert not record.was_cached and any("golden" in line for line in lines)
     assert set(record.precision_by_layer_type()) >= {"Convolution" if backend == "openvino" else "Conv"}
-    engines, golden = load_engine(bundle, **options, threads=1), bundle.golden()
+    engines, golden = load_engine(bundle, wanted, cache_dir=tmp_path), bundle.golden()
     rows = [0, 1, 0]
     for batch in (1, 3):
         image = np.ascontiguousarray(golden.image[rows[:batch]])
@@ -68,9 +68,9 @@ def test_a_second_build_is_a_hit_without_a_child(
     bundle: Bundle, built_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forbid_children(monkeypatch)
-    record = build_engine(bundle, batches=(1, 3), cache_dir=built_cache)
+    record = build_engine(bundle, EngineSpec(batches=(1, 3)), cache_dir=built_cache)
     assert record.was_cached and len(record.entries) == 2
-    one = build_engine(bundle, batches=(3,), cache_dir=built_cache)
+    one = build_engine(bundle, EngineSpec(batches=(3,)), cache_dir=built_cache)
     assert one.entries == record.entries[1:]
     assert one.engine_hash != record.engine_hash
 
@@ -95,14 +95,14 @@ def test_changed_thresholds_need_no_new_engine(own_bundle: Bundle, built_cache: 
 def test_absent_engines_are_errors_with_the_command_that_builds_them(bundle: Bundle, tmp_path: Path) -> None:
     assert find_engine(bundle, cache_dir=tmp_path) is None
     with pytest.raises(EngineError, match=f"holds no engine of tiny.ndp for stage fused.*batch 1. .*{COMMAND}"):
-        load_engine(bundle, batches=(1, 3), cache_dir=tmp_path)
+        load_engine(bundle, EngineSpec(batches=(1, 3)), cache_dir=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_engine_of_another_version_is_named_and_not_used(
     bundle: Bundle, built_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request, "find_version", lambda backend: "2099.1")
+    monkeypatch.setattr(spec, "find_version", lambda backend: "2099.1")
     assert find_engine(bundle, cache_dir=built_cache) is None
     with pytest.raises(EngineError, match=r"One is there for backend_version \S+ \(now 2099\.1\)\. Build it with"):
         load_engine(bundle, cache_dir=built_cache)
@@ -113,8 +113,8 @@ def test_an_engine_for_another_cpu_is_named_and_not_used(
 ) -> None:
     from dataclasses import replace
 
-    cpu = replace(request.find_cpu(), model_name="Another CPU")
-    monkeypatch.setattr(request, "find_cpu", lambda: cpu)
+    cpu = replace(find_cpu(), model_name="Another CPU")
+    monkeypatch.setattr("ndp_rt.devices.machine.find_cpu", lambda: cpu)
     with pytest.raises(EngineError, match=r"device_model .* \(now Another CPU\)"):
         load_engine(bundle, cache_dir=built_cache)
 
@@ -124,8 +124,8 @@ def test_a_build_that_disagrees_with_the_golden_vectors_fails_and_says_by_how_mu
     wrong = make_tiny_bundle(tmp_path / "wrong.ndp", map_shift=0.01)
     words = r"maps differ by 1\.00e-02 \(1e-04 is allowed\), scores by .*It is not used"
     with pytest.raises(EngineError, match=words):
-        build_engine(wrong, batches=(batch,), cache_dir=tmp_path)
-    assert find_engine(wrong, batches=(batch,), cache_dir=tmp_path) is None
+        build_engine(wrong, EngineSpec(batches=(batch,)), cache_dir=tmp_path)
+    assert find_engine(wrong, EngineSpec(batches=(batch,)), cache_dir=tmp_path) is None
     assert not [path for path in (tmp_path / "engines").iterdir() if path.is_dir()]
 
 
@@ -139,40 +139,51 @@ def test_loading_checks_a_golden_vector(bundle: Bundle, built_cache: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "words"),
+    ("settings", "words"),
     [
-        ({"backend": "tflite"}, InputError, "backend is 'tflite'; one of openvino, onnxruntime, tensorrt"),
-        ({"precision": "int3"}, InputError, "precision is 'int3'; backend openvino takes fp32 or bf16"),
-        ({"backend": "onnxruntime", "precision": "bf16"}, InputError, "onnxruntime takes fp32.*openvino takes"),
-        ({"plan": "both"}, InputError, "plan is 'both'; one of fused, staged"),
-        ({"batches": ()}, InputError, "batches are"),
-        ({"batches": (0,)}, InputError, "batches are"),
-        ({"batches": (2, 2)}, InputError, "batches are"),
-        ({"threads": 0}, InputError, "threads is 0"),
+        ({"backend": "tflite"}, "expected a backend of openvino, onnxruntime, tensorrt, torch-cuda, got 'tflite'"),
+        ({"precision": "int3"}, "expected a precision of fp32, tf32, bf16, .*, got 'int3'"),
+        ({"precision": "fp16"}, "precision fp32 or bf16 or int8 or mixed for backend openvino, got 'fp16'"),
+        ({"backend": "openvino", "precision": "int3"}, "for backend openvino, got 'int3'. Choose another precision or"),
+        (
+            {"backend": "onnxruntime", "precision": "bf16"},
+            "expected precision fp32 for backend onnxruntime, got 'bf16'",
+        ),
+        ({"plan": "both"}, "expected a plan of fused, staged on cpu, got 'both'"),
+        ({"precision": "int8", "plan": "staged"}, "expected plan fused for precision int8 on a CPU"),
+        ({"batches": ()}, "expected batches of different sizes from 1"),
+        ({"batches": (0,)}, r"got \[0\]"),
+        ({"batches": (2, 2)}, r"got \[2, 2\]"),
+        ({"threads": 0}, "expected 1 or more threads, .*, got 0"),
+        ({"device": "gpu"}, "expected a device of cpu, cuda, cuda:N, got 'gpu'"),
+        ({"device": "cpu:1"}, "got 'cpu:1'"),
+        ({"device": "cuda:-1"}, "got 'cuda:-1'"),
+        ({"device": "cuda:\u0663"}, "expected a device of"),  # a digit, but not one of ours
+        ({"device": "cuda", "backend": "openvino"}, "expected device cpu for backend openvino, got 'cuda'"),
+        ({"backend": "tensorrt"}, "expected device cuda or cuda:N for backend tensorrt, got 'cpu'"),
     ],
 )
 def test_requests_that_are_not_taken_are_refused(
-    bundle: Bundle, tmp_path: Path, settings: dict[str, Any], error: type[Exception], words: str
+    bundle: Bundle, tmp_path: Path, settings: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(error, match=words):
-        build_engine(bundle, **settings, cache_dir=tmp_path)
+    with pytest.raises(InputError, match=words):
+        build_engine(bundle, EngineSpec(**settings), cache_dir=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "command"),
-    [
-        ("onnxruntime", "onnxruntime", r"pip install 'ndp-rt\[onnxruntime\]'"),
-        ("tensorrt", "tensorrt.library", r"pip install 'ndp-rt\[gpu\]'"),
-    ],
+    ("name", "command"),
+    [("onnxruntime", r"pip install 'ndp-rt\[onnxruntime\]'"), ("tensorrt", r"pip install 'ndp-rt\[gpu\]'")],
 )
 def test_a_missing_backend_names_its_install_command(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, command: str
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, command: str
 ) -> None:
-    monkeypatch.setattr(f"ndp_rt.engines.{module}.DISTRIBUTIONS", ("not-there-at-all",))
-    assert ALL_BACKENDS[name].find().version is None
+    backend = find_backend(name)
+    monkeypatch.setattr(type(backend), "distributions", ("not-there-at-all",))
+    assert backend.find().version is None
+    wanted = EngineSpec(device=backend.devices[0], backend=name)
     with pytest.raises(MissingExtraError, match=command):
-        build_engine(bundle, backend=name, cache_dir=tmp_path)
+        build_engine(bundle, wanted, check="tests.fakes.toy_device:check", cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
@@ -193,7 +204,7 @@ def test_a_disk_that_fills_under_onnxruntime_is_a_storage_error(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(StorageError, match="no space is left"):
-        BACKENDS["onnxruntime"].compile(bundle.stage_path("fused"), tmp_path / "not-there", build.EngineOptions())
+        find_backend("onnxruntime").compile(bundle.stage_path("fused"), tmp_path / "not-there", EngineOptions())
 
 
 def test_a_cache_that_cannot_be_made_is_a_storage_error(bundle: Bundle, tmp_path: Path) -> None:
@@ -215,7 +226,7 @@ def test_a_model_that_the_backend_refuses_is_an_engine_error(tmp_path: Path, mon
     (tmp_path / "bad.onnx").write_bytes(b"\x08\x09")
     for name in ("openvino", "onnxruntime"):
         with pytest.raises(EngineError, match="refuses"):
-            BACKENDS[name].compile(tmp_path / "bad.onnx", tmp_path, build.EngineOptions())
+            find_backend(name).compile(tmp_path / "bad.onnx", tmp_path, EngineOptions())
 
 
 def test_files_of_the_working_directory_are_not_imported(

@@ -18,11 +18,12 @@ import pytest
 from ndp_rt.bundle import Bundle
 from ndp_rt.engines import cache as cache_module
 from ndp_rt.engines.build import build_engine, find_engine, load_engine
-from ndp_rt.engines.built import list_built_batches
 from ndp_rt.engines.cache import ENGINE_FORMAT_VERSION, find_engines_dir, lock_builds
+from ndp_rt.engines.spec import EngineSpec, list_built_batches
 from ndp_rt.errors import EngineError
 from tests.engines.test_build import make_job
 
+ONE = EngineSpec(batches=(1,))
 REBUILD = r"ndp-rt build-engine \S*tiny\.ndp --backend openvino --precision fp32 --batch 1 --plan fused --rebuild"
 
 
@@ -76,14 +77,14 @@ def test_damaged_engines_are_refused_and_never_rebuilt_silently(bundle: Bundle, 
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     for use in (find_engine, load_engine, build_engine):
         with pytest.raises(EngineError, match=f"it is not used. Build it again with: {REBUILD}"):
-            use(bundle, cache_dir=cache)
+            use(bundle, ONE, cache_dir=cache)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
 def test_rebuilding_mends_a_damaged_engine(bundle: Bundle, cache: Path) -> None:
     cut_blob(find_folder(cache))
-    assert not build_engine(bundle, rebuild=True, cache_dir=cache).was_cached
-    assert find_engine(bundle, cache_dir=cache) is not None
+    assert not build_engine(bundle, ONE, rebuild=True, cache_dir=cache).was_cached
+    assert find_engine(bundle, ONE, cache_dir=cache) is not None
     assert not list((cache / "engines").glob(".tmp-*"))
 
 
@@ -93,19 +94,19 @@ def test_a_folder_from_elsewhere_under_the_right_name_is_refused(bundle: Bundle,
     shutil.rmtree(one)
     shutil.copytree(three, one)
     with pytest.raises(EngineError, match="it was made for another batch"):
-        load_engine(bundle, cache_dir=cache)
+        load_engine(bundle, ONE, cache_dir=cache)
 
 
 def test_publishing_without_an_exchanging_rename_replaces_too(
     bundle: Bundle, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_module, "exchange", lambda first, second: False)
-    record = find_engine(bundle, cache_dir=cache)
+    record = find_engine(bundle, ONE, cache_dir=cache)
     assert record is not None
     copied = Path(shutil.copytree(find_folder(cache), tmp_path / "new"))
     cut_blob(find_folder(cache))
     cache_module.publish(copied, record.entries[0].key, find_engines_dir(cache))
-    assert find_engine(bundle, cache_dir=cache) is not None and not copied.exists()
+    assert find_engine(bundle, ONE, cache_dir=cache) is not None and not copied.exists()
 
 
 def test_a_cache_that_may_not_be_read_holds_no_engines(
@@ -124,8 +125,8 @@ def test_a_cache_that_may_not_be_read_holds_no_engines(
     monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
     for name in ("stat", "listdir", "scandir"):  # as of a folder of mode 000, which root may read all the same
         monkeypatch.setattr(os, name, deny(getattr(os, name)))
-    assert find_engine(bundle, cache_dir=tmp_path) is None
-    assert list_built_batches(bundle) == []
+    assert find_engine(bundle, ONE, cache_dir=tmp_path) is None
+    assert list_built_batches(bundle, ONE) == []
 
 
 def start_worker(bundle: Bundle, cache: Path) -> "subprocess.Popen[str]":
@@ -145,10 +146,10 @@ def test_a_killed_builder_leaves_no_engine_that_would_be_used(
         time.sleep(delay_ms / 1e3)
         child.send_signal(signal.SIGKILL)
     engines_dir = tmp_path / "engines"
-    if find_engine(bundle, cache_dir=tmp_path) is None and engines_dir.is_dir():
+    if find_engine(bundle, ONE, cache_dir=tmp_path) is None and engines_dir.is_dir():
         assert not [path for path in engines_dir.iterdir() if not path.name.startswith(".")]
     # what it left is neither used nor in the way, and goes with the next build
-    build_engine(bundle, rebuild=True, cache_dir=tmp_path)
+    build_engine(bundle, ONE, rebuild=True, cache_dir=tmp_path)
     assert not list(engines_dir.glob(".tmp-*"))
     assert len([path for path in engines_dir.iterdir() if path.is_dir()]) == 1
 
@@ -158,21 +159,23 @@ def test_leftovers_of_another_bundle_are_left_alone(bundle: Bundle, cache: Path)
     own = cache / "engines" / f".tmp-{bundle.fingerprint[:12]}-openvino-fp32-abc"
     for folder in (other, own):
         folder.mkdir()
-    build_engine(bundle, rebuild=True, cache_dir=cache)
+    build_engine(bundle, ONE, rebuild=True, cache_dir=cache)
     assert other.exists() and not own.exists()
 
 
 def test_two_builders_at_once_do_the_work_once(bundle: Bundle, tmp_path: Path) -> None:
     lines: list[str] = []
     threads = [
-        threading.Thread(target=build_engine, args=(bundle,), kwargs={"cache_dir": tmp_path, "progress": lines.append})
+        threading.Thread(
+            target=build_engine, args=(bundle, ONE), kwargs={"cache_dir": tmp_path, "progress": lines.append}
+        )
         for _ in range(2)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert find_engine(bundle, cache_dir=tmp_path) is not None
+    assert find_engine(bundle, ONE, cache_dir=tmp_path) is not None
     assert sum("compiling" in line for line in lines) == 1
 
 
@@ -200,6 +203,6 @@ def test_interrupting_a_build_ends_its_child(bundle: Bundle, tmp_path: Path) -> 
 
     with pytest.raises(KeyboardInterrupt):
         build_engine(bundle, cache_dir=tmp_path, progress=interrupt)
-    assert find_engine(bundle, cache_dir=tmp_path) is None
+    assert find_engine(bundle, ONE, cache_dir=tmp_path) is None
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)  # no child is left, running or not

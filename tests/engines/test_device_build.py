@@ -5,18 +5,18 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.open import hash_file
 from ndp_rt.devices import machine as device
-from ndp_rt.engines.base import BuildOptions, EngineOptions
-from ndp_rt.engines.build import build_requested, find_requested, load_device_engines
+from ndp_rt.engines.backends.tensorrt.options import TensorRtOptions
+from ndp_rt.engines.build import build_engine, find_engine, load_device_engines
 from ndp_rt.engines.cache import EngineKey
-from ndp_rt.engines.registry import find_backend, find_device_backend
-from ndp_rt.engines.request import EngineRequest
+from ndp_rt.engines.registry import find_device_backend, find_host_backend
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.engines.stage_files import STAGES_FILE, write_stages
 from ndp_rt.errors import BundleError, DeviceError, EngineError, InputError, MissingExtraError
 from tests.fakes import toy_device
@@ -29,12 +29,13 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyBackend:
     return toy_device.install(monkeypatch)
 
 
-def make_request(**settings: Any) -> EngineRequest:
-    return EngineRequest(**{"backend": "toy", "precision": "fp16", "plan": "staged", **settings})
+def make_spec(**settings: Any) -> EngineSpec:
+    defaults = {"device": "cuda", "backend": "toy", "precision": "fp16", "plan": "staged", "batches": (1,)}
+    return EngineSpec(**{**defaults, **settings})
 
 
 def build(bundle: Bundle, cache_dir: Path, **settings: Any) -> Any:
-    return build_requested(bundle, make_request(**settings), check=CHECK, cache_dir=cache_dir)
+    return build_engine(bundle, make_spec(**settings), check=CHECK, cache_dir=cache_dir)
 
 
 def test_a_cpu_engines_key_has_nothing_of_a_gpus() -> None:
@@ -54,8 +55,8 @@ def test_a_cpu_engines_key_has_nothing_of_a_gpus() -> None:
 
 
 def test_a_gpu_engines_key_has_everything_that_made_it(bundle: Bundle, toy: ToyBackend) -> None:
-    options = BuildOptions(workspace_bytes=1024, hardware_compatible=True, timing_cache="x")
-    encoder, tail = make_request(build=options).make_keys(bundle)
+    options = TensorRtOptions(workspace_bytes=1024, hardware_compatible=True, timing_cache="x")
+    encoder, tail = make_spec(build=options).make_keys(bundle)
     assert (encoder.stage, tail.stage, tail.device) == ("encoder", "tail", "cuda")
     document = tail.to_json()
     assert "isa_flags" not in document
@@ -89,10 +90,11 @@ FITS = [
 def test_an_engine_fits_where_it_was_built_and_where_it_was_built_to_fit(
     bundle: Bundle, toy: ToyBackend, made_with: tuple[str, ...], differs: dict[str, Any], fits: bool
 ) -> None:
-    wanted = make_request().make_keys(bundle)[0]
+    wanted = make_spec().make_keys(bundle)[0]
     made = replace(wanted, build_options=made_with)
-    assert made.fits(replace(wanted, **differs), any_options=True) is fits
-    assert made.fits(wanted, any_options=False) is (made_with == ())
+    other = replace(wanted, **differs)
+    assert made.fits(other, toy.find_free_fields(made, other) | {"build_options"}) is fits
+    assert made.fits(wanted, toy.find_free_fields(made, wanted)) is (made_with == ())
 
 
 def test_engines_are_built_checked_together_stored_and_found(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
@@ -108,15 +110,15 @@ def test_engines_are_built_checked_together_stored_and_found(bundle: Bundle, toy
     assert record.precision_by_layer_type() == {"convolution": {"fp16": 6}}
     assert record.entries[0].document["notes"] == {"log": "build.log"}
     assert build(bundle, tmp_path, batches=(1, 8)).was_cached and len(toy.compiled) == 4
-    engines = load_device_engines(bundle, make_request(batches=(8,)), tmp_path)
+    engines = load_device_engines(bundle, make_spec(batches=(8,)), cache_dir=tmp_path)
     assert list(engines[8]) == ["encoder", "tail"]
 
 
 def test_engines_of_a_gpu_are_not_built_without_a_check(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no check is named for engines of toy; ndp_rt.plan knows it"):
-        build_requested(bundle, make_request(), cache_dir=tmp_path)
+    with pytest.raises(InputError, match="expected the name of a check for a GPU's engines, got none"):
+        build_engine(bundle, make_spec(), cache_dir=tmp_path)
     with pytest.raises(EngineError, match=r"nowhere:check, cannot be loaded .*nothing is built that cannot be checked"):
-        build_requested(bundle, make_request(), check="tests.nowhere:check", cache_dir=tmp_path)
+        build_engine(bundle, make_spec(), check="tests.nowhere:check", cache_dir=tmp_path)
     assert not list(tmp_path.iterdir()) and not toy.compiled
 
 
@@ -141,32 +143,32 @@ def test_another_precision_than_asked_for_is_a_failure(bundle: Bundle, toy: ToyB
     build(bundle, tmp_path)
     toy.computes = "fp32"
     with pytest.raises(EngineError, match="asked for fp16, got"):
-        load_device_engines(bundle, make_request(), tmp_path)
+        load_device_engines(bundle, make_spec(), cache_dir=tmp_path)
     assert toy.loaded[-1].is_closed
 
 
 def test_build_options_are_kept_apart_and_the_plainest_is_found(
     bundle: Bundle, toy: ToyBackend, tmp_path: Path
 ) -> None:
-    portable = BuildOptions(hardware_compatible=True)
+    portable = TensorRtOptions(hardware_compatible=True)
     build(bundle, tmp_path, build=portable)
     assert build(bundle, tmp_path).was_cached  # nothing special was asked for: it fits
-    assert not build(bundle, tmp_path, build=BuildOptions()).was_cached
+    assert not build(bundle, tmp_path, build=TensorRtOptions()).was_cached
     assert build(bundle, tmp_path, build=portable).was_cached
-    for request, traits in ((make_request(), ()), (make_request(build=portable), ("hardware-compatible",))):
-        record = find_requested(bundle, request, tmp_path)
+    for spec, traits in ((make_spec(), ()), (make_spec(build=portable), ("hardware-compatible",))):
+        record = find_engine(bundle, spec, cache_dir=tmp_path)
         assert record is not None and {entry.key.build_options for entry in record.entries} == {traits}
 
 
 def test_a_portable_engine_is_found_on_another_gpu_and_version(
     bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build(bundle, tmp_path, build=BuildOptions(hardware_compatible=True, version_compatible=True))
+    build(bundle, tmp_path, build=TensorRtOptions(hardware_compatible=True, version_compatible=True))
     other = replace(GPU, name="Toy A100", compute_capability="8.0")
     monkeypatch.setattr(device, "find_gpus", lambda: (other,))
     toy.version = "10.13.0"
     assert build(bundle, tmp_path).was_cached
-    assert load_device_engines(bundle, make_request(), tmp_path)
+    assert load_device_engines(bundle, make_spec(), cache_dir=tmp_path)
 
 
 def test_absence_is_explained_by_what_differs(
@@ -182,16 +184,16 @@ def test_absence_is_explained_by_what_differs(
         r"--backend toy --precision fp16 --batch 1 --plan staged$"
     )
     with pytest.raises(EngineError, match=words):
-        load_device_engines(bundle, make_request(), tmp_path)
+        load_device_engines(bundle, make_spec(), cache_dir=tmp_path)
 
 
 def test_a_refusal_to_load_names_the_command_that_rebuilds(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
-    options = BuildOptions(workspace_bytes=2**20, version_compatible=True)
+    options = TensorRtOptions(workspace_bytes=2**20, version_compatible=True)
     build(bundle, tmp_path, build=options)
     toy.refusal = "the plan is for another GPU."
-    words = r"another GPU\. Build it again with: .* --plan staged --version-compatible --workspace 1048576 --rebuild$"
+    words = r"another GPU\. Build it again with: .* --plan staged --workspace 1048576 --version-compatible --rebuild$"
     with pytest.raises(EngineError, match=words):
-        load_device_engines(bundle, make_request(build=options), tmp_path)
+        load_device_engines(bundle, make_spec(build=options), cache_dir=tmp_path)
 
 
 def test_a_damaged_engine_is_refused_and_never_rebuilt_silently(
@@ -199,7 +201,7 @@ def test_a_damaged_engine_is_refused_and_never_rebuilt_silently(
 ) -> None:
     record = build(bundle, tmp_path)
     (record.entries[1].path / "plan").write_text("cut")
-    for use in (lambda: build(bundle, tmp_path), lambda: load_device_engines(bundle, make_request(), tmp_path)):
+    for use in (lambda: build(bundle, tmp_path), lambda: load_device_engines(bundle, make_spec(), cache_dir=tmp_path)):
         with pytest.raises(EngineError, match=r"plan has 3 bytes, .* Build it again with: .* --rebuild$"):
             use()
     assert len(toy.compiled) == 2
@@ -209,7 +211,7 @@ def test_no_gpu_is_a_device_error_that_says_what_to_do(
     bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DeviceError, match=r"machine's 1 GPUs, numbered from 0, got 'cuda:3'"):
-        build(bundle, tmp_path, device_index=3)
+        build(bundle, tmp_path, device="cuda:3")
     monkeypatch.setattr(device, "find_gpus", lambda: ())
     with pytest.raises(DeviceError, match=r"expected an NVIDIA GPU.*--gpus all.*--backend openvino"):
         build(bundle, tmp_path)
@@ -229,44 +231,47 @@ def test_the_gpu_that_was_asked_for_is_made_current_in_the_builder(
 
     monkeypatch.setattr(device, "find_gpus", lambda: (replace(GPU, name="Toy T4"), replace(GPU, index=1)))
     monkeypatch.setattr("ndp_rt.devices.cuda.driver.CudaDevice", Device)
-    record = build(bundle, tmp_path, device_index=1)
+    record = build(bundle, tmp_path, device="cuda:1")
     assert activated == [1] and {entry.key.device_model for entry in record.entries} == {GPU.name}
     assert CHECKED[0]["device_index"] == 1
-    assert "--device cuda:1" in record.request.make_command(bundle.path)
+    assert "--device cuda:1" in record.spec.make_command(bundle.path)
 
 
 def test_requests_for_one_kind_of_device_are_refused_for_the_other(bundle: Bundle, toy: ToyBackend) -> None:
-    with pytest.raises(InputError, match="backend is 'toy', which is for a GPU; on the CPU openvino or onnxruntime"):
-        find_backend("toy")
-    with pytest.raises(InputError, match="backend is 'openvino', which is for the CPU; on a GPU tensorrt or"):
+    with pytest.raises(
+        InputError, match="a backend for the CPU, openvino or onnxruntime, got 'toy', which is for a GPU"
+    ):
+        find_host_backend("toy")
+    with pytest.raises(InputError, match="a backend for a GPU, tensorrt or .*, got 'openvino', which is for the CPU"):
         find_device_backend("openvino")
-    with pytest.raises(InputError, match="build options are given for backend openvino"):
-        EngineRequest(build=BuildOptions())
-    with pytest.raises(InputError, match="plan is 'unmerged'; one of fused, staged is taken"):
-        EngineRequest(plan="unmerged")
-    with pytest.raises(InputError, match="precision is 'int8'; backend toy takes fp32 or fp16 on a GPU"):
-        make_request(precision="int8")
-    assert make_request(plan="unmerged").stages == ("encoder", "decoder", "head", "segmentation")
+    with pytest.raises(InputError, match="expected no build options for backend openvino, got TensorRtOptions"):
+        EngineSpec(backend="openvino", build=TensorRtOptions())
+    with pytest.raises(InputError, match="expected BuildOptions for backend torch-cuda, got object"):
+        EngineSpec(device="cuda", backend="torch-cuda", build=cast(Any, object()))
+    with pytest.raises(InputError, match="expected a plan of fused, staged on cpu, got 'unmerged'"):
+        EngineSpec(plan="unmerged").resolve(bundle)
+    with pytest.raises(InputError, match="expected precision fp32 or fp16 for backend toy, got 'int8'"):
+        make_spec(precision="int8")
+    assert make_spec(plan="unmerged").list_stages(bundle) == ("encoder", "decoder", "head", "segmentation")
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"workspace_bytes": 0}, "workspace_bytes is 0"),
-        ({"strip": True}, "that stays is taken.*--onnx-stages"),
+        ({"workspace_bytes": 0}, "expected workspace_bytes of 1 or more, or None, got 0"),
+        ({"strip": True}, "expected onnx_stages with strip, .*--onnx-stages DIR"),
     ],
 )
 def test_build_options_that_cannot_be_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        BuildOptions(**settings)
+        TensorRtOptions(**settings)
 
 
 def test_options_reach_the_backend(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
-    options = BuildOptions(workspace_bytes=77, timing_cache=str(tmp_path / "t"))
+    options = TensorRtOptions(workspace_bytes=77, timing_cache=str(tmp_path / "t"))
     build(bundle, tmp_path, build=options, batches=(4,))
     for _, came in toy.compiled:
         assert came.build == options and (came.precision, came.batch, came.device_index) == ("fp16", 4, 0)
-    assert EngineOptions().build == BuildOptions()
 
 
 def test_stages_made_elsewhere_are_built_as_they_are(
@@ -274,7 +279,7 @@ def test_stages_made_elsewhere_are_built_as_they_are(
 ) -> None:
     write_stages(bundle, "fp16", tmp_path / "stages")
     monkeypatch.setattr("ndp_rt.engines.worker.write_stages", None)
-    build(bundle, tmp_path, build=BuildOptions(onnx_stages=str(tmp_path / "stages")))
+    build(bundle, tmp_path, build=TensorRtOptions(onnx_stages=str(tmp_path / "stages")))
     assert [name for name, _ in toy.compiled] == ["encoder.onnx", "tail.onnx"]
 
 
@@ -308,14 +313,14 @@ def test_stages_of_another_precision_or_plan_are_not_built(
 ) -> None:
     write_stages(bundle, "fp16", tmp_path / "stages")
     with pytest.raises(BundleError, match=words):
-        build(bundle, tmp_path, build=BuildOptions(onnx_stages=str(tmp_path / "stages")), **settings)
+        build(bundle, tmp_path, build=TensorRtOptions(onnx_stages=str(tmp_path / "stages")), **settings)
     assert not toy.compiled
 
 
 def test_stages_of_another_bundle_or_with_weights_elsewhere_are_not_built(
     bundle: Bundle, toy: ToyBackend, tmp_path: Path
 ) -> None:
-    options = BuildOptions(onnx_stages=str(tmp_path / "stages"))
+    options = TensorRtOptions(onnx_stages=str(tmp_path / "stages"))
     write_stages(replace(bundle, fingerprint="0" * 64), "fp16", tmp_path / "stages")
     with pytest.raises(BundleError, match=r"of another bundle than tiny.ndp, or of another export of it \('tiny'\)"):
         build(bundle, tmp_path, build=options)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from ndp_rt.bundle import Bundle
-from ndp_rt.engines.backends.onnxruntime import OnnxRuntimeBackend, read_profile
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.backends.onnxruntime import OnnxRuntimeBackend
+from ndp_rt.engines.backends.onnxruntime.engine import read_profile
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
-from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.registry import BACKENDS
+from ndp_rt.engines.registry import find_host_backend
 from ndp_rt.errors import EngineError, InputError
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
@@ -18,7 +19,7 @@ NAMES = ["openvino", "onnxruntime"]
 
 
 def find_profiler(name: str) -> OpenVinoBackend | OnnxRuntimeBackend:
-    backend = BACKENDS[name]
+    backend = find_host_backend(name)
     assert isinstance(backend, OpenVinoBackend | OnnxRuntimeBackend)
     return backend
 
@@ -45,7 +46,7 @@ def test_a_batch_is_taken_and_nodes_without_names_have_layers(name: str, bundle:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_cannot_be_profiled_is_refused(name: str, bundle: Bundle, tmp_path: Path) -> None:
     profiler, path = find_profiler(name), bundle.stage_path("fused")
-    with pytest.raises(InputError, match="runs is 0"):
+    with pytest.raises(InputError, match="expected 1 or more runs, got 0"):
         profiler.profile(path, EngineOptions(), make_inputs(1, 64), 0)
     with pytest.raises(InputError, match="image"):
         profiler.profile(path, EngineOptions(), make_inputs(2, 64), 1)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.tensorrt import TensorRtBackend
 from ndp_rt.engines.backends.tensorrt.engine import TensorRtEngine
 from ndp_rt.engines.backends.tensorrt.library import find_version
-from ndp_rt.engines.base import BuildOptions, EngineOptions
-from ndp_rt.engines.device_engine import DTYPE_BYTES
+from ndp_rt.engines.backends.tensorrt.options import TensorRtOptions
+from ndp_rt.engines.engine import DTYPE_BYTES
 from ndp_rt.errors import ClosedError, EngineError, InputError
 from tests.engines.typed_stage import BORDERS, SIDE, compute_stage, make_weights, narrow, widen, write_stage
 from tests.tolerances import assert_close
@@ -36,7 +37,7 @@ class Case:
         self.path = write_stage(folder / "stage.onnx", precision, self.weights)
         self.lines: list[str] = []
         self.options = EngineOptions(
-            precision=precision, batch=batch, build=BuildOptions(**build), tell=self.lines.append
+            precision=precision, batch=batch, build=TensorRtOptions(**build), tell=self.lines.append
         )
         self.artifact = folder / "engine"
         self.stream = cupy.cuda.Stream(non_blocking=True)

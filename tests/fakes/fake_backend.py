@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.engines.base import BackendStatus, EngineOptions
+from ndp_rt.engines.backend import BackendStatus, DeviceBackend, EngineOptions
 from tests.fakes.fake_streams import Machine
 from tests.fakes.host_engines import HostEngine
 
 
-class FakeDeviceBackend:
-    """See `ndp_rt.engines.device_engine.DeviceBackend`."""
+class FakeDeviceBackend(DeviceBackend):
+    """See `ndp_rt.engines.backend.DeviceBackend`."""
 
     name = "fake"
     precisions = ("fp32",)

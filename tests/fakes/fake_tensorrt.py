@@ -9,6 +9,7 @@ In place of an ONNX file it reads JSON, whatever comes before it: {"inputs": [{"
 [names], "errors": [texts], "layers": [{"kind", "name", "inputs": [names], "output", "dtype", "is_set"}]}.
 """
 
+import importlib.metadata
 import sys
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -147,6 +148,12 @@ def install(patch: pytest.MonkeyPatch, version: str) -> Any:
     """Let `import tensorrt` give a fake of this version for one test, and return it."""
     lib = make_fake(version)
     patch.setitem(sys.modules, "tensorrt", lib)
-    for name in ("backend", "plan_manifest"):
-        patch.setattr(f"ndp_rt.engines.backends.tensorrt.{name}.find_distribution", lambda: ("tensorrt-cu12", version))
+    find = importlib.metadata.version
+
+    def find_fake(name: str) -> str:
+        if name == "tensorrt":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version if name == "tensorrt-cu12" else find(name)
+
+    patch.setattr(importlib.metadata, "version", find_fake)
     return lib

@@ -19,7 +19,7 @@ ELEMENTS = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
 class HostEngine:
-    """A `ndp_rt.engines.device_engine.DeviceEngine` by ONNX Runtime: reads and writes the addresses it was bound to."""
+    """A `ndp_rt.engines.engine.DeviceEngine` by ONNX Runtime: reads and writes the addresses it was bound to."""
 
     held_bytes = 0
 

@@ -12,7 +12,9 @@ from ndp_rt.bundle import Bundle
 from ndp_rt.devices import machine as device
 from ndp_rt.devices.machine import Gpu
 from ndp_rt.engines import registry
-from ndp_rt.engines.base import BackendStatus, EngineOptions
+from ndp_rt.engines.backend import BackendStatus, DeviceBackend, EngineOptions
+from ndp_rt.engines.backends.tensorrt.backend import TensorRtBackend
+from ndp_rt.engines.backends.tensorrt.options import TensorRtOptions
 from ndp_rt.engines.golden_report import GoldenReport
 from ndp_rt.errors import EngineError
 
@@ -35,11 +37,13 @@ class ToyEngine:
         self.is_closed = True
 
 
-class ToyBackend:
+class ToyBackend(DeviceBackend):
     """A device backend; the knobs are its attributes."""
 
     name = "toy"
     precisions = ("fp32", "fp16")
+    build_options = TensorRtOptions
+    find_free_fields = TensorRtBackend.find_free_fields
 
     def __init__(self) -> None:
         self.version: str | None = "10.3.0"
@@ -56,7 +60,7 @@ class ToyBackend:
         (artifact / "plan").write_text(f"{onnx_path.name} {options.precision}")
         return {"log": "build.log"}
 
-    def load(self, artifact: Path, options: EngineOptions) -> ToyEngine:
+    def load(self, artifact: Path, options: EngineOptions) -> Any:
         if self.refusal:
             raise EngineError(self.refusal)
         self.loaded.append(ToyEngine({"convolution": {self.computes: 3}}))
@@ -88,17 +92,15 @@ def install(patch: pytest.MonkeyPatch) -> ToyBackend:
     backend = ToyBackend()
     CHECKED.clear()
     install_gpu(patch)
-    patch.setitem(registry.DEVICE_BACKENDS, backend.name, backend)
-    patch.setitem(registry.ALL_BACKENDS, backend.name, backend)
+    patch.setitem(registry.find_built_in(), backend.name, backend)
     return backend
 
 
 def install_gpu(patch: pytest.MonkeyPatch) -> None:
     """Let this machine seem to have a GPU and its driver."""
     patch.setattr(device, "find_gpus", lambda: (GPU,))
-    patch.setattr("ndp_rt.engines.backends.tensorrt.backend.find_gpus", lambda: (GPU,))
-    for module in ("request", "tensorrt.plan_manifest"):
-        patch.setattr(f"ndp_rt.engines.{module}.find_driver_version", lambda: DRIVER)
+    for module in ("devices.machine", "engines.backends.tensorrt.plan_manifest"):
+        patch.setattr(f"ndp_rt.{module}.find_driver_version", lambda: DRIVER)
     patch.setattr("ndp_rt.engines.backends.tensorrt.plan_manifest.find_cuda_version", lambda: "12.4")
 
 

@@ -10,9 +10,9 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ndp_rt.bundle import Bundle
+from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
-from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.uncached import compile_engine
+from ndp_rt.engines.build import compile_engine
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.winograd import TILES, rewrite_file, use_winograd
@@ -274,7 +274,7 @@ def test_engines_of_openvino_have_it_unless_told_otherwise(tmp_path: Path, rng: 
     x = rng.normal(0.0, 0.3, (1, 128, 96, 96)).astype(np.float32)
     results = []
     for uses_it in (True, False):
-        options = EngineOptions(winograd=uses_it)
+        options = EngineOptions(rewrites=uses_it)
         names = OpenVinoBackend().profile(path, options, {"x": x}, runs=1)
         assert any("winograd" in name for name in names) == uses_it
         engine = compile_engine("openvino", path, tmp_path / str(uses_it), options)

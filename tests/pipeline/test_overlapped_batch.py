@@ -12,8 +12,8 @@ import pytest
 
 from ndp_rt import Inspector
 from ndp_rt.devices.machine import find_cpu
-from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.uncached import compile_engine
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.build import compile_engine
 from ndp_rt.errors import ClosedError, EngineError
 from ndp_rt.pipeline.overlapped_batch import count_overlapped
 from ndp_rt.runtime.fused import FusedPlan, RebuiltEngines

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.bundle import Bundle
-from ndp_rt.engines.base import Engine
+from ndp_rt.engines.engine import Engine
 from ndp_rt.quantise.trials import Trials
 from tests.tiny_bundle import make_tiny_bundle
 

@@ -15,9 +15,10 @@ from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
 from ndp_rt.bundle.open import CALIBRATION_FILE
 from ndp_rt.cli import main
 from ndp_rt.devices.machine import find_cpu
-from ndp_rt.engines.base import Engine
 from ndp_rt.engines.build import build_engine
+from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.int8_ranges import measure_all_layers
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import BundleError, EngineError, InputError
 from ndp_rt.inspector import Inspector
@@ -93,12 +94,12 @@ def test_without_bf16_mixed_is_refused_at_once(
     tiny: Bundle, surface: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     plain = dataclasses.replace(find_cpu(), model_name="Old Processor", isa_flags=("avx2",))
-    for module in ("engines.request", "quantise.run"):
+    for module in ("engines.backends.openvino.backend", "quantise.run"):
         monkeypatch.setattr(f"ndp_rt.{module}.find_cpu", lambda: plain)
     for words, message in (
         (
             "build-engine",
-            "precision is 'mixed', int8 and bf16, and this processor, Old Processor, has none of avx512_bf16",
+            "for precision mixed, which is int8 and bf16, got Old Processor. Take int8 or fp32.",
         ),
         ("quantise", "precision is 'mixed'; int8 is taken on this processor, Old Processor."),
     ):
@@ -124,7 +125,7 @@ def test_layers_that_changed_since_the_bundle_was_opened_are_not_built(tiny: Bun
     files[INT8_FILE] = layers.to_bytes()
     write_bundle(before.path, manifest_without_files=before.manifest, files=files, overwrite=True)
     with pytest.raises(BundleError, match="was changed since it was opened. Open it again"):
-        build_engine(before, precision="int8", cache_dir=tmp_path / "cache")
+        build_engine(before, EngineSpec(precision="int8"), cache_dir=tmp_path / "cache")
 
 
 def test_the_staged_plan_takes_no_int8(tiny: Bundle) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from ndp_rt.bundle import Bundle, open_bundle
-from ndp_rt.engines.backends.tensorrt.library import find_distribution
-from ndp_rt.engines.base import BuildOptions
-from ndp_rt.engines.build import build_requested
-from ndp_rt.engines.request import EngineRequest
+from ndp_rt.engines.backend import find_distribution
+from ndp_rt.engines.backends.tensorrt.library import DISTRIBUTIONS
+from ndp_rt.engines.build import build_engine
+from ndp_rt.engines.registry import find_device_backend
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.engines.stage_files import write_stages
 from ndp_rt.options import Options
 from ndp_rt.runtime.gpu_check import CHECK
@@ -190,7 +191,7 @@ def skip_what_is_not_offered(pipeline: Pipeline) -> None:
                 f"PyTorch {torch.__version__} finds no GPU; install one with CUDA (pytorch.org names the command)"
             )
     if pipeline.backend == "tensorrt" and pipeline.precision == "bf16":
-        _, version = find_distribution() or ("", "")
+        _, version = find_distribution(DISTRIBUTIONS) or ("", "")
         if version.startswith("8."):
             pytest.skip(f"TensorRT {version} has no bf16; 10 and later have")
 
@@ -211,14 +212,16 @@ def build_int8(place: Place, folder: Path) -> None:
         preprocess(photograph, contract, image)
     plan = place.pipeline.plan
     stages = write_stages(place.bundle, "int8", folder, plan=plan, calibration=images)
-    request = EngineRequest(
+    options = find_device_backend(place.pipeline.backend).build_options
+    spec = EngineSpec(
+        device="cuda",
         backend=place.pipeline.backend,
         precision="int8",
         batches=place.batches,
         plan=plan,
-        build=BuildOptions(onnx_stages=str(stages.path)),
+        build=options(onnx_stages=str(stages.path)),
     )
-    build_requested(place.bundle, request, check=CHECK)
+    build_engine(place.bundle, spec, check=CHECK)
 
 
 def run_beside(*calls: Callable[[], Any], timeout_s: float = 120.0) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.bundle import open_bundle
-from ndp_rt.engines.base import BoundRun
+from ndp_rt.engines.engine import Call
 from ndp_rt.errors import ClosedError, EngineError
 from ndp_rt.runtime.host_runner import HostRunner, HostSlot
 from ndp_rt.runtime.plan import OverlappingPlan
@@ -68,7 +68,7 @@ class HeldPlan:
     def run(self, batch: Any, map_out: Any, reconstruction_out: Any) -> None:
         self.run_count += 1
 
-    def bind(self, batch: Any, map_out: Any, reconstruction_out: Any, *, is_alone: bool) -> BoundRun:
+    def bind(self, batch: Any, map_out: Any, reconstruction_out: Any, *, is_alone: bool) -> Call:
         self.bound_count += 1
         return HeldRun(self, is_alone)
 

@@ -6,12 +6,13 @@ import pytest
 
 from ndp_rt.bundle import open_bundle
 from ndp_rt.engines import cache
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.runtime.open_plan import open_plan
 
 
 def test_an_engines_files_are_hashed_once_when_it_is_opened(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = open_bundle(tiny_bundle)
-    open_plan(bundle).close()  # builds what is missing
+    open_plan(bundle, EngineSpec()).close()  # builds what is missing
     hashed: list[str] = []
 
     def remember(path: Path) -> str:
@@ -20,5 +21,5 @@ def test_an_engines_files_are_hashed_once_when_it_is_opened(tiny_bundle: Path, m
 
     hash_file = cache.hash_file
     monkeypatch.setattr(cache, "hash_file", remember)
-    open_plan(bundle, batches=(1,)).close()
+    open_plan(bundle, EngineSpec(batches=(1,))).close()
     assert hashed == ["model.blob"]

@@ -11,15 +11,16 @@ import pytest
 
 from ndp_rt.bundle import Bundle
 from ndp_rt.devices.machine import find_cpu
-from ndp_rt.engines.backends.openvino import (
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.backends.openvino import OpenVinoBackend
+from ndp_rt.engines.backends.openvino.engine import (
     BLOB_FILE,
     MOST_STREAMS,
     BlobFile,
-    OpenVinoBackend,
+    OpenVinoCall,
     OpenVinoEngine,
-    OpenVinoRun,
 )
-from ndp_rt.engines.base import EngineOptions, OverlappingEngine
+from ndp_rt.engines.engine import OverlappingEngine
 from ndp_rt.errors import ClosedError, EngineError, InputError
 
 Arrays = dict[str, np.ndarray]
@@ -146,7 +147,7 @@ def test_a_call_may_be_asked_while_its_engine_is_closed(
     run.start()
     on_way = [run]
 
-    def end_when_read(one: OpenVinoRun) -> bool:
+    def end_when_read(one: OpenVinoCall) -> bool:
         was_started: bool = one.__dict__["_is_started"]
         if was_started and on_way:
             on_way.pop().wait()
@@ -154,10 +155,10 @@ def test_a_call_may_be_asked_while_its_engine_is_closed(
             assert one._request is None
         return was_started
 
-    def write(one: OpenVinoRun, value: bool) -> None:
+    def write(one: OpenVinoCall, value: bool) -> None:
         one.__dict__["_is_started"] = value
 
-    monkeypatch.setattr(OpenVinoRun, "_is_started", property(end_when_read, write), raising=False)
+    monkeypatch.setattr(OpenVinoCall, "_is_started", property(end_when_read, write), raising=False)
     assert not run.is_computing and not on_way
 
 
@@ -230,7 +231,7 @@ def test_a_file_is_open_until_its_engine_is_closed_or_forgotten(artifact: Path) 
 
 def test_arrays_that_do_not_fit_are_refused(engine: OpenVinoEngine, rng: np.random.Generator) -> None:
     inputs, outputs = make_arrays(engine, rng)
-    with pytest.raises(InputError, match="'image' in inputs is float64"):
+    with pytest.raises(InputError, match="as 'image' in inputs, got float64"):
         engine.bind({"image": inputs["image"].astype(np.float64)}, outputs, is_alone=False)
 
 

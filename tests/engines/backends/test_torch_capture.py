@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ndp_rt.bundle import Bundle
+from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.torch import capture as torch_capture
 from ndp_rt.engines.backends.torch.capture import capture_graph
-from ndp_rt.engines.base import EngineOptions
 from ndp_rt.errors import ClosedError, DeviceError, EngineError
 
 STREAM = SimpleNamespace(ptr=77)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from ndp_rt.bundle import Bundle, open_bundle
-from ndp_rt.engines.backends.torch.backend import MODEL_FILE, TorchCudaBackend, TorchCudaEngine, set_switches
-from ndp_rt.engines.base import EngineOptions
-from ndp_rt.engines.registry import DEVICE_BACKENDS, find_device_backend
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.backends.torch.backend import MODEL_FILE, TorchCudaBackend
+from ndp_rt.engines.backends.torch.engine import TorchCudaEngine, set_switches
+from ndp_rt.engines.registry import find_device_backend, list_backends
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
 from ndp_rt.graphs.gpu_stages import make_gpu_stage
@@ -21,7 +22,7 @@ from tests.tolerances import assert_close
 
 pytestmark = pytest.mark.torch
 
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
+DEMO = Path(__file__).parents[3] / "ndp_rt" / "data" / "demo.ndp"
 DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -183,7 +184,9 @@ def test_other_precisions_are_refused(bundle: Bundle, tmp_path: Path) -> None:
         lambda options: backend.compile(bundle.stage_path("encoder"), tmp_path, options),
         lambda options: backend.load(tmp_path, options),
     ):
-        with pytest.raises(InputError, match="precision is 'int8'; torch-cuda takes fp32, tf32, fp16, bf16"):
+        with pytest.raises(
+            InputError, match="expected precision fp32 or tf32 or fp16 or bf16 for backend torch-cuda, got 'int8'"
+        ):
             call(EngineOptions(precision="int8"))
 
 
@@ -232,8 +235,8 @@ def test_without_a_gpu_the_error_says_what_is_missing(bundle: Bundle, tmp_path: 
 
 
 def test_a_gpu_backend_is_found_by_name() -> None:
-    assert find_device_backend("torch-cuda") is DEVICE_BACKENDS["torch-cuda"]
-    with pytest.raises(InputError, match="backend is 'numpy'; one of .*torch-cuda"):
+    assert find_device_backend("torch-cuda") is list_backends("cuda")["torch-cuda"]
+    with pytest.raises(InputError, match="expected a backend of .*torch-cuda, got 'numpy'"):
         find_device_backend("numpy")
 
 

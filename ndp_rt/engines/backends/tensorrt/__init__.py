@@ -2,4 +2,6 @@
 
 from ndp_rt.engines.backends.tensorrt.backend import TensorRtBackend
 
-__all__ = ["TensorRtBackend"]
+BACKEND = TensorRtBackend()
+
+__all__ = ["BACKEND", "TensorRtBackend"]

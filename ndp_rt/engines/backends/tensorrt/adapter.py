@@ -20,8 +20,8 @@ from ndp_rt.engines.backends.tensorrt.library import (
     import_tensorrt,
 )
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log
+from ndp_rt.engines.backends.tensorrt.options import TensorRtOptions
 from ndp_rt.engines.backends.tensorrt.progress import BuildProgress
-from ndp_rt.engines.base import BuildOptions
 from ndp_rt.errors import DeviceError, EngineError, InputError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def need(name: str, asked_for: str) -> None:
         )
 
 
-def check_offered(precision: str, build: BuildOptions) -> None:
+def check_offered(precision: str, build: TensorRtOptions) -> None:
     """Check that the installed TensorRT has what a build asks for.
 
     Raises:
@@ -266,7 +266,7 @@ def find_quantized(network: "trt.INetworkDefinition") -> set[str]:
     return names
 
 
-def set_compatibility(config: "trt.IBuilderConfig", build: BuildOptions) -> None:
+def set_compatibility(config: "trt.IBuilderConfig", build: TensorRtOptions) -> None:
     """Ask for an engine that other versions or GPUs can load, or without weights."""
     lib = import_tensorrt()
     if build.version_compatible:

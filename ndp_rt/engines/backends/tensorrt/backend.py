@@ -1,18 +1,26 @@
 """The TensorRT backend: compiles typed stages into plans, and loads them."""
 
+import dataclasses
 import hashlib
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ndp_rt.devices.machine import find_gpus
+from ndp_rt.engines.backend import BuildOptions, DeviceBackend, EngineOptions
 from ndp_rt.engines.backends.tensorrt.adapter import make_runtime, refit
 from ndp_rt.engines.backends.tensorrt.build_log import BuildLog
 from ndp_rt.engines.backends.tensorrt.engine import TensorRtEngine
 from ndp_rt.engines.backends.tensorrt.layers import WANTED, check_products, compare_products, sum_products
-from ndp_rt.engines.backends.tensorrt.library import REMEDY, find_distribution
+from ndp_rt.engines.backends.tensorrt.library import DISTRIBUTIONS, REMEDY
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log, listen
+from ndp_rt.engines.backends.tensorrt.options import (
+    HARDWARE_COMPATIBLE,
+    VERSION_COMPATIBLE,
+    TensorRtOptions,
+    find_build,
+)
 from ndp_rt.engines.backends.tensorrt.plan_build import BuiltPlan, build_plan
 from ndp_rt.engines.backends.tensorrt.plan_manifest import (
     LOG_FILE,
@@ -23,30 +31,28 @@ from ndp_rt.engines.backends.tensorrt.plan_manifest import (
     find_machine,
     hash_file,
 )
-from ndp_rt.engines.base import VERSION_COMPATIBLE, BackendStatus, EngineOptions
-from ndp_rt.errors import EngineError, InputError
+from ndp_rt.errors import EngineError
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-NAME = "tensorrt"
+    from ndp_rt.engines.cache import EngineKey
+
+AMPERE = (8, 0)
 
 
-class TensorRtBackend:
-    """See `ndp_rt.engines.device_engine.DeviceBackend`."""
+class TensorRtBackend(DeviceBackend):
+    """See `ndp_rt.engines.backend.DeviceBackend`."""
 
-    name = NAME
+    name = "tensorrt"
+    order = 10
+    build_options = TensorRtOptions
+    distributions = DISTRIBUTIONS
+    remedy = REMEDY
     precisions = tuple(WANTED)
 
-    def find(self) -> BackendStatus:
-        found = find_distribution()
-        if found is None:
-            return BackendStatus(version=None, remedy=REMEDY)
-        return BackendStatus(version=found[1], devices=tuple(gpu.name for gpu in find_gpus()))
-
     def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
-        if options.precision not in WANTED:
-            raise InputError(f"precision is '{options.precision}'; TensorRT takes {', '.join(WANTED)} here.")
+        self.check_offered(options.precision)
         machine = find_machine(options.device_index)
         start = time.perf_counter()
         log = BuildLog(artifact / LOG_FILE)
@@ -83,6 +89,26 @@ class TensorRtBackend:
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
         check_products(sum_products(counts), precision, "TensorRT's engine")
 
+    def choose_build(self, build: BuildOptions | None, key: "EngineKey", engines_dir: Path) -> TensorRtOptions:
+        chosen = build if isinstance(build, TensorRtOptions) else TensorRtOptions()
+        if chosen.timing_cache is not None:
+            return chosen
+        name = re.sub(r"[^\w.]+", "-", f"timing-{key.backend}-{key.backend_version}-{key.device_model}.cache")
+        return dataclasses.replace(chosen, timing_cache=str(engines_dir / name))
+
+    def find_free_fields(self, made: "EngineKey", wanted: "EngineKey") -> frozenset[str]:
+        free: set[str] = set()
+        is_older = _numbers(made.backend_version) <= _numbers(wanted.backend_version)
+        if VERSION_COMPATIBLE in made.build_options and is_older:
+            free |= {"backend_version", "driver_version"}
+        if HARDWARE_COMPATIBLE in made.build_options and _numbers(wanted.compute_capability) >= AMPERE:
+            free |= {"device_model", "compute_capability", "driver_version"}
+        return frozenset(free)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in version.split(".") if word.isdecimal())
+
 
 def describe_plan(built: BuiltPlan, onnx_path: Path, options: EngineOptions, machine: Machine) -> PlanManifest:
     """Return what is to lie beside a plan."""
@@ -90,9 +116,9 @@ def describe_plan(built: BuiltPlan, onnx_path: Path, options: EngineOptions, mac
         machine=machine,
         precision=options.precision,
         batch=options.batch,
-        traits=options.build.traits,
+        traits=find_build(options).traits,
         onnx_sha256=hash_file(onnx_path),
-        onnx_path=str(onnx_path.absolute()) if options.build.strip else None,
+        onnx_path=str(onnx_path.absolute()) if find_build(options).strip else None,
         plan_sha256=hashlib.sha256(built.content).hexdigest(),
         plan_bytes=len(built.content),
         inputs=built.inputs,

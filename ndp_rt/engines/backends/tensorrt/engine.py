@@ -18,7 +18,7 @@ ALIGNMENT_BYTES = 256
 
 
 class TensorRtEngine:
-    """One engine with one execution context; see `ndp_rt.engines.device_engine.DeviceEngine`."""
+    """One engine with one execution context; see `ndp_rt.engines.engine.DeviceEngine`."""
 
     def __init__(self, runtime: "trt.Runtime", engine: "trt.ICudaEngine", batch: int, weight_bytes: int) -> None:
         """Make the context and fix its shapes.

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,6 @@ REMEDY = "pip install 'ndp-rt[gpu]' (CUDA 12) or 'ndp-rt[gpu13]' (CUDA 13), on a
 DISTRIBUTIONS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
 OLDEST = (8, 5)
 KERNEL_LIBRARIES = {"CUBLAS": "libcublas", "CUBLAS_LT": "libcublasLt", "CUDNN": "libcudnn"}
-
-
-def find_distribution() -> tuple[str, str] | None:
-    """Return name and version of the installed package, without importing it; None if there is none."""
-    for name in DISTRIBUTIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return name, importlib.metadata.version(name)
-    return None
 
 
 def import_tensorrt() -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.tensorrt.adapter import (
     check_offered,
     leave_out_missing_libraries,
@@ -18,9 +19,9 @@ from ndp_rt.engines.backends.tensorrt.layers import check_products
 from ndp_rt.engines.backends.tensorrt.library import find_version, import_tensorrt
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log, listen
 from ndp_rt.engines.backends.tensorrt.network import ParsedNetwork
+from ndp_rt.engines.backends.tensorrt.options import find_build
 from ndp_rt.engines.backends.tensorrt.progress import BuildProgress
 from ndp_rt.engines.backends.tensorrt.timing_cache import TimingCache
-from ndp_rt.engines.base import EngineOptions
 from ndp_rt.errors import EngineError
 from ndp_rt.program.tensors import TensorSpec
 
@@ -47,10 +48,9 @@ def build_plan(onnx_path: Path, options: EngineOptions) -> BuiltPlan:
         InputError: an option that this TensorRT does not have.
         StorageError: the timing cache cannot be written.
     """
-    lib = import_tensorrt()
-    check_offered(options.precision, options.build)
-    file = options.build.timing_cache
-    cache = TimingCache(None if file is None else Path(file).absolute())
+    lib, build = import_tensorrt(), find_build(options)
+    check_offered(options.precision, build)
+    cache = TimingCache(None if build.timing_cache is None else Path(build.timing_cache).absolute())
     builder: trt.Builder = make_builder()
     parsed = ParsedNetwork(builder, onnx_path)
     network: trt.INetworkDefinition = parsed.network
@@ -60,11 +60,11 @@ def build_plan(onnx_path: Path, options: EngineOptions) -> BuiltPlan:
     inputs, outputs = parsed.describe(options.batch)
     config: trt.IBuilderConfig = builder.create_builder_config()
     config.profiling_verbosity = lib.ProfilingVerbosity.DETAILED
-    if options.build.workspace_bytes is not None:
-        config.set_memory_pool_limit(lib.MemoryPoolType.WORKSPACE, options.build.workspace_bytes)
+    if build.workspace_bytes is not None:
+        config.set_memory_pool_limit(lib.MemoryPoolType.WORKSPACE, build.workspace_bytes)
     leave_out_missing_libraries(config)
     set_precision(config, network, options.precision)
-    set_compatibility(config, options.build)
+    set_compatibility(config, build)
     parsed.fix_batch(builder, config, options.batch)
     cache.attach(config, options.tell)
     progress = BuildProgress(options.tell)
@@ -88,7 +88,7 @@ def _explain_failure(onnx_path: Path, options: EngineOptions, error_count_before
     reason = describe_errors(error_count_before)
     if "builder_resource" in reason:
         advice = "The library libnvinfer_builder_resource is part of TensorRT: install all of it."
-    elif options.build.workspace_bytes is not None:
+    elif find_build(options).workspace_bytes is not None:
         advice = "Build with a larger --workspace, or smaller batches."
     else:
         advice = "Build smaller batches, or another precision."

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.devices.machine import find_cuda_version, find_driver_version, find_gpu
-from ndp_rt.engines.backends.tensorrt.library import find_distribution, import_tensorrt
-from ndp_rt.engines.base import HARDWARE_COMPATIBLE, VERSION_COMPATIBLE
+from ndp_rt.engines.backend import find_distribution
+from ndp_rt.engines.backends.tensorrt.library import DISTRIBUTIONS, import_tensorrt
+from ndp_rt.engines.backends.tensorrt.options import HARDWARE_COMPATIBLE, VERSION_COMPATIBLE
 from ndp_rt.errors import EngineError
 from ndp_rt.program.tensors import TensorSpec
 
@@ -40,7 +41,7 @@ def find_machine(device_index: int) -> Machine:
     """
     lib = import_tensorrt()
     gpu = find_gpu(device_index)
-    name, _ = find_distribution() or (UNKNOWN, "")
+    name, _ = find_distribution(DISTRIBUTIONS) or (UNKNOWN, "")
     return Machine(
         gpu_name=gpu.name,
         compute_capability=gpu.compute_capability or UNKNOWN,
@@ -58,7 +59,7 @@ class PlanManifest:
     machine: Machine
     precision: str
     batch: int
-    traits: tuple[str, ...]  # BuildOptions.traits
+    traits: tuple[str, ...]  # TensorRtOptions.traits
     onnx_sha256: str
     onnx_path: str | None  # where the weights are, of a plan without them
     plan_sha256: str

@@ -3,20 +3,15 @@
 The same classes run on the CPU (`TorchCudaBackend("cpu")`), where they are tested; they are not meant to inspect there.
 """
 
-import contextlib
-import ctypes
-import importlib.metadata
-import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ndp_rt.devices.machine import find_gpus
-from ndp_rt.engines.base import BackendStatus, EngineOptions, one_line
-from ndp_rt.engines.device_engine import DTYPE_BYTES
-from ndp_rt.errors import BundleError, ClosedError, DeviceError, EngineError, InputError, MissingExtraError, NdpRtError
-from ndp_rt.program.tensors import TensorSpec
+from ndp_rt.engines.backend import BackendStatus, DeviceBackend, EngineOptions
+from ndp_rt.errors import BundleError, DeviceError, EngineError, MissingExtraError
+
+if TYPE_CHECKING:
+    from ndp_rt.engines.backends.torch.engine import TorchCudaEngine
 
 NAME = "torch-cuda"
 PRECISIONS = {"fp32": "f32", "tf32": "tf32", "fp16": "f16", "bf16": "bf16"}
@@ -24,13 +19,14 @@ MODEL_FILE = "model.onnx"
 REMEDY = "pip install 'ndp-rt[train]'"
 CPU_ONLY_REMEDY = "the installed PyTorch has no CUDA; install one that has (pytorch.org names the command)"
 COMPUTE_OPERATORS = frozenset({"Conv", "ConvTranspose", "MatMul"})
-TF32_CAPABILITY = (8, 0)
-# PyTorch's switches for TF32 and for cuDNN's algorithms are the process's, so they are set around each enqueue, by one
-# thread at a time, and put back.
-_SWITCHES = threading.Lock()
 
 
-def _import() -> Any:
+def import_torch() -> Any:
+    """Return the module torch.
+
+    Raises:
+        MissingExtraError: it is not installed, or cannot be imported.
+    """
     try:
         import torch
     except ImportError as error:
@@ -38,151 +34,31 @@ def _import() -> Any:
     return torch
 
 
-class TorchCudaEngine:
-    """One stage for one precision and batch size; see `ndp_rt.engines.device_engine.DeviceEngine`."""
-
-    def __init__(self, model: Any, device: Any, precision: str) -> None:
-        """Load the constants, run once on zeros and check the types of what comes out.
-
-        Args:
-            model: an onnx.ModelProto with every shape fixed.
-            device: a torch.device.
-            precision: what the graph's types say, and whether float32 products may round to TF32.
-
-        Raises:
-            EngineError: the graph cannot be run, or computes in other types than it says.
-            DeviceError: memory ran out.
-        """
-        from ndp_rt.engines.backends.torch.interpreter import TorchProgram
-
-        self._torch = _import()
-        self._device = device
-        self._precision = precision
-        self._is_closed = False
-        self._bound: dict[int, Any] | None = None
-        self._streams: dict[int, Any] = {}
-        self._inputs = {value.name: _describe(value) for value in model.graph.input}
-        self._outputs = {value.name: _describe(value) for value in model.graph.output}
-        # Tensor cores read [n, h, w, c]; without them PyTorch's own layout needs no conversion.
-        with _translate_errors(self._torch, f"loading stage '{model.graph.name}'"):
-            self._program = TorchProgram(model, device, channels_last=precision != "fp32")
-            bound = {slot: self._make_zeros(spec) for slot, spec in self._list_slots()}
-            with self._torch.inference_mode(), self._switches():
-                examination = self._program.examine(bound)
-            if device.type == "cuda":  # the allocator keeps memory for each stream; this one is not used again
-                del bound
-                self._torch.cuda.synchronize(device)
-                self._torch.cuda.empty_cache()
-        self._peak_bytes = examination.peak_bytes
-        self._counts = self._name_counts(examination.counts)
-
-    @property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        return self._outputs
-
-    @property
-    def held_bytes(self) -> int:
-        """Weights, and the most that lies between two calls, which PyTorch's allocator keeps; not what cuDNN takes."""
-        return self._program.weight_bytes + self._peak_bytes if not self._is_closed else 0
-
-    def bind(self, pointers: Mapping[str, int]) -> None:
-        self._check_open()
-        bound = {}
-        for name, spec in (self._inputs | self._outputs).items():
-            address = pointers.get(name, 0)
-            if not address or address % DTYPE_BYTES[spec.dtype]:
-                came = f"{address:#x}" if name in pointers else "missing"
-                raise InputError(
-                    f"the address of '{name}' is {came}; one of {spec.dtype} {list(spec.shape)}, aligned to "
-                    f"{DTYPE_BYTES[spec.dtype]} bytes, is taken. Bind every tensor of the engine."
-                )
-            slots = self._program.inputs if name in self._inputs else self._program.outputs
-            bound[slots[name]] = wrap_memory(self._torch, self._device, address, spec)
-        self._bound = bound
-
-    def enqueue(self, stream: int) -> None:
-        self._check_open()
-        if self._bound is None:
-            raise EngineError("nothing is bound to the engine. Call bind() first.")
-        watched = _translate_errors(self._torch, "running a stage")
-        with watched, self._on_stream(stream), self._torch.inference_mode(), self._switches():
-            self._program.run(self._bound)
-
-    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
-        self._check_open()
-        return {kind: dict(found) for kind, found in self._counts.items()}
-
-    def close(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._bound = None
-            self._streams.clear()
-            del self._program
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise ClosedError("the engine is closed. Load it again.")
-
-    def _list_slots(self) -> list[tuple[int, TensorSpec]]:
-        pairs = ((self._program.inputs, self._inputs), (self._program.outputs, self._outputs))
-        return [(slots[name], spec) for slots, specs in pairs for name, spec in specs.items()]
-
-    def _make_zeros(self, spec: TensorSpec) -> Any:
-        return self._torch.zeros(spec.shape, dtype=getattr(self._torch, spec.dtype), device=self._device)
-
-    def _on_stream(self, stream: int) -> contextlib.AbstractContextManager[Any]:
-        if self._device.type != "cuda":
-            return contextlib.nullcontext()
-        if stream not in self._streams:
-            self._streams[stream] = self._torch.cuda.ExternalStream(stream, device=self._device)
-        context: contextlib.AbstractContextManager[Any] = self._torch.cuda.stream(self._streams[stream])
-        return context
-
-    def _switches(self) -> contextlib.AbstractContextManager[None]:
-        return set_switches(self._torch, allows_tf32=self._precision == "tf32")
-
-    def _name_counts(self, counts: Mapping[str, Mapping[Any, int]]) -> dict[str, dict[str, int]]:
-        torch = self._torch
-        names = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-        has_tf32 = self._device.type == "cuda" and torch.cuda.get_device_capability(self._device) >= TF32_CAPABILITY
-        wide = "tf32" if self._precision == "tf32" and has_tf32 else "f32"
-        return {
-            kind: {
-                wide if names[dtype] == "f32" and kind in COMPUTE_OPERATORS else names[dtype]: count
-                for dtype, count in found.items()
-            }
-            for kind, found in sorted(counts.items())
-        }
-
-
-class TorchCudaBackend:
-    """See `ndp_rt.engines.device_engine.DeviceBackend`."""
+class TorchCudaBackend(DeviceBackend):
+    """See `ndp_rt.engines.backend.DeviceBackend`."""
 
     name = NAME
+    order = 20
     precisions = tuple(PRECISIONS)
+    distributions = ("torch",)
+    remedy = REMEDY
 
     def __init__(self, device: str = "cuda") -> None:
         """Choose the device: "cuda", the current one, or "cpu", for tests."""
         self._device = device
 
     def find(self) -> BackendStatus:
-        try:
-            version = importlib.metadata.version("torch")
-        except importlib.metadata.PackageNotFoundError:
-            return BackendStatus(version=None, remedy=REMEDY)
-        remedy = CPU_ONLY_REMEDY if version.endswith("+cpu") else None
-        devices = () if remedy else tuple(gpu.name for gpu in find_gpus())
-        return BackendStatus(version=version, devices=devices, remedy=remedy)
+        found = super().find()
+        if found.version is None or not found.version.endswith("+cpu"):
+            return found
+        return BackendStatus(version=found.version, remedy=CPU_ONLY_REMEDY)
 
     def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
         """Fix the batch size and run the stage once; the typed ONNX of that batch, weights inside, is the artifact."""
+        from ndp_rt.engines.backends.torch.engine import TorchCudaEngine
         from ndp_rt.graphs.folding import fix_batch, load_model
 
-        self._check_precision_name(options)
+        self.check_offered(options.precision)
         device = self._find_device()
         model = load_model(onnx_path)
         fix_batch(model, options.batch)
@@ -193,10 +69,11 @@ class TorchCudaBackend:
         (artifact / MODEL_FILE).write_bytes(content)
         return {**notes, "artifact_bytes": len(content)}
 
-    def load(self, artifact: Path, options: EngineOptions) -> TorchCudaEngine:
+    def load(self, artifact: Path, options: EngineOptions) -> "TorchCudaEngine":
+        from ndp_rt.engines.backends.torch.engine import TorchCudaEngine
         from ndp_rt.graphs.folding import load_model
 
-        self._check_precision_name(options)
+        self.check_offered(options.precision)
         device = self._find_device()
         try:
             model = load_model(artifact / MODEL_FILE)
@@ -220,18 +97,14 @@ class TorchCudaBackend:
                 + " with --precision fp32."
             )
 
-    def capture(self, stream: Any, enqueue: Callable[[], None]) -> Any:
+    def capture(self, device: Any, stream: Any, enqueue: Callable[[], None]) -> Any:
         """Capture a stream's work; see `ndp_rt.engines.backends.torch.capture.capture_graph`."""
         from ndp_rt.engines.backends.torch.capture import capture_graph
 
-        return capture_graph(_import(), stream, enqueue)
-
-    def _check_precision_name(self, options: EngineOptions) -> None:
-        if options.precision not in PRECISIONS:
-            raise InputError(f"precision is '{options.precision}'; {NAME} takes {', '.join(PRECISIONS)}.")
+        return capture_graph(import_torch(), stream, enqueue)
 
     def _find_device(self) -> Any:
-        torch = _import()
+        torch = import_torch()
         if self._device == "cpu":
             return torch.device("cpu")
         if torch.version.cuda is None:
@@ -244,100 +117,5 @@ class TorchCudaBackend:
         return torch.device("cuda", torch.cuda.current_device())
 
     def _describe_torch(self) -> str:
-        torch = _import()
+        torch = import_torch()
         return f"{torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
-
-
-class _CudaMemory:
-    """A dense block of device memory, as `__cuda_array_interface__` describes one to PyTorch."""
-
-    def __init__(self, address: int, shape: tuple[int, ...], typestr: str) -> None:
-        self.__cuda_array_interface__ = {
-            "data": (address, False),
-            "shape": shape,
-            "strides": None,
-            "typestr": typestr,
-            "version": 2,  # no stream in it: the caller orders the work
-        }
-
-
-def wrap_memory(torch: Any, device: Any, address: int, spec: TensorSpec) -> Any:
-    """Return the memory at an address as a dense tensor, without a copy; the memory stays the caller's.
-
-    Raises:
-        InputError: on a GPU, the address is none of its memory.
-    """
-    shape, dtype = spec.with_batch(1), getattr(torch, spec.dtype)
-    if device.type == "cpu":
-        size = math.prod(shape)
-        block = (ctypes.c_uint8 * (size * DTYPE_BYTES[spec.dtype])).from_address(address)
-        return torch.frombuffer(block, dtype=dtype, count=size).reshape(shape)
-    # The interface has no bfloat16, so its bits travel as integers.
-    typestr = {"float32": "<f4", "float16": "<f2", "bfloat16": "<i2"}[spec.dtype]
-    try:
-        held = torch.as_tensor(_CudaMemory(address, shape, typestr), device=device)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{address:#x}, bound to '{spec.name}', is no memory of {device} ({one_line(error)}). Allocate it there."
-        ) from error
-    if held.data_ptr() != address:  # PyTorch copies what lies on another device
-        raise InputError(f"{address:#x}, bound to '{spec.name}', is not on {device}. Allocate it there.")
-    return held.view(dtype)
-
-
-@contextlib.contextmanager
-def hold_settings(settings: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Set each (object, attribute, value), and put the old values back afterwards."""
-    before = [(place, name, getattr(place, name)) for place, name, _ in settings]
-    try:
-        for place, name, wanted in settings:
-            setattr(place, name, wanted)
-        yield
-    finally:
-        for place, name, old in before:
-            setattr(place, name, old)
-
-
-@contextlib.contextmanager
-def set_switches(torch: Any, *, allows_tf32: bool) -> Iterator[None]:
-    """Set PyTorch's process-wide switches for a stage, and put them back afterwards.
-
-    float32 products round to TF32 only where that is asked for (PyTorch's own default lets convolutions do it). cuDNN
-    tries its algorithms at the first call of each shape, which is before a graph is captured, and only those that give
-    the same bits each time: a captured run then equals an uncaptured one.
-    """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    settings: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", True), (cudnn, "deterministic", True)]
-    if hasattr(cudnn, "conv"):  # since PyTorch 2.9, which refuses a mix with the older names
-        kind = "tf32" if allows_tf32 else "ieee"
-        settings += [(cudnn.conv, "fp32_precision", kind), (matmul, "fp32_precision", kind)]
-    else:
-        settings += [(cudnn, "allow_tf32", allows_tf32), (matmul, "allow_tf32", allows_tf32)]
-    with _SWITCHES, hold_settings(settings):
-        yield
-
-
-@contextlib.contextmanager
-def _translate_errors(torch: Any, doing: str) -> Iterator[None]:
-    try:
-        yield
-    except NdpRtError:
-        raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise DeviceError(f"{doing}: memory ran out ({one_line(error)}). Use smaller batches, or free some.") from error
-    except RuntimeError as error:
-        raise EngineError(f"{doing}: PyTorch failed: {one_line(error)}") from error
-
-
-def _describe(value: Any) -> TensorSpec:
-    """Return the spec of a graph's input or output."""
-    from onnx import TensorProto
-
-    names = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
-    tensor = value.type.tensor_type
-    if tensor.elem_type not in names:
-        kind = TensorProto.DataType.Name(tensor.elem_type)
-        raise EngineError(f"'{value.name}' is {kind}; {', '.join(names.values())} are taken. Export the bundle again.")
-    return TensorSpec(
-        name=value.name, shape=tuple(int(dim.dim_value) for dim in tensor.shape.dim), dtype=names[tensor.elem_type]
-    )

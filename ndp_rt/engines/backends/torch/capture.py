@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from ndp_rt.engines.base import one_line
+from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import ClosedError, DeviceError
 
 # Graphs whose capture failed. PyTorch's allocator keeps a pointer into them (seen in 2.13's CUDAGraph.cpp: capture_end

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.tensorrt import TensorRtBackend
 from ndp_rt.engines.backends.tensorrt.engine import TensorRtEngine
-from ndp_rt.engines.base import BuildOptions, EngineOptions
+from ndp_rt.engines.backends.tensorrt.options import TensorRtOptions
 from tests.fakes import fake_tensorrt, toy_device
 from tests.fakes.fake_graphs import make_graph, write_graph
 
@@ -47,7 +48,7 @@ class Stage:
 
     def options(self, precision: str = "fp16", batch: int = 2, **build: Any) -> EngineOptions:
         build = {"onnx_stages": str(self.folder), **build} if build.get("strip") else build
-        return EngineOptions(precision=precision, batch=batch, build=BuildOptions(**build), tell=self.lines.append)
+        return EngineOptions(precision=precision, batch=batch, build=TensorRtOptions(**build), tell=self.lines.append)
 
     def write(self, graph: dict[str, Any]) -> Path:
         return write_graph(self.folder / "tail.onnx", graph)

@@ -24,7 +24,7 @@ from tests.engines.backends.tensorrt.used_names import MODULE_NAMES, Use, list_u
 from tests.fakes import fake_tensorrt
 
 HERE = Path(__file__).parent
-SOURCES = sorted((HERE.parents[2] / "ndp_rt" / "engines" / "tensorrt").glob("*.py"))
+SOURCES = sorted((HERE.parents[3] / "ndp_rt" / "engines" / "backends" / "tensorrt").glob("*.py"))
 RECORDED = HERE / "tensorrt-8.5.3.1.json"
 # The oldest and the latest of each way in which versions differ.
 WHEELS = {
@@ -159,7 +159,7 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def dump_bindings(python: str, folder: Path, stubs: Path, major: str) -> Bindings:
     command = [python, str(HERE / "dump_bindings.py"), str(folder), str(stubs), major]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return Bindings(**json.loads(done.stdout))
 
@@ -180,7 +180,7 @@ def download(package: str, version: str, target: Path) -> str:
     shutil.rmtree(part, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--retries", "1"]
     command += ["--timeout", "10", "--only-binary=:all:", "-d", str(part), f"{package}=={version}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if done.returncode != 0:
         return next((line for line in done.stderr.splitlines() if line.startswith("ERROR: No")), done.stderr[-200:])
     (wheel,) = part.glob("*.whl")
@@ -235,7 +235,7 @@ def test_the_backend_gets_as_far_as_it_can_without_a_driver(stubs: Path, wheels:
         str(stubs),
         major,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=HERE.parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=HERE.parents[3])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["lines"] == [["ERROR", "a line"]]

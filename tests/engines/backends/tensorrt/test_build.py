@@ -214,7 +214,9 @@ def test_an_inspector_that_fails_with_a_context_is_asked_without(trt: Any, stage
 
 
 def test_unknown_precisions_are_refused(trt: Any, stage: Stage) -> None:
-    with pytest.raises(InputError, match="precision is 'fp8'; TensorRT takes fp32, tf32, fp16, bf16, int8 here"):
+    with pytest.raises(
+        InputError, match="expected precision fp32 or tf32 or fp16 or bf16 or int8 for backend tensorrt, got 'fp8'"
+    ):
         BACKEND.compile(stage.folder / "x", stage.folder, stage.options("fp8"))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ndp_rt.devices import machine as device
-from ndp_rt.engines.backends.tensorrt import logger
-from ndp_rt.engines.registry import DEVICE_BACKENDS
+from ndp_rt.engines.backends.tensorrt import TensorRtBackend, logger
+from ndp_rt.engines.registry import find_backend
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError, MissingExtraError
 from tests.engines.backends.tensorrt.conftest import ADDRESSES, BACKEND, Stage
 from tests.fakes import fake_tensorrt, toy_device
@@ -204,12 +204,12 @@ def test_a_version_before_8_5_is_refused(stage: Stage, monkeypatch: pytest.Monke
 
 def test_finding_it_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    monkeypatch.setattr("ndp_rt.engines.backends.tensorrt.backend.find_gpus", lambda: (toy_device.GPU,))
-    monkeypatch.setattr("ndp_rt.engines.backends.tensorrt.library.DISTRIBUTIONS", ("not-there", "numpy"))
-    status = DEVICE_BACKENDS["tensorrt"].find()
+    monkeypatch.setattr("ndp_rt.devices.machine.find_gpus", lambda: (toy_device.GPU,))
+    monkeypatch.setattr(TensorRtBackend, "distributions", ("not-there", "numpy"))
+    status = find_backend("tensorrt").find()
     assert status.version and status.devices == ("Toy H200",) and status.remedy is None
-    monkeypatch.setattr("ndp_rt.engines.backends.tensorrt.library.DISTRIBUTIONS", ("not-there",))
-    status = DEVICE_BACKENDS["tensorrt"].find()
+    monkeypatch.setattr(TensorRtBackend, "distributions", ("not-there",))
+    status = find_backend("tensorrt").find()
     assert status.version is None and status.remedy and "ndp-rt[gpu13]" in status.remedy
 
 

@@ -1,8 +1,7 @@
-"""Engines by OpenVINO on the CPU. Its precision is always set: left alone it picks bf16 where the CPU has it."""
+"""Compiles and runs graphs by OpenVINO. Its precision is always set: left alone it picks bf16 where the CPU has it."""
 
 import contextlib
 import importlib
-import importlib.metadata
 import io
 import sys
 import weakref
@@ -12,32 +11,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ndp_rt.devices.machine import BF16_FLAGS, find_cpu
-from ndp_rt.engines.base import (
-    BackendStatus,
-    BoundArrays,
-    EngineOptions,
-    FloatArray,
-    check_arrays,
-    check_run_count,
-    one_line,
-)
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.backends.openvino.backend import PRECISIONS, REMEDY
+from ndp_rt.engines.engine import ArrayEngine, FloatArray, one_line, run_repeatedly
 from ndp_rt.engines.open_file import OpenFile
-from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError, needs_extra
+from ndp_rt.errors import ClosedError, EngineError, MissingExtraError, needs_extra
 from ndp_rt.graphs.winograd_rule import TILE_PX, has_large_convolutions
-from ndp_rt.program.manifest import INT8_PRECISIONS
 from ndp_rt.program.tensors import TensorSpec
 
-NAME = "openvino"
-# What is not in int8 computes in these; which layers are is in the graph that the engine is made of.
-PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32", "mixed": "bf16"}
-INT8_NAMES = ("i8", "u8")
 BLOB_FILE = "model.blob"
-# Layer types that do the arithmetic; the others move, reshape or convert.
-COMPUTE_LAYERS = frozenset({"Convolution", "Deconvolution", "MatMul", "FullyConnected", "GroupConvolution"})
-REMEDY = "pip install openvino"
 TELEMETRY = "openvino_telemetry"
 # Of the calls that compute beside each other: each has the network's buffers of its own (edge 25 to 45 MB).
 MOST_STREAMS = 8
@@ -67,8 +49,8 @@ def _core() -> Any:
     return openvino.Core()
 
 
-class OpenVinoEngine:
-    """A compiled model with an infer request; see `ndp_rt.engines.base.OverlappingEngine`."""
+class OpenVinoEngine(ArrayEngine):
+    """A compiled model with an infer request; see `ndp_rt.engines.engine.OverlappingEngine`."""
 
     def __init__(self, compiled: Any, blob: "BlobFile | None" = None) -> None:
         """Take the model.
@@ -77,57 +59,37 @@ class OpenVinoEngine:
             compiled: for one stream.
             blob: what it was loaded from, to load it for several; None: calls never compute beside each other.
         """
+        super().__init__(
+            *({port.any_name: _spec_of(port) for port in ports} for ports in (compiled.inputs, compiled.outputs))
+        )
         self._compiled = compiled
         self._shared: Any = None  # the model for several streams, from the first that needs it
         self._blob = blob
         self._request = compiled.create_infer_request()
-        self._bound: BoundArrays | None = None
-        self._runs: weakref.WeakSet[OpenVinoRun] = weakref.WeakSet()
-        self._inputs = {port.any_name: _spec_of(port) for port in compiled.inputs}
-        self._outputs = {port.any_name: _spec_of(port) for port in compiled.outputs}
+        self._calls: weakref.WeakSet[OpenVinoCall] = weakref.WeakSet()
         threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
         self.stream_count = 1 if blob is None else max(1, min(threads, MOST_STREAMS))
 
     @property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        return self._inputs
+    def is_open(self) -> bool:
+        return self._request is not None
 
-    @property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        return self._outputs
+    def _point(self, arrays: Mapping[str, FloatArray]) -> None:
+        _point(self._request, arrays)
 
-    def run(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
+    def _compute(self) -> None:
         request = self._request
-        if request is None:
-            raise ClosedError("the engine is closed. Load it again.")
-        if self._bound is None or not self._bound.holds(inputs, outputs):
-            self._bind(inputs, outputs)
         try:
             request.start_async()  # with wait(): half the overhead of infer() (gpu.md); both release the GIL
             request.wait()
         except RuntimeError as error:
             raise _failed(error) from error
 
-    def _bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
-        """Let the request of `run` read and write the caller's own memory."""
-        check_arrays("inputs", inputs, self._inputs)
-        check_arrays("outputs", outputs, self._outputs)
-        self._bound = None
-        _point(self._request, {name: inputs[name] for name in self._inputs})
-        _point(self._request, {name: outputs[name] for name in self._outputs})
-        self._bound = BoundArrays(inputs, outputs, self._inputs, self._outputs)
-
-    @property
-    def is_open(self) -> bool:
-        return self._request is not None
-
     def bind(
         self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray], *, is_alone: bool
-    ) -> "OpenVinoRun":
-        if self._request is None:
-            raise ClosedError("the engine is closed. Load it again.")
-        check_arrays("inputs", inputs, self._inputs)
-        check_arrays("outputs", outputs, self._outputs)
+    ) -> "OpenVinoCall":
+        self._check_open()
+        arrays = self._check_arrays(inputs, outputs)
         if is_alone or self.stream_count == 1:
             compiled = self._compiled
         else:
@@ -135,28 +97,25 @@ class OpenVinoEngine:
                 assert self._blob is not None  # without it there is one stream
                 self._shared = self._blob.load(self.stream_count)
             compiled = self._shared
-        arrays = {name: inputs[name] for name in self._inputs} | {name: outputs[name] for name in self._outputs}
         request = compiled.create_infer_request()
         _point(request, arrays)
-        run = OpenVinoRun(self, request, arrays)
-        self._runs.add(run)
-        return run
+        call = OpenVinoCall(self, request, arrays)
+        self._calls.add(call)
+        return call
 
     def layer_times_ms(self) -> dict[str, float]:
         """Return the time of each layer in the last call, in order, 0 for those that are part of another.
 
         For a model compiled with PERF_COUNT.
         """
-        if self._request is None:
-            raise ClosedError("the engine is closed. Load it again.")
+        self._check_open()
         times: dict[str, float] = {}
         for layer in self._request.profiling_info:
             times[layer.node_name] = times.get(layer.node_name, 0.0) + layer.real_time.total_seconds() * 1e3
         return times
 
     def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
-        if self._compiled is None:
-            raise ClosedError("the engine is closed. Load it again.")
+        self._check_open()
         counts: dict[str, Counter[str]] = {}
         for layer in self._compiled.get_runtime_model().get_ops():
             info = layer.get_rt_info()
@@ -166,15 +125,15 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         self._request = self._compiled = self._shared = self._bound = None
-        for run in self._runs:
-            run.free()
+        for call in self._calls:
+            call.free()
         if self._blob is not None:
             self._blob.close()
             self._blob = None
 
 
-class OpenVinoRun:
-    """An infer request with arrays of its own; see `ndp_rt.engines.base.BoundRun`."""
+class OpenVinoCall:
+    """An infer request with arrays of its own; see `ndp_rt.engines.engine.Call`."""
 
     def __init__(self, engine: OpenVinoEngine, request: Any, arrays: Mapping[str, FloatArray]) -> None:
         self._engine = engine
@@ -260,88 +219,40 @@ class BlobFile:
             raise EngineError(f"OpenVINO refuses {self._path}: {one_line(error)}") from error
 
 
-class OpenVinoBackend:
-    """Compiles and loads engines of OpenVINO; see `ndp_rt.engines.base.Backend`."""
-
-    name = NAME
-    precisions = tuple(PRECISIONS)
-
-    def find(self) -> BackendStatus:
-        try:
-            version = importlib.metadata.version("openvino")
-        except importlib.metadata.PackageNotFoundError:
-            return BackendStatus(version=None, remedy=REMEDY)
-        return BackendStatus(version=version, devices=("CPU",))
-
-    def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
-        try:
-            blob = _compile_model(onnx_path, options).export_model()
-        except RuntimeError as error:
-            raise _refuse(onnx_path, error) from error
-        content = blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob)
-        (artifact / BLOB_FILE).write_bytes(content)
-        return {"artifact_bytes": len(content)}
-
-    def load(self, artifact: Path, options: EngineOptions) -> OpenVinoEngine:
-        blob = BlobFile(artifact / BLOB_FILE, _config(options))
-        return OpenVinoEngine(blob.load(1), blob)
-
-    def profile(
-        self, onnx_path: Path, options: EngineOptions, inputs: Mapping[str, FloatArray], runs: int
-    ) -> dict[str, float]:
-        """See `ndp_rt.engines.base.Profiler`. Layers bear the name of a node that they were made of, or a new one."""
-        check_run_count(runs)
-        try:
-            engine = OpenVinoEngine(_compile_model(onnx_path, options, {"PERF_COUNT": True}))
-        except RuntimeError as error:
-            raise _refuse(onnx_path, error) from error
-        outputs = {name: np.empty(spec.with_batch(options.batch), np.float32) for name, spec in engine.outputs.items()}
-        found: dict[str, list[float]] = {}
-        try:
-            engine.run(inputs, outputs)  # the first call is slower
-            for _ in range(runs):
-                engine.run(inputs, outputs)
-                for name, value in engine.layer_times_ms().items():
-                    found.setdefault(name, []).append(value)
-        finally:
-            engine.close()
-        return {name: min(values) for name, values in found.items()}
-
-    def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
-        wanted = PRECISIONS[precision]
-        compute = {kind: found for kind, found in counts.items() if kind in COMPUTE_LAYERS}
-        if precision in INT8_PRECISIONS:
-            if not any(found.get(name) for found in compute.values() for name in INT8_NAMES):
-                raise EngineError(
-                    f"asked for {precision}, OpenVINO computes {describe_counts(compute)}: no int8 layer is left. "
-                    "Build with --precision fp32 or bf16."
-                )
-            return
-        if precision == "fp32":
-            other = {kind: found for kind, found in compute.items() if set(found) != {wanted}}
-            if other:
-                raise EngineError(f"asked for fp32, OpenVINO computes {describe_counts(other)}. Report this machine.")
-            return
-        convolutions = counts.get("Convolution", {})
-        # A few may stay in f32, where the processor's library has no bf16 form for their shape; not most of them.
-        if 2 * convolutions.get(wanted, 0) <= sum(convolutions.values()):
-            cpu = find_cpu()
-            hint = "its flags name bf16, so report this" if cpu.has_bf16 else f"it has none of {', '.join(BF16_FLAGS)}"
-            raise EngineError(
-                f"asked for {precision}, OpenVINO computes {describe_counts(compute)} on {cpu.model_name}: {hint}. "
-                "Build with --precision fp32."
-            )
+def compile_blob(onnx_path: Path, artifact: Path, options: EngineOptions) -> dict[str, Any]:
+    """See `ndp_rt.engines.backend.Backend.compile`."""
+    try:
+        blob = _compile_model(onnx_path, options).export_model()
+    except RuntimeError as error:
+        raise _refuse(onnx_path, error) from error
+    content = blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob)
+    (artifact / BLOB_FILE).write_bytes(content)
+    return {"artifact_bytes": len(content)}
 
 
-def describe_counts(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Return counts of layers by type and precision as words."""
-    words = [f"{kind} {count} x {name}" for kind, found in counts.items() for name, count in found.items()]
-    return ", ".join(words) or "no layers that multiply"
+def load_blob(artifact: Path, options: EngineOptions) -> OpenVinoEngine:
+    """See `ndp_rt.engines.backend.HostBackend.load`."""
+    blob = BlobFile(artifact / BLOB_FILE, _config(options))
+    return OpenVinoEngine(blob.load(1), blob)
+
+
+def profile(onnx_path: Path, options: EngineOptions, inputs: Mapping[str, FloatArray], runs: int) -> dict[str, float]:
+    """See `ndp_rt.engines.backend.Profiler`. Layers have the name of a node that they were made of, or a new one."""
+    try:
+        engine = OpenVinoEngine(_compile_model(onnx_path, options, {"PERF_COUNT": True}))
+    except RuntimeError as error:
+        raise _refuse(onnx_path, error) from error
+    found: dict[str, list[float]] = {}
+    try:
+        for run in run_repeatedly(engine, inputs, runs + 1):
+            for name, value in engine.layer_times_ms().items() if run else ():  # the first call is slower
+                found.setdefault(name, []).append(value)
+    finally:
+        engine.close()
+    return {name: min(values) for name, values in found.items()}
 
 
 def _config(options: EngineOptions) -> dict[str, Any]:
-    if options.precision not in PRECISIONS:
-        raise InputError(f"precision is '{options.precision}'; OpenVINO takes {' or '.join(PRECISIONS)} here.")
     config: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": PRECISIONS[options.precision],
         "PERFORMANCE_HINT": "LATENCY",
@@ -358,7 +269,7 @@ def _compile_model(onnx_path: Path, options: EngineOptions, more: Mapping[str, A
     """Read a stage, fix its batch and compile it; OpenVINO's own RuntimeError goes through."""
     config = _config(options)
     model = _read_model(onnx_path, options.batch)
-    if options.winograd and options.precision in TILE_PX and has_large_convolutions(model):
+    if options.rewrites and options.precision in TILE_PX and has_large_convolutions(model):
         with needs_extra("compiling a graph with large convolutions", "graphs"):
             from ndp_rt.graphs.winograd import rewrite_file
         rewritten = rewrite_file(onnx_path, options.precision)

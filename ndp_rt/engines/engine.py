@@ -1,0 +1,272 @@
+"""What an engine is, whichever library runs it: one for the host, which takes arrays, and one for a GPU."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.errors import ClosedError, InputError
+from ndp_rt.program.tensors import TensorSpec
+
+FloatArray = NDArray[np.float32]
+# Tensor types at the borders of a GPU's engine, with their bytes. bfloat16 is held as uint16 where a library lacks it.
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class Engine(Protocol):
+    """One ONNX stage compiled for one backend, device, precision and batch size.
+
+    One call at a time: `run` may be called from any thread, but not from two at once. The GIL is free while it runs.
+    """
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """The tensors that `run` reads; the batch axis is the engine's own batch."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """The tensors that `run` writes."""
+        ...
+
+    def run(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
+        """Compute `outputs` from `inputs`: float32, C-contiguous, writeable, owned by the caller.
+
+        The arrays of the last call stay bound: passing the same objects again costs no copy and no allocation.
+
+        Raises:
+            InputError: a tensor is missing or read-only, or its shape, type or layout differs.
+            EngineError: the backend failed.
+            ClosedError: after close().
+        """
+        ...
+
+    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
+        """Return, for each layer type, how many layers compute in which precision, as the backend reports it."""
+        ...
+
+    def close(self) -> None:
+        """Free the engine; twice is allowed."""
+        ...
+
+
+class Call(Protocol):
+    """An engine's call with arrays of its own, which may compute while others of the same engine do.
+
+    `start` and `wait` by turns; they need not be called by the same thread, and several may ask and wait at once. The
+    GIL is free in both.
+    """
+
+    @property
+    def is_open(self) -> bool:
+        """False after the engine's close(): what was started can still be waited for; bind anew for another call."""
+        ...
+
+    @property
+    def is_computing(self) -> bool:
+        """Tell whether it was started and has not ended; the arrays are the engine's until then."""
+        ...
+
+    def start(self) -> None:
+        """Begin, or queue until other calls leave room; returns at once.
+
+        Raises:
+            EngineError: the backend failed.
+            ClosedError: after the engine's close().
+        """
+        ...
+
+    def wait(self) -> float:
+        """Wait for the end of what `start` began; return the milliseconds from there to its end, queueing included.
+
+        Raises:
+            EngineError: the backend failed.
+            ClosedError: nothing was started before the engine's close().
+        """
+        ...
+
+
+@runtime_checkable
+class OverlappingEngine(Engine, Protocol):
+    """An engine that also takes calls beside each other."""
+
+    @property
+    def stream_count(self) -> int:
+        """How many calls compute at once if they are not bound to run alone, each on its share of the threads."""
+        ...
+
+    def bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray], *, is_alone: bool) -> Call:
+        """Return a call of the model with these arrays; not beside itself, but beside runs.
+
+        Args:
+            inputs: as for `run`; they stay bound.
+            outputs: likewise; not those of another call that computes at the same time.
+            is_alone: it gets all threads: for one call at a time. False: it shares them with others like it, which
+                takes more time for one and less for many. The first of these loads the model once more.
+
+        Raises:
+            InputError: as for `run`.
+            EngineError: the model cannot be loaded once more.
+            ClosedError: after close().
+        """
+        ...
+
+
+class DeviceEngine(Protocol):
+    """One stage compiled for one GPU, precision and batch size, with one execution context.
+
+    One call at a time. Different engines may be enqueued to different streams at once. The GIL is free in `enqueue`.
+    """
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """The tensors that it reads: dense, with the engine's own batch as first axis, `dtype` one of DTYPE_BYTES."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """The tensors that it writes, likewise."""
+        ...
+
+    @property
+    def held_bytes(self) -> int:
+        """Device memory that it holds between calls: weights and scratch, without inputs and outputs."""
+        ...
+
+    def bind(self, pointers: Mapping[str, int]) -> None:
+        """Set the device address of every input and output; they hold until the next `bind`.
+
+        The memory is the caller's, aligned to 256 bytes, and outlives the last `enqueue`. Names that the engine does
+        not know are left alone, so that one mapping serves all engines of a plan.
+
+        Raises:
+            InputError: an address is missing or refused.
+            ClosedError: after close().
+        """
+        ...
+
+    def enqueue(self, stream: int) -> None:
+        """Put the stage's work on a stream (a cudaStream_t as a number) and return before it is done.
+
+        Allocates nothing after the first call and never synchronises, so that it can be captured into a CUDA graph.
+
+        Raises:
+            EngineError: the library refuses.
+            ClosedError: after close().
+        """
+        ...
+
+    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
+        """Return, for each layer type, how many layers compute in which precision, as the library reports it."""
+        ...
+
+    def close(self) -> None:
+        """Free it; the caller has waited for the stream. Twice is allowed."""
+        ...
+
+
+def one_line(error: Exception) -> str:
+    """Return a library's message, often several lines with its own source paths, as one line for ours."""
+    return " ".join(str(error).split())
+
+
+def check_arrays(what: str, arrays: Mapping[str, FloatArray], specs: Mapping[str, TensorSpec]) -> None:
+    """Check arrays by name against an engine's tensors.
+
+    Raises:
+        InputError: one is missing or read-only, or its shape, type or layout differs.
+    """
+    for name, spec in specs.items():
+        if name not in arrays:
+            raise InputError(f"expected '{name}' among the {what}, got {', '.join(arrays) or 'none'}. Pass it.")
+        array = arrays[name]
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"expected a float32 NumPy array as '{name}' in {what}, got {type(array).__name__}.")
+        if array.dtype != np.float32 or array.shape != spec.shape or not array.flags.c_contiguous:
+            layout = "dense" if array.flags.c_contiguous else "not dense"
+            raise InputError(
+                f"expected float32 {list(spec.shape)}, dense, as '{name}' in {what}, got {array.dtype} "
+                f"{list(array.shape)}, {layout}."
+            )
+        if not array.flags.writeable:  # OpenVINO wraps no read-only memory, not even as an input
+            raise InputError(
+                f"expected an array that can be written as '{name}' in {what}, got a read-only one. Copy it."
+            )
+
+
+class ArrayEngine(ABC):
+    """An `Engine` whose library is given pointers into the caller's arrays; a backend's own is a subclass."""
+
+    def __init__(self, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> None:
+        self._inputs = inputs
+        self._outputs = outputs
+        self._bound: tuple[FloatArray, ...] | None = None  # kept alive, and known by identity
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        return self._outputs
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """False after close()."""
+
+    @abstractmethod
+    def _point(self, arrays: Mapping[str, FloatArray]) -> None:
+        """Let the library read and write these arrays of the caller's, one for each input and output."""
+
+    @abstractmethod
+    def _compute(self) -> None:
+        """Run on the arrays of the last `_point`; raises EngineError."""
+
+    def run(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
+        self._check_open()
+        if not self._holds(inputs, outputs):
+            arrays = self._check_arrays(inputs, outputs)
+            self._bound = None
+            self._point(arrays)
+            self._bound = tuple(arrays.values())
+        self._compute()
+
+    def _holds(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> bool:
+        """Tell whether these are the very same array objects as in the last call."""
+        if self._bound is None:
+            return False
+        bound = iter(self._bound)
+        for specs, arrays in ((self._inputs, inputs), (self._outputs, outputs)):
+            for name in specs:
+                if arrays.get(name) is not next(bound):
+                    return False
+        return True
+
+    def _check_arrays(
+        self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        """Return the arrays by name, inputs first; raises InputError."""
+        check_arrays("inputs", inputs, self._inputs)
+        check_arrays("outputs", outputs, self._outputs)
+        return {name: inputs[name] for name in self._inputs} | {name: outputs[name] for name in self._outputs}
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise ClosedError("the engine is closed. Load it again.")
+
+
+def run_repeatedly(engine: Engine, inputs: Mapping[str, FloatArray], count: int) -> Iterator[int]:
+    """Run an engine, and give the number of each run when it is done, from 0.
+
+    Raises:
+        InputError: fewer than two runs, of which the first is not counted.
+    """
+    if count < 2:
+        raise InputError(f"expected 1 or more runs, got {count - 1}.")
+    outputs = {name: np.empty(spec.with_batch(1), np.float32) for name, spec in engine.outputs.items()}
+    for index in range(count):
+        engine.run(inputs, outputs)
+        yield index
