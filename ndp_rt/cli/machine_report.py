@@ -15,9 +15,10 @@ from ndp_rt.capi.build import FOLDER, LIBRARY_NAME, PYTHON_VERSION
 from ndp_rt.capi.installed import find_problem, find_remedy
 from ndp_rt.config import find_cache_dir
 from ndp_rt.devices.machine import find_cpu, find_driver_version, find_gpus
-from ndp_rt.engines.registry import find_kinds, list_backends
+from ndp_rt.engines.backend import Backend
+from ndp_rt.engines.registry import find_built_in, find_kinds, list_backends
 from ndp_rt.engines.spec import EngineSpec, list_built_batches, list_plans
-from ndp_rt.errors import NdpRtError, StorageError
+from ndp_rt.errors import InputError, NdpRtError, StorageError
 from ndp_rt.runtime.gpu_memory import estimate_memory
 
 FOUND, MISSING = "found", "missing"
@@ -82,8 +83,19 @@ def _examine_devices() -> Iterator[Finding]:
         )
 
 
+def _list_backends() -> tuple[dict[str, Backend], str]:
+    """Return all backends, or our own and why those of other packages cannot be listed."""
+    try:
+        return list_backends(), ""
+    except InputError as error:
+        return find_built_in(), str(error)
+
+
 def _examine_backends() -> Iterator[Finding]:
-    for name, backend in list_backends().items():
+    backends, problem = _list_backends()
+    if problem:
+        yield Finding(topic="backend", name="of other packages", state=MISSING, detail=problem, remedy="as it says")
+    for name, backend in backends.items():
         status = backend.find()
         if status.version is None:
             yield Finding(
@@ -197,7 +209,7 @@ def _mib(size_bytes: int) -> str:
 
 def _examine_engines(bundle: Bundle) -> Iterator[Finding]:
     is_any_built = False
-    for backend, one in list_backends().items():
+    for backend, one in _list_backends()[0].items():
         for precision in one.precisions if one.find().version is not None else ():
             for plan in list_plans(bundle.manifest, find_kinds(one)[0]):
                 try:

@@ -128,7 +128,7 @@ def test_a_backend_on_the_host_runs_products_and_convolutions(backend: str) -> N
 
 @pytest.mark.usefixtures("quick")
 def test_a_precision_that_the_backend_lacks_is_refused_as_it_refuses_it() -> None:
-    with pytest.raises(InputError, match="precision is 'bf16'"):
+    with pytest.raises(InputError, match="expected precision fp32 for backend onnxruntime, got 'bf16'"):
         measure_host_ceiling(find_host_backend("onnxruntime"), "bf16", 1, SMALL)
 
 

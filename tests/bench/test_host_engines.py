@@ -66,7 +66,7 @@ def test_no_rival_gets_the_rewrites_of_our_engines(
     monkeypatch.setattr(OpenVinoBackend, "compile", note_options)
     monkeypatch.setattr(onnx_file, "has_onnxruntime", lambda: False)
     open_rival(tiny_bundle, tmp_path).close()
-    assert [options.winograd for options in compiled] == [False]
+    assert [options.rewrites for options in compiled] == [False]
 
 
 def test_a_file_is_compiled_for_the_batch_and_threads_that_are_asked_for(tmp_path: Path) -> None:

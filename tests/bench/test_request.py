@@ -95,7 +95,7 @@ def test_every_contender_gets_the_same_threads() -> None:
         ({"seconds": math.inf}, "--seconds is inf"),
         ({"scenario": "singlestream"}, "Did you mean single-stream"),
         ({"precisions": ("fp33",)}, "--precision is 'fp33'; one of fp32"),
-        ({"backends": ("openvin",)}, "backend is 'openvin'; one of openvino"),
+        ({"backends": ("openvin",)}, "expected a backend of openvino, .*, got 'openvin'"),
         ({"models_on": "tensorflow"}, "--models-on is 'tensorflow'; one of pytorch, openvino"),
         ({"threads": 0}, "--threads is 0"),
         ({"target_qps": 5.0}, "go with --scenario server"),
@@ -129,7 +129,7 @@ def test_no_precision_of_ours_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"device": "gpu"}, "device: expected .* got 'gpu'"),
+        ({"device": "gpu"}, "expected a device of .* got 'gpu'"),
         ({"backends": ("tensorrt",)}, "--backend is 'tensorrt' and --device 'cpu'"),
         ({"device": "cuda", "backends": ("openvino",)}, "--backend is 'openvino' and --device 'cuda'"),
         ({"plan": "fuse"}, "--plan is 'fuse'"),
