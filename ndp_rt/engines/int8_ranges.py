@@ -32,8 +32,8 @@ def measure_all_layers(bundle: Bundle, images: FloatArray) -> Int8Layers:
     wanted = (3, contract.height_px, contract.width_px)
     if images.ndim != 4 or images.shape[1:] != wanted or images.dtype != np.float32 or not len(images):
         raise InputError(
-            f"calibration images are {images.dtype} {list(images.shape)}; float32 [k, {wanted[0]}, {wanted[1]}, "
-            f"{wanted[2]}], k from 1, preprocessed, is taken."
+            f"expected calibration images float32 [k, {wanted[0]}, {wanted[1]}, {wanted[2]}], k from 1, preprocessed, "
+            f"got {images.dtype} {list(images.shape)}."
         )
     limits = measure_limits(bundle, images)
     return Int8Layers(limits=limits, chosen={"int8": tuple(limits)})
@@ -87,5 +87,5 @@ def measure_limits(
         finally:
             engine.close()
     if not count:
-        raise InputError("no calibration images came; at least one is taken, some dozens make sense.")
+        raise InputError("expected at least one calibration image, got none. Some dozens make sense.")
     return {name: largest[read[node.input[0]]] for name, node in layers.items()}

@@ -116,7 +116,7 @@ def _make_models(
 
     if precision != "int8":
         if calibration is not None:
-            raise InputError(f"precision is {precision}, with calibration images; they go with int8 alone.")
+            raise InputError(f"expected no calibration images for precision {precision}, got some. They are for int8.")
         return make_gpu_stages(bundle, plan)
     from ndp_rt.engines.int8_ranges import measure_all_layers
     from ndp_rt.graphs.quantised import quantise_stages
@@ -157,8 +157,8 @@ def open_stages(folder: Path) -> StageFolder:
         document = json.loads((path / STAGES_FILE).read_text(encoding="utf-8"))
         if (document["format"], document["format_version"]) != (STAGES_FORMAT, STAGES_FORMAT_VERSION):
             raise BundleError(
-                f"{path}: is '{document['format']}' version {document['format_version']}; '{STAGES_FORMAT}' version "
-                f"{STAGES_FORMAT_VERSION} is taken. {remedy}"
+                f"{path}: expected '{STAGES_FORMAT}' version {STAGES_FORMAT_VERSION}, got '{document['format']}' "
+                f"version {document['format_version']}. {remedy}"
             )
         stages = {name: _read_stage(path, entry) for name, entry in document["stages"].items()}
         found = StageFolder(path=path, stages=stages, **{name: document[name] for name in _PLAIN_FIELDS})
@@ -187,14 +187,14 @@ def check_stages(found: StageFolder, bundle: Bundle, precision: str, plan: str) 
         )
     if (found.precision, found.plan) != (precision, plan):
         raise BundleError(
-            f"{found.path}: the stages are in {found.precision} for plan '{found.plan}'; asked for is {precision}, "
-            f"'{plan}'. {remedy}"
+            f"{found.path}: expected stages in {precision} for plan {plan}, got {found.precision} for {found.plan}. "
+            f"{remedy}"
         )
     for stage in found.stages.values():
         locations = list_external_locations(stage.path.read_bytes())
         if locations:
             raise BundleError(
-                f"{stage.path}: keeps weights in {', '.join(sorted(locations))}; weights inside it are taken. {remedy}"
+                f"{stage.path}: expected weights inside it, got weights in {', '.join(sorted(locations))}. {remedy}"
             )
 
 
@@ -203,7 +203,7 @@ _PLAIN_FIELDS = ("bundle_name", "bundle_fingerprint", "precision", "plan")
 
 def _read_stage(folder: Path, entry: Mapping[str, Any]) -> StageFile:
     if not is_plain_name(entry["file"]):
-        raise BundleError(f"{folder}: names the file {entry['file']!r}; files directly in it are taken.")
+        raise BundleError(f"{folder}: expected the name of a file directly in it, got {entry['file']!r}.")
     return StageFile(
         path=folder / entry["file"],
         sha256=entry["sha256"],
@@ -238,7 +238,9 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise StorageError(f"{folder}: holds files already; an empty folder, or a new one, is taken.")
+            raise StorageError(
+                f"{folder}: expected an empty folder, or a new one, got one that holds files. Choose another."
+            )
         for name, content in contents.items():
             (folder / name).write_bytes(content)
     except OSError as error:

@@ -300,11 +300,11 @@ def keep_weights_outside(folder: Path) -> None:
     [
         (
             {"precision": "fp32"},
-            "are in fp16 for plan 'staged'; asked for is fp32, 'staged'. Write them with",
+            "expected stages in fp32 for plan staged, got fp16 for staged. Write them with",
         ),
         (
             {"plan": "unmerged"},
-            "asked for is fp16, 'unmerged'.*export-stages .* fp16 --plan unmerged -o DIR",
+            "in fp16 for plan unmerged, got fp16 for staged.*export-stages .* fp16 --plan unmerged -o DIR",
         ),
     ],
 )
@@ -327,7 +327,7 @@ def test_stages_of_another_bundle_or_with_weights_elsewhere_are_not_built(
     shutil.rmtree(tmp_path / "stages")
     write_stages(bundle, "fp16", tmp_path / "stages")
     keep_weights_outside(tmp_path / "stages")
-    with pytest.raises(BundleError, match=r"tail.onnx: keeps weights in \.\./\.\./etc/x; weights inside it are taken"):
+    with pytest.raises(BundleError, match=r"tail.onnx: expected weights inside it, got weights in \.\./\.\./etc/x"):
         build(bundle, tmp_path, build=options)
     assert not toy.compiled
 

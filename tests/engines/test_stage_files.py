@@ -105,8 +105,16 @@ def test_a_changed_or_missing_file_is_refused(folder: StageFolder) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('"format_version": 1', '"format_version": 2', "'ndp-rt stages' version 2; 'ndp-rt stages' version 1 is taken"),
-        ('"file": "tail.onnx"', '"file": "../tail.onnx"', r"names the file '\.\./tail\.onnx'"),
+        (
+            '"format_version": 1',
+            '"format_version": 2',
+            "expected 'ndp-rt stages' version 1, got 'ndp-rt stages' version 2",
+        ),
+        (
+            '"file": "tail.onnx"',
+            '"file": "../tail.onnx"',
+            r"expected the name of a file directly in it, got '\.\./tail\.onnx'",
+        ),
         ('"plan": "staged"', '"plans": "staged"', "KeyError"),
         ("{", "", "cannot be read"),
     ],
@@ -125,7 +133,7 @@ def test_no_folder_is_an_error_of_ours(tmp_path: Path) -> None:
 
 def test_a_folder_with_files_is_left_alone(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(StorageError, match="holds files already"):
+    with pytest.raises(StorageError, match="expected an empty folder, or a new one"):
         write_stages(bundle, "fp16", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(StorageError, match="cannot be written"):
@@ -160,4 +168,4 @@ def test_the_command_writes_a_folder(bundle: Bundle, tmp_path: Path, capsys: pyt
     printed = capsys.readouterr().out
     assert f"{out}: tf32, plan fused" in printed and "image -> reconstruction, am1, am2, am3" in printed
     assert main(["export-stages", str(bundle.path), "-o", str(out)]) == 1
-    assert "holds files already" in capsys.readouterr().err
+    assert "expected an empty folder, or a new one" in capsys.readouterr().err

@@ -116,11 +116,14 @@ def test_names_that_the_engine_does_not_know_are_left_alone(encoder: TorchCudaEn
 
 def test_addresses_that_cannot_be_are_refused(encoder: TorchCudaEngine) -> None:
     pointers = {name: tensor.data_ptr() for name, tensor in bind(encoder).items()}
-    for wrong, words in (({"f3": 0}, "'f3' is 0x0"), ({"image": pointers["image"] + 2}, "aligned to 4 bytes")):
+    for wrong, words in (
+        ({"f3": 0}, "address of 'f3', .*, got 0x0"),
+        ({"image": pointers["image"] + 2}, "aligned to 4 bytes"),
+    ):
         with pytest.raises(InputError, match=words):
             encoder.bind(pointers | wrong)
     del pointers["f5"]
-    with pytest.raises(InputError, match="the address of 'f5' is missing; one of float32"):
+    with pytest.raises(InputError, match="expected the address of 'f5', float32 .*, got none"):
         encoder.bind(pointers)
 
 

@@ -65,10 +65,10 @@ class TensorRtEngine:
         for name in self._names:
             pointer = pointers.get(name)
             if pointer is None:
-                raise InputError(f"addresses are given for {', '.join(pointers) or 'nothing'}; '{name}' is missing.")
+                raise InputError(f"expected an address of '{name}', got those of {', '.join(pointers) or 'nothing'}.")
             if not pointer or pointer % ALIGNMENT_BYTES:
                 raise InputError(
-                    f"the address of '{name}' is {pointer:#x}; device memory aligned to {ALIGNMENT_BYTES} is taken."
+                    f"expected device memory aligned to {ALIGNMENT_BYTES} bytes for '{name}', got {pointer:#x}."
                 )
             before = self._log.error_count
             if not context.set_tensor_address(name, pointer):
@@ -118,7 +118,9 @@ def _fix_shapes(
             raise EngineError(f"TensorRT refuses {list(shape)} for '{name}': {describe_errors(before)}.")
     unknown = context.infer_shapes()
     if unknown:
-        raise EngineError(f"the shapes of {', '.join(unknown)} stay open; an engine of one batch size is taken.")
+        raise EngineError(
+            f"expected an engine of one batch size, got one that leaves the shapes of {', '.join(unknown)} open."
+        )
     specs = {name: _describe(engine, context, name) for name in names}
     outputs = [name for name in names if name not in inputs]
     return {name: specs[name] for name in inputs}, {name: specs[name] for name in outputs}

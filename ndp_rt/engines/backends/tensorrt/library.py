@@ -27,7 +27,7 @@ def import_tensorrt() -> Any:
         raise MissingExtraError(f"TensorRT cannot be imported ({reason}). Install it with: {REMEDY}.") from error
     if _numbers(tensorrt.__version__) < OLDEST:
         raise EngineError(
-            f"TensorRT {tensorrt.__version__} is installed; {dotted(OLDEST)} or later is taken. Install one: {REMEDY}."
+            f"expected TensorRT {dotted(OLDEST)} or later, got {tensorrt.__version__}. Install a later one: {REMEDY}."
         )
     return tensorrt
 

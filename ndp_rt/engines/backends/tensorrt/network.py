@@ -59,8 +59,8 @@ class ParsedNetwork:
             shape = tuple(tensor.shape)
             if shape[0] not in (-1, batch) or -1 in shape[1:]:
                 raise EngineError(
-                    f"input '{tensor.name}' has shape {list(shape)}; a first axis that may have any length, and fixed "
-                    f"ones behind it, is taken for batch {batch}."
+                    f"expected input '{tensor.name}' with a first axis that may be {batch} and fixed ones behind it, "
+                    f"got shape {list(shape)}."
                 )
             fixed = (batch, *shape[1:])
             profile.set_shape(tensor.name, fixed, fixed, fixed)
@@ -109,5 +109,7 @@ def name_dtype(name: str, tensor: str) -> str:
         EngineError: engines have no such type at their borders.
     """
     if name not in DTYPES:
-        raise EngineError(f"tensor '{tensor}' is {name}; {', '.join(DTYPES)} is taken at an engine's borders.")
+        raise EngineError(
+            f"expected {' or '.join(DTYPES)} as the type of '{tensor}', which goes in or out, got {name}."
+        )
     return DTYPES[name]

@@ -75,10 +75,10 @@ class TorchCudaEngine:
         for name, spec in (self._inputs | self._outputs).items():
             address = pointers.get(name, 0)
             if not address or address % DTYPE_BYTES[spec.dtype]:
-                came = f"{address:#x}" if name in pointers else "missing"
+                came = f"{address:#x}" if name in pointers else "none"
                 raise InputError(
-                    f"the address of '{name}' is {came}; one of {spec.dtype} {list(spec.shape)}, aligned to "
-                    f"{DTYPE_BYTES[spec.dtype]} bytes, is taken. Bind every tensor of the engine."
+                    f"expected the address of '{name}', {spec.dtype} {list(spec.shape)}, aligned to "
+                    f"{DTYPE_BYTES[spec.dtype]} bytes, got {came}. Bind every tensor of the engine."
                 )
             slots = self._program.inputs if name in self._inputs else self._program.outputs
             bound[slots[name]] = wrap_memory(self._torch, self._device, address, spec)
@@ -228,7 +228,9 @@ def _describe(value: Any) -> TensorSpec:
     tensor = value.type.tensor_type
     if tensor.elem_type not in names:
         kind = TensorProto.DataType.Name(tensor.elem_type)
-        raise EngineError(f"'{value.name}' is {kind}; {', '.join(names.values())} are taken. Export the bundle again.")
+        raise EngineError(
+            f"expected {' or '.join(names.values())} as '{value.name}', got {kind}. Export the bundle again."
+        )
     return TensorSpec(
         name=value.name, shape=tuple(int(dim.dim_value) for dim in tensor.shape.dim), dtype=names[tensor.elem_type]
     )

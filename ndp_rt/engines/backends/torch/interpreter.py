@@ -137,11 +137,13 @@ class TorchProgram:
         computed = [name for name in parameters if name and name not in self._constants]
         if computed:
             raise EngineError(
-                f"{label} computes its parameter '{computed[0]}' while it runs; backend torch-cuda takes constant "
-                "ones. Export the bundle again."
+                f"{label}: expected a constant as parameter '{computed[0]}', got one that is computed while it runs. "
+                "Export the bundle again."
             )
         if kind not in TORCH_TYPES or len(node.output) != 1:
-            raise EngineError(f"{label} does not give one float tensor, which is taken. Export the bundle again.")
+            raise EngineError(
+                f"{label}: expected one float tensor as its output, got another. Export the bundle again."
+            )
         for name in data:
             if name in self._constants and self._values[self._find_slot(name)] is None:
                 self._values[self._find_slot(name)] = self._load_constant(self._constants[name], node)
@@ -159,7 +161,7 @@ class TorchProgram:
     def _load_constant(self, tensor: TensorProto, reader: NodeProto) -> torch.Tensor:
         if tensor.data_type not in TORCH_TYPES:
             kind = TensorProto.DataType.Name(tensor.data_type)
-            raise EngineError(f"'{tensor.name}' is {kind}; float weights are taken. Export the bundle again.")
+            raise EngineError(f"expected float weights as '{tensor.name}', got {kind}. Export the bundle again.")
         if tensor.data_type == TensorProto.BFLOAT16:  # which NumPy lacks; `typed_graph` writes raw data
             bits = torch.from_numpy(np.frombuffer(tensor.raw_data, np.int16).copy())
             value = bits.view(torch.bfloat16).reshape(tuple(tensor.dims))

@@ -63,8 +63,8 @@ def _need(kind: str, found: Attributes, allowed: Mapping[str, Any]) -> None:
     for name, value in allowed.items():
         if found.get(name, value) != value:
             raise EngineError(
-                f"a {kind} has {name} = {found[name]!r}; backend torch-cuda takes {value!r}. Export the bundle again, "
-                "or use --backend tensorrt."
+                f"expected {name} = {value!r} of a {kind}, got {found[name]!r}. Export the bundle again, or use "
+                "another backend."
             )
 
 
@@ -74,8 +74,8 @@ def _read_window(kind: str, found: Attributes) -> dict[str, Any]:
     pads = list(found.get("pads", [0, 0, 0, 0]))
     if len(pads) != 4 or pads[:2] != pads[2:]:
         raise EngineError(
-            f"a {kind} has pads {pads}; backend torch-cuda takes two axes padded alike at both ends. Export the bundle "
-            "again, or use --backend tensorrt."
+            f"expected a {kind} with two axes padded alike at both ends, got pads {pads}. Export the bundle again, or "
+            "use another backend."
         )
     return {
         "stride": tuple(found.get("strides", (1, 1))),
@@ -141,7 +141,9 @@ def _resize(found: Attributes, parameters: Parameters) -> Run:
     if sizes is not None and sizes.size == 4:
         return partial(run, size=tuple(int(size) for size in sizes[2:]))
     if scales is None or scales.size != 4 or any(scales[:2] != 1):
-        raise EngineError(f"a Resize has scales {scales}; four, the first two 1, are taken. Export the bundle again.")
+        raise EngineError(
+            f"expected a Resize with four scales, the first two 1, got {scales}. Export the bundle again."
+        )
     return partial(run, scale_factor=tuple(float(scale) for scale in scales[2:]))
 
 
@@ -195,7 +197,7 @@ def _unsqueeze(_: Attributes, parameters: Parameters) -> Run:
 def _gather(found: Attributes, parameters: Parameters) -> Run:
     (index,) = parameters
     if index is None or index.ndim != 0:
-        raise EngineError("a Gather takes several indices; one constant is taken. Export the bundle again.")
+        raise EngineError("expected a Gather of one constant index, got several. Export the bundle again.")
     return partial(torch.select, dim=found.get("axis", 0), index=int(index))
 
 

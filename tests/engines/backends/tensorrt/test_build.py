@@ -327,7 +327,7 @@ def test_a_graph_of_another_batch_or_with_other_open_axes_is_refused(trt: Any, s
     graph = make_graph("fp16")
     for shape in ([1, 3, SIDE, SIDE], [-1, 3, -1, SIDE]):
         graph["inputs"][0]["shape"] = shape
-        with pytest.raises(EngineError, match=r"input 'image' has shape \[.*; a first axis that may have any length"):
+        with pytest.raises(EngineError, match=r"expected input 'image' with a first axis that may be .*, got shape \["):
             BACKEND.compile(stage.write(graph), stage.folder, stage.options(batch=2))
     graph["inputs"][0]["shape"] = [2, 3, SIDE, SIDE]
     BACKEND.compile(stage.write(graph), stage.folder, stage.options(batch=2))
@@ -336,7 +336,7 @@ def test_a_graph_of_another_batch_or_with_other_open_axes_is_refused(trt: Any, s
 def test_a_border_of_another_type_is_refused(trt: Any, stage: Stage) -> None:
     graph = make_graph("fp16")
     graph["layers"][-1]["dtype"] = "INT8"
-    with pytest.raises(EngineError, match="tensor 'am1' is INT8; FLOAT, HALF, BF16 is taken at an engine's borders"):
+    with pytest.raises(EngineError, match="expected FLOAT or HALF or BF16 as the type of 'am1', .*, got INT8"):
         stage.compile(stage.options(), graph)
 
 

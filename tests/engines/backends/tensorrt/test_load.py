@@ -140,10 +140,10 @@ def test_a_build_that_lacks_workspace_says_so(trt: Any, stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("addresses", "words"),
     [
-        ({}, "addresses are given for nothing; 'image' is missing"),
-        ({"image": 0x1000, "am1": 0x3000}, "for image, am1; 'reconstruction' is missing"),
-        ({**ADDRESSES, "image": 0}, "the address of 'image' is 0x0; device memory aligned to 256"),
-        ({**ADDRESSES, "am1": 0x3010}, "the address of 'am1' is 0x3010"),
+        ({}, "expected an address of 'image', got those of nothing"),
+        ({"image": 0x1000, "am1": 0x3000}, "address of 'reconstruction', got those of image, am1"),
+        ({**ADDRESSES, "image": 0}, "device memory aligned to 256 bytes for 'image', got 0x0"),
+        ({**ADDRESSES, "am1": 0x3010}, "for 'am1', got 0x3010"),
     ],
 )
 def test_addresses_that_are_missing_or_not_aligned_are_refused(
@@ -198,7 +198,7 @@ def test_tensorrt_that_cannot_be_imported_is_a_missing_extra(stage: Stage, monke
 
 def test_a_version_before_8_5_is_refused(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_tensorrt.install(monkeypatch, "8.4.1.5")
-    with pytest.raises(EngineError, match=r"TensorRT 8\.4\.1\.5 is installed; 8\.5 or later is taken"):
+    with pytest.raises(EngineError, match=r"expected TensorRT 8\.5 or later, got 8\.4\.1\.5"):
         BACKEND.compile(stage.folder, stage.folder, stage.options())
 
 
