@@ -6,6 +6,8 @@ BIN := .venv/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 C_FILES = $(shell find ndp_rt/capi examples bench/capi tests/capi -regex '.*\.\(c\|h\|cpp\|hpp\)')
 HAS_TORCH := $(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("torch") is None)'
+# Tests start hundreds of processes: what one has compiled of our modules is kept for the next, whatever is set.
+export PYTHONDONTWRITEBYTECODE =
 # Files go to processes whole: their tests share what was built for the first.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
