@@ -164,7 +164,14 @@ def test_wheel_and_archive_are_the_same_without_the_links(checkout: Path, tmp_pa
     with tarfile.open(archive) as opened:
         assert [name for name in opened.getnames() if name.endswith(".so")] == []
     unpacked = unpack(archive, tmp_path / "unpacked")
-    for name in ("LICENSE", "Makefile", ".clang-format", "tests/capi/library.py"):
+    for name in (
+        "LICENSE",
+        "Makefile",
+        ".clang-format",
+        "tests/capi/library.py",
+        "mkdocs.yml",
+        ".github/workflows/test.yml",
+    ):
         assert (unpacked / name).is_file(), name
     assert list_wheel(build(unpacked, tmp_path / "again", "wheel", **NO_COMPILER)[0]) == list_expected()
 
