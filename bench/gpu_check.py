@@ -40,10 +40,10 @@ from ndp_rt.engines.registry import find_device_backend, list_backends
 from ndp_rt.errors import NdpRtError
 from ndp_rt.evaluate.record import Record, start_record, write_record
 from ndp_rt.options import Options
-from ndp_rt.runtime.gpu import GpuPlan
-from ndp_rt.runtime.gpu_check import CHECK, check_plan
-from ndp_rt.runtime.gpu_runner import GpuRunner
-from ndp_rt.runtime.open_gpu import open_gpu_runner
+from ndp_rt.runtime.check import check_executor
+from ndp_rt.runtime.cuda import CudaExecutor
+from ndp_rt.runtime.cuda_program import CudaProgram
+from ndp_rt.runtime.open import open_cuda
 
 FORMAT, FORMAT_VERSION = "ndp-rt gpu-check", 1
 RESULTS = Path("bench/results")
@@ -59,7 +59,7 @@ class Candidate:
 
     backend: str
     precision: str
-    runner: GpuRunner
+    runner: CudaExecutor
     slot: Any
     batches: tuple[int, ...]
     facts: Record = field(default_factory=dict)
@@ -70,8 +70,8 @@ class Candidate:
         return f"{self.backend} {self.precision}"
 
     @property
-    def plan(self) -> GpuPlan:
-        return self.runner.plan
+    def plan(self) -> CudaProgram:
+        return self.runner.program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -200,12 +200,12 @@ def open_candidates(bundle: Bundle, args: argparse.Namespace, refused: dict[str,
             try:
                 if args.stages is not None:
                     build_from_stages(bundle, options, args.stages / precision)
-                runner = open_gpu_runner(bundle, options)
+                runner = open_cuda(bundle, options.engine_spec, channels=options.channels)
             except NdpRtError as error:
                 refused[f"{name} {precision}"] = str(error)
                 print(f"  refused: {error}")
                 continue
-            slot = runner.make_slot()
+            slot = runner.make_batch()
             candidates.append(Candidate(backend=name, precision=precision, runner=runner, slot=slot, batches=batches))
     return candidates
 
@@ -214,7 +214,7 @@ def build_from_stages(bundle: Bundle, options: Options, folder: Path) -> None:
     """Build engines from typed stages that `ndp-rt export-stages` wrote where the onnx package is."""
     options_type = find_device_backend(options.backend or "").build_options
     spec = dataclasses.replace(options.engine_spec, build=options_type(onnx_stages=str(folder)))
-    build_engine(bundle, spec, check=CHECK, progress=print)
+    build_engine(bundle, spec, progress=print)
 
 
 def measure(bundle: Bundle, candidates: Sequence[Candidate], rivals: Sequence[Rival], args: argparse.Namespace) -> None:
@@ -224,7 +224,7 @@ def measure(bundle: Bundle, candidates: Sequence[Candidate], rivals: Sequence[Ri
     reference: Mapping[str, FloatArray] | None = None
     for candidate in candidates:
         plan, size = candidate.plan, candidate.batches[0]
-        report = check_plan(bundle, plan, size)
+        report = check_executor(bundle, plan, plan.precision, size)
         trace = plan.trace(np.repeat(golden.image[:1], size, axis=0))
         if reference is None and candidate.precision == "fp32":
             reference = trace

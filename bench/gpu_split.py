@@ -15,10 +15,10 @@ from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.preprocess import launch
 from ndp_rt.program.manifest import InputContract
-from ndp_rt.runtime.gpu import GpuPlan
+from ndp_rt.runtime.cuda_program import CudaProgram
 
 UPLOAD, PREPROCESS, POSTPROCESS, DOWNLOAD = "upload", "preprocess", "postprocess", "download"
-# The steps of `ndp_rt.runtime.gpu_sized`. One engine for all that follows RBFRM, or for everything, is not split.
+# The steps of `ndp_rt.runtime.cuda_steps`. One engine for all that follows RBFRM, or for everything, is not split.
 STEP_STAGES = {
     "encoder": ENCODER,
     "decoder": DECODER,
@@ -39,7 +39,7 @@ FUSED_SOURCE = "; engine: the whole network, which is one engine here"
 
 
 def split_gpu_stages(
-    plan: GpuPlan, contract: InputContract, size: int, capture: Capture, kernels: KernelSet, count: int = 50
+    plan: CudaProgram, contract: InputContract, size: int, capture: Capture, kernels: KernelSet, count: int = 50
 ) -> Split:
     """Return an image's milliseconds by the keys of a record's `stages_ms`, and a sentence: how they were measured.
 
@@ -67,7 +67,7 @@ def split_gpu_stages(
 
 
 def time_transfers(
-    plan: GpuPlan, contract: InputContract, size: int, kernels: KernelSet, count: int
+    plan: CudaProgram, contract: InputContract, size: int, kernels: KernelSet, count: int
 ) -> dict[str, float]:
     """Return the milliseconds of a batch's upload, preprocessing and download, each by itself."""
     device, stream = plan.device, plan.stream
@@ -114,7 +114,7 @@ def time_transfers(
             return {name: time_work(plan, work, count) for name, work in works.items()}
 
 
-def time_work(plan: GpuPlan, work: Callable[[], None], count: int) -> float:
+def time_work(plan: CudaProgram, work: Callable[[], None], count: int) -> float:
     """Return the milliseconds of what `work` puts on the plan's stream, the median of `count`, after a warm-up."""
     cuda = plan.device.cupy.cuda
     begin, end, found = cuda.Event(), cuda.Event(), []

@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from ndp_rt.decide.decision import is_defective
 from ndp_rt.devices.cuda.graph import Capture, CapturedGraph
 from ndp_rt.errors import DeviceError
-from ndp_rt.pipeline.streaming import FrameReader
-from ndp_rt.runtime.gpu import GpuPlan
-from ndp_rt.runtime.gpu_runner import GpuRunner
+from ndp_rt.pipeline.stream import FrameReader
+from ndp_rt.runtime.cuda import CudaExecutor
+from ndp_rt.runtime.cuda_program import CudaProgram
 
 Image = NDArray[np.uint8]
 STEP_REPEATS = 20  # of a step in one capture, so that launching costs nothing beside it
 
 
-def inspect_batch(runner: GpuRunner, slot: Any, images: Sequence[Image], size: int, threshold: float) -> list[bool]:
+def inspect_batch(runner: CudaExecutor, slot: Any, images: Sequence[Image], size: int, threshold: float) -> list[bool]:
     """Inspect images as one batch, from host memory to decisions: what the clock of every latency holds."""
     runner.start(slot, images, size)
     runner.finish(slot)
-    return [is_defective(float(np.max(slot.smooth(index))), threshold) for index in range(len(images))]
+    return [is_defective(slot.score(index), threshold) for index in range(len(images))]
 
 
 def time_batches(
-    runner: GpuRunner, slot: Any, images: Sequence[Image], size: int, threshold: float, count: int
+    runner: CudaExecutor, slot: Any, images: Sequence[Image], size: int, threshold: float, count: int
 ) -> list[float]:
     """Return the milliseconds of `count` batches, one after another."""
     batch, times = list(islice(cycle(images), size)), []
@@ -39,9 +39,9 @@ def time_batches(
     return times
 
 
-def time_stream(runner: GpuRunner, images: Sequence[Image], size: int, threshold: float, batch_count: int) -> float:
+def time_stream(runner: CudaExecutor, images: Sequence[Image], size: int, threshold: float, batch_count: int) -> float:
     """Return images a second through slots that overlap upload, plan and download, batches of `size`."""
-    slots = [runner.make_slot() for _ in range(runner.stream_slot_count)]
+    slots = [runner.make_batch() for _ in range(runner.stream_batch_count)]
     batch = list(islice(cycle(images), size))
 
     def start(slot: Any, batch: Sequence[Image]) -> tuple[int, int]:
@@ -54,18 +54,18 @@ def time_stream(runner: GpuRunner, images: Sequence[Image], size: int, threshold
     begun = time.perf_counter()
     reader = FrameReader(give_batches(), start, slots)
     for frame in reader:
-        runner.finish(frame.slot)
+        runner.finish(frame.batch)
         for index in range(size):
-            is_defective(float(np.max(frame.slot.smooth(index))), threshold)
+            is_defective(frame.batch.score(index), threshold)
         reader.release(frame)
     seconds = time.perf_counter() - begun
     reader.stop()
     for slot in slots:
-        runner.release_slot(slot)
+        runner.release_batch(slot)
     return size * batch_count / seconds
 
 
-def time_launches(plan: GpuPlan, size: int, count: int) -> float:
+def time_launches(plan: CudaProgram, size: int, count: int) -> float:
     """Return the host's microseconds to put one run on the stream, the median of `count`."""
     times = []
     for _ in range(count):
@@ -76,7 +76,7 @@ def time_launches(plan: GpuPlan, size: int, count: int) -> float:
     return float(np.median(times))
 
 
-def time_steps(plan: GpuPlan, size: int, capture: Capture, count: int) -> dict[str, float]:
+def time_steps(plan: CudaProgram, size: int, capture: Capture, count: int) -> dict[str, float]:
     """Return the milliseconds of each step by itself, the median of `count`.
 
     A step is repeated STEP_REPEATS times in one graph, so its inputs may lie in the GPU's cache: a lower bound of what

@@ -13,7 +13,6 @@ from ndp_rt.bundle.manifest import read_manifest
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.devices.core_limit import count_usable_cores
 from ndp_rt.engines.registry import find_backend, list_backends, parse_device
-from ndp_rt.engines.spec import list_plans
 from ndp_rt.errors import InputError
 from ndp_rt.program.manifest import PRECISIONS
 
@@ -63,7 +62,7 @@ class BenchRequest:
                     "one of these, or another --device."
                 )
         if self.plan is not None:
-            check_choice("plan", self.plan, list_plans(read_manifest(self.bundle), kind))
+            check_choice("plan", self.plan, tuple(read_manifest(self.bundle).programs.get(kind, ())))
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads is {self.threads}; a whole number from 1 is taken.")
         if self.scenario != "server" and (self.target_qps or self.latency_bound_ms):

@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from ndp_rt.bundle.assets import replace_initializers
 from ndp_rt.bundle.external_data import list_external_locations
-from ndp_rt.bundle.open import GOLDEN_FILE, REFERENCE_FILE, Bundle, Golden, open_bundle
-from ndp_rt.bundle.reference import replace_reference
+from ndp_rt.bundle.open import GOLDEN_FILE, Bundle, Golden, open_bundle
 from ndp_rt.bundle.write import read_current, update_manifest, write_bundle
 from ndp_rt.decide.calibration import check_rate, threshold_from_good_scores
-from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.build import compile_engine
-from ndp_rt.engines.golden import check_engines
+from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.spec import EngineSpec
-from ndp_rt.images.preprocess import preprocess, read_image
+from ndp_rt.images.preprocess import read_image
 from ndp_rt.inspector import Inspector
-from ndp_rt.kernels.smooth import host
 from ndp_rt.program.manifest import ThresholdSpec
-from ndp_rt.runtime.fused import put_beside_weights
-from ndp_rt.runtime.open_plan import open_plan
-from ndp_rt.runtime.plan import Plan
-from ndp_rt.runtime.reference_image import make_reference_file, read_features, round_to_picture
+from ndp_rt.runtime.assets import AssetMaker, put_beside_weights, round_to_picture
+from ndp_rt.runtime.check import check_executor
+from ndp_rt.runtime.host import HostExecutor
+from ndp_rt.runtime.open import make_asset_maker, make_host_executor, open_host
 
 FloatArray = NDArray[np.float32]
 
-REFERENCE_PICTURE = "reference.png"
 CARRIED_OVER = "carried over from the former reference, not calibrated for this one: run set-threshold --calibrate"
-GOLDEN_BY = (
-    "staged plan with NumPy's RBFRM (kernels.rbfrm), fp32: made by set-reference, independent of the fused graph"
-)
 
 
 def set_threshold(bundle: Bundle, precision: str, threshold: ThresholdSpec) -> Bundle:
@@ -95,40 +89,48 @@ def calibrate(
     return threshold_from_good_scores(scores, rate)
 
 
-def set_reference(path: Path, image_path: Path, *, backend: str = "openvino", threads: int | None = None) -> Bundle:
+def set_reference(path: Path, image_path: Path, *, backend: str | None = None, threads: int | None = None) -> Bundle:
     """Give the bundle at `path` another reference image, in one step.
 
-    The features come from the encoder, the golden maps from the staged plan, and the changed fused graph has to agree
-    with them before anything is written. Thresholds keep their values but lose their promise.
+    Its tensors come from the stages that make it; the golden maps from the program whose ops read it, and the changed
+    graphs that hold it have to agree with them before anything is written. Thresholds keep their values but lose their
+    promise.
 
     Raises:
         ImageFileError: the image cannot be read.
-        EngineError: the changed model cannot be compiled, or disagrees with the golden maps.
+        InputError: the model has no reference image.
+        EngineError: a changed graph cannot be compiled, or disagrees with the golden maps.
         BundleError: another process changed the bundle meanwhile.
         StorageError: the bundle cannot be written; it stays as it was.
     """
     bundle = open_bundle(path)
-    contract = bundle.manifest.input
-    prepared = np.empty((1, 3, contract.height_px, contract.width_px), np.float32)
-    preprocess(read_image(image_path), contract, prepared[0])
-    picture = round_to_picture(prepared)  # what reference.png holds is what the features are made of
-    plan = open_plan(bundle, EngineSpec(backend=backend, plan="staged", batches=(1,), threads=threads))
+    programs = bundle.manifest.programs["cpu"]
+    spec = EngineSpec(backend=backend, batches=(1,), threads=threads)
+    maker = make_asset_maker(bundle, spec)
+    prepared = maker.prepare_picture(read_image(image_path), "rgb")
+    picture = round_to_picture(prepared)  # what the picture in the bundle holds is what the tensors are made of
+    plan = next((name for name, one in programs.items() if maker.name in one.assets), next(iter(programs)))
+    executor = open_host(bundle, dataclasses.replace(spec, plan=plan))
     try:
-        changed = _replace_files(bundle, plan.compute_features(prepared))
-        plan.use_reference(plan.make_reference(read_features(changed[REFERENCE_FILE])))
-        golden = recompute_golden(bundle.golden(), plan)
+        changed = _replace_files(bundle, maker, tensors := executor.compute_asset(prepared))
+        executor.use_asset(maker.name, tensors)
+        golden = recompute_golden(bundle.golden(), executor)
     finally:
-        plan.close()
-    _check_fused(bundle, changed, golden, backend, threads)
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        executor.close()
+    for name, program in programs.items():
+        if name != plan and set(program.stages) & set(maker.spec.in_graphs):
+            _check_changed(bundle, name, changed, golden, spec)
     files: dict[str, bytes | Path] = {name: bundle.path / name for name in bundle.manifest.files}
-    files |= {**changed, REFERENCE_PICTURE: encoded.tobytes(), GOLDEN_FILE: save(to_tensors(golden))}
+    files |= {**changed, GOLDEN_FILE: save(to_tensors(golden))}
+    if maker.spec.picture is not None:
+        _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        files[maker.spec.picture] = encoded.tobytes()
     current = read_current(bundle)
     manifest = dataclasses.replace(
         current,
         thresholds={name: _carry_over(one) for name, one in current.thresholds.items()},
         reference={"source": image_path.name, "rule": "chosen by hand (ndp-rt set-reference)"},
-        golden={**current.golden, "made_by": GOLDEN_BY},
+        golden={**current.golden, "made_by": f"plan {plan} on the CPU, fp32, by set-reference"},
         parity={**current.parity, "note": "measured at export, with the reference of then"},
         provenance=_add_command(current.provenance, path, image_path),
     )
@@ -136,18 +138,11 @@ def set_reference(path: Path, image_path: Path, *, backend: str = "openvino", th
     return write_bundle(place, manifest_without_files=manifest, files=files, overwrite=True)
 
 
-def recompute_golden(golden: Golden, plan: Plan) -> Golden:
-    """Return the golden vectors with the maps and scores that `plan` (batch 1) computes; preprocessing's are kept."""
-    maps, scores = np.empty_like(golden.map), np.empty_like(golden.score)
-    batch = np.empty_like(golden.image[:1])
-    map_out, reconstruction = np.empty_like(golden.map[:1]), np.empty_like(batch)
-    smoothed, scratch = np.empty_like(map_out[0, 0]), np.empty_like(map_out[0, 0])
-    for index, image in enumerate(golden.image):
-        batch[0] = image
-        plan.run(batch, map_out, reconstruction)
-        host.smooth(map_out[0, 0], smoothed, scratch)
-        maps[index], scores[index] = map_out[0], smoothed.max()
-    return dataclasses.replace(golden, map=maps, score=scores)
+def recompute_golden(golden: Golden, executor: HostExecutor) -> Golden:
+    """Return golden vectors with the maps and scores that an executor computes; the preprocessing's are kept."""
+    found = [executor.run(image[None]) for image in golden.image]
+    maps = np.concatenate([maps for maps, _ in found])
+    return dataclasses.replace(golden, map=maps, score=np.concatenate([scores for _, scores in found]))
 
 
 def to_tensors(golden: Golden) -> dict[str, NDArray[Any]]:
@@ -158,25 +153,36 @@ def to_tensors(golden: Golden) -> dict[str, NDArray[Any]]:
     return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
 
 
-def _replace_files(bundle: Bundle, features: dict[str, FloatArray]) -> dict[str, bytes]:
-    """Return reference.safetensors and fused.onnx with other features."""
-    file, graph = bundle.stage_path("fused").name, bundle.stage_path("fused").read_bytes()
-    reference = make_reference_file(bundle, features)
-    if REFERENCE_FILE not in list_external_locations(graph):  # the graph holds the features itself
-        graph = replace_reference(graph, features)
-    return {REFERENCE_FILE: reference, file: graph}
+def _replace_files(bundle: Bundle, maker: AssetMaker, tensors: Mapping[str, FloatArray]) -> dict[str, bytes]:
+    """Return the asset's file, and the graphs that hold it, with other tensors."""
+    changed = {maker.spec.file: maker.make_file(tensors)}
+    for stage, names in maker.spec.in_graphs.items():
+        path = bundle.stage_path(stage)
+        graph = path.read_bytes()
+        if maker.spec.file not in list_external_locations(graph):  # the graph holds the tensors itself
+            graph = replace_initializers(graph, names, tensors)
+        changed[path.name] = graph
+    return changed
 
 
-def _check_fused(bundle: Bundle, changed: dict[str, bytes], golden: Golden, backend: str, threads: int | None) -> None:
-    """Compare the changed fused graph with golden vectors that it had no part in."""
+def _check_changed(bundle: Bundle, plan: str, changed: Mapping[str, bytes], golden: Golden, spec: EngineSpec) -> None:
+    """Compare a program's changed graphs with golden vectors that they had no part in."""
+    backend, options = spec.find_backend().name, spec.of_batch(1)
+    engines: dict[str, Engine] = {}
     with tempfile.TemporaryDirectory(prefix="ndp-rt-reference-") as name:
-        folder = Path(name)
-        graph = put_beside_weights(changed, bundle, folder)
-        engine = compile_engine(backend, graph, folder / "engine", EngineOptions(threads=threads))
         try:
-            check_engines(bundle, golden, {"fused": engine}, precision="fp32", batch=1)
+            for stage in bundle.manifest.programs["cpu"][plan].stages:
+                folder = Path(name, stage)
+                folder.mkdir()
+                path = bundle.stage_path(stage)
+                if path.name in changed:
+                    path = put_beside_weights(path.name, changed, bundle, folder)
+                engines[stage] = compile_engine(backend, path, folder / "engine", options)
+            executor = make_host_executor(bundle, dataclasses.replace(spec, plan=plan), {1: engines})
+            check_executor(bundle, executor, "fp32", 1, golden=golden)
         finally:
-            engine.close()
+            for engine in engines.values():
+                engine.close()
 
 
 def _carry_over(threshold: ThresholdSpec) -> ThresholdSpec:

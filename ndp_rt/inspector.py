@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle, open_bundle
-from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError, MissingExtraError
+from ndp_rt.errors import DeviceError, EngineError, InputError, MissingExtraError
 from ndp_rt.images.checks import Image, check_image
 from ndp_rt.images.preprocess import Preprocessor
 from ndp_rt.options import Options
 from ndp_rt.pipeline.large_image import inspect_tiles
 from ndp_rt.pipeline.overlapped_batch import inspect_overlapped
-from ndp_rt.pipeline.streaming import FrameReader, StartedFrame
+from ndp_rt.pipeline.stream import FrameStream
 from ndp_rt.result import Result
-from ndp_rt.runtime.session import Lane, StreamSlot, check_map_out, choose_batch_size, make_result, open_lane
+from ndp_rt.runtime.executor import closed
+from ndp_rt.runtime.session import Session, check_map_out
 
 FloatArray = NDArray[np.float32]
 Value = TypeVar("Value")
@@ -40,13 +41,13 @@ class Inspector:
     does not travel with it.
     """
 
-    def __init__(self, options: Options, bundle: Bundle, lane: Lane) -> None:
+    def __init__(self, options: Options, bundle: Bundle, session: Session) -> None:
         """Use `Inspector.open`."""
         contract = bundle.manifest.input
         self.bundle = bundle
         self._options = options
-        self._current: Lane | None = lane
-        self._last = lane  # what properties tell of after close()
+        self._current: Session | None = session
+        self._last = session  # what properties tell of after close()
         self._lock = threading.Lock()
         self._reference_lock = threading.Lock()
         self._tile_size_px = contract.height_px, contract.width_px
@@ -115,13 +116,13 @@ class Inspector:
         bundle = open_bundle(options.bundle)
         Preprocessor(bundle.manifest.input, channels=options.channels)  # refuses before engines are built
         try:
-            lane = open_lane(bundle, options)
+            session = Session(bundle, options)
         except (DeviceError, EngineError, MissingExtraError) as error:
             if not options.can_fall_back:
                 raise
             log.warning("going on with the CPU: %s", error)
-            lane = open_lane(bundle, options.on_cpu())
-        return cls(options, bundle, lane)
+            session = Session(bundle, options.on_cpu())
+        return cls(options, bundle, session)
 
     def inspect(self, image: Image, *, keep_reconstruction: bool = False, map_out: FloatArray | None = None) -> Result:
         """Inspect one image.
@@ -139,7 +140,8 @@ class Inspector:
             ClosedError: after close().
         """
         with self._lock:
-            return self._guard(lambda lane: self._inspect_part(lane, (image,), (map_out,), keep_reconstruction))[0]
+            outputs = self._need_session().check_outputs(True) if keep_reconstruction else ()
+            return self._guard(Session.inspect, (image,), (map_out,), outputs)[0]
 
     def inspect_batch(
         self,
@@ -165,16 +167,16 @@ class Inspector:
         if len(maps_out) != len(images):
             raise InputError(f"maps_out has {len(maps_out)} entries for {len(images)} images; one for each is taken.")
         with self._lock:
-            lane = self._open_lane()
+            session = self._need_session()
+            outputs = session.check_outputs(keep_reconstruction)
             for index, (image, map_out) in enumerate(zip(images, maps_out, strict=True)):
                 try:
-                    check_map_out(map_out, *lane.runner.check_image(image))
+                    check_map_out(map_out, *session.executor.check_image(image))
                 except InputError as error:
                     raise InputError(f"image {index} of the batch: {error}") from error
-            results = inspect_overlapped(lane, images, maps_out, keep_reconstruction)
+            results = inspect_overlapped(session, images, maps_out, outputs)
             while (done := len(results)) < len(images):
-                part = images[done:], maps_out[done:]
-                results += self._guard(lambda lane: self._inspect_part(lane, *part, keep_reconstruction))  # noqa: B023
+                results += self._guard(Session.inspect, images[done:], maps_out[done:], outputs)
         return results
 
     def inspect_large(self, image: Image, *, overlap_px: int = 32, map_out: FloatArray | None = None) -> Result:
@@ -194,7 +196,7 @@ class Inspector:
         check_image(image, self._options.channels)  # not the runner's: only tiles are resized, so any size is taken
         check_map_out(map_out, *image.shape[:2])
         with self._lock:
-            return self._guard(lambda lane: inspect_tiles(lane, image, self._tile_size_px, overlap_px, map_out))
+            return self._guard(inspect_tiles, image, self._tile_size_px, overlap_px, map_out)
 
     def stream(self, frames: Iterable[Image], *, keep_reconstruction: bool = False) -> Iterator[Result]:
         """Inspect frames as they come; others are read, preprocessed and judged while some are in the engine.
@@ -213,50 +215,24 @@ class Inspector:
             keep_reconstruction: also return the network's reconstructions.
         """
         with self._lock:
-            lane = self._open_lane()
-        return self._stream(lane, frames, keep_reconstruction)
+            session = self._need_session()
+            outputs = session.check_outputs(keep_reconstruction)
+        return self._stream(session, frames, outputs)
 
-    def _stream(self, lane: Lane, frames: Iterable[Image], keep_reconstruction: bool) -> Iterator[Result]:
-        runner, options = lane.runner, lane.options
-        slots = [StreamSlot(runner.make_slot()) for _ in range(runner.stream_slot_count)]
-
-        def start(slot: StreamSlot, image: Image) -> tuple[int, int]:
-            size_px = runner.check_image(image)
-            slot.kept = image.copy() if options.can_fall_back and isinstance(image, np.ndarray) else None
-            slot.is_started = False
-            try:
-                runner.start(slot.inner, (image,), runner.batch_sizes[0], keep_reconstruction=keep_reconstruction)
-                slot.is_started = True
-            except (DeviceError, ClosedError):
-                if slot.kept is None:
-                    raise
-            return size_px
-
-        reader = FrameReader(frames, start, slots)
+    def _stream(self, session: Session, frames: Iterable[Image], outputs: Sequence[str]) -> Iterator[Result]:
+        stream = FrameStream(session, frames, outputs)
         try:
-            for frame in reader:
+            for frame in stream:
                 with self._lock:
-                    result = self._finish_frame(lane, frame, keep_reconstruction)
-                reader.release(frame)
+                    result = stream.finish(frame, is_current=self._need_session() is session)
+                    if result is None:  # the device failed, and this frame was kept
+                        kept = frame.batch.kept
+                        assert kept is not None
+                        result = self._guard(Session.inspect, (kept,), (None,), outputs)[0]
+                stream.release(frame)
                 yield result
         finally:
-            if reader.stop():
-                for slot in slots:
-                    runner.release_slot(slot.inner)
-
-    def _finish_frame(self, lane: Lane, frame: StartedFrame[StreamSlot], keep_reconstruction: bool) -> Result:
-        """Finish a frame where it was started or, if that device has failed since, inspect the copy that was kept."""
-        slot, current = frame.slot, self._open_lane()
-        if slot.is_started and current is lane:
-            try:
-                lane.runner.finish(slot.inner)
-                return make_result(lane, slot.inner, 0, (frame.height_px, frame.width_px), keep_reconstruction)
-            except DeviceError:
-                if slot.kept is None:
-                    raise
-        kept = slot.kept
-        assert kept is not None  # a lane is left only by those who can fall back, and their frames are kept
-        return self._guard(lambda now: self._inspect_part(now, (kept,), (None,), keep_reconstruction))[0]
+            stream.close()
 
     def set_reference(self, image: Image) -> None:
         """Use another defect-free image as the reference from the next inspection on.
@@ -273,9 +249,9 @@ class Inspector:
             EngineError: the changed model cannot be compiled; the old reference stays in use.
         """
         with self._reference_lock:
-            runner = self._open_lane().runner
-            runner.check_image(image)
-            runner.set_reference(image)
+            executor = self._need_session().executor
+            executor.check_image(image)
+            executor.set_asset(image)
 
     def set_threshold(self, threshold: float) -> None:
         """Decide by another threshold from the next inspection on.
@@ -290,7 +266,7 @@ class Inspector:
             ClosedError: after close().
         """
         with self._lock:
-            self._open_lane().set_threshold(float(threshold))
+            self._need_session().set_threshold(float(threshold))
             self._options = replace(self._options, threshold=float(threshold))
 
     def warm_up(self, *, count: int = 3) -> None:
@@ -308,14 +284,14 @@ class Inspector:
             images, maps_out = [grey] * size, [None] * size
             for _ in range(count):
                 with self._lock:
-                    self._guard(lambda lane: self._inspect_part(lane, images, maps_out, False))  # noqa: B023
+                    self._guard(Session.inspect, images, maps_out)
 
     def close(self) -> None:
         """Free engines and buffers after the call in progress; twice is allowed, other calls raise ClosedError."""
         with self._lock:
-            lane, self._current = self._current, None
-            if lane is not None:
-                lane.runner.close()
+            session, self._current = self._current, None
+            if session is not None:
+                session.close()
 
     @property
     def threshold(self) -> float:
@@ -330,18 +306,18 @@ class Inspector:
     @property
     def batch_sizes(self) -> tuple[int, ...]:
         """The batch sizes that engines were built for, ascending."""
-        return self._last.runner.batch_sizes
+        return self._last.executor.batch_sizes
 
     @property
     def stage_names(self) -> tuple[str, ...]:
         """The stages that `Result.timings_ms` tells apart; none for the fused plan."""
-        return self._last.runner.stage_names
+        return self._last.executor.stage_names
 
     @property
     def engine_hash(self) -> str:
         """Names the engines, and the reference, that results come from."""
         with self._lock:
-            return self._open_lane().runner.engine_hash
+            return self._need_session().executor.engine_hash
 
     def __enter__(self) -> "Inspector":
         return self
@@ -359,42 +335,22 @@ class Inspector:
         options = self._last.options
         return f"<Inspector {self.bundle.path.name}: {options.device} {options.precision}, {state}>"
 
-    def _open_lane(self) -> Lane:
+    def _need_session(self) -> Session:
         if self._current is None:
-            raise ClosedError("the inspector is closed; open another with Inspector.open().")
+            raise closed()
         return self._current
 
-    def _guard(self, call: Callable[[Lane], Value]) -> Value:
-        """Make a call, and where the device fails and the caller asked for it, once more on the CPU."""
-        lane = self._open_lane()
+    def _guard(self, call: Callable[..., Value], *arguments: Any) -> Value:
+        """Call with the session and, where the device fails and the caller asked for it, once more on the CPU."""
+        session = self._current
+        if session is None:
+            raise closed()
         try:
-            return call(lane)
+            return call(session, *arguments)
         except DeviceError as error:
-            if not lane.options.can_fall_back:
+            if not session.options.can_fall_back:
                 raise
             log.warning("going on with the CPU: %s", error)
-            lane.runner.close()
-            self._current = self._last = open_lane(self.bundle, lane.options.on_cpu())
-        return call(self._current)
-
-    def _inspect_part(
-        self,
-        lane: Lane,
-        images: Sequence[Image],
-        maps_out: Sequence[FloatArray | None],
-        keep_reconstruction: bool,
-    ) -> list[Result]:
-        """Inspect as many of the images, from the first, as one batch takes."""
-        runner, slot = lane.runner, lane.slot
-        size = choose_batch_size(runner.batch_sizes, len(images))
-        part = list(zip(images[:size], maps_out[:size], strict=True))
-        sizes_px = []
-        for image, map_out in part:
-            sizes_px.append(runner.check_image(image))
-            check_map_out(map_out, *sizes_px[-1])
-        runner.start(slot, [image for image, _ in part], size, keep_reconstruction=keep_reconstruction)
-        runner.finish(slot)
-        return [
-            make_result(lane, slot, index, size_px, keep_reconstruction, map_out)
-            for index, (size_px, (_, map_out)) in enumerate(zip(sizes_px, part, strict=True))
-        ]
+            session.close()
+            self._current = self._last = Session(self.bundle, session.options.on_cpu())
+        return call(self._current, *arguments)

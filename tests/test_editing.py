@@ -127,8 +127,8 @@ def test_the_reference_picture_is_what_the_features_are_made_of(bundle: Path, ph
     contract = after.manifest.input
     picture = cv2.imread(str(bundle / "reference.png"))[:, :, ::-1]
     assert picture.shape == (contract.height_px, contract.width_px, 3)
-    features = after.reference()
-    again = set_reference(bundle, bundle / "reference.png", threads=1).reference()
+    features = after.read_asset("reference")
+    again = set_reference(bundle, bundle / "reference.png", threads=1).read_asset("reference")
     assert all(np.array_equal(features[name], again[name]) for name in features)
     prepared = np.empty((3, contract.height_px, contract.width_px), np.float32)
     preprocess(cv2.imread(str(photograph))[:, :, ::-1], contract, prepared)

@@ -94,18 +94,18 @@ class InspectorContender:
         from ndp_rt.bench.gpu_split import split_gpu_stages
         from ndp_rt.bench.gpu_timing import time_launches
         from ndp_rt.engines.registry import find_device_backend
-        from ndp_rt.runtime.gpu_runner import GpuRunner
+        from ndp_rt.runtime.cuda import CudaExecutor
 
-        runner = self._inspector._last.runner
-        assert isinstance(runner, GpuRunner)
-        capture = partial(find_device_backend(self.backend).capture, runner.plan.device)
+        runner = self._inspector._last.executor
+        assert isinstance(runner, CudaExecutor)
+        capture = partial(find_device_backend(self.backend).capture, runner.program.device)
         contract = self._inspector.bundle.manifest.input
-        stages_ms, source = split_gpu_stages(runner.plan, contract, batch, capture, runner._kernels, STEP_COUNT)
+        stages_ms, source = split_gpu_stages(runner.program, contract, batch, capture, runner._kernels, STEP_COUNT)
         return DeviceCost(
             stages_ms=stages_ms,
             source=source,
-            launch_ms=time_launches(runner.plan, batch, STEP_COUNT) / 1e3,
-            memory_bytes=runner.plan.held_bytes + runner.plan.buffer_bytes,
+            launch_ms=time_launches(runner.program, batch, STEP_COUNT) / 1e3,
+            memory_bytes=runner.program.held_bytes + runner.program.buffer_bytes,
         )
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import torch
 from safetensors.numpy import save
 
 from ndp_rt.bundle import Bundle, write_bundle
+from ndp_rt.bundle.assets import find_tensor_data
 from ndp_rt.bundle.open import CALIBRATION_FILE, GOLDEN_FILE
-from ndp_rt.bundle.reference import find_reference_data
 from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target
 from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.backend import EngineOptions
@@ -113,7 +113,7 @@ def export_run(
         write_graphs(model, folder, weights=settings.weights)
         say("comparing with PyTorch")
         pictures = choose_pictures(run, model)
-        parity = _compare(model, folder, pictures, settings, say)
+        parity = _compare(run, model, folder, pictures, settings, say)
         paths = run.calibration_paths
         thresholds = find_thresholds(
             folder / "fused.onnx",
@@ -171,7 +171,7 @@ def write_graphs(model: ExportedModel, folder: Path, *, weights: str) -> None:
     for asset in model.assets.values():
         content = _pack_asset(asset, weights)
         (folder / asset.spec.file).write_bytes(content)
-        spans = find_reference_data(content)
+        spans = find_tensor_data(content, asset.tensors)
         for stage_name, names in asset.spec.in_graphs.items():
             for initializer, tensor in names.items():
                 offset, length = spans[tensor]
@@ -210,6 +210,7 @@ def choose_pictures(run: TrainedRun, model: ExportedModel) -> dict[str, golden.B
 
 
 def _compare(
+    run: TrainedRun,
     model: ExportedModel,
     folder: Path,
     pictures: Mapping[str, golden.ByteImage],
@@ -229,13 +230,30 @@ def _compare(
         )
     return measure_parity(
         folder,
-        model.assets["reference"].tensors,
+        make_manifest(run, model),
+        {name: asset.tensors for name, asset in model.assets.items()},
         images,
         expected,
         against=against,
         weight_rounding=rounding,
         progress=progress,
         threads=settings.threads,
+    )
+
+
+def make_manifest(run: TrainedRun, model: ExportedModel) -> BundleManifest:
+    """Return what the manifest says of the model itself."""
+    return BundleManifest(
+        name=run.family.name,
+        model=ModelSpec(
+            family=run.family.name, preset=run.document["preset"], width=model.width, rewrites=model.rewrites
+        ),
+        input=run.contract,
+        stages={**{stage.name: stage.spec for stage in model.stages}, **model.derived_stages},
+        assets={name: asset.spec for name, asset in model.assets.items()},
+        programs=model.programs,
+        decision=model.decision,
+        reference=model.reference,
     )
 
 
@@ -248,26 +266,15 @@ def _describe(
     thresholds: Mapping[str, ThresholdSpec],
     golden_names: list[str],
 ) -> BundleManifest:
-    document = run.document
-    return BundleManifest(
+    manifest = make_manifest(run, model)
+    return replace(
+        manifest,
         name=name,
-        model=ModelSpec(
-            family=run.family.name,
-            preset=document["preset"],
-            width=model.width,
-            rewrites=model.rewrites,
-            weights=settings.weights,
-        ),
-        input=run.contract,
-        stages={**{stage.name: stage.spec for stage in model.stages}, **model.derived_stages},
-        assets={name: asset.spec for name, asset in model.assets.items()},
-        programs=model.programs,
-        decision=model.decision,
+        model=replace(manifest.model, weights=settings.weights),
         thresholds=thresholds,
-        reference=model.reference,
         golden={"made_by": parity.against, "images": golden_names},
         parity=parity.to_json(),
-        provenance=_trace_origin(document, model.provenance, settings),
+        provenance=_trace_origin(run.document, model.provenance, settings),
     )
 
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
-from ndp_rt.engines.golden import run_stages
 from ndp_rt.engines.registry import find_host_backend
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
 from ndp_rt.export.onnx.golden import score_maps
-from ndp_rt.program.manifest import PLAN_STAGES
+from ndp_rt.program.manifest import BundleManifest
+from ndp_rt.program.program import MAP
+from ndp_rt.runtime.host_step import Assets, run_steps
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[str], None]
@@ -84,7 +85,8 @@ def compare_maps(actual: FloatArray, expected: FloatArray) -> Difference:
 
 def measure_parity(
     folder: Path,
-    reference: Mapping[str, FloatArray],
+    manifest: BundleManifest,
+    assets: Assets,
     images: Mapping[str, FloatArray],
     expected: FloatArray,
     *,
@@ -97,7 +99,8 @@ def measure_parity(
 
     Args:
         folder: holds NAME.onnx for every stage, and their weights.
-        reference: f3, f4, f5.
+        manifest: of the model that the graphs are of.
+        assets: their tensors, by asset and name.
         images: inputs [1, 3, h, w] by name.
         expected: PyTorch's maps [k, 1, h, w].
         against: what `expected` comes from, in words.
@@ -115,7 +118,7 @@ def measure_parity(
         if remedy is not None:
             missing[name] = f"{backend} is not installed: {remedy}"
             continue
-        maps = run_plan(folder, backend, plan, reference, list(images.values()), threads)
+        maps = run_plan(folder, manifest, backend, plan, assets, list(images.values()), threads)
         cases[name] = compare_maps(maps, expected)
         found = cases[name]
         progress(f"parity, {name}: map {found.map_max_abs:.1e}, score {found.score_max_abs:.1e}")
@@ -137,9 +140,10 @@ def measure_parity(
 
 def run_plan(
     folder: Path,
+    manifest: BundleManifest,
     backend: str,
     plan: str,
-    reference: Mapping[str, FloatArray],
+    assets: Assets,
     images: Sequence[FloatArray],
     threads: int | None = None,
 ) -> FloatArray:
@@ -147,11 +151,14 @@ def run_plan(
     engines: dict[str, Engine] = {}
     with tempfile.TemporaryDirectory(prefix="ndp-rt-parity-") as scratch:
         try:
-            for stage in PLAN_STAGES[plan]:
+            _, program = manifest.find_program("cpu", plan)
+            for stage in program.stages:
                 artifact = Path(scratch) / stage
                 options = EngineOptions(threads=threads)
                 engines[stage] = compile_engine(backend, folder / f"{stage}.onnx", artifact, options)
-            return np.concatenate([run_stages(engines, reference, image)["map"] for image in images])
+            name = program.outputs[MAP]
+            found = [run_steps(manifest, program.steps, engines, assets, image)[name] for image in images]
+            return np.concatenate(found)
         finally:
             for engine in engines.values():
                 engine.close()

@@ -27,5 +27,10 @@ def smooth(maps: FloatArray, out: FloatArray, scratch: FloatArray, *, size_px: i
     for name, array, shape in (("maps", maps, maps.shape), ("out", out, maps.shape), ("scratch", scratch, (h, w))):
         check_dense(name, array, shape)
     for single, smoothed in zip(maps.reshape(-1, h, w), out.reshape(-1, h, w), strict=True):
-        cv2.blur(single, (size_px, size_px), dst=scratch, borderType=cv2.BORDER_REPLICATE)
-        cv2.medianBlur(scratch, size_px, dst=smoothed)
+        smooth_map(single, smoothed, scratch, size_px)
+
+
+def smooth_map(single: FloatArray, out: FloatArray, scratch: FloatArray, size_px: int) -> None:
+    """Smooth one map [h, w], as `smooth` does, of a caller who made the arrays and needs no check at every call."""
+    cv2.blur(single, (size_px, size_px), dst=scratch, borderType=cv2.BORDER_REPLICATE)
+    cv2.medianBlur(scratch, size_px, dst=out)

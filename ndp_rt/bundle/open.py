@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers, read_int8_layers
 from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, read_manifest
+from ndp_rt.bundle.programs import check_manifest
 from ndp_rt.bundle.tensors import read_tensors
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest, StageSpec, ThresholdSpec
 
 FloatArray = NDArray[np.float32]
 
-REFERENCE_FILE = "reference.safetensors"
 GOLDEN_FILE = "golden.safetensors"
 CALIBRATION_FILE = "calibration.safetensors"
 MAX_NAME_LENGTH = 255  # of a file, on any file system
 # These change neither what an engine computes nor what it is checked against; int8.json, see `engine_fingerprint`.
-NOT_IN_FINGERPRINT = frozenset({"reference.png", CALIBRATION_FILE, INT8_FILE})
+NOT_IN_FINGERPRINT = frozenset({CALIBRATION_FILE, INT8_FILE})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +82,23 @@ class Bundle:
         """Return the threshold calibrated for `precision`; one with source "none" if there is none."""
         return self.manifest.thresholds.get(precision, ThresholdSpec())
 
-    def reference(self) -> dict[str, FloatArray]:
-        """Return the reference's features f3, f4, f5: float32 [1, c, h, w]."""
-        tensors = read_tensors(self.path / REFERENCE_FILE)
-        names = ("f3", "f4", "f5")
-        _need(tensors, names, self.path / REFERENCE_FILE)
-        return {name: np.asarray(tensors[name], np.float32) for name in names}
+    def read_asset(self, name: str) -> dict[str, FloatArray]:
+        """Return the tensors of an asset, float32.
+
+        Raises:
+            BundleError: its file lacks one, or has it in another shape.
+        """
+        asset = self.manifest.assets[name]
+        path = self.path / asset.file
+        tensors = read_tensors(path)
+        _need(tensors, tuple(asset.tensors), path)
+        for tensor, spec in asset.tensors.items():
+            if tensors[tensor].shape != spec.shape:
+                raise BundleError(
+                    f"{path}: tensor '{tensor}': expected {spec.to_dims()}, got {list(tensors[tensor].shape)}. "
+                    "Export the bundle again."
+                )
+        return {tensor: np.asarray(tensors[tensor], np.float32) for tensor in asset.tensors}
 
     def int8_layers(self) -> Int8Layers | None:
         """Return which layers compute in int8; None where none were chosen (`ndp-rt quantise`)."""
@@ -163,6 +174,10 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     for stage in manifest.stages.values():
         if stage.file is not None:
             _check_external_data(folder, stage.file, manifest)
+    try:
+        check_manifest(manifest)
+    except BundleError as error:
+        raise BundleError(f"{folder / MANIFEST_FILE}: {error}") from error
     return Bundle(path=folder, manifest=manifest, fingerprint=_find_fingerprint(manifest))
 
 
@@ -262,14 +277,14 @@ def _check_external_data(folder: Path, file: str, manifest: BundleManifest) -> N
 
 
 def _find_fingerprint(manifest: BundleManifest) -> str:
-    document = {
+    document = manifest.to_json()
+    left_out = {*NOT_IN_FINGERPRINT, *(asset.picture for asset in manifest.assets.values())}
+    identity = {
         "input": manifest.input.to_json(),
-        "stages": {name: stage.to_json() for name, stage in sorted(manifest.stages.items())},
-        "files": {
-            name: entry.sha256 for name, entry in sorted(manifest.files.items()) if name not in NOT_IN_FINGERPRINT
-        },
+        **{key: document[key] for key in ("stages", "assets", "programs", "decision")},
+        "files": {name: entry.sha256 for name, entry in sorted(manifest.files.items()) if name not in left_out},
     }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _to_floats(values: NDArray[Any]) -> FloatArray:

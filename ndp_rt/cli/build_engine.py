@@ -93,7 +93,6 @@ def run(args: argparse.Namespace) -> int:
 
     from ndp_rt.bundle import open_bundle
     from ndp_rt.engines.build import build_engine
-    from ndp_rt.runtime.gpu_check import CHECK
 
     console = Console(highlight=False, soft_wrap=True)
     bundle = open_bundle(args.bundle)
@@ -103,7 +102,6 @@ def run(args: argparse.Namespace) -> int:
     record = build_engine(
         bundle,
         spec,
-        check=CHECK if spec.is_on_gpu else None,
         rebuild=args.rebuild,
         progress=lambda line: console.print(f"  {line}", style="dim", markup=False),
     )

@@ -17,9 +17,9 @@ from ndp_rt.config import find_cache_dir
 from ndp_rt.devices.machine import find_cpu, find_driver_version, find_gpus
 from ndp_rt.engines.backend import Backend
 from ndp_rt.engines.registry import find_built_in, find_kinds, list_backends
-from ndp_rt.engines.spec import EngineSpec, list_built_batches, list_plans
+from ndp_rt.engines.spec import EngineSpec, list_built_batches
 from ndp_rt.errors import InputError, NdpRtError, StorageError
-from ndp_rt.runtime.gpu_memory import estimate_memory
+from ndp_rt.runtime.memory_estimate import estimate_memory
 
 FOUND, MISSING = "found", "missing"
 CROWDED_BYTES = 2**30  # less free space than this is worth a word: engines of w = 64 take some 150 MB each
@@ -193,13 +193,13 @@ def examine_bundle(path: Path) -> list[Finding]:
 
 
 def _examine_gpu_memory(bundle: Bundle) -> Iterator[Finding]:
-    """Say what the plan "staged" would take on a GPU, whether there is one or not."""
+    """Say what the first program for a GPU would take there, whether there is one or not."""
     for precision in ("fp32", "fp16"):
         parts = []
         for size in (1, 8, 32):
-            one = estimate_memory(bundle.manifest, "staged", precision, size)
+            one = estimate_memory(bundle.manifest, None, precision, size)
             parts.append(f"batch {size}: {_mib(one.tensor_bytes)} ({_mib(one.unshared_bytes)} if none shared bytes)")
-        detail = f"tensors {', '.join(parts)} MiB; reference {_mib(one.reference_bytes)} MiB; engines come besides"
+        detail = f"tensors {', '.join(parts)} MiB; assets {_mib(one.asset_bytes)} MiB; engines come besides"
         yield Finding(topic="GPU memory", name=precision, state=FOUND, detail=detail)
 
 
@@ -211,7 +211,7 @@ def _examine_engines(bundle: Bundle) -> Iterator[Finding]:
     is_any_built = False
     for backend, one in _list_backends()[0].items():
         for precision in one.precisions if one.find().version is not None else ():
-            for plan in list_plans(bundle.manifest, find_kinds(one)[0]):
+            for plan in bundle.manifest.programs.get(find_kinds(one)[0], {}):
                 try:
                     spec = EngineSpec(device=one.devices[0], backend=backend, precision=precision, plan=plan)
                     batches = list_built_batches(bundle, spec)

@@ -15,12 +15,11 @@ from ndp_rt import errors
 from ndp_rt.bundle import Bundle
 from ndp_rt.config import child_command, child_environment
 from ndp_rt.engines.backend import EngineOptions
-from ndp_rt.engines.build_check import HOST_CHECK
 from ndp_rt.engines.cache import EngineEntry, EngineKey, explain_absence, find_engines_dir, find_entry
 from ndp_rt.engines.engine import DeviceEngine, Engine
 from ndp_rt.engines.registry import find_device_backend, find_host_backend
 from ndp_rt.engines.spec import EngineSpec
-from ndp_rt.errors import EngineError, InputError
+from ndp_rt.errors import EngineError
 
 SIGKILL = 9  # Windows has no signal.SIGKILL
 Progress = Callable[[str], None]
@@ -91,7 +90,6 @@ def build_engine(
     bundle: Bundle,
     spec: EngineSpec = CPU_DEFAULT,
     *,
-    check: str | None = None,
     rebuild: bool = False,
     progress: Progress | None = None,
     cache_dir: Path | None = None,
@@ -101,8 +99,6 @@ def build_engine(
     Args:
         bundle: opened.
         spec: which engines; its `threads` are for the golden check, and an engine may be loaded with another number.
-        check: names what checks them before they are stored (`ndp_rt.engines.build_check`); None: the host's own
-            check. Engines for a GPU have none at this level: whatever runs them names it.
         rebuild: build all of them, also those that are there or damaged.
         progress: called with a line of text at each step.
         cache_dir: None takes the cache that `ndp_rt.config` finds.
@@ -113,10 +109,6 @@ def build_engine(
             engine is damaged and `rebuild` is not set. Nothing is stored then.
         StorageError: the cache cannot be written.
     """
-    if spec.is_on_gpu and check is None:
-        raise InputError(
-            "expected the name of a check for a GPU's engines, got none. Open the bundle, which builds them."
-        )
     start = time.perf_counter()
     spec, engines_dir = spec.resolve(bundle, cache_dir), find_engines_dir(cache_dir)
     found = None if rebuild else find_engine(bundle, spec, cache_dir=cache_dir)
@@ -126,7 +118,6 @@ def build_engine(
         "bundle": str(bundle.path),
         "fingerprint": bundle.engine_fingerprint(spec.precision),
         "spec": spec.to_json(),
-        "check": check or HOST_CHECK,
         "rebuild": rebuild,
         "engines_dir": str(engines_dir),
     }
@@ -188,7 +179,7 @@ def load_engine(
 ) -> Engines:
     """Load engines for the host from the cache, by batch and stage; builds nothing.
 
-    The precision of each is read back, and the first golden vector runs through those of the smallest batch.
+    The precision of each is read back. Nothing has run yet: golden vectors are for the executor.
 
     Args:
         bundle: opened.
@@ -199,12 +190,9 @@ def load_engine(
 
     Raises:
         InputError, MissingExtraError: as `find_engine`; or the spec is for a GPU.
-        EngineError: one is not there, was built by another version or for another machine, is damaged, or does not
-            compute what the bundle promises; the message names the command that builds it.
+        EngineError: one is not there, was built by another version or for another machine, or is damaged; the message
+            names the command that builds it.
     """
-    # Not needed for a GPU's engines, which are loaded where OpenCV may not be.
-    from ndp_rt.engines.golden import check_engines, check_preprocessing
-
     spec = spec.resolve(bundle, cache_dir)
     backend = find_host_backend(spec.find_backend().name)
     engines: Engines = {}
@@ -214,9 +202,6 @@ def load_engine(
                 engine = backend.load(entry.path, spec.of_batch(entry.key.batch))
             engines.setdefault(entry.key.batch, {})[entry.key.stage] = engine
             backend.check_precision(engine.precision_by_layer_type(), spec.precision)
-        golden, batch = bundle.golden(), min(engines)
-        check_preprocessing(bundle, golden)
-        check_engines(bundle, golden, engines[batch], precision=spec.precision, batch=batch, vector_count=1)
     except BaseException:
         close_engines(engines)
         raise
@@ -226,7 +211,7 @@ def load_engine(
 def load_device_engines(bundle: Bundle, spec: EngineSpec, *, cache_dir: Path | None = None) -> DeviceEngines:
     """Load engines from the cache onto the thread's current GPU, by batch and stage; builds nothing.
 
-    The precision of each is read back. Nothing has run yet: golden vectors are for what has the buffers.
+    The precision of each is read back. Nothing has run yet: golden vectors are for the executor.
 
     Raises:
         InputError: the spec is for the host.

@@ -1,4 +1,4 @@
-"""`EngineSpec`: everything that decides the engines of a bundle, and the plans and stages that there are."""
+"""`EngineSpec`: everything that decides the engines of a bundle."""
 
 import dataclasses
 import os
@@ -14,26 +14,9 @@ from ndp_rt.engines.backend import Backend, BuildOptions, EngineOptions
 from ndp_rt.engines.cache import EngineKey, find_engines_dir, find_fitting_key
 from ndp_rt.engines.registry import choose_backend, find_backend, find_kinds, find_version, parse_device
 from ndp_rt.errors import InputError
-from ndp_rt.program.manifest import GPU_PLAN_STAGES, INT8_PRECISIONS, PLAN_STAGES, PRECISIONS, BundleManifest
+from ndp_rt.program.manifest import INT8_PRECISIONS, PRECISIONS
 
 CPU = "cpu"
-
-
-def list_plans(manifest: BundleManifest, device_kind: str) -> tuple[str, ...]:
-    """Return the plans that a bundle has for a kind of device; the first is the default."""
-    return tuple(PLAN_STAGES if device_kind == CPU else GPU_PLAN_STAGES)
-
-
-def list_stages(manifest: BundleManifest, device_kind: str, plan: str) -> tuple[str, ...]:
-    """Return the stages whose engines a plan runs, in its order.
-
-    Raises:
-        InputError: the bundle has no such plan for that kind of device.
-    """
-    plans = PLAN_STAGES if device_kind == CPU else GPU_PLAN_STAGES
-    if plan not in plans:
-        raise InputError(f"expected a plan of {', '.join(plans)} on {device_kind}, got '{plan}'.")
-    return plans[plan]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +89,11 @@ class EngineSpec:
         """
         backend = self.find_backend()
         find_version(backend)
-        plan = self.plan or list_plans(bundle.manifest, self.device_kind)[0]
-        list_stages(bundle.manifest, self.device_kind, plan)
-        if self.precision in INT8_PRECISIONS and not self.is_on_gpu and plan != "fused":
+        plan, program = bundle.manifest.find_program(self.device_kind, self.plan)
+        if self.precision in INT8_PRECISIONS and not self.is_on_gpu and len(program.steps) > 1:
             raise InputError(
-                f"expected plan fused for precision {self.precision} on a CPU, where int8 layers are chosen for it and "
-                f"checked in it, got '{plan}'. Take that plan, or fp32 or bf16."
+                f"expected a plan of one engine for precision {self.precision} on a CPU, where int8 layers are chosen "
+                f"for it and checked in it, got '{plan}'. Take another plan, or fp32 or bf16."
             )
         chosen = dataclasses.replace(self, backend=backend.name, plan=plan)
         if self.batches is None:
@@ -132,8 +114,7 @@ class EngineSpec:
 
     def list_stages(self, bundle: Bundle) -> tuple[str, ...]:
         """Return the stages of the plan, in its order."""
-        plan = self.plan or list_plans(bundle.manifest, self.device_kind)[0]
-        return list_stages(bundle.manifest, self.device_kind, plan)
+        return bundle.manifest.find_program(self.device_kind, self.plan)[1].stages
 
     def make_keys(self, bundle: Bundle) -> list[EngineKey]:
         """Return the key of every engine, batch by batch in the plan's order of stages.

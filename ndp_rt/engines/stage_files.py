@@ -66,7 +66,7 @@ def write_stages(
         bundle: opened.
         precision: one of `typed_graph.BORDER_DTYPES`.
         folder: empty, or not there yet.
-        plan: one of `ndp_rt.program.manifest.GPU_PLAN_STAGES`.
+        plan: the name of one of its programs for a GPU.
         calibration: for int8, and only for it: images float32 [k, 3, h, w], preprocessed; all layers that gain by it
             then compute in int8. None: those that are chosen in the bundle.
 
@@ -112,12 +112,12 @@ def _make_models(
     bundle: Bundle, precision: str, plan: str, calibration: NDArray[np.float32] | None
 ) -> Mapping[str, Any]:
     """Return the float32 graphs of a plan, quantised for int8."""
-    from ndp_rt.graphs.gpu_stages import make_gpu_stages
+    from ndp_rt.graphs.stages import make_stages
 
     if precision != "int8":
         if calibration is not None:
             raise InputError(f"expected no calibration images for precision {precision}, got some. They are for int8.")
-        return make_gpu_stages(bundle, plan)
+        return make_stages(bundle, plan)
     from ndp_rt.engines.int8_ranges import measure_all_layers
     from ndp_rt.graphs.quantised import quantise_stages
 

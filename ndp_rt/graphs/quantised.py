@@ -20,7 +20,7 @@ from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.int8_layers import Int8Layers
 from ndp_rt.errors import EngineError
 from ndp_rt.graphs.folding import find_readers, load_model, set_nodes
-from ndp_rt.graphs.gpu_stages import make_gpu_stages
+from ndp_rt.graphs.stages import make_stages
 from ndp_rt.graphs.typed import find_islands
 
 FloatArray = NDArray[np.float32]
@@ -154,7 +154,7 @@ def quantise_stages(bundle: Bundle, plan: str, layers: Int8Layers) -> dict[str, 
 
     Args:
         bundle: opened.
-        plan: one of `ndp_rt.program.manifest.GPU_PLAN_STAGES`.
+        plan: the name of one of its programs for a GPU.
         layers: those chosen for int8, without `find_half_layers`.
 
     Raises:
@@ -163,7 +163,7 @@ def quantise_stages(bundle: Bundle, plan: str, layers: Int8Layers) -> dict[str, 
         EngineError: nothing is left to quantise.
     """
     quantised = {}
-    for name, model in make_gpu_stages(bundle, plan).items():
+    for name, model in make_stages(bundle, plan).items():
         half = find_half_layers(model)
         quantised[name] = quantise(model, {one: v for one, v in layers.limits_of("int8").items() if one not in half})
     if not any(node.op_type == "QuantizeLinear" for model in quantised.values() for node in model.graph.node):

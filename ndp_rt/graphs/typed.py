@@ -23,7 +23,6 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from ndp_rt.errors import EngineError, check_choice
 from ndp_rt.graphs.folding import find_readers, infer, set_nodes
 from ndp_rt.graphs.half_types import FloatArray, narrow, widen
-from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS
 
 # The element type of image, features, repaired features and reconstruction; maps are float32 in every precision.
 BORDER_DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
@@ -62,6 +61,12 @@ def make_typed(model: ModelProto, precision: str) -> ModelProto:
     return typed
 
 
+def find_maps(model: ModelProto) -> set[str]:
+    """Return the graph's outputs of one channel, [n, 1, ...]: maps, which are float32 in every precision."""
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.output}
+    return {name for name, dims in shapes.items() if len(dims) > 1 and dims[1].dim_value == 1}
+
+
 def find_islands(model: ModelProto) -> set[str]:
     """Return the results of the nodes that compute in float32 whatever the precision."""
     return _Islands(model).find()
@@ -75,6 +80,7 @@ class _Islands:
         self._read_by = find_readers(model)
         self._constants = {tensor.name for tensor in model.graph.initializer}
         self._producers = {name: node for node in self._nodes for name in node.output}
+        self._maps = find_maps(model)
         self._found: set[str] = set()
 
     def find(self) -> set[str]:
@@ -87,7 +93,7 @@ class _Islands:
                     self._add_norm(node, squares)
             elif node.op_type == "Softmax" or (node.op_type == "Exp" and self._is_summed(node)):
                 self._add_softmax(node)
-            elif node.op_type == "Sigmoid" and node.output[0] in LEVEL_MAPS:
+            elif node.op_type == "Sigmoid" and node.output[0] in self._maps:
                 self._add(node)
         return self._found
 
@@ -168,8 +174,9 @@ class _Typing:
                 self._homes[value.name] = self._half
         for node in list(graph.node):
             self._convert(node, TensorProto.FLOAT if islands & set(node.output) else self._half)
+        maps = find_maps(self._model)
         for value in graph.output:
-            wanted = TensorProto.FLOAT if value.name in LEVEL_MAPS else self._half
+            wanted = TensorProto.FLOAT if value.name in maps else self._half
             if self._homes[value.name] != wanted:
                 raise EngineError(
                     f"stage '{graph.name}', output '{value.name}': expected {self._name_of(wanted)}, got "

@@ -94,6 +94,11 @@ class Preprocessor:
         if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != (3, height, width):
             got = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
             raise InputError(f"out: expected float32 [3, {height}, {width}], got {got}.")
+        self.convert(image, out)
+
+    def convert(self, image: Image, out: FloatArray) -> None:
+        """Write an image that was checked, as a call does, and without looking at it or at `out` again."""
+        height, width = self.contract.height_px, self.contract.width_px
         planes = image[..., None] if image.ndim == 2 else image[..., :3]  # [h', w', 1 or 3]
         if self.channels == "bgr":
             planes = planes[..., ::-1]

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from ndp_rt.images.checks import Image
 from ndp_rt.result import Result
-from ndp_rt.runtime.host_runner import HostRunner, HostSlot
-from ndp_rt.runtime.session import Lane, make_result
+from ndp_rt.runtime.host import HostBatch, HostExecutor
+from ndp_rt.runtime.session import Session
 
 FloatArray = NDArray[np.float32]
 
@@ -36,47 +36,46 @@ def count_overlapped(image_count: int, size: int, parallel_count: int) -> int:
 
 
 def inspect_overlapped(
-    lane: Lane, images: Sequence[Image], maps_out: Sequence[FloatArray | None], keep_reconstruction: bool
+    session: Session, images: Sequence[Image], maps_out: Sequence[FloatArray | None], outputs: Sequence[str]
 ) -> list[Result]:
     """Inspect those of the images, from the first, that are done sooner beside each other; return their results.
 
     Args:
-        lane: the caller holds the inspector's lock. On a GPU no image is inspected here.
+        session: the caller holds the inspector's lock. On a GPU no image is inspected here.
         images: as `Inspector.inspect_batch` takes them, and checked.
         maps_out: likewise.
-        keep_reconstruction: likewise.
+        outputs: of the program, beside the map.
     """
-    runner = lane.runner
-    if not isinstance(runner, HostRunner):
+    executor = session.executor
+    if not isinstance(executor, HostExecutor):
         return []
-    size = runner.batch_sizes[0]
-    count = count_overlapped(len(images), size, runner.parallel_count)
+    size = executor.batch_sizes[0]
+    count = count_overlapped(len(images), size, executor.parallel_count)
     if not count:
         return []
-    free = list(runner.shared_slots)
-    on_way: deque[tuple[int, HostSlot]] = deque()
+    free = list(executor.shared_batches)
+    on_way: deque[tuple[int, HostBatch]] = deque()
     results: list[Result] = []
 
     def finish_oldest() -> None:
-        first, slot = on_way[0]
-        runner.finish(slot)
+        first, batch = on_way[0]
+        executor.finish(batch)
         for index, image in enumerate(images[first : min(first + size, count)]):
-            size_px = runner.check_image(image)
-            results.append(make_result(lane, slot, index, size_px, keep_reconstruction, maps_out[first + index]))
+            size_px = executor.check_image(image)
+            results.append(session.make_result(batch, index, size_px, maps_out[first + index], outputs))
         on_way.popleft()
-        free.append(slot)
+        free.append(batch)
 
     try:
         for first in range(0, count, size):
             if not free:
                 finish_oldest()
-            slot = free.pop()
-            part = images[first : min(first + size, count)]
-            runner.start(slot, part, size, keep_reconstruction=keep_reconstruction)
-            on_way.append((first, slot))
+            batch = free.pop()
+            executor.start(batch, images[first : min(first + size, count)], size, outputs=outputs)
+            on_way.append((first, batch))
         while on_way:
             finish_oldest()
     finally:
-        for _, slot in on_way:  # after an error
-            slot.wait()
+        for _, batch in on_way:  # after an error
+            batch.wait()
     return results

@@ -1,6 +1,7 @@
 """A program is held against its bundle: every tensor is written before it is read, once, and its shapes agree."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.program.manifest import BundleManifest, StageSpec
@@ -50,9 +51,12 @@ def infer_tensors(manifest: BundleManifest, steps: Sequence[Step], infer_op: Inf
         else:
             read = [_find(manifest, name, tensors, writers, place) for name in step.reads]
             try:
-                written = list(infer_op(step, read))
+                inferred = infer_op(step, read)
             except InputError as error:
                 raise BundleError(f"{place}: {error}") from error
+            if len(inferred) != len(step.writes):
+                raise BundleError(f"{place}: expected {len(inferred)} names in 'writes', got {len(step.writes)}.")
+            written = [replace(spec, name=name) for name, spec in zip(step.writes, inferred, strict=True)]
         for spec in written:
             if spec.name in tensors:
                 raise BundleError(f"{place}: writes '{spec.name}', which an earlier step has written.")
@@ -83,13 +87,11 @@ def _find(manifest: BundleManifest, name: str, tensors: Tensors, writers: Mappin
     if dot:
         if asset not in manifest.assets or tensor not in manifest.assets[asset].tensors:
             raise BundleError(f"{place}: reads '{name}', which no asset has.")
-        return manifest.assets[asset].tensors[tensor]
+        return replace(manifest.assets[asset].tensors[tensor], name=name)
     if name in tensors:
         return tensors[name]
     if name in writers:
-        raise BundleError(
-            f"{place}: reads '{name}', which only {writers[name]} writes, later: a cycle, or out of order."
-        )
+        raise BundleError(f"{place}: reads '{name}' before {writers[name]} writes it: a cycle, or out of order.")
     raise BundleError(f"{place}: reads '{name}', which nothing writes.")
 
 

@@ -21,13 +21,6 @@ RESIZE_RULE = "area-or-linear-v1"
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8", "mixed")
 # In these, chosen layers (`ndp_rt.bundle.int8_layers`) compute in int8; the others on a CPU in fp32 or bf16 ("mixed").
 INT8_PRECISIONS = ("int8", "mixed")
-# The stages whose engines each plan runs on a CPU, and on a GPU.
-PLAN_STAGES = {"fused": ("fused",), "staged": ("encoder", "decoder", "head", "segmentation")}
-GPU_PLAN_STAGES = {
-    "staged": ("encoder", "tail"),
-    "unmerged": ("encoder", "decoder", "head", "segmentation"),
-    "fused": ("fused",),
-}
 THRESHOLD_SOURCES = ("calibrated", "manual", "none")
 
 _Value = TypeVar("_Value")

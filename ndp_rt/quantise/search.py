@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from ndp_rt.bundle import Bundle
 from ndp_rt.decide.calibration import threshold_from_good_scores
 from ndp_rt.engines.engine import Engine
-from ndp_rt.engines.golden import check_engines
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import EngineError
 from ndp_rt.program.manifest import ThresholdSpec
 from ndp_rt.quantise.figures import Figures, Limits, Outcome, compare_outcomes
 from ndp_rt.quantise.samples import Samples
 from ndp_rt.quantise.trials import Trials, compare_times, find_ratio, run_maps
+from ndp_rt.runtime.check import check_executor
+from ndp_rt.runtime.open import make_host_executor
 
 FloatArray = NDArray[np.float32]
 Say = Callable[[str], None]
@@ -98,7 +100,8 @@ class Judge:
     def check_golden(self, engine: Engine, precision: str) -> list[str]:
         """Return what a build of the engine would be refused for, in words; nothing where it would be taken."""
         try:
-            check_engines(self._bundle, self._golden, {"fused": engine}, precision=precision, batch=1)
+            executor = make_host_executor(self._bundle, EngineSpec(), {1: {"fused": engine}})
+            check_executor(self._bundle, executor, precision, 1, golden=self._golden)
         except EngineError:
             return [f"the golden vectors differ by more than {precision} may"]
         return []

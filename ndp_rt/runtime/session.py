@@ -1,76 +1,138 @@
-"""One way through a device: a runner, a slot of its own, and the threshold that goes with its precision."""
+"""An executor and a decision: what an inspector holds, until it is closed or the device fails."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.decide.smooth import Judge, Judgement
+from ndp_rt.decide.decision import is_defective
+from ndp_rt.decide.regions import Defect, list_defects
 from ndp_rt.errors import InputError
 from ndp_rt.images.checks import Image
 from ndp_rt.options import Options, find_threshold
 from ndp_rt.result import Result
-from ndp_rt.runtime.open_runner import open_runner
-from ndp_rt.runtime.runner import Runner, Slot
-from ndp_rt.runtime.times import Times
+from ndp_rt.runtime.executor import Batch, Executor, FloatArray
+from ndp_rt.runtime.open import open_executor
 
-FloatArray = NDArray[np.float32]
+RECONSTRUCTION = "reconstruction"
 
 
-@dataclass(kw_only=True, eq=False)
-class Lane:
-    """What an inspector runs its calls through, until it is closed or the device fails."""
+class Session:
+    """Inspects images through an executor and decides by one threshold; the caller holds a lock."""
 
-    options: Options
-    runner: Runner
-    slot: Slot  # for the calls that hold the inspector's lock
-    judge: Judge
+    def __init__(self, bundle: Bundle, options: Options) -> None:
+        """Open a bundle's engines on the device of `options`.
 
-    @property
-    def threshold(self) -> float:
-        return self.judge.threshold
+        Raises:
+            InputError, EngineError, DeviceError, MissingExtraError: as `Inspector.open`.
+        """
+        self.threshold = find_threshold(bundle, options)
+        self.options = options
+        self.bundle = bundle
+        self.executor: Executor = open_executor(bundle, options)
+        self.batch: Batch = self.executor.make_batch()  # for the calls that hold the lock
 
     def set_threshold(self, threshold: float) -> None:
-        """Decide by another threshold from now on; the caller holds the inspector's lock.
+        """Decide by another threshold from now on.
 
         Raises:
             InputError: NaN.
         """
         self.options = replace(self.options, threshold=threshold)
-        self.judge.threshold = threshold
+        self.threshold = threshold
 
+    def check_outputs(self, keep_reconstruction: bool) -> tuple[str, ...]:
+        """Return the outputs to ask for beside the map.
 
-def open_lane(bundle: Bundle, options: Options) -> Lane:
-    """Open a bundle's engines on the device of `options`.
+        Raises:
+            InputError: the model has no reconstruction.
+        """
+        if not keep_reconstruction:
+            return ()
+        kind = "cpu" if self.options.device == "cpu" else "cuda"
+        _, program = self.bundle.manifest.find_program(kind, self.options.plan)
+        if RECONSTRUCTION not in program.outputs:
+            name = self.bundle.path.name
+            raise InputError(f"keep_reconstruction: expected a model with a reconstruction, got {name} without.")
+        return (RECONSTRUCTION,)
 
-    Raises:
-        InputError, EngineError, DeviceError, MissingExtraError: as `Inspector.open`.
-    """
-    threshold = find_threshold(bundle, options)
-    runner = open_runner(bundle, options)
-    return Lane(
-        options=options,
-        runner=runner,
-        slot=runner.make_slot(),
-        judge=Judge(threshold, options.mm_per_pixel),
-    )
+    def inspect(
+        self, images: Sequence[Image], maps_out: Sequence[FloatArray | None], outputs: Sequence[str] = ()
+    ) -> list[Result]:
+        """Inspect as many of the images, from the first, as one batch takes."""
+        executor, batch = self.executor, self.batch
+        sizes = executor.batch_sizes
+        size = sizes[0] if len(sizes) == 1 else choose_batch_size(sizes, len(images))
+        sizes_px, wants_maps = [], False
+        for image, map_out in zip(images[:size], maps_out, strict=False):
+            sizes_px.append(executor.check_image(image))
+            if map_out is not None:
+                check_map_out(map_out, *sizes_px[-1])
+            wants_maps = wants_maps or map_out is None or map_out.size > 0
+        executor.start(batch, images[:size], size, outputs=outputs, wants_maps=wants_maps)
+        executor.finish(batch)
+        results = []
+        for index, size_px in enumerate(sizes_px):
+            results.append(self.make_result(batch, index, size_px, maps_out[index], outputs))
+        return results
 
+    def make_result(
+        self,
+        batch: Batch,
+        index: int,
+        size_px: tuple[int, int],
+        map_out: FloatArray | None = None,
+        outputs: Sequence[str] = (),
+    ) -> Result:
+        """Return the result of one image of a finished batch.
 
-@dataclass(eq=False)
-class StreamSlot:
-    """A slot of a stream; `kept` is a copy of its frame where the device may fail without loss."""
+        Args:
+            batch: finished.
+            index: of the image in it.
+            size_px: rows and columns of the caller's image.
+            map_out: float32 [h, w] of that size, to write the map to; empty: none is made; None: a new array.
+            outputs: what was asked for at `start`.
+        """
+        start = time.perf_counter()
+        score, times = batch.score(index), batch.times[index]
+        is_defect = is_defective(score, self.threshold)
+        anomaly_map = np.empty(size_px, np.float32) if map_out is None else map_out
+        defects: tuple[Defect, ...] = ()
+        if is_defect or anomaly_map.size:
+            smoothed = batch.read_map(index)
+            if anomaly_map.shape == smoothed.shape:
+                np.copyto(anomaly_map, smoothed)
+            elif anomaly_map.size:
+                cv2.resize(smoothed, size_px[::-1], dst=anomaly_map, interpolation=cv2.INTER_LINEAR)
+            if is_defect:
+                defects = list_defects(smoothed, self.threshold, *size_px, self.options.mm_per_pixel)
+        times.postprocess_ms = (time.perf_counter() - start) * 1e3
+        times.total_ms = times.preprocess_ms + times.engine_ms + times.postprocess_ms
+        return Result(
+            score=score,
+            threshold=self.threshold,
+            is_defect=is_defect,
+            anomaly_map=anomaly_map,
+            defects=defects,
+            timings_ms=times.to_mapping(),
+            reconstruction=batch.copy_output(RECONSTRUCTION, index) if outputs else None,
+        )
 
-    inner: Slot
-    kept: Image | None = None
-    is_started: bool = False
+    def close(self) -> None:
+        """Free engines and memory; twice is allowed."""
+        self.executor.close()
 
 
 def choose_batch_size(batch_sizes: Sequence[int], left_count: int) -> int:
     """Return the largest built size that is filled by the images left, or the smallest where none is."""
-    return max((size for size in batch_sizes if size <= left_count), default=min(batch_sizes))
+    chosen = batch_sizes[0]
+    for size in batch_sizes:  # ascending
+        if size <= left_count:
+            chosen = size
+    return chosen
 
 
 def check_map_out(map_out: FloatArray | None, height_px: int, width_px: int) -> None:
@@ -82,41 +144,12 @@ def check_map_out(map_out: FloatArray | None, height_px: int, width_px: int) -> 
     if map_out is None:
         return
     if not isinstance(map_out, np.ndarray):
-        raise InputError(f"map_out is {type(map_out).__name__}; a NumPy array or None is taken.")
+        raise InputError(f"map_out: expected a NumPy array or None, got {type(map_out).__name__}.")
     if map_out.size == 0:
         return
-    row_bytes, taken = map_out.strides[0], f"float32 [{height_px}, {width_px}] with dense rows, or an empty array,"
+    row_bytes = map_out.strides[0]
+    expected = f"map_out: expected float32 [{height_px}, {width_px}] with dense rows, or an empty array"
     if map_out.dtype != np.float32 or map_out.shape != (height_px, width_px):
-        raise InputError(f"map_out is {map_out.dtype} {list(map_out.shape)}; {taken} is taken.")
+        raise InputError(f"{expected}, got {map_out.dtype} {list(map_out.shape)}.")
     if map_out.strides[1] != 4 or row_bytes < width_px * 4 or row_bytes % 4 or not map_out.flags.writeable:
-        raise InputError(f"map_out has strides {map_out.strides} or is read-only; {taken} is taken.")
-
-
-def make_result(
-    lane: Lane,
-    slot: Slot,
-    index: int,
-    size_px: tuple[int, int],
-    keep_reconstruction: bool,
-    map_out: FloatArray | None = None,
-) -> Result:
-    """Make the result of one image, of size_px rows and columns, of a finished batch."""
-    start = time.perf_counter()
-    judgement = lane.judge.judge(slot.smooth(index), *size_px, map_out)
-    kept = slot.copy_reconstruction(index) if keep_reconstruction else None
-    times = slot.times[index]
-    times.postprocess_ms = (time.perf_counter() - start) * 1e3
-    times.total_ms = times.preprocess_ms + times.engine_ms + times.postprocess_ms
-    return pack_result(lane, judgement, times, kept)
-
-
-def pack_result(lane: Lane, judgement: Judgement, times: Times, reconstruction: FloatArray | None) -> Result:
-    return Result(
-        score=judgement.score,
-        threshold=lane.threshold,
-        is_defect=judgement.is_defect,
-        anomaly_map=judgement.anomaly_map,
-        defects=judgement.defects,
-        timings_ms=times.to_mapping(),
-        reconstruction=reconstruction,
-    )
+        raise InputError(f"{expected}, got strides {map_out.strides} or a read-only array.")

@@ -13,11 +13,6 @@ class Times:
     total_ms: float = 0.0
     stages_ms: dict[str, float] = field(default_factory=dict)
 
-    def share(self, count: int) -> "Times":
-        """Return one image's share of the engine's time for `count` images."""
-        stages_ms = {name: value / count for name, value in self.stages_ms.items()}
-        return Times(engine_ms=self.engine_ms / count, stages_ms=stages_ms)
-
     def add_run(self, run: "Times") -> None:
         """Add the engine's times of another batch."""
         self.engine_ms += run.engine_ms

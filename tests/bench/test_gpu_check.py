@@ -149,7 +149,7 @@ sys.meta_path.insert(0, Block())
 import ndp_rt.bench.gpu_check, ndp_rt.runtime.open_gpu, ndp_rt.runtime.gpu_check, ndp_rt.engines.worker
 from ndp_rt.bundle.open import open_bundle
 bundle = open_bundle(sys.argv[1])
-print(sorted(bundle.reference()), len(bundle.golden().image))
+print(sorted(bundle.read_asset("reference")), len(bundle.golden().image))
 """
     demo = Path(gpu_check.DEMO)
     done = subprocess.run([sys.executable, "-c", code, str(demo)], capture_output=True, text=True, timeout=300)

@@ -49,7 +49,7 @@ def test_opens_a_whole_bundle(folder: Path) -> None:
     golden = bundle.golden()
     assert golden.image.shape == (2, 3, 64, 64) and golden.map.shape == (2, 1, 64, 64) and golden.score.shape == (2,)
     assert len(golden.raw) == len(golden.raw_expected) == 1
-    assert {name: f.shape for name, f in bundle.reference().items()} == {
+    assert {name: f.shape for name, f in bundle.read_asset("reference").items()} == {
         "f3": (1, 4, 16, 16),
         "f4": (1, 4, 8, 8),
         "f5": (1, 4, 4, 4),

@@ -13,8 +13,8 @@ from ndp_rt.bundle import Bundle
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.torch.backend import TorchCudaBackend
 from ndp_rt.engines.backends.torch.engine import TorchCudaEngine
-from ndp_rt.graphs.gpu_stages import make_gpu_stages
 from ndp_rt.graphs.half_types import narrow, widen
+from ndp_rt.graphs.stages import make_stages
 from ndp_rt.graphs.typed import make_typed
 from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
 from ndp_rt.kernels.rbfrm.host import RbfrmHost
@@ -39,11 +39,11 @@ class StagedPlan:
 
     def __init__(self, bundle: Bundle, precision: str, *, batch: int = 1, plan: str = "staged", device: str = "cpu"):
         self.batch = batch
-        self._reference = bundle.reference()
+        self._reference = bundle.read_asset("reference")
         self._folder = tempfile.TemporaryDirectory()
         self.engines: dict[str, TorchCudaEngine] = {}
         self.buffers: dict[str, torch.Tensor] = {}
-        for name, model in make_gpu_stages(bundle, plan).items():
+        for name, model in make_stages(bundle, plan).items():
             folder = Path(self._folder.name) / name
             folder.mkdir()
             options = EngineOptions(precision=precision, batch=batch)

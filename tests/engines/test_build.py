@@ -59,7 +59,7 @@ def test_engines_of_every_backend_and_plan_agree_with_the_golden_maps(
     rows = [0, 1, 0]
     for batch in (1, 3):
         image = np.ascontiguousarray(golden.image[rows[:batch]])
-        maps = run_stages(engines[batch], bundle.reference(), image)["map"]
+        maps = run_stages(engines[batch], bundle.read_asset("reference"), image)["map"]
         assert_close(maps, golden.map[rows[:batch]], "map", "float32")
     close_engines(engines)
 

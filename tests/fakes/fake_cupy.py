@@ -229,6 +229,7 @@ class FakeCuda:
                 raise CUDARuntimeError(INVALID_VALUE, "cudaErrorInvalidValue: memory of another kind, or outside")
             if pointer not in on_device and not self.pinned_heap.holds(pointer, size):
                 raise CUDARuntimeError(INVALID_VALUE, "pageable memory: CUDA would copy it, and not beside other work")
+        self.machine.downloaded_bytes += size if kind == DEVICE_TO_HOST else 0
         self.machine.add(stream, lambda: ctypes.memmove(dst, src, size) and None)
 
     def _set(self, ptr: int, value: int, size: int, stream: int) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.open import hash_file
 from ndp_rt.engines.stage_files import STAGES_FILE, STAGES_FORMAT, STAGES_FORMAT_VERSION, StageFolder, open_stages
-from ndp_rt.program.manifest import GPU_PLAN_STAGES
 
 TYPES = {"fp32": "FLOAT", "tf32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "HALF"}
 BORDERS = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
@@ -62,7 +61,7 @@ def write_fake_stages(bundle: Bundle, precision: str, folder: Path, *, plan: str
     """Write a folder as `stage_files.write_stages` does, of stages for the fake."""
     folder.mkdir(parents=True)
     stages = {}
-    for name in GPU_PLAN_STAGES[plan]:
+    for name in bundle.manifest.programs["cuda"][plan].stages:
         path = write_graph(folder / f"{name}.onnx", make_graph(precision))
         dims = {"image": {"dtype": BORDERS[precision], "dims": ["n", 3, SIDE, SIDE]}}
         stages[name] = {"file": path.name, "sha256": hash_file(path), "inputs": dims, "outputs": {}}

@@ -66,6 +66,7 @@ class Machine:
         self.operation_count = 0
         self.synchronisation_count = 0
         self.graph_launch_count = 0
+        self.downloaded_bytes = 0
         self.lost: CUDARuntimeError | None = None  # a device that failed: every call raises this
         self.refuses_capture: str | None = None
 

@@ -17,8 +17,8 @@ from ndp_rt.engines.stage_files import open_stages, write_stages
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.folding import load_model
-from ndp_rt.graphs.gpu_stages import make_gpu_stage, make_gpu_stages
 from ndp_rt.graphs.quantised import QUANTISED, find_half_layers, name_layers, quantise, quantise_stages
+from ndp_rt.graphs.stages import make_stage, make_stages
 from ndp_rt.graphs.typed import make_typed
 from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
 from ndp_rt.kernels.score.definition import score
@@ -47,14 +47,14 @@ def quantised(demo: Bundle) -> ModelProto:
 
 
 def test_what_reads_pictures_or_ends_in_a_sigmoid_stays_in_half_precision(demo: Bundle) -> None:
-    model = make_gpu_stage(demo, "fused")
+    model = make_stage(demo, "fused_levels")
     layers, kept = name_layers(model), find_half_layers(model)
     assert {layers[name].input[0] for name in kept} > {"image", "reconstruction"}
     assert len(kept) == 2 + 4  # image and reconstruction, four sigmoids
 
 
 def test_rbfrm_has_no_layer(demo: Bundle) -> None:
-    model = make_gpu_stage(demo, "fused")
+    model = make_stage(demo, "fused_levels")
     convolutions = [node for node in model.graph.node if node.op_type in QUANTISED]
     assert len(convolutions) - len(name_layers(model)) == 12  # two of each of its six
 
@@ -63,7 +63,7 @@ def test_a_layer_has_the_same_name_in_every_graph_of_a_bundle(demo: Bundle, bund
     for one in (demo, bundle):
         wanted = sorted(name_layers(load_model(one.stage_path("fused"))))
         for plan in ("staged", "unmerged", "fused"):
-            models = make_gpu_stages(one, plan).values()
+            models = make_stages(one, plan).values()
             assert sorted(name for model in models for name in name_layers(model)) == wanted
         stages = ("encoder", "decoder", "head", "segmentation")
         assert sorted(name for stage in stages for name in name_layers(load_model(one.stage_path(stage)))) == wanted
@@ -76,7 +76,7 @@ def test_the_encoders_weights_make_two_layers(demo: Bundle) -> None:
 
 
 def test_every_other_convolution_reads_int8_twice(demo: Bundle, quantised: ModelProto) -> None:
-    model = make_gpu_stage(demo, "fused")
+    model = make_stage(demo, "fused_levels")
     chosen = {node.output[0] for name, node in name_layers(model).items() if name not in find_half_layers(model)}
     producers = {name: node.op_type for node in quantised.graph.node for name in node.output}
     for node in quantised.graph.node:
@@ -175,7 +175,7 @@ def test_int8_goes_with_calibration_and_nothing_else_does(bundle: Bundle, tmp_pa
 
 
 def test_a_choice_without_a_layer_that_gains_is_refused(demo: Bundle) -> None:
-    half = find_half_layers(make_gpu_stage(demo, "fused"))
+    half = find_half_layers(make_stage(demo, "fused_levels"))
     layers = Int8Layers(limits=dict.fromkeys(half, 1.0), chosen={"int8": tuple(half)})
     with pytest.raises(EngineError, match="expected convolutions for int8, got none"):
         quantise_stages(demo, "fused", layers)

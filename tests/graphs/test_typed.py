@@ -10,8 +10,8 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.errors import EngineError, InputError
-from ndp_rt.graphs.gpu_stages import make_gpu_stage, make_gpu_stages
 from ndp_rt.graphs.half_types import narrow, widen
+from ndp_rt.graphs.stages import make_stage, make_stages
 from ndp_rt.graphs.typed import BORDER_DTYPES, ONNX_TYPES, check_weights, find_islands, make_typed
 from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
 from tests.tolerances import assert_close
@@ -22,7 +22,7 @@ HALVES = ["fp16", "bf16"]
 
 @pytest.fixture(scope="module", params=["tiny", "demo"])
 def fused(request: pytest.FixtureRequest, bundle: Bundle) -> ModelProto:
-    return make_gpu_stage(bundle if request.param == "tiny" else open_bundle(DEMO), "fused")
+    return make_stage(bundle if request.param == "tiny" else open_bundle(DEMO), "fused_levels")
 
 
 def list_kinds(model: ModelProto) -> dict[str, int]:
@@ -42,7 +42,7 @@ def test_float32_precisions_change_nothing(fused: ModelProto, precision: str) ->
 def test_borders_have_the_precisions_type_and_maps_are_float32(bundle: Bundle, precision: str) -> None:
     border = ONNX_TYPES[BORDER_DTYPES[precision]]
     for plan in ("staged", "unmerged", "fused"):
-        for model in make_gpu_stages(bundle, plan).values():
+        for model in make_stages(bundle, plan).values():
             graph = make_typed(model, precision).graph
             for value in (*graph.input, *graph.output):
                 wanted = TensorProto.FLOAT if value.name in LEVEL_MAPS else border
@@ -104,7 +104,7 @@ def run(model: ModelProto, image: np.ndarray) -> dict[str, np.ndarray]:
 
 def test_a_float16_graph_stays_near_the_golden_vectors(bundle: Bundle) -> None:
     golden = bundle.golden()
-    found = run(make_typed(make_gpu_stage(bundle, "fused"), "fp16"), golden.image.astype(np.float16))
+    found = run(make_typed(make_stage(bundle, "fused_levels"), "fp16"), golden.image.astype(np.float16))
     assert found["reconstruction"].dtype == np.float16
     assert all(found[name].dtype == np.float32 for name in LEVEL_MAPS)
     assert_close(fuse_maps([found[name] for name in LEVEL_MAPS]), golden.map, "map", "float16")
@@ -112,7 +112,7 @@ def test_a_float16_graph_stays_near_the_golden_vectors(bundle: Bundle) -> None:
 
 def test_norms_of_large_features_stay_finite_in_float16(bundle: Bundle) -> None:
     """Features of some 300: their squares are past float16's 65504, they themselves are not."""
-    model = make_gpu_stage(bundle, "fused")
+    model = make_stage(bundle, "fused_levels")
     for tensor in model.graph.initializer:
         if tensor.name == "encoder_1":
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(300), tensor.name))
@@ -126,7 +126,7 @@ def test_norms_of_large_features_stay_finite_in_float16(bundle: Bundle) -> None:
 
 
 def test_weights_are_rounded_to_the_nearest(bundle: Bundle) -> None:
-    model = make_gpu_stage(bundle, "encoder")
+    model = make_stage(bundle, "encoder")
     wanted = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     typed = make_typed(model, "bf16")
     assert {tensor.name for tensor in typed.graph.initializer} == set(wanted)
@@ -137,7 +137,7 @@ def test_weights_are_rounded_to_the_nearest(bundle: Bundle) -> None:
 
 
 def test_weights_past_float16_are_named(bundle: Bundle) -> None:
-    model = make_gpu_stage(bundle, "encoder")
+    model = make_stage(bundle, "encoder")
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "encoder_2")
     values = numpy_helper.to_array(tensor).copy()
     values.flat[3] = 7e4
@@ -160,11 +160,11 @@ def test_weights_below_float16_are_named() -> None:
 
 def test_other_precisions_are_refused(bundle: Bundle) -> None:
     with pytest.raises(InputError, match="expected one of fp32, tf32, fp16, bf16, int8, got 'fp8'"):
-        make_typed(make_gpu_stage(bundle, "encoder"), "fp8")
+        make_typed(make_stage(bundle, "encoder"), "fp8")
 
 
 def test_a_cast_of_activations_is_refused(bundle: Bundle) -> None:
-    model = make_gpu_stage(bundle, "head")
+    model = make_stage(bundle, "head")
     last = next(node for node in model.graph.node if "g3" in node.output)
     last.output[0] = "g3_before"
     model.graph.node.append(onnx.helper.make_node("Cast", ["g3_before"], ["g3"], to=TensorProto.FLOAT))

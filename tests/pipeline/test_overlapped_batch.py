@@ -16,8 +16,8 @@ from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.errors import ClosedError, EngineError
 from ndp_rt.pipeline.overlapped_batch import count_overlapped
-from ndp_rt.runtime.fused import FusedPlan, RebuiltEngines
-from ndp_rt.runtime.host_runner import HostRunner, HostSlot
+from ndp_rt.runtime.assets import AssetMaker
+from ndp_rt.runtime.host import HostBatch, HostExecutor
 from tests.tiny_bundle import make_tiny_bundle
 
 pytestmark = pytest.mark.skipif(find_cpu().usable_core_count < 2, reason="needs two cores")
@@ -36,10 +36,10 @@ def draw_images(rng: np.random.Generator, count: int) -> list[np.ndarray]:
     return [rng.integers(0, 255, (40 + 3 * index, SIDE, 3), dtype=np.uint8) for index in range(count)]
 
 
-def find_runner(inspector: Inspector) -> HostRunner:
-    runner = inspector._last.runner
-    assert isinstance(runner, HostRunner) and runner.parallel_count == 2
-    return runner
+def find_executor(inspector: Inspector) -> HostExecutor:
+    executor = inspector._last.executor
+    assert isinstance(executor, HostExecutor) and executor.parallel_count == 2
+    return executor
 
 
 @pytest.mark.parametrize(
@@ -95,20 +95,20 @@ def test_a_failure_on_the_way_leaves_nothing_computing(
 ) -> None:
     images, calls = draw_images(rng, 8), 0
     expected = [result.score for result in two.inspect_batch(images)]
-    smooth = HostSlot.smooth
+    score = HostBatch.score
 
-    def fail_once(slot: HostSlot, index: int) -> np.ndarray:
+    def fail_once(batch: HostBatch, index: int) -> float:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise EngineError("the map holds NaN")
-        return smooth(slot, index)
+        return score(batch, index)
 
-    monkeypatch.setattr(HostSlot, "smooth", fail_once)
+    monkeypatch.setattr(HostBatch, "score", fail_once)
     with pytest.raises(EngineError, match="NaN"):
         two.inspect_batch(images)
-    slots = find_runner(two).shared_slots
-    assert len(slots) == 3 and not any(slot.run is not None and slot.run.is_computing for slot in slots)
+    batches = find_executor(two).shared_batches
+    assert len(batches) == 3 and not any(batch.is_computing for batch in batches)
     assert [result.score for result in two.inspect_batch(images)] == expected
 
 
@@ -125,16 +125,16 @@ def test_frames_come_in_order_from_one_reused_buffer(two: Inspector, rng: np.ran
     assert [result.score for result in two.stream(fill_buffer())] == expected
 
 
-def test_a_stream_fills_its_slots_and_reads_no_further(two: Inspector, rng: np.random.Generator) -> None:
+def test_a_stream_fills_its_batches_and_reads_no_further(two: Inspector, rng: np.random.Generator) -> None:
     image, pulled = draw_images(rng, 1)[0], 0
-    slot_count = find_runner(two).stream_slot_count
+    batch_count = find_executor(two).stream_batch_count
     is_full = threading.Event()
 
     def count_frames() -> Iterator[np.ndarray]:
         nonlocal pulled
         while True:
             pulled += 1
-            if pulled == 1 + slot_count:  # the first was given back
+            if pulled == 1 + batch_count:  # the first was given back
                 is_full.set()
             yield image
 
@@ -143,7 +143,7 @@ def test_a_stream_fills_its_slots_and_reads_no_further(two: Inspector, rng: np.r
     assert is_full.wait(WAIT_S)
     for consumed in range(2, 6):
         next(results)
-        assert pulled <= consumed + slot_count
+        assert pulled <= consumed + batch_count
     results.close()
 
 
@@ -157,12 +157,12 @@ def test_a_slow_camera_gets_all_threads_for_every_frame(two: Inspector, rng: np.
 
     for _ in two.stream(wait_for_the_result_before()):
         came.release()
-    engine = find_runner(two)._plan._engines[1]
+    engine = find_executor(two)._engines[1]["fused"]
     assert engine._shared is None  # no frame ever found another
 
 
 def test_streams_that_were_left_keep_no_memory(two: Inspector, rng: np.random.Generator) -> None:
-    images, runner = draw_images(rng, 6), find_runner(two)
+    images, executor = draw_images(rng, 6), find_executor(two)
     for _ in range(5):
         results = two.stream(iter(images))
         next(results)
@@ -171,10 +171,10 @@ def test_streams_that_were_left_keep_no_memory(two: Inspector, rng: np.random.Ge
     two.inspect_batch(images)
     del results
     gc.collect()
-    slots = [two._last.slot, *runner.shared_slots]
-    assert {id(slot) for slot in runner._started} == {id(slot) for slot in slots}
-    assert len(runner._plan._engines[1]._runs) == len(slots)
-    assert len(runner._preprocessors) <= 2  # the caller's and a reader's
+    batches = [two._last.batch, *executor.shared_batches]
+    assert {id(batch) for batch in executor._started} == {id(batch) for batch in batches}
+    assert len(executor._engines[1]["fused"]._calls) == len(batches)
+    assert len(executor._preprocessors) <= 2  # the caller's and a reader's
 
 
 def test_close_ends_a_stream_whose_frames_compute(tiny_bundle: Path, rng: np.random.Generator) -> None:
@@ -192,12 +192,12 @@ def test_a_reference_that_is_set_between_frames_counts_for_those_not_yet_read(
 ) -> None:
     other = make_tiny_bundle(tmp_path / "other.ndp", seed=1)
 
-    def compile_other(plan: FusedPlan, features: object) -> RebuiltEngines:
+    def compile_other(maker: AssetMaker, *arguments: object) -> dict[int, dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:  # gone when the shared model is loaded
             engine = compile_engine("openvino", other.stage_path("fused"), Path(folder), EngineOptions(threads=2))
-        return RebuiltEngines({1: engine}, "other")
+        return {1: {"fused": engine}}
 
-    monkeypatch.setattr(FusedPlan, "make_reference", compile_other)
+    monkeypatch.setattr(AssetMaker, "rebuild_engines", compile_other)
     image, good = draw_images(rng, 2)
     with Inspector.open(tiny_bundle, threads=2) as opened:
         before = opened.inspect(image).score
@@ -207,11 +207,11 @@ def test_a_reference_that_is_set_between_frames_counts_for_those_not_yet_read(
         after = opened.inspect(image).score
         scores += [result.score for result in results]
         batch = [result.score for result in opened.inspect_batch([image] * 6)]
-    slot_count = find_runner(opened).stream_slot_count
+    batch_count = find_executor(opened).stream_batch_count
     assert before != after and len(scores) == 30
     assert scores[:5] == [before] * 5 and set(scores) == {before, after}
     assert scores == sorted(scores, key=[before, after].index)  # never back to the old one
-    assert scores[5 + slot_count :] == [after] * (25 - slot_count)
+    assert scores[5 + batch_count :] == [after] * (25 - batch_count)
     assert batch == [after] * 6
 
 
@@ -238,14 +238,14 @@ def test_callers_in_several_threads_get_their_own_results(two: Inspector, rng: n
 
 def test_warm_up_runs_every_size_and_loads_nothing_more(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    start = HostRunner.start
+    start = HostExecutor.start
 
-    def note_size(runner: HostRunner, slot: HostSlot, images: Any, size: int, **more: Any) -> None:
+    def note_size(executor: HostExecutor, batch: HostBatch, images: Any, size: int, **more: Any) -> None:
         sizes.append(size)
-        start(runner, slot, images, size, **more)
+        start(executor, batch, images, size, **more)
 
     with Inspector.open(tiny_bundle, threads=2, batches=(1, 4)) as opened:
-        monkeypatch.setattr(HostRunner, "start", note_size)
+        monkeypatch.setattr(HostExecutor, "start", note_size)
         opened.warm_up(count=2)
         assert sizes == [1, 1, 4, 4]
-        assert [engine._shared for engine in find_runner(opened)._plan._engines.values()] == [None, None]
+        assert [one["fused"]._shared for one in find_executor(opened)._engines.values()] == [None, None]

@@ -35,7 +35,7 @@ def make_rig(
         gpu = FakeCuda(emulator.make_module, seed=seed, memory_bytes=memory_bytes)
         monkeypatch.setitem(sys.modules, "cupy", gpu.module)
         folder = stage_folders[plan, changes.get("precision", "fp32")]
-        return Rig(gpu, open_bundle(tiny_bundle), folder, batches, **changes)
+        return Rig(gpu, open_bundle(tiny_bundle), plan, folder, batches, **changes)
 
     return make
 

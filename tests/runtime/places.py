@@ -19,9 +19,8 @@ from ndp_rt.engines.registry import find_device_backend
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.engines.stage_files import write_stages
 from ndp_rt.options import Options
-from ndp_rt.runtime.gpu_check import CHECK
-from ndp_rt.runtime.gpu_runner import GpuRunner
-from ndp_rt.runtime.open_gpu import open_gpu_runner
+from ndp_rt.runtime.cuda import CudaExecutor
+from ndp_rt.runtime.open import open_cuda
 from tests.fakes.fake_cupy import FakeCuda
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ EVERY_PRECISION = [
     ),
     INT8,
 ]
-# The fake GPU's other plans are in test_gpu_plan.py. TensorRT takes some ten seconds an engine, so not all are built.
+# The fake GPU's other plans are in test_cuda_program.py. TensorRT takes some ten seconds an engine: not all are built.
 EVERY_PLAN = [
     ONE_EACH[0],
     *(
@@ -128,14 +127,13 @@ class Place:
         return Inspector.open(self.bundle.path, plan=plan, threshold=threshold)
 
     @contextmanager
-    def open_runner(self) -> Iterator[GpuRunner]:
-        runner = open_gpu_runner(
-            self.bundle, Options(bundle=str(self.bundle.path), batches=self.batches, **self.settings)
-        )
+    def open_executor(self) -> Iterator[CudaExecutor]:
+        options = Options(bundle=str(self.bundle.path), batches=self.batches, **self.settings)
+        executor = open_cuda(self.bundle, options.engine_spec)
         try:
-            yield runner
+            yield executor
         finally:
-            runner.close()
+            executor.close()
 
     def count(self, on_gpu: int, on_fake: int) -> int:
         """Return how often something is repeated: a GPU takes a thousandth of what the fake one takes."""
@@ -221,7 +219,7 @@ def build_int8(place: Place, folder: Path) -> None:
         plan=plan,
         build=options(onnx_stages=str(stages.path)),
     )
-    build_engine(place.bundle, spec, check=CHECK)
+    build_engine(place.bundle, spec)
 
 
 def run_beside(*calls: Callable[[], Any], timeout_s: float = 120.0) -> list[Any]:

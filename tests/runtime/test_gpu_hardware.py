@@ -19,7 +19,6 @@ import pytest
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import DeviceError, EngineError, InputError
 from ndp_rt.kernels.smooth.definition import smooth
-from ndp_rt.program.manifest import GPU_PLAN_STAGES
 from tests.fakes.fake_streams import CUDARuntimeError
 from tests.runtime.lost_device import watch
 from tests.runtime.places import (
@@ -62,22 +61,22 @@ def test_every_plan_batch_and_precision_gives_the_golden_maps_and_scores(place: 
 @pytest.mark.parametrize("place", EVERY_PLAN, indirect=True)
 def test_every_batch_size_runs_as_a_graph_that_repeats_what_the_steps_give(place: Place) -> None:
     golden = place.bundle.golden().image
-    with place.open_runner() as runner:
-        plan = runner.plan
-        assert plan.captured_sizes == plan.batch_sizes == place.batches  # else the log says why
+    with place.open_executor() as executor:
+        program = executor.program
+        assert program.captured_sizes == program.batch_sizes == place.batches  # else the log says why
         for size in place.batches:
             # Different batches in turn, so that nothing which an earlier one left passes for this one's.
             batches = [
                 np.ascontiguousarray(np.resize(np.roll(golden, n, 0), (size, *golden.shape[1:]))) for n in (0, 1)
             ]
-            expected = [plan.run(batch)[1] for batch in batches]
+            expected = [program.trace(batch, ("smoothed",))["smoothed"] for batch in batches]
             assert not np.array_equal(*expected)
             differences = []
             for n in range(place.count(on_gpu=200, on_fake=4)):
-                plan.upload(batches[n % 2])
-                plan.enqueue(size)
-                plan.stream.synchronize()
-                found = place.read(plan.get_tensor(size, "smoothed"))
+                program.upload(batches[n % 2])
+                program.enqueue(size)
+                program.stream.synchronize()
+                found = place.read(program.get_tensor(size, "smoothed"))
                 differences.append(float(np.abs(found - expected[n % 2]).max()))
             other = sum(difference != 0.0 for difference in differences)
             print(
@@ -219,7 +218,7 @@ def test_an_engine_that_was_cut_short_is_refused_by_name_and_command(
     with place.open(batches=(1,)):
         pass
     cache = tmp_path / "cut"
-    for stage in GPU_PLAN_STAGES[place.pipeline.plan]:
+    for stage in place.bundle.manifest.programs["cuda"][place.pipeline.plan].stages:
         folder = find_engine_folder(place, stage)
         shutil.copytree(folder, cache / "engines" / folder.name)
     monkeypatch.setenv("NDP_RT_CACHE", str(cache))

@@ -192,12 +192,12 @@ class TestOnAGpu:
     @pytest.fixture
     def fused(self, bundle: Bundle, tmp_path: Path) -> Any:
         pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[train]'")
-        from ndp_rt.graphs.gpu_stages import make_gpu_stage
+        from ndp_rt.graphs.stages import make_stage
         from ndp_rt.graphs.typed import make_typed
         from tests.engines.staged_plan import load_engine
 
         options = EngineOptions(precision="fp16", batch=2)
-        return load_engine(make_typed(make_gpu_stage(bundle, "fused"), "fp16"), tmp_path, options, "cuda")
+        return load_engine(make_typed(make_stage(bundle, "fused_levels"), "fp16"), tmp_path, options, "cuda")
 
     def bind(self, engine: Any) -> dict[str, Any]:
         import torch

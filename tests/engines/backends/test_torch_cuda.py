@@ -15,7 +15,7 @@ from ndp_rt.engines.backends.torch.engine import TorchCudaEngine, set_switches
 from ndp_rt.engines.registry import find_device_backend, list_backends
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
-from ndp_rt.graphs.gpu_stages import make_gpu_stage
+from ndp_rt.graphs.stages import make_stage
 from ndp_rt.graphs.typed import BORDER_DTYPES, make_typed
 from tests.engines.staged_plan import StagedPlan, load_engine
 from tests.tolerances import assert_close
@@ -34,7 +34,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def encoder(bundle: Bundle, tmp_path: Path) -> TorchCudaEngine:
-    return load_engine(make_gpu_stage(bundle, "encoder"), tmp_path, EngineOptions(batch=2))
+    return load_engine(make_stage(bundle, "encoder"), tmp_path, EngineOptions(batch=2))
 
 
 def bind(engine: TorchCudaEngine, device: str = "cpu") -> dict[str, torch.Tensor]:
@@ -88,7 +88,7 @@ def test_tensors_have_the_borders_types_and_the_engines_batch(bundle: Bundle, tm
     for precision in TorchCudaBackend.precisions:
         dtype = BORDER_DTYPES[precision]
         (tmp_path / precision).mkdir()
-        model = make_typed(make_gpu_stage(bundle, "fused"), precision)
+        model = make_typed(make_stage(bundle, "fused_levels"), precision)
         options = EngineOptions(precision=precision, batch=3)
         backend = TorchCudaBackend("cpu")
         (tmp_path / "stage.onnx").write_bytes(model.SerializeToString())
@@ -144,7 +144,7 @@ def test_a_closed_engine_says_so(encoder: TorchCudaEngine) -> None:
 
 
 def test_held_memory_is_weights_and_the_widest_moment(bundle: Bundle, tmp_path: Path) -> None:
-    model = make_gpu_stage(bundle, "encoder")
+    model = make_stage(bundle, "encoder")
     engine = load_engine(model, tmp_path, EngineOptions(batch=2))
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     # The first convolution's result, [2, 4, 64, 64], stands beside its ReLU's, and nothing larger ever does.
@@ -155,7 +155,7 @@ def test_held_memory_is_weights_and_the_widest_moment(bundle: Bundle, tmp_path: 
 def test_layers_report_the_types_of_their_results(bundle: Bundle, tmp_path: Path, precision: str) -> None:
     name = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[precision]
     options = EngineOptions(precision=precision)
-    engine = load_engine(make_typed(make_gpu_stage(bundle, "tail"), precision), tmp_path, options)
+    engine = load_engine(make_typed(make_stage(bundle, "tail"), precision), tmp_path, options)
     counts = engine.precision_by_layer_type()
     assert counts["Conv"] == {name: 7} and counts["Relu"] == {name: 3}
     assert counts["Sigmoid"] == ({"f32": 4} if precision == "fp32" else {"f32": 3, name: 1})
@@ -178,7 +178,7 @@ def test_asking_for_one_precision_and_getting_another_is_an_error() -> None:
 
 def test_the_cpu_does_not_pretend_to_have_tf32(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"asked for tf32, PyTorch computes .* in 5 x f32\. TF32 needs an Ampere GPU"):
-        load_engine(make_gpu_stage(bundle, "encoder"), tmp_path, EngineOptions(precision="tf32"))
+        load_engine(make_stage(bundle, "encoder"), tmp_path, EngineOptions(precision="tf32"))
 
 
 def test_other_precisions_are_refused(bundle: Bundle, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_what_pytorch_refuses_is_an_error_of_ours(encoder: TorchCudaEngine, monk
 @pytest.mark.gpu
 def test_nothing_is_allocated_after_the_first_call(bundle: Bundle, tmp_path: Path) -> None:
     options = EngineOptions(precision="fp16", batch=2)
-    engine = load_engine(make_typed(make_gpu_stage(bundle, "fused"), "fp16"), tmp_path, options, "cuda")
+    engine = load_engine(make_typed(make_stage(bundle, "fused_levels"), "fp16"), tmp_path, options, "cuda")
     tensors = bind(engine, "cuda")
     stream = torch.cuda.Stream()
     engine.enqueue(stream.cuda_stream)
@@ -320,7 +320,7 @@ def test_nothing_is_allocated_after_the_first_call(bundle: Bundle, tmp_path: Pat
 
 @pytest.mark.gpu
 def test_work_goes_to_the_stream_that_is_given(bundle: Bundle, tmp_path: Path) -> None:
-    engine = load_engine(make_gpu_stage(bundle, "encoder"), tmp_path, EngineOptions(batch=2), "cuda")
+    engine = load_engine(make_stage(bundle, "encoder"), tmp_path, EngineOptions(batch=2), "cuda")
     tensors = bind(engine, "cuda")
     stream = torch.cuda.Stream()
     engine.enqueue(stream.cuda_stream)
@@ -340,7 +340,7 @@ def test_work_goes_to_the_stream_that_is_given(bundle: Bundle, tmp_path: Path) -
 
 @pytest.mark.gpu
 def test_addresses_outside_the_gpu_are_refused(bundle: Bundle, tmp_path: Path) -> None:
-    engine = load_engine(make_gpu_stage(bundle, "encoder"), tmp_path, EngineOptions(batch=2), "cuda")
+    engine = load_engine(make_stage(bundle, "encoder"), tmp_path, EngineOptions(batch=2), "cuda")
     pointers = {name: tensor.data_ptr() for name, tensor in bind(engine, "cuda").items()}
     host = torch.zeros(2, 3, 64, 64)
     with pytest.raises(InputError, match=r"bound to 'image', is no(t| memory)"):

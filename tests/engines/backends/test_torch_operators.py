@@ -19,7 +19,7 @@ from ndp_rt.errors import EngineError
 from ndp_rt.export.models.ndpnet.program import export_network
 from ndp_rt.export.onnx.bundle import write_graphs
 from ndp_rt.graphs.folding import fix_batch, fold_constants, load_model
-from ndp_rt.graphs.gpu_stages import merge_stages
+from ndp_rt.graphs.stages import merge_stages
 from ndp_rt.graphs.typed import make_typed
 from ndp_rt.kernels.fuse_maps.cut import cut
 from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
@@ -251,7 +251,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def make_stage(folder: Path, name: str) -> ModelProto:
-    """Return a GPU stage of exported graphs, as `gpu_stages.make_gpu_stage` does of a bundle's."""
+    """Return a GPU stage of exported graphs, as `gpu_stages.make_stage` does of a bundle's."""
     if name == "tail":
         parts = {part: make_stage(folder, part) for part in ("decoder", "head", "segmentation")}
         inputs = list(dict.fromkeys(v.name for p in ("segmentation", "decoder") for v in parts[p].graph.input))

@@ -148,7 +148,7 @@ class OpenVinoCall:
 
     @property
     def is_open(self) -> bool:
-        return self._engine.is_open
+        return self._engine._request is not None
 
     @property
     def is_computing(self) -> bool:
@@ -161,7 +161,7 @@ class OpenVinoCall:
             return False
 
     def start(self) -> None:
-        if not self.is_open:
+        if self._engine._request is None:
             raise ClosedError("the engine is closed. Load it again.")
         was_started, self._is_started = self._is_started, True  # before: an interrupt in between must not hide it
         try:
@@ -181,7 +181,7 @@ class OpenVinoCall:
             raise _failed(error) from error
         finally:
             self._is_started = False
-            if not self.is_open:
+            if self._engine._request is None:
                 self.free()
 
     def free(self) -> None:

@@ -31,7 +31,7 @@ def lay_out_buffers(sizes_bytes: Mapping[str, int], lifetimes: Mapping[str, Life
     """Place every tensor at the lowest offset that is free during its whole life, the largest first.
 
     The first-fit-by-size heuristic: not always the smallest block, and within a few per cent of it for chains like
-    ours (tests/devices/cuda/test_buffers.py compares with the lower bound, the largest sum of sizes alive in one step).
+    ours (tests/runtime/test_memory_layout.py compares with the lower bound: the most that is alive in one step).
 
     Args:
         sizes_bytes: of each tensor.

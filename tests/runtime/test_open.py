@@ -1,4 +1,4 @@
-"""Opening a plan on the host."""
+"""Opening an executor on the host."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ import pytest
 from ndp_rt.bundle import open_bundle
 from ndp_rt.engines import cache
 from ndp_rt.engines.spec import EngineSpec
-from ndp_rt.runtime.open_plan import open_plan
+from ndp_rt.runtime.open import open_host
 
 
 def test_an_engines_files_are_hashed_once_when_it_is_opened(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = open_bundle(tiny_bundle)
-    open_plan(bundle, EngineSpec()).close()  # builds what is missing
+    open_host(bundle, EngineSpec()).close()  # builds what is missing
     hashed: list[str] = []
 
     def remember(path: Path) -> str:
@@ -21,5 +21,5 @@ def test_an_engines_files_are_hashed_once_when_it_is_opened(tiny_bundle: Path, m
 
     hash_file = cache.hash_file
     monkeypatch.setattr(cache, "hash_file", remember)
-    open_plan(bundle, EngineSpec(batches=(1,))).close()
+    open_host(bundle, EngineSpec(batches=(1,))).close()
     assert hashed == ["model.blob"]

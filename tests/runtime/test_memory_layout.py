@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from ndp_rt.devices.cuda.buffers import ALIGNMENT_BYTES, Lifetime, find_lower_bound, lay_out_buffers
+from ndp_rt.runtime.memory_layout import ALIGNMENT_BYTES, Lifetime, find_lower_bound, lay_out_buffers
 
 
 def draw_chain(rng: np.random.Generator, count: int) -> tuple[dict[str, int], dict[str, Lifetime]]:

@@ -1,4 +1,4 @@
-"""The GPU plan on the fake GPU: the real kernels emulated, engines on the CPU, streams as late or early as can be."""
+"""Programs on the fake GPU: the real kernels emulated, engines on the CPU, streams as late or early as can be."""
 
 import logging
 from collections.abc import Callable
@@ -9,7 +9,6 @@ import pytest
 
 from ndp_rt.errors import ClosedError, DeviceError, InputError
 from ndp_rt.kernels.smooth.definition import smooth
-from ndp_rt.runtime.gpu_steps import find_lifetimes
 from tests.fakes.fake_streams import CUDARuntimeError
 from tests.fakes.rig import Rig
 from tests.tolerances import assert_close
@@ -20,116 +19,106 @@ def test_every_plan_gives_the_golden_maps_and_scores(make_rig: Callable[..., Rig
     rig = make_rig(plan, batches=(1, 2))
     golden = rig.bundle.golden()
     for size in (1, 2):
-        maps, smoothed, scores = rig.plan.run(golden.image[:size])
+        maps, scores = rig.program.run(golden.image[:size])
+        smoothed = rig.smooth(golden.image[:size])
         assert_close(maps, golden.map[:size], "map", "float32")
         assert_close(smoothed, smooth(golden.map[:size]), "map", "float32")
         assert_close(scores, golden.score[:size], "map", "float32")
-    rig.plan.close()
+    rig.program.close()
 
 
 def test_half_precision_goes_through_every_tensor(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(precision="fp16")
     golden = rig.bundle.golden()
-    specs = rig.plan._sized[1].specs
+    specs = rig.program.find_steps(1).specs
     halves = {name for name, spec in specs.items() if spec.dtype == "float16"}
     assert halves >= {"image", "f1", "f5", "r3k2", "r5k4", "reconstruction"}
     assert not halves & {"am1", "am2", "am3", "smoothed", "score"}
-    maps, smoothed, scores = rig.plan.run(golden.image[:1])
+    maps, scores = rig.program.run(golden.image[:1])
+    smoothed = rig.smooth(golden.image[:1])
     assert_close(maps, golden.map[:1], "map", "float16")
     assert_close(smoothed, smooth(golden.map[:1]), "map", "float16")
     assert_close(scores, golden.score[:1], "map", "float16")
-    assert rig.plan.captured_sizes == (1,)
-    rig.plan.close()
+    assert rig.program.captured_sizes == (1,)
+    rig.program.close()
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_captured_graph_gives_what_the_steps_give(make_rig: Callable[..., Rig], seed: int) -> None:
     rig = make_rig(seed=seed)
-    plan, golden = rig.plan, rig.bundle.golden()
-    _, expected, _ = plan.run(golden.image[:1])
+    program, golden = rig.program, rig.bundle.golden()
+    expected = rig.smooth(golden.image[:1])
     launched, enqueued = len(rig.gpu.launched), rig.engines[1]["tail"].enqueue_count
-    plan.upload(golden.image[:1])
-    plan.enqueue(1)
-    plan.stream.synchronize()
+    program.upload(golden.image[:1])
+    program.enqueue(1)
+    program.stream.synchronize()
     assert rig.gpu.machine.graph_launch_count == 2  # the check at load, and this one
     assert (len(rig.gpu.launched), rig.engines[1]["tail"].enqueue_count) == (launched, enqueued)
-    assert np.array_equal(plan.get_tensor(1, "smoothed").host(), expected)
-    plan.close()
+    assert np.array_equal(program.get_tensor(1, "smoothed").host(), expected)
+    program.close()
 
 
 def test_nothing_is_allocated_or_waited_for_while_frames_run(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig()
-    rig.plan.upload(rig.bundle.golden().image[:1])
+    rig.program.upload(rig.bundle.golden().image[:1])
     before = (rig.gpu.device_heap.allocation_count, rig.gpu.pinned_heap.allocation_count)
     waited = rig.gpu.machine.synchronisation_count
     for _ in range(20):
-        rig.plan.enqueue(1)
+        rig.program.enqueue(1)
     assert (rig.gpu.device_heap.allocation_count, rig.gpu.pinned_heap.allocation_count) == before
     assert rig.gpu.machine.synchronisation_count == waited
-    rig.plan.close()
+    rig.program.close()
 
 
 def test_closing_frees_every_byte_and_closes_every_engine(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(batches=(1, 2))
-    rig.plan.close()
-    rig.plan.close()
+    rig.program.close()
+    rig.program.close()
     assert rig.gpu.device_heap.blocks == rig.gpu.pinned_heap.blocks == {}
     with pytest.raises(ClosedError):
         rig.engines[2]["tail"].enqueue(0)
-    for call in (lambda: rig.plan.enqueue(1), lambda: rig.plan.make_reference({})):
+    for call in (lambda: rig.program.enqueue(1), lambda: rig.program.prepare_assets({})):
         with pytest.raises(ClosedError):
             call()
 
 
 def test_a_new_reference_is_used_from_the_next_frame_on(make_rig: Callable[..., Rig], rng: np.random.Generator) -> None:
     rig = make_rig()
-    plan, golden = rig.plan, rig.bundle.golden()
-    _, before, _ = plan.run(golden.image[:1])
-    hash_before = plan.engine_hash
-    plan.upload(golden.image[:1])
-    plan.enqueue(1)  # a frame on its way keeps the old reference
-    other = {name: rng.random(value.shape, np.float32) for name, value in rig.bundle.reference().items()}
-    plan.use_reference(plan.make_reference(other))
-    plan.stream.synchronize()
-    assert np.array_equal(plan.get_tensor(1, "smoothed").host(), before)
-    plan.upload(golden.image[:1])
-    plan.enqueue(1)
-    plan.stream.synchronize()
-    after = plan.get_tensor(1, "smoothed").host().copy()
-    assert plan.engine_hash != hash_before and not np.array_equal(after, before)
-    assert np.array_equal(plan.run(golden.image[:1])[1], after)
-    plan.use_reference(plan.make_reference(rig.bundle.reference()))
-    assert plan.engine_hash == hash_before and np.array_equal(plan.run(golden.image[:1])[1], before)
-    plan.close()
+    program, golden = rig.program, rig.bundle.golden()
+    before = rig.smooth(golden.image[:1])
+    hash_before = program.engine_hash
+    program.upload(golden.image[:1])
+    program.enqueue(1)  # a frame on its way keeps the old reference
+    other = {name: rng.random(value.shape, np.float32) for name, value in rig.bundle.read_asset("reference").items()}
+    program.use_assets(program.prepare_assets({"reference": other}))
+    program.stream.synchronize()
+    assert np.array_equal(program.get_tensor(1, "smoothed").host(), before)
+    program.upload(golden.image[:1])
+    program.enqueue(1)
+    program.stream.synchronize()
+    after = program.get_tensor(1, "smoothed").host().copy()
+    assert program.engine_hash != hash_before and not np.array_equal(after, before)
+    assert np.array_equal(rig.smooth(golden.image[:1]), after)
+    program.use_assets(program.prepare_assets({"reference": rig.bundle.read_asset("reference")}))
+    assert program.engine_hash == hash_before and np.array_equal(rig.smooth(golden.image[:1]), before)
+    program.close()
     assert rig.gpu.device_heap.blocks == {}
 
 
-def test_features_for_a_reference_come_from_the_encoder(make_rig: Callable[..., Rig]) -> None:
+def test_an_asset_is_made_by_the_encoder(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig()
     raw = rig.bundle.golden().raw_expected[0]  # the tiny bundle's reference image
-    features = rig.plan.compute_features(raw[None])
-    for name, expected in rig.bundle.reference().items():
+    features = rig.program.compute_tensors(raw[None], ("encoder",), ("f3", "f4", "f5"))
+    for name, expected in rig.bundle.read_asset("reference").items():
         assert_close(features[name], expected, "map", "float32")
-    rig.plan.close()
+    rig.program.close()
 
 
-@pytest.mark.parametrize("change", ["missing", "shape"])
-def test_features_of_another_form_are_refused(make_rig: Callable[..., Rig], change: str) -> None:
-    rig = make_rig()
-    features = dict(rig.bundle.reference())
-    features["f4"] = features["f4"][:, :, 1:]
-    if change == "missing":
-        del features["f4"]
-    with pytest.raises(InputError, match="reference feature f4 is"):
-        rig.plan.make_reference(features)
-    rig.plan.close()
-
-
-def test_the_fused_plan_says_that_its_reference_cannot_be_swapped(make_rig: Callable[..., Rig]) -> None:
+def test_a_program_of_one_engine_says_that_its_asset_cannot_be_swapped(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig("fused")
-    with pytest.raises(InputError, match="plan='staged'"):
-        rig.plan.make_reference(rig.bundle.reference())
-    rig.plan.close()
+    with pytest.raises(InputError, match="expected one whose steps read the asset, got 'fused'"):
+        rig.program.prepare_assets({"reference": rig.bundle.read_asset("reference")})
+    rig.program.close()
 
 
 def test_goes_on_without_a_graph_where_capturing_is_refused(
@@ -142,11 +131,11 @@ def test_goes_on_without_a_graph_where_capturing_is_refused(
         rig = make_rig(capture=refuse)
     assert "without a CUDA graph, a little slower: captures are forbidden today" in caplog.text
     golden = rig.bundle.golden()
-    rig.plan.upload(golden.image[:1])
-    rig.plan.enqueue(1)
-    rig.plan.stream.synchronize()
-    assert_close(rig.plan.get_tensor(1, "score").host(), golden.score[:1], "map", "float32")
-    rig.plan.close()
+    rig.program.upload(golden.image[:1])
+    rig.program.enqueue(1)
+    rig.program.stream.synchronize()
+    assert_close(rig.program.get_tensor(1, "score").host(), golden.score[:1], "map", "float32")
+    rig.program.close()
 
 
 def test_a_graph_that_gives_other_maps_is_not_used(
@@ -161,8 +150,8 @@ def test_a_graph_that_gives_other_maps_is_not_used(
 
     with caplog.at_level(logging.WARNING, "ndp_rt"):
         rig = make_rig(capture=lose, batches=(1, 2))
-    assert "batch 2 runs without a CUDA graph: its maps differ" in caplog.text
-    rig.plan.close()
+    assert "batch 2 runs without a CUDA graph: expected its maps within" in caplog.text
+    rig.program.close()
 
 
 def test_memory_that_does_not_suffice_is_one_clear_error_and_a_smaller_batch_still_opens(
@@ -170,28 +159,28 @@ def test_memory_that_does_not_suffice_is_one_clear_error_and_a_smaller_batch_sti
 ) -> None:
     small = make_rig(batches=(1,))
     needed = small.gpu.device_heap.used_bytes
-    small.plan.close()
+    small.program.close()
     with pytest.raises(
-        DeviceError, match=r"need \d+ bytes on Fake GPU; \d+ of \d+ are free. Open with smaller batches"
+        DeviceError, match=r"expected \d+ free bytes on Fake GPU, got \d+ of \d+. Open with smaller batches"
     ):
         make_rig(batches=(1, 8), memory_bytes=needed)
-    make_rig(batches=(1,), memory_bytes=needed).plan.close()
+    make_rig(batches=(1,), memory_bytes=needed).program.close()
 
 
 def test_a_lost_device_is_one_clear_error_and_closing_still_works(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig()
     rig.gpu.machine.lost = CUDARuntimeError(719, "cudaErrorLaunchFailure: unspecified launch failure")
     with pytest.raises(DeviceError, match=r"cudaErrorLaunchFailure.*device='cpu'"):
-        rig.plan.enqueue(1)
-    rig.plan.close()
+        rig.program.enqueue(1)
+    rig.program.close()
 
 
 def test_tensors_share_memory(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig("unmerged")
-    sized = rig.plan._sized[1]
-    unshared = sum(array.nbytes for array in sized.tensors.values())
-    print(f"{rig.plan.buffer_bytes} bytes for tensors of {unshared} bytes")
-    assert rig.plan.buffer_bytes < 0.8 * unshared
-    lifetimes = find_lifetimes(sized.waves)
-    assert lifetimes["smoothed"].last == len(sized.waves) and lifetimes["image"].first == 0
-    rig.plan.close()
+    steps = rig.program.find_steps(1)
+    unshared = sum(array.nbytes for array in steps.tensors.values())
+    print(f"{rig.program.buffer_bytes} bytes for tensors of {unshared} bytes")
+    assert rig.program.buffer_bytes < 0.8 * unshared
+    lifetimes = steps.find_lifetimes()
+    assert lifetimes["smoothed"].last == len(steps.waves) and lifetimes["image"].first == 0
+    rig.program.close()

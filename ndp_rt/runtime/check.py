@@ -1,0 +1,118 @@
+"""Golden vectors, and extreme images, through the executor that engines will be used by."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from ndp_rt.bundle.open import Bundle, Golden
+from ndp_rt.engines.golden_report import GoldenReport, compare_golden, find_largest
+from ndp_rt.engines.precision_probe import probe_precision
+from ndp_rt.engines.spec import EngineSpec
+from ndp_rt.engines.tolerances import find_tolerance
+from ndp_rt.errors import EngineError
+from ndp_rt.runtime.executor import FloatArray
+
+
+class Runs(Protocol):
+    """What a check needs of an executor."""
+
+    def run(self, images: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See `ndp_rt.runtime.executor.Executor.run`."""
+        ...
+
+
+def check_executor(
+    bundle: Bundle,
+    executor: Runs,
+    precision: str,
+    batch: int,
+    *,
+    golden: Golden | None = None,
+    vector_count: int | None = None,
+) -> GoldenReport:
+    """Compare maps and scores with golden vectors.
+
+    Args:
+        bundle: opened.
+        executor: runs preprocessed images.
+        precision: that it computes in.
+        batch: one of its batch sizes.
+        golden: the vectors; None: the bundle's.
+        vector_count: how many vectors to run, from the first; None: all.
+
+    Raises:
+        EngineError: a map or score differs by more than `ndp_rt.engines.tolerances` allows; the message says by how
+            much.
+    """
+    vectors = golden or bundle.golden()
+    return compare_golden(bundle, vectors, executor.run, precision=precision, batch=batch, vector_count=vector_count)
+
+
+def check_build(
+    bundle: Bundle, spec: EngineSpec, engines: Mapping[str, Any], batch: int, tell: Callable[[str], None]
+) -> Mapping[str, float | int]:
+    """Check freshly built engines of one batch size before they are stored; see `ndp_rt.engines.build_check`."""
+    if spec.is_on_gpu:
+        return _check_on_gpu(bundle, spec, engines, batch, tell)
+    from ndp_rt.runtime.open import make_host_executor  # needs OpenCV
+
+    golden = bundle.golden()
+    check_preprocessing(bundle, golden)
+    tell(f"checking batch {batch} against {len(golden.image)} golden vectors")
+    executor = make_host_executor(bundle, spec, {batch: dict(engines)})
+    return asdict(check_executor(bundle, executor, spec.precision, batch, golden=golden))
+
+
+def _check_on_gpu(
+    bundle: Bundle, spec: EngineSpec, engines: Mapping[str, Any], batch: int, tell: Callable[[str], None]
+) -> Mapping[str, float | int]:
+    from ndp_rt.devices.cuda.driver import CudaDevice
+    from ndp_rt.kernels.load import KernelSet
+    from ndp_rt.runtime.cuda_program import CudaProgram
+
+    assert spec.plan is not None
+    program = CudaProgram(
+        bundle,
+        spec.plan,
+        CudaDevice(spec.device_index),
+        {batch: engines},
+        precision=spec.precision,
+        engine_hash="",
+        kernels=KernelSet(),
+        capture=None,
+    )
+    try:
+        tell(f"checking batch {batch} against the golden vectors")
+        report = check_executor(bundle, program, spec.precision, batch)
+        tell(f"probing batch {batch} with extreme images")
+        probe_precision(program.trace, bundle.golden().image, batch, spec.precision)
+    finally:
+        program.close(keeps_engines=True)
+    return asdict(report)
+
+
+def check_preprocessing(bundle: Bundle, golden: Golden) -> float:
+    """Compare this machine's preprocessing with the golden images; return the largest difference.
+
+    Raises:
+        EngineError: it differs by more than `ndp_rt.engines.tolerances` allows.
+    """
+    from ndp_rt.images.preprocess import preprocess  # needs OpenCV, which a machine with engines for a GPU may lack
+
+    difference = 0.0
+    for raw, expected in zip(golden.raw, golden.raw_expected, strict=True):
+        # The vectors may be of another size than the network's input: the rule is the same, the file smaller.
+        _, height_px, width_px = expected.shape
+        contract = replace(bundle.manifest.input, height_px=height_px, width_px=width_px)
+        out = np.empty(expected.shape, np.float32)
+        preprocess(raw, contract, out)
+        difference = find_largest(difference, out, expected)
+    tolerance = find_tolerance("preprocess", "fp32").absolute
+    if not difference <= tolerance:
+        raise EngineError(
+            f"{bundle.path}: expected preprocessed images within {tolerance:.0e} of the bundle's, got {difference:.2e} "
+            "off. Install another version of opencv-python-headless, and report this."
+        )
+    return difference
