@@ -26,7 +26,7 @@ from ndp_rt.export.models.family import Asset, ExportedModel
 from ndp_rt.export.onnx import golden
 from ndp_rt.export.onnx.calibration import find_thresholds, pack_calibration_images
 from ndp_rt.export.onnx.graphs import store_as_half, trace_stage
-from ndp_rt.export.onnx.parity import Difference, Parity, compare_maps, measure_parity
+from ndp_rt.export.onnx.parity import Parity, describe_truth, measure_parity
 from ndp_rt.export.onnx.weights import WEIGHTS_FILE, Place, WeightStore, move_weights
 from ndp_rt.export.training.run_folder import TrainedRun, load_run
 from ndp_rt.program.manifest import BundleManifest, ModelSpec, ThresholdSpec
@@ -110,33 +110,27 @@ def export_run(
     model = run.family.make_export(run, rewrite=settings.rewrite, weights=settings.weights)
     say("tracing the graphs")
     with make_scratch_folder() as folder:
-        write_graphs(model, folder, weights=settings.weights)
-        say("comparing with PyTorch")
+        graphs = folder / "graphs"
+        graphs.mkdir()
+        write_graphs(model, graphs, weights=settings.weights)
         pictures = choose_pictures(run, model)
-        parity = _compare(run, model, folder, pictures, settings, say)
-        paths = run.calibration_paths
-        thresholds = find_thresholds(
-            folder / "fused.onnx",
-            paths,
-            lambda index: run.read_input(paths[index]),
-            false_alarm_rate=settings.false_alarm_rate,
-            progress=say,
-            threads=settings.threads,
-        )
-        chosen = list(pictures)[: GOLDEN_COUNT[settings.weights]]
-        vectors = golden.make_golden(
-            model.trained if settings.weights == "fp32" else model.stored,
-            [pictures[picture] for picture in chosen],
-            run.contract,
-            is_small=settings.weights == "fp16",
-        )
-        files: dict[str, bytes | Path] = {path.name: path for path in sorted(folder.iterdir())}
+        chosen = dict(list(pictures.items())[: GOLDEN_COUNT[settings.weights]])
+        is_small = settings.weights == "fp16"
+        files: dict[str, bytes | Path] = {path.name: path for path in sorted(graphs.iterdir())}
+        vectors = golden.make_golden(model, list(chosen.values()), run.contract, is_small=is_small)
         files[GOLDEN_FILE] = save(vectors)
         carried = pack_calibration_images(run, settings.calibration_image_count)
         if carried is not None:
             files[CALIBRATION_FILE] = carried
         files.update(model.files)
-        manifest = _describe(run, target.stem, model, settings, parity, thresholds, chosen)
+        manifest = _describe(run, target.stem, model, settings, list(chosen))
+        draft = write_bundle(folder / target.name, manifest_without_files=manifest, files=files)
+        say("comparing with PyTorch")
+        parity = measure_parity(draft, model, pictures, threads=settings.threads, progress=say)
+        thresholds = find_thresholds(
+            draft, run, false_alarm_rate=settings.false_alarm_rate, threads=settings.threads, progress=say
+        )
+        manifest = replace(manifest, parity=parity.to_json(), thresholds=thresholds)
         say(f"writing {target}")
         bundle = write_bundle(target, manifest_without_files=manifest, files=files, overwrite=settings.overwrite)
     return Export(bundle=bundle, parity=parity, thresholds=thresholds)
@@ -209,44 +203,18 @@ def choose_pictures(run: TrainedRun, model: ExportedModel) -> dict[str, golden.B
     return {"with a painted defect": golden.paint_mark(good), **held_out, **model.pictures, "random bytes": noise}
 
 
-def _compare(
-    run: TrainedRun,
-    model: ExportedModel,
-    folder: Path,
-    pictures: Mapping[str, golden.ByteImage],
-    settings: ExportSettings,
-    progress: Progress,
-) -> Parity:
-    images = {name: golden.to_input(picture) for name, picture in pictures.items()}
-    trained = np.concatenate([golden.run_network(model.trained, image) for image in images.values()])
-    expected, against = trained, "PyTorch, float32, the trained network"
-    rounding: Difference | None = None
-    if settings.weights == "fp16":
-        expected = np.concatenate([golden.run_network(model.stored, image) for image in images.values()])
-        against = "PyTorch, float32, the trained network with the float16 weights of this bundle"
-        rounding = compare_maps(expected, trained)
-        progress(
-            f"float16 weights move the map by {rounding.map_max_abs:.1e}, the score by {rounding.score_max_abs:.1e}"
-        )
-    return measure_parity(
-        folder,
-        make_manifest(run, model),
-        {name: asset.tensors for name, asset in model.assets.items()},
-        images,
-        expected,
-        against=against,
-        weight_rounding=rounding,
-        progress=progress,
-        threads=settings.threads,
-    )
-
-
-def make_manifest(run: TrainedRun, model: ExportedModel) -> BundleManifest:
-    """Return what the manifest says of the model itself."""
+def _describe(
+    run: TrainedRun, name: str, model: ExportedModel, settings: ExportSettings, golden_names: list[str]
+) -> BundleManifest:
+    """Return the manifest but for what is measured with the bundle."""
     return BundleManifest(
-        name=run.family.name,
+        name=name,
         model=ModelSpec(
-            family=run.family.name, preset=run.document["preset"], width=model.width, rewrites=model.rewrites
+            family=run.family.name,
+            preset=run.settings.preset,
+            width=model.width,
+            rewrites=model.rewrites,
+            weights=settings.weights,
         ),
         input=run.contract,
         stages={**{stage.name: stage.spec for stage in model.stages}, **model.derived_stages},
@@ -254,26 +222,7 @@ def make_manifest(run: TrainedRun, model: ExportedModel) -> BundleManifest:
         programs=model.programs,
         decision=model.decision,
         reference=model.reference,
-    )
-
-
-def _describe(
-    run: TrainedRun,
-    name: str,
-    model: ExportedModel,
-    settings: ExportSettings,
-    parity: Parity,
-    thresholds: Mapping[str, ThresholdSpec],
-    golden_names: list[str],
-) -> BundleManifest:
-    manifest = make_manifest(run, model)
-    return replace(
-        manifest,
-        name=name,
-        model=replace(manifest.model, weights=settings.weights),
-        thresholds=thresholds,
-        golden={"made_by": parity.against, "images": golden_names},
-        parity=parity.to_json(),
+        golden={"made_by": describe_truth(settings.weights), "images": golden_names},
         provenance=_trace_origin(run.document, model.provenance, settings),
     )
 

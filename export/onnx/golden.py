@@ -13,9 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ndp_rt.decide.score import score_map
+from ndp_rt.export.models.family import ExportedModel
 from ndp_rt.images.preprocess import preprocess
 from ndp_rt.kernels.smooth.host import smooth
 from ndp_rt.program.manifest import InputContract
+from ndp_rt.program.program import DecisionRules
 
 FloatArray = NDArray[np.float32]
 ByteImage = NDArray[np.uint8]  # [h, w, 3] at the network's size
@@ -62,27 +65,31 @@ def run_network(network: nn.Module, image: FloatArray) -> FloatArray:
     return image_map
 
 
-def score_maps(maps: FloatArray) -> FloatArray:
-    """Return the score [n] of maps [n, 1, h, w]: the maximum after smoothing."""
-    smoothed = np.empty_like(maps)
-    smooth(np.ascontiguousarray(maps), smoothed, np.empty(maps.shape[-2:], np.float32))
-    scores: FloatArray = smoothed.reshape(len(maps), -1).max(axis=1)
-    return scores
+def score_maps(maps: FloatArray, rules: DecisionRules) -> FloatArray:
+    """Return the score [n] of maps [n, 1, h, w] by a bundle's rules."""
+    smoothed = np.ascontiguousarray(maps)
+    if rules.smooth != "none":
+        smoothed = np.empty_like(maps)
+        smooth(
+            np.ascontiguousarray(maps), smoothed, np.empty(maps.shape[-2:], np.float32), size_px=rules.smooth_size_px
+        )
+    return np.array([score_map(one, rules) for one in smoothed[:, 0]], np.float32)
 
 
 def make_golden(
-    network: nn.Module, images: Sequence[ByteImage], contract: InputContract, *, is_small: bool
+    model: ExportedModel, images: Sequence[ByteImage], contract: InputContract, *, is_small: bool
 ) -> dict[str, NDArray[Any]]:
     """Return the tensors of golden.safetensors.
 
     Args:
-        network: in eval mode, with the very weights that the bundle stores.
+        model: has the PyTorch networks, in eval mode.
         images: RGB at the network's size; the first is the one that loading an engine checks.
         contract: the bundle's.
-        is_small: store maps as uint16.
+        is_small: store maps as uint16; they are then of the network with the rounded weights that the bundle stores.
     """
+    network = model.stored if is_small else model.trained
     maps = np.concatenate([run_network(network, to_input(image)) for image in images])  # [k, 1, h, w]
-    scores = score_maps(maps)
+    scores = score_maps(maps, model.decision)
     if is_small:
         maps = np.rint(maps * MAP_STEPS).astype(np.uint16)
     pictures = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))  # uint8 [k, 3, h, w]

@@ -1,30 +1,33 @@
-"""How far the exported graphs are from PyTorch, measured before a bundle is written."""
+"""How far a bundle's programs are from PyTorch, measured before it is given to anybody."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.bundle import Bundle
 from ndp_rt.engines.build import compile_engine
-from ndp_rt.engines.engine import Engine
-from ndp_rt.engines.registry import find_host_backend
+from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
-from ndp_rt.export.onnx.golden import score_maps
-from ndp_rt.program.manifest import BundleManifest
-from ndp_rt.program.program import MAP
-from ndp_rt.runtime.host_step import Assets, run_steps
+from ndp_rt.export.models.family import ExportedModel
+from ndp_rt.export.onnx.golden import run_network, score_maps, to_input
+from ndp_rt.program.program import DecisionRules
+from ndp_rt.runtime.open import make_host_executor
+
+if TYPE_CHECKING:
+    from ndp_rt.runtime.host import HostExecutor
 
 FloatArray = NDArray[np.float32]
 Progress = Callable[[str], None]
 
-# The fused graph in both runtimes, the staged ones in the default one.
-CASES = (("openvino", "fused"), ("openvino", "staged"), ("onnxruntime", "fused"))
+BACKENDS = ("openvino", "onnxruntime")  # the first runs every program for the CPU, the others the first one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,52 +78,79 @@ class Parity:
         }
 
 
-def compare_maps(actual: FloatArray, expected: FloatArray) -> Difference:
+def describe_truth(weights: str) -> str:
+    """Return in words what a bundle with such weights is compared with."""
+    stored = " with the float16 weights of this bundle" if weights == "fp16" else ""
+    return f"PyTorch, float32, the trained network{stored}"
+
+
+def compare_maps(actual: FloatArray, expected: FloatArray, rules: DecisionRules) -> Difference:
     """Return the differences of maps [k, 1, h, w], and of their scores."""
     return Difference(
         map_max_abs=float(np.abs(actual - expected).max()),
-        score_max_abs=float(np.abs(score_maps(actual) - score_maps(expected)).max()),
+        score_max_abs=float(np.abs(score_maps(actual, rules) - score_maps(expected, rules)).max()),
     )
 
 
+@contextmanager
+def open_uncached(bundle: Bundle, spec: EngineSpec) -> "Iterator[HostExecutor]":
+    """Yield an executor on the CPU, of engines of one image that are compiled for it and kept nowhere.
+
+    Raises:
+        EngineError: a graph cannot be compiled.
+    """
+    backend = spec.find_backend().name
+    with tempfile.TemporaryDirectory(prefix="ndp-rt-export-") as folder:
+        engines = {
+            stage: compile_engine(backend, bundle.stage_path(stage), Path(folder) / stage, spec.of_batch(1))
+            for stage in spec.list_stages(bundle)
+        }
+        executor = make_host_executor(bundle, spec, {1: engines})
+        try:
+            yield executor
+        finally:
+            executor.close()
+
+
 def measure_parity(
-    folder: Path,
-    manifest: BundleManifest,
-    assets: Assets,
-    images: Mapping[str, FloatArray],
-    expected: FloatArray,
+    bundle: Bundle,
+    model: ExportedModel,
+    pictures: Mapping[str, NDArray[np.uint8]],
     *,
-    against: str,
-    weight_rounding: Difference | None,
+    threads: int | None,
     progress: Progress,
-    threads: int | None = None,
 ) -> Parity:
-    """Run the graphs in `folder` on images and compare their maps with PyTorch's.
+    """Run a bundle's programs on pictures and compare their maps with PyTorch's.
 
     Args:
-        folder: holds NAME.onnx for every stage, and their weights.
-        manifest: of the model that the graphs are of.
-        assets: their tensors, by asset and name.
-        images: inputs [1, 3, h, w] by name.
-        expected: PyTorch's maps [k, 1, h, w].
-        against: what `expected` comes from, in words.
-        weight_rounding: goes into the result.
-        progress: called with a line of text at each step.
+        bundle: written from `model`.
+        model: has the PyTorch networks.
+        pictures: RGB at the network's size, by name.
         threads: of the engines; None: their own choice.
+        progress: called with a line of text at each step.
 
     Raises:
         EngineError: a difference is larger than an fp32 engine's may be.
     """
+    rules, images = model.decision, [to_input(picture) for picture in pictures.values()]
+    trained = np.concatenate([run_network(model.trained, image) for image in images])
+    expected, rounding = trained, None
+    if bundle.manifest.model.weights == "fp16":
+        expected = np.concatenate([run_network(model.stored, image) for image in images])
+        rounding = compare_maps(expected, trained, rules)
+        progress(
+            f"float16 weights move the map by {rounding.map_max_abs:.1e}, the score by {rounding.score_max_abs:.1e}"
+        )
     cases, missing = {}, {}
-    for backend, plan in CASES:
+    for backend, plan in _list_cases(model):
         name = f"{backend} {plan}"
-        remedy = find_host_backend(backend).find().remedy
+        remedy = find_backend(backend).find().remedy
         if remedy is not None:
             missing[name] = f"{backend} is not installed: {remedy}"
             continue
-        maps = run_plan(folder, manifest, backend, plan, assets, list(images.values()), threads)
-        cases[name] = compare_maps(maps, expected)
-        found = cases[name]
+        with open_uncached(bundle, EngineSpec(backend=backend, plan=plan, threads=threads)) as executor:
+            maps = np.concatenate([executor.run(image)[0].copy() for image in images])
+        cases[name] = found = compare_maps(maps, expected, rules)
         progress(f"parity, {name}: map {found.map_max_abs:.1e}, score {found.score_max_abs:.1e}")
         if not found.fits():
             allowed = find_tolerance("engine.map", "fp32").absolute
@@ -131,34 +161,13 @@ def measure_parity(
             )
     return Parity(
         cases=cases,
-        image_names=tuple(images),
-        against=against,
-        weight_rounding=weight_rounding,
+        image_names=tuple(pictures),
+        against=describe_truth(bundle.manifest.model.weights),
+        weight_rounding=rounding,
         not_measured=missing,
     )
 
 
-def run_plan(
-    folder: Path,
-    manifest: BundleManifest,
-    backend: str,
-    plan: str,
-    assets: Assets,
-    images: Sequence[FloatArray],
-    threads: int | None = None,
-) -> FloatArray:
-    """Return the maps [k, 1, h, w] that a plan's graphs give for images [1, 3, h, w]."""
-    engines: dict[str, Engine] = {}
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-parity-") as scratch:
-        try:
-            _, program = manifest.find_program("cpu", plan)
-            for stage in program.stages:
-                artifact = Path(scratch) / stage
-                options = EngineOptions(threads=threads)
-                engines[stage] = compile_engine(backend, folder / f"{stage}.onnx", artifact, options)
-            name = program.outputs[MAP]
-            found = [run_steps(manifest, program.steps, engines, assets, image)[name] for image in images]
-            return np.concatenate(found)
-        finally:
-            for engine in engines.values():
-                engine.close()
+def _list_cases(model: ExportedModel) -> list[tuple[str, str]]:
+    plans = list(model.programs["cpu"])
+    return [(BACKENDS[0], plan) for plan in plans] + [(backend, plans[0]) for backend in BACKENDS[1:]]

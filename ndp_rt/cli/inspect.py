@@ -218,7 +218,7 @@ def inspect_stream(
             read.append((path, image if args.overlays else None, None))
             yield image
 
-    results = inspector.stream(read_frames(), keep_reconstruction=args.overlays)
+    results = inspector.stream(read_frames(), keep_reconstruction=_shows_reconstruction(inspector, args))
     for result in results:
         path, image, error = read.popleft()
         while error is not None:
@@ -236,7 +236,7 @@ def inspect_batches(
     for start in range(0, len(files), args.batch):
         images = [_try_read(path) for path in files[start : start + args.batch]]
         readable = [image for image in images if not isinstance(image, Exception)]
-        results = iter(inspector.inspect_batch(readable, keep_reconstruction=args.overlays))
+        results = iter(inspector.inspect_batch(readable, keep_reconstruction=_shows_reconstruction(inspector, args)))
         for path, image in zip(files[start:], images, strict=False):
             yield path, image, image if isinstance(image, Exception) else next(results)
 
@@ -248,6 +248,13 @@ def inspect_tiled(
     for path in files:
         image = _try_read(path)
         yield path, image, image if isinstance(image, Exception) else inspector.inspect_large(image)
+
+
+def _shows_reconstruction(inspector: "Inspector", args: argparse.Namespace) -> bool:
+    """Tell whether overlays are wanted and the model has a reconstruction to draw in them."""
+    programs = inspector.bundle.manifest.programs.values()
+    has_one = any("reconstruction" in program.outputs for by_name in programs for program in by_name.values())
+    return bool(args.overlays) and has_one
 
 
 def _try_read(path: Path) -> Any:

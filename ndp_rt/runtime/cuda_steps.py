@@ -216,7 +216,7 @@ class CudaSteps:
             if rules.score == "top_k_mean":
                 assert self._map_rows is not None
                 k = min(rules.k, self._map_rows.shape[1])
-                top_k_mean(self._kernels, self._map_rows, scores, k, stream=stream)
+                top_k_mean(self._kernels, self._map_rows, k, scores, stream=stream)
             else:
                 values = self.tensors[TILE_MAXIMA] if self.smoothed == SMOOTHED else self._map_rows
                 score(self._kernels, values, scores, stream=stream)

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from ndp_rt.bundle import open_bundle
-from ndp_rt.bundle.reference import find_reference_data
+from ndp_rt.bundle.assets import find_tensor_data
 from ndp_rt.cli import main
-from ndp_rt.engines.golden import check_preprocessing
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError, InputError, RunError, StorageError
 from ndp_rt.export.models.ndpnet.program import export_run as export_ndpnet
@@ -20,6 +19,8 @@ from ndp_rt.export.models.ndpnet.rewrites import REWRITES
 from ndp_rt.export.onnx import golden, parity
 from ndp_rt.export.onnx.bundle import ExportSettings, choose_pictures, export_run
 from ndp_rt.export.training.run_folder import load_run
+from ndp_rt.program.program import DecisionRules
+from ndp_rt.runtime.check import check_preprocessing
 from tests.export.random_run import write_random_run
 from tests.tolerances import assert_close
 
@@ -68,7 +69,7 @@ def test_golden_maps_are_those_of_the_trained_network_in_pytorch(exported, run_p
     with torch.no_grad():
         expected = model(torch.from_numpy(found.image))[0].numpy()
     assert_close(found.map, expected, "rewrite", "float32")
-    assert_close(found.score, golden.score_maps(found.map), "rewrite", "float32")
+    assert_close(found.score, golden.score_maps(found.map, DecisionRules()), "rewrite", "float32")
     assert len(found.image) == 4
     assert np.array_equal(found.image, np.rint(found.image * 255).astype(np.uint8) / np.float32(255))
 
@@ -93,7 +94,7 @@ def test_parity_is_measured_stored_and_within_the_table(exported):
 def test_reference_features_are_stored_once(exported):
     bundle = exported[0].bundle
     content = (bundle.path / "reference.safetensors").read_bytes()
-    data = {content[start : start + length] for start, length in find_reference_data(content).values()}
+    data = {content[start : start + length] for start, length in find_tensor_data(content, ("f3", "f4", "f5")).values()}
     others = [path for path in bundle.path.iterdir() if path.name != "reference.safetensors"]
     assert not any(one in path.read_bytes() for one in data for path in others)
 
@@ -102,12 +103,9 @@ def test_thresholds_lie_just_above_every_held_out_score(exported, run_path):
     run = load_run(run_path)
     model = export_ndpnet(run, rewrite=True, weights="fp32")
     with torch.no_grad():
-        images = [
-            golden.to_input(picture) for name, picture in choose_pictures(run, model).items() if "held-out" in name
-        ]
-        scores = golden.score_maps(
-            np.concatenate([model.trained(torch.from_numpy(image))[0].numpy() for image in images])
-        )
+        pictures = [picture for name, picture in choose_pictures(run, model).items() if "held-out" in name]
+        maps = [model.trained(torch.from_numpy(golden.to_input(picture)))[0].numpy() for picture in pictures]
+    scores = golden.score_maps(np.concatenate(maps), model.decision)
     threshold = exported[0].bundle.threshold("fp32")
     assert threshold.source == "calibrated" and threshold.good_image_count == 3
     assert (

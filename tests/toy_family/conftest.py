@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.cli import main
+from tests.capi.conftest import library, library_path, steps  # noqa: F401 - fixtures
 
 FOLDER = Path(__file__).parent
 SIDE_PX = (60, 50)
@@ -27,7 +28,7 @@ def installed() -> Iterator[None]:
 def make_photograph(seed: int, *, has_defect: bool = False) -> np.ndarray:
     """Return a grey striped surface, uint8 [60, 50], with a bright spot where it has a defect."""
     rng = np.random.default_rng(seed)
-    image = 110 + 30 * np.sin(np.arange(SIDE_PX[1]) / 3.0) + rng.normal(0.0, 6.0, SIDE_PX)
+    image = 110 + 30 * np.sin(np.arange(SIDE_PX[1]) / 3.0) + rng.normal(0.0, 2.0, SIDE_PX)
     if has_defect:
         image[22:34, 18:30] = 240
     return np.clip(image, 0, 255).astype(np.uint8)
@@ -50,3 +51,13 @@ def run(photographs: Path) -> Path:
     options = ["--family", "toy", "--memory", "24", "--size", "48x40", "--threads", "1", "--holdout", "0.4"]
     assert main(["train", str(photographs), "-o", str(path), *options]) == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def bundle(run: Path) -> Iterator[Path]:
+    """The run's bundle, its engines in a cache of the session's own."""
+    path = run.parent / "toy.ndp"
+    assert main(["export", str(run), "-o", str(path)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NDP_RT_CACHE", str(run.parent / "cache"))
+        yield path

@@ -34,7 +34,7 @@ def test_the_run_says_what_it_is(run: Path) -> None:
     assert found.family.name == "toy"
     assert found.settings.to_json()["memory_count"] == 24
     assert found.document["memory_count"] == 24
-    assert found.document["steps_done"] == [30]
+    assert found.document["steps_done"] == [120]
     header = (run / "losses.csv").read_text().splitlines()[0]
     assert header == "phase,step,learning_rate,seg"
 

@@ -8,13 +8,13 @@ import onnxruntime
 import pytest
 import torch
 
-from ndp_rt.bundle.open import REFERENCE_FILE
-from ndp_rt.bundle.reference import replace_reference
+from ndp_rt.bundle.assets import replace_initializers
 from ndp_rt.export.models.ndpnet.graphs import build_stages
 from ndp_rt.export.models.ndpnet.program import export_network
 from ndp_rt.export.onnx.bundle import write_graphs
 from ndp_rt.export.onnx.weights import ALIGNMENT_BYTES, SMALLEST_BYTES, WEIGHTS_FILE, Place, WeightStore, move_weights
 from ndp_rt.kernels.rbfrm.definition import rbfrm
+from ndp_rt.program.version1 import REFERENCE_FILE
 from tests.export.random_run import random_network
 from tests.tolerances import assert_close
 
@@ -168,10 +168,11 @@ def test_replacing_the_reference_equals_an_export_with_it(graphs, network, rng, 
     image = rng.random((1, 3, 64, 128), np.float32)
     other.set_reference(torch.from_numpy(rng.random((1, 3, 64, 128), np.float32)))
     stages = build_stages(other, rewrite=rewrite, weights=weights)
+    names = {f"reference_{level}": f"f{level}" for level in (3, 4, 5)}
     features = {f"f{level}": getattr(other, f"reference_{level}").numpy() for level in (3, 4, 5)}
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "fused.onnx").write_bytes(replace_reference((folder / "fused.onnx").read_bytes(), features))
+    (tmp_path / "fused.onnx").write_bytes(replace_initializers((folder / "fused.onnx").read_bytes(), names, features))
     session = onnxruntime.InferenceSession(str(tmp_path / "fused.onnx"), providers=["CPUExecutionProvider"])
     expected = run_torch(stages["fused"].module, image)[0]
     assert_close(session.run(["map"], {"image": image})[0], expected, "map", "float32")

@@ -14,6 +14,9 @@ class Features(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(3, CHANNELS, 3, stride=2, padding=1)
         self.second = nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1)
+        with torch.no_grad():
+            for conv in (self.first, self.second):
+                conv.weight.mul_(4.0)  # so that features are about as large as what the head begins with
 
     def forward(self, image: Tensor) -> Tensor:
         return torch.relu(self.second(torch.relu(self.first(image))))  # [n, 8, h/4, w/4]

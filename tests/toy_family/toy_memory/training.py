@@ -14,18 +14,20 @@ from ndp_rt.export.training.run_folder import RunFolder
 from ndp_rt.export.training.settings import TrainSettings
 from toy_memory.network import CHANNELS, STRIDE, ToyNet, find_nearest
 
+DEFECT_WEIGHT = torch.tensor(10.0)  # defects cover little of an image
+
 
 @dataclass(frozen=True, kw_only=True)
 class ToySettings(TrainSettings):
     """The toy's settings; the defaults train in seconds."""
 
     preset: str = "small"
-    phase_steps: tuple[int, ...] = (30,)
+    phase_steps: tuple[int, ...] = (120,)
     height_px: int = 48
     width_px: int = 40
     crop_px: int = 40
     batch_size: int = 4
-    learning_rate: float = 0.01
+    learning_rate: float = 0.03
     precision: str = "fp32"
     memory_count: int = 32
 
@@ -57,7 +59,7 @@ class ToyTraining(Training):
         def find_losses(good: Tensor, defective: Tensor, mask: Tensor) -> dict[str, Tensor]:
             features = self.model.features(defective)
             logits = head.find_logits(features, find_nearest(features, self.model.patches))
-            return {"seg": functional.binary_cross_entropy_with_logits(logits, mask)}
+            return {"seg": functional.binary_cross_entropy_with_logits(logits, mask, pos_weight=DEFECT_WEIGHT)}
 
         return Phase(optimizer=torch.optim.Adam(head.parameters(), foreach=False), find_losses=find_losses)
 
