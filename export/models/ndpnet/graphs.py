@@ -13,9 +13,9 @@ from ndp_rt.export.models.ndpnet.network import (
     PATCH_SIZES,
     REPAIRED_LEVELS,
     Decoder,
-    Encoder,
     NDPNet,
     fuse_maps,
+    level_channels,
 )
 from ndp_rt.export.models.ndpnet.rewrites import (
     BlockConv,
@@ -34,26 +34,16 @@ from ndp_rt.export.onnx.graphs import round_to_half
 from ndp_rt.program.tensors import TensorSpec
 
 
-class FiveLevels(nn.Module):
-    """encoder.onnx: image to f1..f5."""
+class Levels(nn.Module):
+    """encoder.onnx and head.onnx: an image to its features f1..f5, a reconstruction to g1..g3."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, count: int) -> None:
         super().__init__()
         self.encoder = encoder
+        self.count = count
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.encoder(image))  # [n, c_l, h / 2^l, w / 2^l], l from 0 to 4
-
-
-class ThreeLevels(nn.Module):
-    """head.onnx: reconstruction to g1..g3."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, reconstruction: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.encoder(reconstruction, 3))  # [n, c_l, h / 2^l, w / 2^l], l from 0 to 2
+        return tuple(self.encoder(image, self.count))  # [n, c_l, h / 2^l, w / 2^l], l from 0
 
 
 class DecoderStage(nn.Module):
@@ -207,9 +197,9 @@ def build_stages(model: NDPNet, *, rewrite: bool, weights: str = "fp32") -> dict
     image, result, features, repaired, rebuilt = _describe_tensors(model)
     image_map = TensorSpec(name="map", shape=(None, 1, *image.shape[2:]))
     stages = (
-        Stage(name="encoder", module=FiveLevels(net.encoder), inputs=(image,), outputs=features),
+        Stage(name="encoder", module=Levels(net.encoder, 5), inputs=(image,), outputs=features),
         Stage(name="decoder", module=decoder, inputs=(*features[2:], *repaired), outputs=(result,)),
-        Stage(name="head", module=ThreeLevels(net.encoder), inputs=(result,), outputs=rebuilt),
+        Stage(name="head", module=Levels(net.encoder, 3), inputs=(result,), outputs=rebuilt),
         Stage(name="segmentation", module=segmentation, inputs=(*features[:3], *rebuilt), outputs=(image_map,)),
         Stage(name="fused", module=net, inputs=(image,), outputs=(image_map, result)),
     )
@@ -229,7 +219,7 @@ def _describe_tensors(
 ) -> tuple[TensorSpec, TensorSpec, tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the specs of image, reconstruction, f1..f5, r3k2..r5k4 and g1..g3."""
     height_px, width_px = input_size(model)
-    channels = [int(_conv_of(cast(nn.Sequential, level[0])).out_channels) for level in _levels(model.encoder)]
+    channels = level_channels(model.encoder.width)
     shapes = [(None, c, height_px >> level, width_px >> level) for level, c in enumerate(channels)]
     features = tuple(TensorSpec(name=f"f{index + 1}", shape=shape) for index, shape in enumerate(shapes))
     rebuilt = tuple(TensorSpec(name=f"g{index + 1}", shape=shape) for index, shape in enumerate(shapes[:3]))
@@ -241,10 +231,6 @@ def _describe_tensors(
     image = TensorSpec(name="image", shape=(None, 3, height_px, width_px))
     result = TensorSpec(name="reconstruction", shape=image.shape)
     return image, result, features, repaired, rebuilt
-
-
-def _levels(encoder: Encoder) -> list[nn.Sequential]:
-    return [cast(nn.Sequential, level) for level in encoder.levels]
 
 
 def _conv_of(sequence: nn.Sequential, index: int = 0) -> nn.Conv2d:

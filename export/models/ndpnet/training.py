@@ -181,56 +181,31 @@ def phase_losses(
         settings: the weights and the focal loss's form.
         distiller: adds the losses of a teacher; None: there is none.
     """
-    if phase == 1:
-        rebuilt, found = _phase_1(model, good, defective, mask, settings, distiller)
-    else:
-        rebuilt, found = _phase_2(model, good, defective, mask, settings, distiller)
-    weights = settings.weights
+    weights, count = settings.weights, good.shape[0]
+    if phase == 1:  # rebuild the good image from its own features, perceive what a defect changes in them
+        images = torch.cat([good, defective])
+        features = model.encoder(images)  # levels 1 to 5: [2n, c_l, h_l, w_l]
+        good_features, defective_features = [f[:count] for f in features], [f[count:] for f in features]
+        rebuilt = model.decoder(*good_features[2:])
+        perceived = losses.defect_perception_loss(good_features, defective_features, mask)
+        found = {"def_per": weights.def_per * perceived}
+        taught = {} if distiller is None else distiller.phase_1_losses(images, features)
+    else:  # rebuild the good image from the defective one, and find the defect
+        with torch.no_grad():
+            good_features = model.encoder(good)
+        output = model.run(defective)
+        rebuilt = output.reconstruction
+        repaired = losses.repair_loss(output.repaired, good_features[2:])
+        segmented = losses.segmentation_loss(
+            output.map_logits, mask, gamma=settings.focal_gamma, balance=settings.focal_balance
+        )
+        found = {"fea_rep": weights.fea_rep * repaired, "seg": weights.seg * segmented}
+        taught = {} if distiller is None else distiller.phase_2_losses(defective, output.map_logits)
+    rebuilt = rebuilt.float()
     total = {"rec": weights.rec * losses.reconstruction_loss(rebuilt, good)}
     if vgg is not None:
         total["per"] = weights.per * vgg.loss(rebuilt, good)
-    return total | found
-
-
-def _phase_1(
-    model: NDPNet,
-    good: Tensor,
-    defective: Tensor,
-    mask: Tensor,
-    settings: NdpNetSettings,
-    distiller: Distiller | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Encoder and decoder: rebuild the good image from its own features, perceive what a defect changes in them."""
-    images = torch.cat([good, defective])
-    features = model.encoder(images)  # levels 1 to 5: [2n, c_l, h_l, w_l]
-    count = good.shape[0]
-    good_features, defective_features = [f[:count] for f in features], [f[count:] for f in features]
-    rebuilt = model.decoder(*good_features[2:]).float()
-    perceived = losses.defect_perception_loss(good_features, defective_features, mask)
-    taught = {} if distiller is None else distiller.phase_1_losses(images, features)
-    return rebuilt, {"def_per": settings.weights.def_per * perceived, **taught}
-
-
-def _phase_2(
-    model: NDPNet,
-    good: Tensor,
-    defective: Tensor,
-    mask: Tensor,
-    settings: NdpNetSettings,
-    distiller: Distiller | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """RBAM, decoder and MSDSM: rebuild the good image from the defective one, and find the defect."""
-    with torch.no_grad():
-        good_features = model.encoder(good)
-    output = model.run(defective)
-    repaired = losses.repair_loss(output.repaired, good_features[2:])
-    segmented = losses.segmentation_loss(
-        output.map_logits, mask, gamma=settings.focal_gamma, balance=settings.focal_balance
-    )
-    weights = settings.weights
-    taught = {} if distiller is None else distiller.phase_2_losses(defective, output.map_logits)
-    found = {"fea_rep": weights.fea_rep * repaired, "seg": weights.seg * segmented, **taught}
-    return output.reconstruction.float(), found
+    return total | found | taught
 
 
 def nearest_to_others(descriptors: npt.NDArray[np.float64]) -> int:
