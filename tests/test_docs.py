@@ -151,4 +151,4 @@ def test_the_page_of_commands_names_every_command_and_no_other() -> None:
 def test_pages_name_only_files_that_exist() -> None:
     for page in [*PAGES, *OTHER_PAGES]:
         for name in re.findall(r"`((?:bench|kernels|export|ndp_rt|tests|docs)/[\w./-]*)`", page.read_text("utf-8")):
-            assert (ROOT / name).exists(), f"{page.name}: {name}"
+            assert "NAME" in name or (ROOT / name).exists(), f"{page.name}: {name}"

@@ -151,9 +151,10 @@ class Bundle:
 
 
 def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
-    """Open the bundle at `path` (a folder NAME.ndp).
+    """Open a bundle.
 
     Args:
+        path: the folder NAME.ndp.
         verify: also hash every file; without it only names, kinds and sizes are compared.
 
     Raises:
