@@ -32,13 +32,20 @@ log = logging.getLogger("ndp_rt")
 class Inspector:
     """Inspects images with one bundle on one device.
 
-    Threads: any thread may call any method; calls are serialised by a lock, so a second caller waits for the first.
-    Each `stream` reads its source in a thread of its own. Engines and buffers are allocated by `open`, those that
-    compute images beside each other by the first call that needs them, and freed by `close`; a call allocates the
-    result that it returns and else nothing that stays.
+    Any thread may call any method. Calls wait for each other, except that each `stream` reads its source in a thread of
+    its own. `open` allocates engines and buffers, `close` frees them; between them a call keeps no memory but that of
+    the result which it returns. The buffers for images that compute beside each other are allocated by the first call
+    that needs them.
 
-    Pickling stores the arguments of `open`; the copy opens itself again. A reference that was set by `set_reference`
-    does not travel with it.
+    Pickling stores the arguments of `open`, and the copy opens itself again. It has the bundle's reference, not one
+    that was set by `set_reference`.
+
+    Examples:
+        >>> from ndp_rt import Inspector, read_image
+        >>> with Inspector.open("tiles.ndp") as inspector:
+        ...     result = inspector.inspect(read_image("new/piece.png"))
+        >>> result.is_defect
+        True
     """
 
     def __init__(self, options: Options, bundle: Bundle, session: Session) -> None:
@@ -76,7 +83,7 @@ class Inspector:
             device: "cpu", "cuda" (the first GPU) or "cuda:N".
             backend: on a CPU "openvino" or "onnxruntime", on a GPU "tensorrt" or "torch-cuda"; None: the first of each,
                 or "torch-cuda" where TensorRT is not installed.
-            precision: "fp32", "bf16"; on a CPU also "int8" and "mixed" (docs/int8.md), on a GPU "tf32", "fp16", "int8".
+            precision: "fp32", "bf16"; on a CPU also "int8" and "mixed", on a GPU "tf32", "fp16", "int8".
             plan: "fused" (one graph with the reference in it) or "staged" (swaps the reference at once); on a GPU also
                 "unmerged" ("staged" with more engines). None: "fused" on a CPU, "staged" on a GPU.
             batches: batch sizes to have engines for; None: those that are built already, else 1.

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+import ndp_rt
 from ndp_rt.cli import COMMANDS, EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE, join_command, main
 from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 
@@ -78,7 +80,12 @@ def run_line(words: list[str]) -> None:
 
 def test_blocks_are_of_known_kinds() -> None:
     kinds = {language for page in PAGES for language, _ in list_blocks(page)}
-    assert kinds <= {"python", "sh", "text"}
+    assert kinds <= {"json", "python", "sh", "text"}
+
+
+def test_json_examples_are_json() -> None:
+    for text in [text for page in PAGES for language, text in list_blocks(page) if language == "json"]:
+        json.loads(text)
 
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
@@ -129,6 +136,11 @@ def test_docstring_examples_run(folder: Path) -> None:
             name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
             module = importlib.import_module(name if name.startswith("ndp_rt") else f"ndp_rt.{name}")
             assert doctest.testmod(module).failed == 0, name
+
+
+def test_what_is_public_has_an_example() -> None:
+    public = [getattr(ndp_rt, name) for name in ndp_rt.__all__ if name not in ("__version__", "errors")]
+    assert [one.__name__ for one in public if "Examples:\n" not in (one.__doc__ or "")] == []
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.name)
