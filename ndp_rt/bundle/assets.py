@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.errors import BundleError, InputError
+from ndp_rt.errors import BundleError, InputError, needs_extra
 
 FloatArray = NDArray[np.float32]
 
@@ -32,9 +32,11 @@ def replace_initializers(graph: bytes, names: Mapping[str, str], tensors: Mappin
     Raises:
         BundleError: no ONNX file, or one without these initializers.
         InputError: tensors of another shape, or not finite.
+        MissingExtraError: the onnx package is not installed.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
+    with needs_extra("another asset in a graph", "graphs"):
+        import onnx
+        from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load_model_from_string(graph)

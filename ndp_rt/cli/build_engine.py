@@ -9,8 +9,6 @@ from ndp_rt.cli.quantise import QUANTISE_ARGUMENTS, add_quantise_arguments, quan
 from ndp_rt.program.manifest import PRECISIONS
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ndp_rt.bundle import Bundle
     from ndp_rt.engines.backend import BuildOptions
     from ndp_rt.engines.build import EngineRecord
@@ -89,12 +87,9 @@ def list_build_options() -> dict[str, tuple["dataclasses.Field[Any]", list[str]]
 
 def run(args: argparse.Namespace) -> int:
     """Build or find the engines and print what they are."""
-    from rich.console import Console
-
     from ndp_rt.bundle import open_bundle
     from ndp_rt.engines.build import build_engine
 
-    console = Console(highlight=False, soft_wrap=True)
     bundle = open_bundle(args.bundle)
     spec = make_spec(args).resolve(bundle)
     if quantise_first(bundle, spec, args):
@@ -103,9 +98,9 @@ def run(args: argparse.Namespace) -> int:
         bundle,
         spec,
         rebuild=args.rebuild,
-        progress=lambda line: console.print(f"  {line}", style="dim", markup=False),
+        progress=lambda line: print(f"  {line}", flush=True),
     )
-    print_record(console, bundle.manifest.name, record)
+    print_record(bundle.manifest.name, record)
     return 0
 
 
@@ -180,21 +175,21 @@ def read_build_options(
     return options(**given) if options is not None and given else None
 
 
-def print_record(console: "Console", name: str, record: "EngineRecord") -> None:
+def print_record(name: str, record: "EngineRecord") -> None:
     """Print where the engines are, how they compute and how far they are from the golden vectors."""
     spec = record.spec
     took = f"{record.seconds * 1e3:.1f} ms" if record.seconds < 1 else f"{record.seconds:.1f} s"
     how = "cache hit" if record.was_cached else "built (cache miss)"
     key = record.entries[0].key
-    console.print(f"{name}: {how}, {took}; {spec.backend} {key.backend_version}, {spec.precision}, plan {spec.plan}")
+    print(f"{name}: {how}, {took}; {spec.backend} {key.backend_version}, {spec.precision}, plan {spec.plan}")
     if spec.is_on_gpu:
         options = f"; {', '.join(key.build_options)}" if key.build_options else ""
         where = f"{key.device_model}, compute capability {key.compute_capability}, driver {key.driver_version}"
-        console.print(f"for {where}{options}", markup=False)
-    _print_precisions(console, record.precision_by_layer_type())
+        print(f"for {where}{options}")
+    _print_precisions(record.precision_by_layer_type())
     for batch in spec.batches or ():
         golden = next(entry.golden for entry in record.entries if entry.key.batch == batch)
-        console.print(
+        print(
             f"golden vectors, batch {batch}: {golden['vector_count']} agree; "
             f"map {golden['map_max_abs_difference']:.1e} (allowed {golden['map_tolerance']:.0e}), "
             f"score {golden['score_max_abs_difference']:.1e} (allowed {golden['score_tolerance']:.0e})"
@@ -202,18 +197,15 @@ def print_record(console: "Console", name: str, record: "EngineRecord") -> None:
     for entry in record.entries:
         log = entry.document["notes"].get("log")
         log_note = f" (how it was built: {log})" if log else ""
-        console.print(f"{entry.key.stage}, batch {entry.key.batch}: {entry.path}{log_note}", markup=False)
-    console.print(f"engine hash: {record.engine_hash[:16]}")
+        print(f"{entry.key.stage}, batch {entry.key.batch}: {entry.path}{log_note}")
+    print(f"engine hash: {record.engine_hash[:16]}")
 
 
-def _print_precisions(console: "Console", counts: Mapping[str, Mapping[str, int]]) -> None:
-    from rich.table import Table
+def _print_precisions(counts: Mapping[str, Mapping[str, int]]) -> None:
+    from ndp_rt.cli.table import print_table
 
     active = {kind: found for kind, found in counts.items() if kind not in PASSIVE_LAYERS}
     precisions = sorted({precision for found in active.values() for precision in found})
-    table = Table("layer type", *precisions, title="layers by effective precision", title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for kind, found in active.items():
-        table.add_row(kind, *(str(found.get(precision, "")) for precision in precisions))
-    console.print(table)
+    rows = [(kind, *(str(found.get(precision, "")) for precision in precisions)) for kind, found in active.items()]
+    print("layers by effective precision")
+    print_table(("layer type", *precisions), rows, right=precisions)

@@ -2,6 +2,8 @@
 
 import argparse
 import errno
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +14,10 @@ import pytest
 
 import ndp_rt
 from ndp_rt import cli
-from ndp_rt.cli.demo_page import BUNDLE
+from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 from ndp_rt.errors import BundleError
 
+NOT_IN_THE_BASE = ("matplotlib", "onnx", "onnxruntime", "pyarrow", "rich", "scipy", "sklearn", "torch")
 HEAVY = ("numpy", "cv2", "openvino", "onnxruntime", "onnx", "torch", "pyarrow", "rich", "matplotlib", "safetensors")
 
 
@@ -121,7 +124,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     code = """
 import sys, types
 from ndp_rt import cli
-from ndp_rt.cli.demo_page import BUNDLE
+from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 def talk(args):
     for _ in range(100000):
         print("a line that nobody reads")
@@ -142,6 +145,32 @@ sys.exit(cli.main(["doctor"]))
 def test_importing_the_package_needs_nothing() -> None:
     code = f"import sys, ndp_rt; print([name for name in {HEAVY!r} if name in sys.modules])"
     assert run_python(code).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build-engine", str(BUNDLE)],
+        ["demo", "-o", "out"],
+        ["doctor"],
+        ["inspect", str(BUNDLE), str(IMAGES / "good_000.png"), "-o", "results", "--overlays"],
+        ["set-reference", "copy.ndp", str(IMAGES / "good_001.png")],
+        ["set-threshold", "copy.ndp", "0.5"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_base_installation_runs_what_needs_no_extra(arguments: list[str], tmp_path: Path) -> None:
+    shutil.copytree(BUNDLE, tmp_path / "copy.ndp")
+    code = f"import sys; sys.modules.update(dict.fromkeys({NOT_IN_THE_BASE!r})); from ndp_rt.cli import main; "
+    done = subprocess.run(
+        [sys.executable, "-c", code + f"sys.exit(main({arguments!r}))"],
+        cwd=tmp_path,
+        env={**os.environ, "NDP_RT_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
