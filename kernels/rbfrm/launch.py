@@ -71,8 +71,8 @@ VARIANTS = _list_variants()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Work:
-    """How one call is laid out: sizes, tiles, parts and where things lie in the scratch memory."""
+class CallLayout:
+    """How one call is cut: sizes, tiles, parts and where things lie in the scratch memory."""
 
     row_count: int  # n N
     reference_count: int  # M
@@ -101,7 +101,7 @@ def _choose_tile(rows: int, columns: int, dtype: str) -> tuple[int, int]:
     return tile, counts[tile]
 
 
-def _lay_out(shape: tuple[int, int, int, int], reference_count: int, size: int, dtype: str) -> _Work:
+def lay_out(shape: tuple[int, int, int, int], reference_count: int, size: int, dtype: str) -> CallLayout:
     """Lay out a call for features of `shape` [n, c, h, w] against M = reference_count patches."""
     n, c, h, w = shape
     rows, length = n * (h // size) * (w // size), c * size * size
@@ -115,7 +115,7 @@ def _lay_out(shape: tuple[int, int, int, int], reference_count: int, size: int, 
     # Every offset is a multiple of 128, since the pitch is one of 64 elements.
     dots_offset = rows * weights_pitch * (2 if dtype in TENSOR_CORE_TYPES else 4)
     squares_offset = dots_offset + (part_count * rows * weights_pitch * 4 if part_count > 1 else 0)
-    return _Work(
+    return CallLayout(
         row_count=rows,
         reference_count=reference_count,
         pitch=pitch,
@@ -139,173 +139,36 @@ def _check_sizes(name: str, shape: tuple[int, ...], size: int) -> None:
         raise InputError(f"{name}: expected [n, c, h, w], h and w multiples of {size}, got {list(shape)}.")
 
 
-def find_rbfrm_patches_shape(reference_shape: tuple[int, ...], size: int) -> tuple[int, int]:
-    """Return [M, pitch]: the shape of `patches` and `unit_patches` for a reference [1, c, h', w'] and K = size.
-
-    Raises:
-        InputError: h' or w' is no multiple of K, or K is neither 2 nor 4.
-    """
-    _check_sizes("reference", reference_shape, size)
-    _, c, h, w = reference_shape
-    return (h // size) * (w // size), _pad(c * size * size)
-
-
-def count_rbfrm_scratch_bytes(n: int, c: int, h: int, w: int, reference_count: int, size: int, *, dtype: str) -> int:
-    """Return the bytes of scratch memory that `rbfrm` needs for features [n, c, h, w].
-
-    Args:
-        n: images.
-        c: channels.
-        h: rows.
-        w: columns.
-        reference_count: M, the number of the reference's patches.
-        size: K.
-        dtype: the features' type.
-
-    Raises:
-        InputError: h or w is no multiple of K, K is neither 2 nor 4, or dtype another.
-    """
-    check_element_type("dtype", dtype)
-    _check_sizes("features", (n, c, h, w), size)
-    return _lay_out((n, c, h, w), reference_count, size, dtype).scratch_bytes
-
-
-def prepare_rbfrm(
-    kernels: KernelSet,
-    reference: DeviceArray,
-    patches: DeviceArray,
-    unit_patches: DeviceArray,
-    size: int,
-    *,
-    dtype: str,
-    stream: Any,
-) -> None:
-    """Cut a reference into patches, as they are and at length 1; once for each reference.
-
-    Args:
-        kernels: where the kernel comes from.
-        reference: dtype [1, c, h', w'], device, dense; h' and w' multiples of K.
-        patches: dtype of `find_rbfrm_patches_shape`, device, dense; overwritten, never read.
-        unit_patches: the same.
-        size: K, 2 or 4.
-        dtype: float32, float16 or bfloat16 (held as uint16).
-        stream: the CuPy stream that owns the patches; the call returns before it finishes.
-
-    Raises:
-        InputError: a shape, dtype or layout differs from the above.
-        DeviceError: the launch is refused.
-    """
-    check_element_type("dtype", dtype)
-    shape = find_rbfrm_patches_shape(reference.shape, size)
-    check_array("reference", reference, dtype, (1, *reference.shape[1:]))
-    for name, array in (("patches", patches), ("unit_patches", unit_patches)):
-        check_array(name, array, dtype, shape, alignment_bytes=ALIGNMENT_BYTES)
-        check_apart(name, array, "reference", reference)
-    check_apart("unit_patches", unit_patches, "patches", patches)
-    addresses = tuple(get_address(array) for array in (reference, patches, unit_patches))
-    kernel = kernels.function(FILE, "rbfrm_prepare", _make_defines(dtype, size, SMALL_TILE))
-    kernel((shape[0],), (PREPARE_THREADS,), addresses + _pack(*reference.shape[1:], shape[1]), stream=stream)
-
-
-def rbfrm(
-    kernels: KernelSet,
-    features: DeviceArray,
-    patches: DeviceArray,
-    unit_patches: DeviceArray,
-    out: DeviceArray,
-    scratch: DeviceArray,
-    size: int,
-    *,
-    dtype: str,
-    stream: Any,
-) -> None:
-    """Rebuild features from the reference's patches (eq. 3-5).
-
-    Args:
-        kernels: where the kernels come from.
-        features: dtype [n, c, h, w], device, dense; h and w multiples of K.
-        patches: dtype [M, pitch], device, dense, as `prepare_rbfrm` filled them from a reference with the same c; the
-            features may have another number of patches.
-        unit_patches: the same.
-        out: dtype [n, c, h, w], device, dense; overwritten, never read.
-        scratch: uint8 [count_rbfrm_scratch_bytes(...)] or longer, device, dense; overwritten.
-        size: K, 2 or 4.
-        dtype: float32, float16 or bfloat16 (held as uint16).
-        stream: the CuPy stream that owns `out` and `scratch`; the call returns before it finishes.
-
-    Raises:
-        InputError: a shape, dtype or layout differs from the above.
-        DeviceError: a launch is refused.
-        EngineError: bfloat16 on a GPU below compute capability 8.0.
-    """
-    check_element_type("dtype", dtype)
-    _check_sizes("features", features.shape, size)
-    n, c, h, w = features.shape
-    unit_bytes = size * features.dtype.itemsize  # a row of a patch is read and written at once
-    check_array("features", features, dtype, (n, c, h, w), alignment_bytes=unit_bytes)
-    check_array("out", out, dtype, (n, c, h, w), alignment_bytes=unit_bytes)
-    check_array("patches", patches, dtype, (None, _pad(c * size * size)), alignment_bytes=ALIGNMENT_BYTES)
-    check_array("unit_patches", unit_patches, dtype, patches.shape, alignment_bytes=ALIGNMENT_BYTES)
-    work = _lay_out((n, c, h, w), patches.shape[0], size, dtype)
-    check_array("scratch", scratch, "uint8", (None,), alignment_bytes=ALIGNMENT_BYTES)
-    if scratch.shape[0] < work.scratch_bytes:
-        raise InputError(
-            f"scratch: expected {work.scratch_bytes} bytes for features {[n, c, h, w]} in {dtype}, K = {size} and M = "
-            f"{work.reference_count}, got {scratch.shape[0]}. count_rbfrm_scratch_bytes() tells how many."
-        )
-    for name, array in (("features", features), ("out", out)):
-        check_apart("scratch", scratch, name, array)
-    check_apart("out", out, "patches", patches)
-    _launch(kernels, (features, patches, unit_patches, out, scratch), work, size, dtype, stream)
-
-
 def _pack(*values: int) -> tuple[np.int32, ...]:
     return tuple(np.int32(value) for value in values)
 
 
-def _launch(
-    kernels: KernelSet, arrays: tuple[DeviceArray, ...], work: _Work, size: int, dtype: str, stream: Any
-) -> None:
-    def find_kernel(entry: str, tile: int = SMALL_TILE) -> Kernel:
-        return kernels.function(FILE, entry, _make_defines(dtype, size, tile))
-
-    features, patches, unit_patches, out = (get_address(array) for array in arrays[:4])
-    start = arrays[4].data.ptr
-    weights, dots, squares = (np.uint64(start + offset) for offset in (0, work.dots_offset, work.squares_offset))
-    counts, geometry, block = (work.row_count, work.reference_count), arrays[0].shape[1:], (BLOCK_THREADS,)
-    sizes = _pack(*counts, *geometry, work.pitch, work.weights_pitch)
-    find_kernel("rbfrm_weights", work.weights_tile)(
-        (work.weights_tile_count, work.part_count),
-        block,
-        (features, unit_patches, weights, dots, squares, *sizes, np.int32(work.part_steps)),
-        stream=stream,
-    )
-    if work.part_count > 1:
-        find_kernel("rbfrm_combine")(
-            (-(-work.row_count * work.weights_pitch // BLOCK_THREADS),),
-            block,
-            (dots, squares, weights, *_pack(*counts, work.weights_pitch, work.part_count)),
-            stream=stream,
-        )
-    find_kernel("rbfrm_rebuild", work.rebuild_tile)(
-        (work.rebuild_tile_count,), block, (weights, patches, out, *sizes), stream=stream
-    )
-
-
 class RbfrmCuda:
-    """See `ndp_rt.kernels.op.CudaForm`. It prepares the reference's patches as they are, "raw", and at length 1."""
+    """See `ndp_rt.kernels.op.CudaForm`; it prepares patches as they are, "raw", and at length 1, "unit"."""
 
     def __init__(self, shape: tuple[int, ...], reference_shape: tuple[int, ...], size: int, dtype: str) -> None:
-        """Lay out for features of `shape` [n, c, h, w] and a reference [1, c, h', w'], K = size.
+        """Lay out a call.
+
+        Args:
+            shape: [n, c, h, w] of the features; h and w multiples of K.
+            reference_shape: [1, c, h', w'] of the reference's, which may have another number of patches.
+            size: K, 2 or 4.
+            dtype: float32, float16 or bfloat16 (held as uint16; from compute capability 8.0).
 
         Raises:
-            InputError: K is neither 2 nor 4, or dtype is none of float32, float16 and bfloat16.
+            InputError: a shape, K or dtype is another.
         """
-        patches_shape = find_rbfrm_patches_shape(reference_shape, size)
+        check_element_type("dtype", dtype)
+        _check_sizes("features", shape, size)
+        _check_sizes("reference", reference_shape, size)
         n, c, h, w = shape
-        self._size, self._dtype = size, dtype
+        reference_count = (reference_shape[2] // size) * (reference_shape[3] // size)
+        self.layout = lay_out((n, c, h, w), reference_count, size, dtype)
+        self.scratch_bytes = self.layout.scratch_bytes
+        patches_shape = (reference_count, self.layout.pitch)
         self.prepared = {name: TensorSpec(name=name, shape=patches_shape, dtype=dtype) for name in ("raw", "unit")}
-        self.scratch_bytes = count_rbfrm_scratch_bytes(n, c, h, w, patches_shape[0], size, dtype=dtype)
+        self._shape, self._reference_shape, self._size, self._dtype = shape, reference_shape, size, dtype
+        self._patches_shape = patches_shape
 
     def prepare(
         self,
@@ -316,8 +179,15 @@ class RbfrmCuda:
         stream: Any,
     ) -> None:
         (reference,) = assets
-        raw, unit = prepared["raw"], prepared["unit"]
-        prepare_rbfrm(kernels, reference, raw, unit, self._size, dtype=self._dtype, stream=stream)
+        check_array("reference", reference, self._dtype, self._reference_shape)
+        raw, unit = self._check_patches(prepared)
+        for name, array in (("raw", raw), ("unit", unit)):
+            check_apart(name, array, "reference", reference)
+        check_apart("unit", unit, "raw", raw)
+        count, pitch = self._patches_shape
+        addresses = tuple(get_address(array) for array in (reference, raw, unit))
+        kernel = self._find_kernel(kernels, "rbfrm_prepare")
+        kernel((count,), (PREPARE_THREADS,), addresses + _pack(*self._reference_shape[1:], pitch), stream=stream)
 
     def enqueue(
         self,
@@ -329,7 +199,47 @@ class RbfrmCuda:
         *,
         stream: Any,
     ) -> None:
-        assert scratch is not None  # every call writes its weights there
         (features,), (out,) = reads, writes
-        raw, unit = prepared["raw"], prepared["unit"]
-        rbfrm(kernels, features, raw, unit, out, scratch, self._size, dtype=self._dtype, stream=stream)
+        assert scratch is not None  # every call writes its weights there
+        row_bytes = self._size * features.dtype.itemsize  # a row of a patch is read and written at once
+        check_array("features", features, self._dtype, self._shape, alignment_bytes=row_bytes)
+        check_array("out", out, self._dtype, self._shape, alignment_bytes=row_bytes)
+        raw, unit = self._check_patches(prepared)
+        check_array("scratch", scratch, "uint8", (None,), alignment_bytes=ALIGNMENT_BYTES)
+        if scratch.shape[0] < self.scratch_bytes:
+            raise InputError(f"scratch: expected {self.scratch_bytes} bytes, got {scratch.shape[0]}.")
+        for name, array in (("features", features), ("out", out)):
+            check_apart("scratch", scratch, name, array)
+        check_apart("out", out, "raw", raw)
+        self._launch(kernels, (features, raw, unit, out), scratch.data.ptr, stream)
+
+    def _check_patches(self, prepared: Mapping[str, DeviceArray]) -> tuple[DeviceArray, DeviceArray]:
+        for name in self.prepared:
+            check_array(name, prepared[name], self._dtype, self._patches_shape, alignment_bytes=ALIGNMENT_BYTES)
+        return prepared["raw"], prepared["unit"]
+
+    def _find_kernel(self, kernels: KernelSet, entry: str, tile: int = SMALL_TILE) -> Kernel:
+        return kernels.function(FILE, entry, _make_defines(self._dtype, self._size, tile))
+
+    def _launch(self, kernels: KernelSet, arrays: tuple[DeviceArray, ...], start: int, stream: Any) -> None:
+        layout, block = self.layout, (BLOCK_THREADS,)
+        features, raw, unit, out = (get_address(array) for array in arrays)
+        weights, dots, squares = (np.uint64(start + at) for at in (0, layout.dots_offset, layout.squares_offset))
+        counts = (layout.row_count, layout.reference_count)
+        sizes = _pack(*counts, *self._shape[1:], layout.pitch, layout.weights_pitch)
+        self._find_kernel(kernels, "rbfrm_weights", layout.weights_tile)(
+            (layout.weights_tile_count, layout.part_count),
+            block,
+            (features, unit, weights, dots, squares, *sizes, np.int32(layout.part_steps)),
+            stream=stream,
+        )
+        if layout.part_count > 1:
+            self._find_kernel(kernels, "rbfrm_combine")(
+                (-(-layout.row_count * layout.weights_pitch // BLOCK_THREADS),),
+                block,
+                (dots, squares, weights, *_pack(*counts, layout.weights_pitch, layout.part_count)),
+                stream=stream,
+            )
+        self._find_kernel(kernels, "rbfrm_rebuild", layout.rebuild_tile)(
+            (layout.rebuild_tile_count,), block, (weights, raw, out, *sizes), stream=stream
+        )

@@ -122,8 +122,7 @@ def make_layout_table() -> str:
         for size in launch.PATCH_SIZES:
             count = (side // size) ** 2
             for n in (1, 32):
-                work = launch._lay_out((n, c, side, side), count, size, DTYPE)
-                scratch_bytes = launch.count_rbfrm_scratch_bytes(n, c, side, side, count, size, dtype=DTYPE)
+                work = launch.lay_out((n, c, side, side), count, size, DTYPE)
                 rows.append(
                     make_row(
                         [
@@ -132,7 +131,7 @@ def make_layout_table() -> str:
                             str(work.part_count),
                             f"{work.rebuild_tile_count} of {work.rebuild_tile}²",
                             format_figure(work.row_count * work.weights_pitch * 2 / 1e6),
-                            format_figure(scratch_bytes / 1e6),
+                            format_figure(work.scratch_bytes / 1e6),
                         ]
                     )
                 )

@@ -13,6 +13,7 @@ from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.rbfrm import launch
 from ndp_rt.kernels.rbfrm.definition import NORM_EPS, join_patches, rbfrm, split_patches
 from ndp_rt.kernels.rbfrm.host import RbfrmHost
+from ndp_rt.kernels.rbfrm.launch import RbfrmCuda
 from tests.emulation.barriers import assert_every_barrier_is_needed
 from tests.emulation.emulator import Emulator
 from tests.emulation.memory import make_empty
@@ -102,20 +103,18 @@ def test_arrays_that_do_not_fit_the_host_form_are_refused() -> None:
         form.run(prepared, [fine], [fine.astype(np.float64)])  # type: ignore[list-item]
 
 
-def prepare(device: Device, held: np.ndarray, size: int, dtype: str) -> tuple[Any, Any]:
-    shape = launch.find_rbfrm_patches_shape(held.shape, size)
-    patches, unit_patches = (device.make_empty(shape, held.dtype) for _ in range(2))
-    launch.prepare_rbfrm(device.kernels, device.copy(held), patches, unit_patches, size, dtype=dtype, stream=None)
-    return patches, unit_patches
+def prepare(device: Device, form: RbfrmCuda, held: np.ndarray) -> dict[str, Any]:
+    patches = {name: device.make_empty(spec.with_batch(1), held.dtype) for name, spec in form.prepared.items()}
+    form.prepare(device.kernels, [device.copy(held)], patches, stream=None)
+    return patches
 
 
 def run(device: Device, features: np.ndarray, held: np.ndarray, size: int, dtype: str) -> np.ndarray:
     """Return the rebuilt features, as held; every byte of the outputs and of the scratch memory is NaN before."""
-    patches, unit_patches = prepare(device, held, size, dtype)
-    scratch_bytes = launch.count_rbfrm_scratch_bytes(*features.shape, patches.shape[0], size, dtype=dtype)
-    out, scratch = device.make_empty(features.shape, features.dtype), device.make_empty((scratch_bytes,), np.uint8)
-    arrays = (device.copy(features), patches, unit_patches, out, scratch)
-    launch.rbfrm(device.kernels, *arrays, size, dtype=dtype, stream=None)
+    form = RbfrmCuda(features.shape, held.shape, size, dtype)
+    patches = prepare(device, form, held)
+    out, scratch = device.make_empty(features.shape, features.dtype), device.make_empty((form.scratch_bytes,), np.uint8)
+    form.enqueue(device.kernels, [device.copy(features)], patches, [out], scratch, stream=None)
     rebuilt: np.ndarray = out.get()
     return rebuilt
 
@@ -213,7 +212,8 @@ def test_patches_are_kept_as_they_are_and_at_length_1(
     rng: np.random.Generator, device: Device, dtype: str, size: int
 ) -> None:
     held = make_case(rng, (1, 7, 4, 4), (12, 8), size, dtype)[1]
-    patches, unit_patches = (widen(array.get(), dtype) for array in prepare(device, held, size, dtype))
+    prepared = prepare(device, RbfrmCuda(held.shape, held.shape, size, dtype), held)
+    patches, unit_patches = (widen(prepared[name].get(), dtype) for name in ("raw", "unit"))
     expected = split_patches(widen(held, dtype), size)[0]
     length = expected.shape[1]
     assert np.array_equal(patches[:, :length], expected)
@@ -238,15 +238,15 @@ class Recorder:
 def list_launches(shape: tuple[int, int, int, int], size: int, dtype: str) -> list[tuple[str, int, tuple[int, ...]]]:
     """Return the launches for features and a reference of the same sides."""
     recorder, address = Recorder(), iter(range(2**32, 2**40, 2**32))
-    held, patches_shape = np.dtype(HELD_AS[dtype]), launch.find_rbfrm_patches_shape((1, *shape[1:]), size)
-    scratch_bytes = launch.count_rbfrm_scratch_bytes(*shape, patches_shape[0], size, dtype=dtype)
-    arrays = [
-        SimpleNamespace(
-            shape=s, dtype=t, data=SimpleNamespace(ptr=next(address)), flags=SimpleNamespace(c_contiguous=True)
-        )
-        for s, t in (*((s, held) for s in (shape, *2 * [patches_shape], shape)), ((scratch_bytes,), np.dtype(np.uint8)))
-    ]
-    launch.rbfrm(recorder, *arrays, size, dtype=dtype, stream=None)  # type: ignore[arg-type]
+    form = RbfrmCuda(shape, (1, *shape[1:]), size, dtype)
+
+    def make_array(own_shape: tuple[int, ...], held: str = HELD_AS[dtype]) -> Any:
+        pointer, flags = SimpleNamespace(ptr=next(address)), SimpleNamespace(c_contiguous=True)
+        return SimpleNamespace(shape=own_shape, dtype=np.dtype(held), data=pointer, flags=flags)
+
+    patches = {name: make_array(spec.with_batch(1)) for name, spec in form.prepared.items()}
+    scratch = make_array((form.scratch_bytes,), "uint8")
+    form.enqueue(recorder, [make_array(shape)], patches, [make_array(shape)], scratch, stream=None)  # type: ignore[arg-type]
     return recorder.launches
 
 
@@ -280,76 +280,95 @@ def test_tiles_and_parts_fill_the_gpu() -> None:
 def test_no_part_is_empty_and_scratch_memory_is_bounded(n: int, size: int, dtype: str) -> None:
     for c, side in ((1, 4), (3, 8), (256, 64), (512, 32), (512, 16), (200, 36)):
         count = (side // size) ** 2
-        work = launch._lay_out((n, c, side, side), count, size, dtype)
-        steps = work.pitch // (64 if work.weights_tile == 64 and dtype != "float32" else 32)
-        assert (work.part_count - 1) * work.part_steps < steps <= work.part_count * work.part_steps
+        layout = launch.lay_out((n, c, side, side), count, size, dtype)
+        steps = layout.pitch // (64 if layout.weights_tile == 64 and dtype != "float32" else 32)
+        assert (layout.part_count - 1) * layout.part_steps < steps <= layout.part_count * layout.part_steps
         weights_bytes = n * count * (-(-count // 64) * 64) * (4 if dtype == "float32" else 2)
-        assert weights_bytes <= work.scratch_bytes <= weights_bytes + 2**21 + 2**15
+        assert weights_bytes <= layout.scratch_bytes <= weights_bytes + 2**21 + 2**15
 
 
-def make_arguments(dtype: str = "float16") -> dict[str, Any]:
-    """Return arguments that fit: features [2, 3, 8, 8], a reference [1, 3, 8, 12], K = 4."""
-    held, patches = HELD_AS[dtype], launch.find_rbfrm_patches_shape((1, 3, 8, 12), 4)
-    scratch_bytes = launch.count_rbfrm_scratch_bytes(2, 3, 8, 8, patches[0], 4, dtype=dtype)
-    return {
-        "features": make_empty((2, 3, 8, 8), held),
-        "patches": make_empty(patches, held),
-        "unit_patches": make_empty(patches, held),
-        "out": make_empty((2, 3, 8, 8), held),
-        "scratch": make_empty((scratch_bytes,), np.uint8),
-        "size": 4,
-        "dtype": dtype,
-    }
+SHAPE, REFERENCE_SHAPE = (2, 3, 8, 8), (1, 3, 8, 12)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
+    ("change", "message"),
     [
-        ("dtype", "float64", "dtype: expected one of .*, got 'float64'"),
-        ("dtype", "float32", r"features: expected float32 .*on the device, got float16 \[2, 3, 8, 8\], dense"),
-        ("dtype", "bfloat16", r"bfloat16 \(held as uint16\)"),
-        ("size", 3, "patch size K: expected 2 or 4, got 3"),
-        ("features", make_empty((2, 3, 8, 6), np.float16), r"features: .*multiples of 4, got \[2, 3, 8, 6\]"),
-        ("features", make_empty((2, 3, 8), np.float16), r"features: expected \[n, c, h, w\], .*got \[2, 3, 8\]"),
+        ({"dtype": "float64"}, "dtype: expected one of .*, got 'float64'"),
+        ({"size": 3}, "patch size K: expected 2 or 4, got 3"),
+        ({"shape": (2, 3, 8, 6)}, r"features: .*multiples of 4, got \[2, 3, 8, 6\]"),
+        ({"shape": (2, 3, 8)}, r"features: expected \[n, c, h, w\], .*got \[2, 3, 8\]"),
+        ({"shape": (0, 3, 8, 8)}, r"features: .*got \[0, 3, 8, 8\]"),
+        ({"reference_shape": (1, 3, 8, 10)}, r"reference: .*multiples of 4, got \[1, 3, 8, 10\]"),
+    ],
+)
+def test_a_form_of_another_kind_is_refused(change: dict[str, Any], message: str) -> None:
+    fine = {"shape": SHAPE, "reference_shape": REFERENCE_SHAPE, "size": 4, "dtype": "float16"}
+    with pytest.raises(InputError, match=message):
+        RbfrmCuda(**{**fine, **change})
+
+
+class Arguments:
+    """Arrays that fit features [2, 3, 8, 8] and a reference [1, 3, 8, 12], K = 4, but for those that are given."""
+
+    def __init__(self, dtype: str = "float16", **others: Any) -> None:
+        held = HELD_AS[dtype]
+        self.form = RbfrmCuda(SHAPE, REFERENCE_SHAPE, 4, dtype)
+        self.arrays = {
+            "reference": make_empty(REFERENCE_SHAPE, held),
+            "features": make_empty(SHAPE, held),
+            "raw": make_empty((6, 64), held),
+            "unit": make_empty((6, 64), held),
+            "out": make_empty(SHAPE, held),
+            "scratch": make_empty((self.form.scratch_bytes,), np.uint8),
+        } | others
+
+    def prepare(self, kernels: KernelSet) -> None:
+        self.form.prepare(kernels, [self.arrays["reference"]], self.arrays, stream=None)
+
+    def enqueue(self, kernels: KernelSet) -> None:
+        one = self.arrays
+        self.form.enqueue(kernels, [one["features"]], one, [one["out"]], one["scratch"], stream=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("features", make_empty(SHAPE, np.float32), r"features: expected float16 .*got float32 \[2, 3, 8, 8\], dense"),
         ("features", make_empty((2, 3, 8, 16), np.float16)[..., ::2], "features: .*not dense"),
-        ("features", make_empty((2, 7, 8, 8), np.float16), r"out: expected float16 \[2, 7, 8, 8\], dense"),
-        ("features", make_empty((385,), np.float16)[1:].reshape(2, 3, 8, 8), "a multiple of 8 bytes"),
-        ("out", make_empty((2, 3, 8, 8), np.float32), "out: .* got float32"),
-        ("patches", make_empty((6, 48), np.float16), r"patches: expected float16 \[any, 64\].*got float16 \[6, 48\]"),
-        (
-            "unit_patches",
-            make_empty((5, 64), np.float16),
-            r"unit_patches: expected float16 \[6, 64\].*got float16 \[5, 64\]",
-        ),
-        ("scratch", make_empty((1023,), np.uint8), "scratch: expected 1024 bytes .*, got 1023"),
+        ("features", make_empty((2, 7, 8, 8), np.float16), r"features: expected float16 \[2, 3, 8, 8\], dense"),
+        ("features", make_empty((385,), np.float16)[1:].reshape(*SHAPE), "a multiple of 8 bytes"),
+        ("out", make_empty(SHAPE, np.float32), "out: .* got float32"),
+        ("raw", make_empty((6, 48), np.float16), r"raw: expected float16 \[6, 64\].*got float16 \[6, 48\]"),
+        ("unit", make_empty((5, 64), np.float16), r"unit: expected float16 \[6, 64\].*got float16 \[5, 64\]"),
+        ("scratch", make_empty((1023,), np.uint8), "scratch: expected 1024 bytes, got 1023"),
         ("scratch", make_empty((1024,), np.float16), "scratch: .* got float16"),
     ],
 )
-def test_arguments_of_another_kind_are_refused(kernels: KernelSet, name: str, value: Any, message: str) -> None:
+def test_arrays_of_another_kind_are_refused(kernels: KernelSet, name: str, array: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        launch.rbfrm(kernels, **{**make_arguments(), name: value}, stream=None)
+        Arguments(**{name: array}).enqueue(kernels)
 
 
-def test_overlapping_arrays_are_refused(kernels: KernelSet) -> None:
-    arguments = make_arguments()
-    both = make_empty((8 * 1024,), np.uint8)
-    for name, other in (("out", "scratch"), ("features", "scratch"), ("patches", "out")):
-        shared = {
-            key: both[: arguments[key].nbytes].view(arguments[key].dtype).reshape(*arguments[key].shape)
-            for key in (name, other)
-        }
-        with pytest.raises(InputError, match="share memory"):
-            launch.rbfrm(kernels, **{**arguments, **shared}, stream=None)
+def test_bfloat16_is_told_how_it_is_held(kernels: KernelSet) -> None:
+    with pytest.raises(InputError, match=r"features: expected bfloat16 \(held as uint16\)"):
+        Arguments("bfloat16", features=make_empty(SHAPE, np.float16)).enqueue(kernels)
+
+
+@pytest.mark.parametrize(("name", "other"), [("out", "scratch"), ("features", "scratch"), ("raw", "out")])
+def test_overlapping_arrays_are_refused(kernels: KernelSet, name: str, other: str) -> None:
+    arguments, both = Arguments(), make_empty((8 * 1024,), np.uint8)
+    for key in (name, other):
+        one = arguments.arrays[key]
+        arguments.arrays[key] = both[: one.nbytes].view(one.dtype).reshape(*one.shape)
+    with pytest.raises(InputError, match="share memory"):
+        arguments.enqueue(kernels)
 
 
 def test_a_reference_that_does_not_fit_its_patches_is_refused(kernels: KernelSet) -> None:
-    held = make_empty((1, 3, 8, 12), np.float16)
-    patches, other = make_empty((6, 64), np.float16), make_empty((6, 64), np.float16)
-    with pytest.raises(InputError, match=r"patches: expected float16 \[24, 64\].*got float16 \[6, 64\]"):
-        launch.prepare_rbfrm(kernels, held, patches, other, 2, dtype="float16", stream=None)
+    with pytest.raises(InputError, match=r"raw: expected float16 \[6, 64\].*got float16 \[24, 64\]"):
+        Arguments(raw=make_empty((24, 64), np.float16)).prepare(kernels)
     with pytest.raises(InputError, match=r"reference: .*got float16 \[2, 3, 8, 12\]"):
-        launch.prepare_rbfrm(
-            kernels, make_empty((2, 3, 8, 12), np.float16), patches, other, 4, dtype="float16", stream=None
-        )
-    with pytest.raises(InputError, match="unit_patches and patches share memory"):
-        launch.prepare_rbfrm(kernels, held, patches, patches, 4, dtype="float16", stream=None)
+        Arguments(reference=make_empty((2, 3, 8, 12), np.float16)).prepare(kernels)
+    patches = make_empty((6, 64), np.float16)
+    with pytest.raises(InputError, match="unit and raw share memory"):
+        Arguments(raw=patches, unit=patches).prepare(kernels)
