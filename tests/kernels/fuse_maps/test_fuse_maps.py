@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ndp_rt.errors import InputError
-from ndp_rt.kernels.fuse_maps import launch
 from ndp_rt.kernels.fuse_maps.definition import fuse_maps, upsample_bilinear
+from ndp_rt.kernels.fuse_maps.launch import FuseMapsCuda
 from ndp_rt.kernels.load import KernelSet
 from tests.emulation.memory import FakeDeviceArray, make_empty
 from tests.kernels.conftest import Device
@@ -44,7 +44,7 @@ def test_the_cuda_form_equals_the_definition(
 ) -> None:
     levels = make_levels(rng, count, size)
     out = device.make_empty(levels[0].shape, np.float32)
-    launch.fuse_maps(device.kernels, *(device.copy(level) for level in levels), out, stream=None)
+    FuseMapsCuda().enqueue(device.kernels, [device.copy(level) for level in levels], {}, [out], None, stream=None)
     assert_close(out.get(), fuse_maps(levels), "fuse_maps", "float32")
 
 
@@ -61,20 +61,21 @@ def test_the_cuda_form_equals_the_definition(
         ("am1", make_empty((0, 1, 8, 8), np.float32), r"am1: .*got float32 \[0, 1, 8, 8\]"),
         ("am2", make_empty((1, 1, 8, 8), np.float32), r"am2: expected float32 \[1, 1, 4, 4\], dense"),
         ("am3", make_empty((1, 1, 2, 2), np.float16), "am3: .*got float16"),
-        ("out", make_empty((2, 1, 8, 8), np.float32), r"out: .*got float32 \[2, 1, 8, 8\]"),
+        ("map", make_empty((2, 1, 8, 8), np.float32), r"map: .*got float32 \[2, 1, 8, 8\]"),
     ],
 )
 def test_arrays_of_another_kind_are_refused(
     kernels: KernelSet, name: str, array: FakeDeviceArray, message: str
 ) -> None:
-    shapes = {"am1": (1, 1, 8, 8), "am2": (1, 1, 4, 4), "am3": (1, 1, 2, 2), "out": (1, 1, 8, 8)}
+    shapes = {"am1": (1, 1, 8, 8), "am2": (1, 1, 4, 4), "am3": (1, 1, 2, 2), "map": (1, 1, 8, 8)}
     arrays = {key: make_empty(shape, np.float32) for key, shape in shapes.items()}
     with pytest.raises(InputError, match=message):
-        launch.fuse_maps(kernels, **{**arrays, name: array}, stream=None)
+        *levels, out = {**arrays, name: array}.values()
+        FuseMapsCuda().enqueue(kernels, levels, {}, [out], None, stream=None)
 
 
 def test_an_output_that_lies_on_an_input_is_refused(kernels: KernelSet) -> None:
     both = make_empty((2, 1, 8, 8), np.float32)
     am2, am3 = make_empty((1, 1, 4, 4), np.float32), make_empty((1, 1, 2, 2), np.float32)
-    with pytest.raises(InputError, match="out and am1 share memory"):
-        launch.fuse_maps(kernels, both[:1], am2, am3, both[:1], stream=None)
+    with pytest.raises(InputError, match="map and am1 share memory"):
+        FuseMapsCuda().enqueue(kernels, [both[:1], am2, am3], {}, [both[:1]], None, stream=None)

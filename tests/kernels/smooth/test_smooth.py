@@ -86,9 +86,8 @@ def run_smooth(device: Device, *sources: np.ndarray, size_px: int = 5) -> tuple[
     n, _, h, w = sources[0].shape
     out = device.make_empty((n, 1, h, w), np.float32)
     maxima = device.make_empty((n, launch.count_smooth_tiles(h, w)), np.float32)
-    run = launch.smooth if len(sources) == 1 else launch.smooth_levels
-    arrays = (*(device.copy(source) for source in sources), out, maxima)
-    run(device.kernels, *arrays, size_px=size_px, stream=None)
+    form = launch.Smoothing(size_px=size_px, is_of_levels=len(sources) == 3)
+    form.enqueue(device.kernels, [device.copy(source) for source in sources], out, maxima, stream=None)
     return np.asarray(out.get()), np.asarray(maxima.get())
 
 
@@ -202,7 +201,11 @@ def test_the_median_of_the_cuda_form_is_right_for_every_input(emulator: Emulator
     [
         ("maps", make_empty((1, 2, 20, 40), np.float32), r"maps: .*got float32 \[1, 2, 20, 40\]"),
         ("maps", make_empty((1, 1, 20, 80), np.float32)[..., ::2], "not dense"),
-        ("out", make_empty((1, 1, 20, 40), np.float16), r"out: expected float32 \[1, 1, 20, 40\], dense.*got float16"),
+        (
+            "smoothed",
+            make_empty((1, 1, 20, 40), np.float16),
+            r"smoothed: expected float32 \[1, 1, 20, 40\], dense.*got float16",
+        ),
         (
             "tile_maxima",
             make_empty((1, 3), np.float32),
@@ -213,25 +216,25 @@ def test_the_median_of_the_cuda_form_is_right_for_every_input(emulator: Emulator
 def test_device_arrays_of_another_kind_are_refused(
     kernels: KernelSet, name: str, array: FakeDeviceArray, message: str
 ) -> None:
-    shapes = {"maps": (1, 1, 20, 40), "out": (1, 1, 20, 40), "tile_maxima": (1, 4)}
+    shapes = {"maps": (1, 1, 20, 40), "smoothed": (1, 1, 20, 40), "tile_maxima": (1, 4)}
     arrays = {key: make_empty(shape, np.float32) for key, shape in shapes.items()}
     with pytest.raises(InputError, match=message):
-        launch.smooth(kernels, **{**arrays, name: array}, stream=None)
+        maps, smoothed, maxima = {**arrays, name: array}.values()
+        launch.Smoothing().enqueue(kernels, [maps], smoothed, maxima, stream=None)
 
 
 @pytest.mark.parametrize("size_px", [0, 1, 4, 7])
-def test_windows_of_another_size_are_refused(kernels: KernelSet, size_px: int) -> None:
+def test_windows_of_another_size_are_refused(size_px: int) -> None:
     from ndp_rt.kernels.smooth import host  # needs OpenCV, which a GPU machine may lack
 
     message = f"smooth size: expected 3 or 5 px, got {size_px}"
     with pytest.raises(InputError, match=message):
         host.smooth(*(np.zeros((8, 8), np.float32) for _ in range(3)), size_px=size_px)
-    maps, out, maxima = (make_empty(shape, np.float32) for shape in ((1, 1, 8, 8), (1, 1, 8, 8), (1, 1)))
     with pytest.raises(InputError, match=message):
-        launch.smooth(kernels, maps, out, maxima, size_px=size_px, stream=None)
+        launch.Smoothing(size_px=size_px)
 
 
 def test_an_output_that_lies_on_the_map_is_refused(kernels: KernelSet) -> None:
     maps, maxima = make_empty((1, 1, 16, 32), np.float32), make_empty((1, 1), np.float32)
-    with pytest.raises(InputError, match="out and maps share memory"):
-        launch.smooth(kernels, maps, maps, maxima, stream=None)
+    with pytest.raises(InputError, match="smoothed and maps share memory"):
+        launch.Smoothing().enqueue(kernels, [maps], maps, maxima, stream=None)
