@@ -71,8 +71,8 @@ OPTIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"precision": b"fp16", "flags": 1, "threshold": 0.5}, "INPUT", "fp32 or bf16"),
     ({"precision": MILLION}, "INPUT", "fp32"),
     ({"plan": b""}, "INPUT", "plan is empty"),
-    ({"plan": b"unmerged"}, "INPUT", "fused, staged"),
-    ({"plan": MILLION}, "INPUT", "fused, staged"),
+    ({"plan": b"unmerged"}, "INPUT", "fused or staged"),
+    ({"plan": MILLION}, "INPUT", "fused or staged"),
     ({"backend": b"onnxruntime", "flags": 2, "batch_sizes": [7]}, "ENGINE", "Build it with: ndp-rt build-engine"),
 ]
 
