@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from ndp_rt.bundle.assets import replace_initializers
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import GOLDEN_FILE, Bundle, Golden, open_bundle
-from ndp_rt.bundle.write import read_current, update_manifest, write_bundle
+from ndp_rt.bundle.write import add_command, read_current, update_manifest, write_bundle
 from ndp_rt.decide.calibration import check_rate, threshold_from_good_scores
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
@@ -132,7 +132,9 @@ def set_reference(path: Path, image_path: Path, *, backend: str | None = None, t
         reference={"source": image_path.name, "rule": "chosen by hand (ndp-rt set-reference)"},
         golden={**current.golden, "made_by": f"plan {plan} on the CPU, fp32, by set-reference"},
         parity={**current.parity, "note": "measured at export, with the reference of then"},
-        provenance=_add_command(current.provenance, path, image_path),
+        provenance=add_command(
+            current.provenance, f"ndp-rt set-reference {shlex.quote(path.name)} {shlex.quote(image_path.name)}"
+        ),
     )
     place = bundle.path.resolve()  # behind a link, the bundle itself
     return write_bundle(place, manifest_without_files=manifest, files=files, overwrite=True)
@@ -189,9 +191,3 @@ def _carry_over(threshold: ThresholdSpec) -> ThresholdSpec:
     if threshold.value is None:
         return threshold
     return ThresholdSpec(value=threshold.value, source="manual", note=CARRIED_OVER)
-
-
-def _add_command(provenance: Any, path: Path, image_path: Path) -> dict[str, Any]:
-    """Return the provenance with this change at the end of its commands."""
-    command = f"ndp-rt set-reference {shlex.quote(path.name)} {shlex.quote(image_path.name)}"
-    return {**provenance, "commands": [*provenance.get("commands", []), command]}

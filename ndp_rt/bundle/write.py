@@ -117,6 +117,11 @@ def read_current(bundle: Bundle) -> BundleManifest:
     return current
 
 
+def add_command(provenance: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """Return the provenance with one more command that changed the bundle."""
+    return {**provenance, "commands": [*provenance.get("commands", []), command]}
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power loss, where the system can."""
     with contextlib.suppress(OSError):

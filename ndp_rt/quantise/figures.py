@@ -1,4 +1,4 @@
-"""What a choice of layers costs in accuracy, against float32 on the same images."""
+"""Measures how much accuracy a choice of layers costs, against float32 on the same images."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +16,10 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """What an engine made of the samples."""
+    """An engine's results for the samples."""
 
     maps: Sequence[FloatArray]  # smoothed, [h, w]
-    threshold: float  # its own, from the good calibration images
+    threshold: float  # the engine's own, from the good calibration images
 
     @property
     def scores(self) -> FloatArray:
@@ -28,14 +28,14 @@ class Outcome:
 
     @property
     def decisions(self) -> BoolArray:
-        """[k]: which images are defective to it."""
+        """[k]: which images the engine calls defective."""
         found: BoolArray = self.scores >= np.float32(self.threshold)
         return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Areas of 0 to 1, and how far from float32; at the network's input size."""
+    """Areas from 0 to 1, and differences from float32; at the network's input size."""
 
     image_rocauc: float
     pixel_rocauc: float
@@ -51,16 +51,16 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much accuracy int8 may cost.
+    """Limits on the accuracy that int8 may cost.
 
-    `max_drop` bounds the drop of each area, and the share of decisions that change; one decision may always change: of
-    sixty images one is already more than 0.01.
+    `max_drop` bounds the drop of each area and the share of decisions that change. One decision may always change: of
+    sixty images it is already more than 0.01.
     """
 
     max_drop: float
 
     def list_exceeded(self, found: Figures, base: Figures) -> list[str]:
-        """Return what is worse than allowed, in words; nothing where the choice is accepted."""
+        """Return in words what is worse than allowed; nothing where the choice is accepted."""
         words = []
         for name in ("image_rocauc", "pixel_rocauc", "aupro"):
             drop = getattr(base, name) - getattr(found, name)

@@ -1,4 +1,4 @@
-"""What was chosen, as JSON values and as a table."""
+"""Reports the chosen layers as JSON values and as tables."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ def describe_choice(choice: Choice) -> dict[str, Any]:
 
 
 def print_report(console: "Console", quantised: "Quantised") -> None:
-    """Print the layers of every accepted precision, and what they come to."""
+    """Print the layers of every accepted precision, and the figures of the whole."""
     for choice in quantised.choices.values():
         console.print(_tabulate_layers(choice))
     console.print(_tabulate_figures(quantised))

@@ -1,9 +1,10 @@
-"""Calibrates int8 on images, chooses its layers, and stores them in the bundle: `ndp-rt quantise`."""
+"""Calibrates int8 on images, chooses its layers, and stores them in the bundle (`ndp-rt quantise`)."""
 
 import dataclasses
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,35 +15,35 @@ from numpy.typing import NDArray
 
 from ndp_rt.bundle import Bundle, write_bundle
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
-from ndp_rt.bundle.write import read_current
+from ndp_rt.bundle.write import add_command, read_current
 from ndp_rt.decide.calibration import check_rate
 from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.int8_ranges import measure_limits
 from ndp_rt.engines.registry import find_backend, find_version
-from ndp_rt.errors import EngineError, InputError, StorageError
+from ndp_rt.errors import EngineError, InputError, StorageError, check_choice
 from ndp_rt.evaluate.metrics import require_extras
 from ndp_rt.program.manifest import INT8_PRECISIONS
 from ndp_rt.quantise.figures import Figures, Limits
 from ndp_rt.quantise.report import describe_choice
 from ndp_rt.quantise.samples import Samples, paint_defects, read_good, read_labelled
-from ndp_rt.quantise.search import REST, Choice, Judge, Search, choose_probe, measure_errors_alone
+from ndp_rt.quantise.search import REST, AccuracyCheck, Choice, Search, choose_probe, measure_errors_alone
 from ndp_rt.quantise.trials import BACKEND, Trials
 
 FloatArray = NDArray[np.float32]
 Say = Callable[[str], None]
 
 MAX_DROP = 0.003
-CALIBRATION_SEED, VALIDATION_SEED = 1, 2  # of painted defects: those that ranges come from are not judged on
+CALIBRATION_SEED, VALIDATION_SEED = 1, 2  # of painted defects: accuracy is not measured on those that ranges come from
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantiseSettings:
-    """How int8 is calibrated and judged.
+    """How int8 is calibrated, and how much accuracy it may cost.
 
     Raises:
-        InputError: a number outside its range, or a precision that is another or that this processor has not.
+        InputError: a number outside its range, or a precision without int8 layers or that this processor lacks.
     """
 
     calibration: Sequence[Path] | None = None  # good images that were not trained on; None: the bundle's own
@@ -55,15 +56,11 @@ class QuantiseSettings:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_drop < 1.0:
-            raise InputError(f"max_drop is {self.max_drop}; 0 to below 1 is taken, 0.003 for 0.3 points.")
+            raise InputError(f"max_drop: expected 0 to below 1, such as 0.003 for 0.3 points, got {self.max_drop}.")
         check_rate(self.false_alarm_rate)
         EngineOptions(threads=self.threads)
         for name in self.precisions or ():
-            if name not in list_precisions():
-                raise InputError(
-                    f"precision is '{name}'; {' or '.join(list_precisions())} is taken on this processor, "
-                    f"{find_cpu().model_name}."
-                )
+            check_choice(f"precision on {find_cpu().model_name}", name, list_precisions())
 
 
 def list_precisions() -> tuple[str, ...]:
@@ -73,10 +70,10 @@ def list_precisions() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantised:
-    """What came of it."""
+    """The precisions that were accepted and refused, and the figures that decided."""
 
-    choices: Mapping[str, Choice]  # those that are accepted
-    refused: Mapping[str, str]  # by precision: why not
+    choices: Mapping[str, Choice]  # by precision: the accepted ones
+    refused: Mapping[str, str]  # by precision: the reasons
     base: Figures  # float32's
     samples: str  # what accuracy was measured on
     report: Mapping[str, Any]
@@ -85,12 +82,12 @@ class Quantised:
 def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say = lambda line: None) -> Quantised:
     """Choose the layers of a bundle that compute in int8, and store them with their thresholds.
 
-    They replace all that were chosen before, for whichever precision: ranges are measured anew. A precision is accepted
-    if it costs no more accuracy than allowed and is faster than every float precision that the machine has. Nothing is
-    stored where none is.
+    They replace the layers that were chosen before, for every precision: ranges are measured anew. A precision is
+    accepted if it costs no more accuracy than allowed and is faster than every float precision of the machine. If none
+    is accepted, nothing is stored.
 
     Raises:
-        InputError: no calibration images, or settings that are not taken.
+        InputError: no calibration images.
         DataError, ImageFileError: images that cannot be used.
         MissingExtraError: scikit-learn or SciPy is not installed.
         EngineError: no precision is accepted; the message says why.
@@ -120,21 +117,21 @@ def _check_place(bundle: Bundle) -> None:
     folder = bundle.path.resolve().parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise StorageError(
-            f"{folder}: cannot be written, and what is chosen is stored in {bundle.path.name}, which is replaced "
-            "there. Copy the bundle to a folder that you may write to."
+            f"{folder}: cannot be written, and {bundle.path.name} is replaced there. Copy the bundle to a folder that "
+            "you may write to."
         )
 
 
 def _read_calibration(bundle: Bundle, settings: QuantiseSettings) -> FloatArray:
     if settings.calibration is not None:
         if not settings.calibration:
-            raise InputError("no calibration images came; good images that the model was not trained on are taken.")
+            raise InputError("calibration: expected good images that the model was not trained on, got none.")
         return read_good(settings.calibration, bundle.manifest.input)
     stored = bundle.calibration_images()
     if stored is None:
         raise InputError(
-            f"{bundle.path.name} holds no calibration images. Give good images that it was not trained on: "
-            f"ndp-rt quantise {bundle.path} --calibration DIR"
+            f"{bundle.path.name}: expected calibration images in it, got none. Give good images that it was not "
+            f"trained on: ndp-rt quantise {bundle.path} --calibration DIR"
         )
     return np.asarray(np.divide(stored, np.float32(255), dtype=np.float32))
 
@@ -143,21 +140,29 @@ def _choose(
     bundle: Bundle, trials: Trials, good: FloatArray, samples: Samples, settings: QuantiseSettings, say: Say
 ) -> Quantised:
     """Search every precision."""
-    rivals: dict[str, Engine] = {"fp32": trials.compile("fp32")}
-    if find_cpu().has_bf16:
-        rivals["bf16"] = trials.compile("bf16")
     choices, refused = {}, {}
-    try:
-        judge = Judge(bundle, samples, good, settings.false_alarm_rate)
+    with ExitStack() as stack:
+        floats: dict[str, Engine] = {}
+        for precision in ("fp32", "bf16") if find_cpu().has_bf16 else ("fp32",):
+            floats[precision] = stack.enter_context(closing(trials.compile(precision)))
+        accuracy = AccuracyCheck(bundle=bundle, samples=samples, good=good, rate=settings.false_alarm_rate)
         say(f"accuracy of fp32 on {samples.source}")
-        base, _ = judge.compare(rivals["fp32"])
-        limits = Limits(max_drop=settings.max_drop)
+        base, _ = accuracy.compare(floats["fp32"])
         probe = choose_probe(samples)
         errors = measure_errors_alone(trials, probe, say)
         for precision in settings.precisions or list_precisions():
+            search = Search(
+                precision=precision,
+                trials=trials,
+                accuracy=accuracy,
+                limits=Limits(max_drop=settings.max_drop),
+                base=base,
+                errors=errors,
+                image=probe[0],
+                say=say,
+            )
             try:
-                search = Search(trials, judge, limits, base, precision, errors=errors, image=probe[0], say=say)
-                choice = search.run(rivals)
+                choice = search.run(floats)
             except EngineError as error:
                 refused[precision] = str(error)
                 continue
@@ -166,9 +171,6 @@ def _choose(
                 refused[precision] = f"is no faster here: {', '.join(slower)}"
             else:
                 choices[precision] = choice
-    finally:
-        for engine in rivals.values():
-            engine.close()
     report = _make_report(choices, refused, base, samples, settings)
     return Quantised(choices=choices, refused=refused, base=base, samples=samples.source, report=report)
 
@@ -204,10 +206,7 @@ def _store(bundle: Bundle, limits: Mapping[str, float], quantised: Quantised, se
     current = read_current(bundle)
     thresholds = {name: one for name, one in current.thresholds.items() if name not in INT8_PRECISIONS}
     thresholds |= {name: choice.threshold for name, choice in quantised.choices.items()}
-    provenance = {
-        **current.provenance,
-        "commands": [*current.provenance.get("commands", []), settings.command],
-    }
+    provenance = add_command(current.provenance, settings.command)
     files: dict[str, bytes | Path] = {name: bundle.path / name for name in bundle.manifest.files}
     files[INT8_FILE] = layers.to_bytes()
     manifest = dataclasses.replace(current, thresholds=thresholds, provenance=provenance)
@@ -215,17 +214,16 @@ def _store(bundle: Bundle, limits: Mapping[str, float], quantised: Quantised, se
 
 
 def make_command(path: Path, settings: QuantiseSettings) -> str:
-    """Return the command that does the same, with names alone: a bundle travels, its maker's folders do not."""
+    """Return the command for these settings, with names for paths: its maker's folders do not go with a bundle."""
     words = ["ndp-rt", "quantise", path.name]
     if settings.calibration is not None:
         words += ["--calibration", *sorted({one.parent.name for one in settings.calibration})]
-    if settings.validation is not None:
-        words += ["--validation", settings.validation.name]
-    words += ["--max-drop", str(settings.max_drop)]
-    if settings.false_alarm_rate is not None:
-        words += ["--false-alarm-rate", str(settings.false_alarm_rate)]
-    if settings.precisions is not None and len(settings.precisions) == 1:
-        words += ["--precision", *settings.precisions]
-    if settings.threads is not None:
-        words += ["--threads", str(settings.threads)]
+    options = {
+        "validation": None if settings.validation is None else settings.validation.name,
+        "max-drop": settings.max_drop,
+        "false-alarm-rate": settings.false_alarm_rate,
+        "precision": settings.precisions[0] if settings.precisions and len(settings.precisions) == 1 else None,
+        "threads": settings.threads,
+    }
+    words += [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
     return shlex.join(words)

@@ -1,4 +1,4 @@
-"""The images that int8 is calibrated and judged on: good ones, and defects that are painted or real."""
+"""Provides the images that int8 is calibrated and measured on: good ones, and painted or real defects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ ATTEMPTS = 8  # of painting a defect that differs from the surface
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
-    """Labelled inputs of the network."""
+    """Labelled images, preprocessed."""
 
-    images: FloatArray  # [k, 3, h, w], preprocessed
+    images: FloatArray  # [k, 3, h, w]
     masks: BoolArray  # [k, h, w], nowhere True for a good image
     source: str  # in words
 
@@ -48,16 +48,16 @@ def read_good(paths: Sequence[Path], contract: InputContract) -> FloatArray:
 
 
 def paint_defects(good: FloatArray, seed: int) -> Samples:
-    """Return as many artificial defects as there are good images, at least FEWEST_PAINTED, with the good ones before.
+    """Return the good images, and as many with artificial defects, at least FEWEST_PAINTED.
 
-    They are the training's (eq. 1), filled from the good images themselves.
+    The defects are those of training (eq. 1), filled from the good images themselves.
 
     Args:
         good: float32 [k, 3, h, w].
-        seed: decides them.
+        seed: of the defects.
 
     Raises:
-        DataError: of some image no painted defect differs.
+        DataError: no defect that was painted into an image can be told from it.
     """
     rng = np.random.default_rng(seed)
     textures = TextureImages([np.rint(_to_hwc(image) * 255.0).astype(np.uint8) for image in good], is_altered=True)
@@ -74,8 +74,8 @@ def paint_defects(good: FloatArray, seed: int) -> Samples:
                 break
         else:
             raise DataError(
-                f"calibration image {index % len(good) + 1} of {len(good)} looks the same with {ATTEMPTS} defects "
-                "painted in; a photograph of the good surface is taken. Leave it out."
+                f"calibration: expected photographs of the good surface, got image {index % len(good) + 1} of "
+                f"{len(good)}, which looks the same with {ATTEMPTS} defects painted in. Leave it out."
             )
         images[len(good) + index] = painted.transpose(2, 0, 1)
         masks[len(good) + index] = mask
@@ -99,8 +99,8 @@ def read_labelled(data: Path, contract: InputContract) -> Samples:
             continue
         if sample.mask_path is None:
             raise DataError(
-                f"{sample.path}: has no mask; one is taken for each defective image, as "
-                f"ground_truth/{sample.kind}/{sample.path.stem}_mask.png. Add it, or take the image away."
+                f"{sample.path}: expected a mask ground_truth/{sample.kind}/{sample.path.stem}_mask.png, got none. Add "
+                "it, or remove the image."
             )
         whole = read_mask(sample.mask_path, *pixels.shape[:2])
         mask[:] = resize_mask(whole, contract.height_px, contract.width_px)
@@ -108,18 +108,13 @@ def read_labelled(data: Path, contract: InputContract) -> Samples:
 
 
 def resize_mask(mask: BoolArray, height_px: int, width_px: int) -> BoolArray:
-    """Return a mask of another size: True where any True pixel falls, so that no defect is lost."""
+    """Return a mask of another size, True wherever a True pixel falls, so that no defect is lost."""
     rows, columns = np.nonzero(mask)
     resized = np.zeros((height_px, width_px), np.bool_)
     resized[rows * height_px // mask.shape[0], columns * width_px // mask.shape[1]] = True
     if height_px > mask.shape[0] or width_px > mask.shape[1]:
-        resized = (
-            mask[
-                np.arange(height_px)[:, None] * mask.shape[0] // height_px,
-                np.arange(width_px)[None, :] * mask.shape[1] // width_px,
-            ]
-            | resized
-        )
+        rows, columns = (np.arange(size) * of // size for size, of in zip(resized.shape, mask.shape, strict=True))
+        resized |= mask[np.ix_(rows, columns)]
     return resized
 
 

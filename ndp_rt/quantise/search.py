@@ -1,7 +1,8 @@
-"""Finds the layers of one precision that compute in int8: all that gain time, less those that cost accuracy."""
+"""Finds the layers of one precision that compute in int8: those that save time and do not cost too much accuracy."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +25,7 @@ Say = Callable[[str], None]
 
 REST = {"int8": "fp32", "mixed": "bf16"}  # what the other layers compute in
 PROBE_COUNT = 12  # images that a single layer's error is measured on
-SLOWER = 1.1  # a layer whose int8 form takes longer than this share of the other is tried in the other
+SLOWER = 1.1  # a layer is tried in the other precision if int8 takes longer than this share of its time there
 LEAST_GAIN_MS = 1e-3
 SAY_EVERY = 10
 
@@ -33,7 +34,7 @@ WHY_FAST, WHY_SLOW, WHY_WRONG = "int8", "put back: no faster in int8", "put back
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """What is known of one layer in one precision."""
+    """One layer: its times, its error, and whether it computes in int8."""
 
     name: str
     rest_ms: float  # in the precision of the rest
@@ -47,20 +48,20 @@ class Layer:
 
     @property
     def cost(self) -> float:
-        """Error for each millisecond gained: what is put back first has most."""
+        """Error for each millisecond that int8 saves; the costliest layer is put back first."""
         return self.map_error / max(self.rest_ms - self.int8_ms, LEAST_GAIN_MS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The layers of one precision, and what they come to."""
+    """The layers of one precision, with the accuracy and the times of the whole."""
 
     precision: str
     layers: Sequence[Layer]
-    other_ms: Mapping[str, float]  # by "rest" and "int8": everything that is no layer
+    other_ms: Mapping[str, float]  # of all but the layers, by "rest" and "int8"
     figures: Figures
     threshold: ThresholdSpec
-    median_ms: Mapping[str, float]  # by precision, those compared with included; measured in turns
+    median_ms: Mapping[str, float]  # by precision, of this one and of those it was compared with; measured in turns
     ratio: Mapping[str, float]  # this precision's time over theirs
 
     @property
@@ -68,40 +69,30 @@ class Choice:
         return tuple(layer.name for layer in self.layers if layer.is_int8)
 
 
-class Judge:
-    """Measures engines on the samples; float32's outcome is what all others are compared with."""
+@dataclass(kw_only=True)
+class AccuracyCheck:
+    """Measures engines on the samples, and compares them with float32, the first that is compared."""
 
-    def __init__(self, bundle: Bundle, samples: Samples, good: FloatArray, rate: float | None) -> None:
-        """Take the images.
-
-        Args:
-            bundle: has the golden vectors.
-            samples: that accuracy is measured on.
-            good: images [k, 3, h, w] that thresholds are calibrated on.
-            rate: wanted highest rate of false alarms; None: the strongest promise.
-        """
-        self._bundle, self._golden = bundle, bundle.golden()
-        self._samples, self._good, self._rate = samples, good, rate
-        self.base: Outcome | None = None
-
-    def measure(self, engine: Engine) -> tuple[Outcome, ThresholdSpec]:
-        """Run the samples; the threshold is the engine's own."""
-        scores = [float(one.max()) for one in run_maps(engine, self._good)]
-        threshold = threshold_from_good_scores(scores, self._rate)
-        assert threshold.value is not None  # good scores always give one
-        return Outcome(maps=run_maps(engine, self._samples.images), threshold=threshold.value), threshold
+    bundle: Bundle
+    samples: Samples
+    good: FloatArray  # images [k, 3, h, w] that thresholds are calibrated on
+    rate: float | None = None  # wanted highest rate of false alarms; None: the lowest that can be promised
+    base: Outcome | None = None  # float32's
 
     def compare(self, engine: Engine) -> tuple[Figures, ThresholdSpec]:
-        """Return an engine's figures; the first that comes is float32's, and what later ones are compared with."""
-        outcome, threshold = self.measure(engine)
+        """Return an engine's figures and its own threshold."""
+        scores = [float(one.max()) for one in run_maps(engine, self.good)]
+        threshold = threshold_from_good_scores(scores, self.rate)
+        assert threshold.value is not None  # good scores always give one
+        outcome = Outcome(maps=run_maps(engine, self.samples.images), threshold=threshold.value)
         self.base = self.base or outcome
-        return compare_outcomes(outcome, self.base, self._samples), threshold
+        return compare_outcomes(outcome, self.base, self.samples), threshold
 
     def check_golden(self, engine: Engine, precision: str) -> list[str]:
-        """Return what a build of the engine would be refused for, in words; nothing where it would be taken."""
+        """Return in words why a build would refuse the engine; nothing where it would not."""
         try:
-            executor = make_host_executor(self._bundle, EngineSpec(), {1: {"fused": engine}})
-            check_executor(self._bundle, executor, precision, 1, golden=self._golden)
+            executor = make_host_executor(self.bundle, EngineSpec(), {1: {"fused": engine}})
+            check_executor(self.bundle, executor, precision, 1, golden=self.bundle.golden())
         except EngineError:
             return [f"the golden vectors differ by more than {precision} may"]
         return []
@@ -118,56 +109,33 @@ def choose_probe(samples: Samples) -> FloatArray:
 def measure_errors_alone(trials: Trials, probe: FloatArray, say: Say) -> dict[str, float]:
     """Return, for each layer, the largest difference of a smoothed map where it alone is in int8, the rest in fp32."""
     names = trials.layer_names
-    expected = _run_and_close(trials.compile("fp32"), probe)
+    with closing(trials.compile("fp32")) as engine:
+        expected = run_maps(engine, probe)
     errors = {}
     for index, name in enumerate(names):
         if index % SAY_EVERY == 0:
             say(f"each layer alone in int8: {index + 1} to {min(index + SAY_EVERY, len(names))} of {len(names)}")
-        found = _run_and_close(trials.compile("int8", (name,)), probe)
+        with closing(trials.compile("int8", (name,))) as engine:
+            found = run_maps(engine, probe)
         errors[name] = max(float(np.abs(one - other).max()) for one, other in zip(found, expected, strict=True))
     return errors
 
 
-def _run_and_close(engine: Engine, images: FloatArray) -> list[FloatArray]:
-    try:
-        return run_maps(engine, images)
-    finally:
-        engine.close()
-
-
+@dataclass(frozen=True, kw_only=True)
 class Search:
-    """The search for one precision."""
+    """Searches the int8 layers of one precision."""
 
-    def __init__(
-        self,
-        trials: Trials,
-        judge: Judge,
-        limits: Limits,
-        base: Figures,
-        precision: str,
-        *,
-        errors: Mapping[str, float],
-        image: FloatArray,
-        say: Say,
-    ) -> None:
-        """Take what is needed.
+    precision: str  # int8 or mixed
+    trials: Trials
+    accuracy: AccuracyCheck  # knows float32's outcome
+    limits: Limits
+    base: Figures  # float32's
+    errors: Mapping[str, float]  # of each layer alone (`measure_errors_alone`)
+    image: FloatArray  # [3, h, w] that engines are timed on
+    say: Say  # called with a line of text at each step
 
-        Args:
-            trials: compiles engines.
-            judge: knows float32's outcome.
-            limits: of what may be lost.
-            base: float32's figures.
-            precision: int8 or mixed.
-            errors: of each layer alone (`measure_errors_alone`).
-            image: [3, h, w] that engines are timed on.
-            say: called with a line of text at each step.
-        """
-        self._trials, self._judge, self._limits, self._base, self._say = trials, judge, limits, base, say
-        self._precision, self._rest = precision, REST[precision]
-        self._errors, self._image = errors, image
-
-    def run(self, rivals: Mapping[str, Engine]) -> Choice:
-        """Choose the layers and time them against `rivals`, engines by precision.
+    def run(self, floats: Mapping[str, Engine]) -> Choice:
+        """Choose the layers and time them against `floats`, the engines of float precisions by name.
 
         Raises:
             EngineError: no choice stays within the limits.
@@ -175,14 +143,11 @@ class Search:
         layers, other_ms = self._measure_layers()
         layers = self._put_back_slow(layers)
         layers, figures, threshold = self._put_back_wrong(layers)
-        engine = self._compile(layers)
-        try:
-            times = compare_times([engine, *rivals.values()], self._image)
-        finally:
-            engine.close()
-        names = [self._precision, *rivals]
+        with closing(self._compile(layers)) as engine:
+            times = compare_times([engine, *floats.values()], self.image)
+        names = [self.precision, *floats]
         return Choice(
-            precision=self._precision,
+            precision=self.precision,
             layers=layers,
             other_ms=other_ms,
             figures=figures,
@@ -193,12 +158,12 @@ class Search:
 
     def _measure_layers(self) -> tuple[list[Layer], dict[str, float]]:
         """Time every layer in both forms."""
-        names = self._trials.layer_names
-        self._say(f"{self._precision}: timing {len(names)} layers")
-        rest = self._trials.profile(self._rest, (), self._image)
-        int8 = self._trials.profile(self._precision, names, self._image)
+        names = self.trials.layer_names
+        self.say(f"{self.precision}: timing {len(names)} layers")
+        rest = self.trials.profile(REST[self.precision], (), self.image)
+        int8 = self.trials.profile(self.precision, names, self.image)
         layers = [
-            Layer(name=name, rest_ms=rest.get(name, 0.0), int8_ms=int8.get(name, 0.0), map_error=self._errors[name])
+            Layer(name=name, rest_ms=rest.get(name, 0.0), int8_ms=int8.get(name, 0.0), map_error=self.errors[name])
             for name in names
         ]
         return layers, {"rest": rest[""], "int8": int8[""]}
@@ -209,14 +174,10 @@ class Search:
         if not slow or len(slow) == len(layers):
             return layers
         without = [replace(layer, choice=WHY_SLOW) if layer.name in slow else layer for layer in layers]
-        engines = [self._compile(layers), self._compile(without)]
-        try:
-            times = compare_times(engines, self._image)
-        finally:
-            for engine in engines:
-                engine.close()
+        with closing(self._compile(layers)) as engine, closing(self._compile(without)) as other:
+            times = compare_times([engine, other], self.image)
         ratio = find_ratio(times[1], times[0])
-        self._say(f"{self._precision}: without the {len(slow)} layers that int8 makes slower {ratio:.3f} of the time")
+        self.say(f"{self.precision}: without the {len(slow)} layers that int8 makes slower {ratio:.3f} of the time")
         return without if ratio < 1.0 else layers
 
     def _put_back_wrong(self, layers: list[Layer]) -> tuple[list[Layer], Figures, ThresholdSpec]:
@@ -227,18 +188,12 @@ class Search:
         def try_without(count: int) -> bool:
             names = {layer.name for layer in costliest[:count]}
             chosen = [replace(layer, choice=WHY_WRONG) if layer.name in names else layer for layer in layers]
-            engine = self._compile(chosen)
-            try:
-                figures, threshold = self._judge.compare(engine)
-                exceeded = self._judge.check_golden(engine, self._precision)
-            finally:
-                engine.close()
-            exceeded += self._limits.list_exceeded(figures, self._base)
+            with closing(self._compile(chosen)) as engine:
+                figures, threshold = self.accuracy.compare(engine)
+                exceeded = self.accuracy.check_golden(engine, self.precision)
+            exceeded += self.limits.list_exceeded(figures, self.base)
             tried[count] = chosen, figures, threshold, exceeded
-            self._say(
-                f"{self._precision}: {count} layers put back, "
-                + ("; ".join(exceeded) if exceeded else "within the limits")
-            )
+            self.say(f"{self.precision}: {count} layers put back, {'; '.join(exceeded) or 'within the limits'}")
             return not exceeded
 
         # Halving finds the fewest where the error falls with every layer put back, and else some that suffice.
@@ -247,8 +202,8 @@ class Search:
             if high <= low or not try_without(high):
                 words = "; ".join(tried[max(tried)][3])
                 raise EngineError(
-                    f"even one layer costs more than --max-drop {self._limits.max_drop} allows: {words}. Allow more, "
-                    f"calibrate on more images, or use {self._rest}."
+                    f"--max-drop: expected a layer that costs at most {self.limits.max_drop}, got {words}. Allow more, "
+                    f"calibrate on more images, or use {REST[self.precision]}."
                 )
             while high - low > 1:
                 middle = (low + high) // 2
@@ -257,4 +212,4 @@ class Search:
         return tried[low][:3]
 
     def _compile(self, layers: Sequence[Layer]) -> Engine:
-        return self._trials.compile(self._precision, [layer.name for layer in layers if layer.is_int8])
+        return self.trials.compile(self.precision, [layer.name for layer in layers if layer.is_int8])

@@ -1,4 +1,4 @@
-"""Engines of a bundle's fused graph with some of its layers in int8, compiled to be tried."""
+"""Compiles and times engines of a bundle's fused graph with some of its layers in int8."""
 
 import shutil
 import statistics
@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ BIASED = "/WithoutBiases"  # ends what it calls a convolution with one
 
 
 class Trials:
-    """Compiles and runs such engines; its files go when it is left."""
+    """Compiles such engines; a context manager, which removes its files."""
 
     def __init__(self, bundle: Bundle, limits: Mapping[str, float], threads: int | None = None) -> None:
         """Read the graph.
@@ -48,9 +47,7 @@ class Trials:
     def __enter__(self) -> "Trials":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._folder.cleanup()
 
     @property
@@ -68,12 +65,12 @@ class Trials:
         artifact = path.with_suffix(".engine")
         try:
             return compile_engine(BACKEND, path, artifact, EngineOptions(precision=precision, threads=self._threads))
-        finally:  # dozens of them would fill the disk: 190 MB each for `paper`; a loaded engine needs its files no more
+        finally:  # a loaded engine needs no files, and dozens would fill the disk: 190 MB each for `paper`
             path.unlink()
             shutil.rmtree(artifact, ignore_errors=True)
 
     def profile(self, precision: str, layers: Collection[str], image: FloatArray, runs: int = 10) -> dict[str, float]:
-        """Return the least milliseconds of each layer, and under "" those of everything else, of an image [3, h, w]."""
+        """Return the least milliseconds of each layer, and under "" of everything else, for an image [3, h, w]."""
         path = self._write(layers)
         try:
             # Layers that are put back compute as they are, not by Winograd's algorithm.
@@ -92,7 +89,7 @@ class Trials:
 
 
 def assign_times(times: Mapping[str, float], nodes: Mapping[str, str]) -> dict[str, float]:
-    """Return a profile by layer; what is no layer's is under "".
+    """Return a profile by layer, the rest under "".
 
     Args:
         times: milliseconds by OpenVINO's names, in the order in which they run.
@@ -112,7 +109,7 @@ def assign_times(times: Mapping[str, float], nodes: Mapping[str, str]) -> dict[s
 
 def run_maps(engine: Engine, images: Iterable[FloatArray]) -> list[FloatArray]:
     """Return the smoothed map [h, w] of each image [3, h, w]."""
-    outputs = {name: np.empty(spec.with_batch(1), np.float32) for name, spec in engine.outputs.items()}
+    outputs = _make_outputs(engine)
     raw = outputs["map"][0, 0]
     scratch = np.empty_like(raw)
     maps = []
@@ -124,12 +121,14 @@ def run_maps(engine: Engine, images: Iterable[FloatArray]) -> list[FloatArray]:
     return maps
 
 
+def _make_outputs(engine: Engine) -> dict[str, FloatArray]:
+    return {name: np.empty(spec.with_batch(1), np.float32) for name, spec in engine.outputs.items()}
+
+
 def compare_times(engines: Sequence[Engine], image: FloatArray, rounds: int = 15) -> list[list[float]]:
     """Return the milliseconds of every round for each engine; they take turns, so that what slows one slows all."""
     batch = np.ascontiguousarray(image[None])
-    outputs = [
-        {name: np.empty(spec.with_batch(1), np.float32) for name, spec in engine.outputs.items()} for engine in engines
-    ]
+    outputs = [_make_outputs(engine) for engine in engines]
     times: list[list[float]] = [[] for _ in engines]
     for turn in range(rounds + 2):
         for engine, out, found in zip(engines, outputs, times, strict=True):

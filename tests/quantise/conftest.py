@@ -31,7 +31,7 @@ def tiny(tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def fast_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Say that each engine takes less time than the one after it: the one that was chosen, and then its rivals."""
+    """Say that each engine takes less time than the one after it: the one that was chosen, and then the float ones."""
 
     def compare(engines: Sequence[Engine], image: object, rounds: int = 15) -> list[list[float]]:
         return [[float(place)] * 3 for place in range(1, len(engines) + 1)]
@@ -41,7 +41,7 @@ def fast_int8(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def known_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take each layer's error for measured, the first one's as the largest: an engine for each takes seconds."""
+    """Use known errors of the layers, the first one's as the largest: an engine for each takes seconds."""
 
     def measure(trials: Trials, probe: object, say: object) -> dict[str, float]:
         return {name: 1.0 / place for place, name in enumerate(trials.layer_names, start=1)}

@@ -101,7 +101,7 @@ def test_without_bf16_mixed_is_refused_at_once(
             "build-engine",
             "for precision mixed, which is int8 and bf16, got Old Processor. Take int8 or fp32.",
         ),
-        ("quantise", "precision is 'mixed'; int8 is taken on this processor, Old Processor."),
+        ("quantise", "precision on Old Processor: expected one of int8, got 'mixed'."),
     ):
         assert main([words, str(tiny.path), "--precision", "mixed", "--calibration", str(surface)]) == 1
         assert message in capfd.readouterr().err
@@ -138,7 +138,7 @@ def test_layers_of_another_graph_are_refused(tiny: Bundle, tmp_path: Path) -> No
     files: dict[str, bytes | Path] = {name: tiny.path / name for name in tiny.manifest.files}
     files[INT8_FILE] = layers.to_bytes()
     changed = write_bundle(tmp_path / "changed.ndp", manifest_without_files=tiny.manifest, files=files)
-    with pytest.raises(EngineError, match="has no layer other; int8.json is about another graph"):
+    with pytest.raises(EngineError, match="expected the layers of int8.json, got none named other"):
         Inspector.open(changed.path, precision="int8", threshold=0.5)
 
 
@@ -171,7 +171,7 @@ def test_what_is_no_faster_is_refused_and_the_bundle_stays(
     assert read_tree(tiny.path) == before
 
 
-def test_without_other_images_the_bundles_own_are_taken(
+def test_without_other_images_the_bundles_own_are_used(
     tiny: Bundle, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = rng.integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
@@ -191,7 +191,7 @@ def test_without_other_images_the_bundles_own_are_taken(
 def test_a_bundle_without_images_says_what_to_give(tiny: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
     for command in (["quantise"], ["build-engine", "--precision", "int8"]):
         assert main([command[0], str(tiny.path), *command[1:]]) == 1
-        assert "holds no calibration images" in capfd.readouterr().err
+        assert "expected calibration images in it, got none" in capfd.readouterr().err
     with pytest.raises(InputError, match=r"has no layers chosen for int8. Choose them with: ndp-rt quantise"):
         Inspector.open(tiny.path, precision="int8")
 
@@ -201,7 +201,7 @@ def test_layers_of_the_other_precision_do_not_count(tiny: Bundle, tmp_path: Path
     changed = with_layers(tiny, tmp_path / "changed.ndp", "int8")
     with pytest.raises(InputError, match=r"has no layers chosen for mixed. Choose them with: ndp-rt quantise"):
         Inspector.open(changed.path, precision="mixed")
-    with pytest.raises(EngineError, match=r"no layers are chosen for mixed. Choose them with: ndp-rt quantise"):
+    with pytest.raises(EngineError, match=r"expected layers for mixed, got none. Choose them: ndp-rt quantise"):
         Inspector.open(changed.path, precision="mixed", threshold=0.5)
 
 
@@ -213,7 +213,7 @@ def test_labelled_images_without_masks_are_refused(
         (tmp_path / "data" / "test" / kind / "one.png").write_bytes((surface / "good_0.png").read_bytes())
     command = ["quantise", str(tiny.path), "--calibration", str(surface), "--validation", str(tmp_path / "data")]
     assert main(command) == 1
-    assert "one.png: has no mask; one is taken for each defective image" in capfd.readouterr().err
+    assert "one.png: expected a mask ground_truth/hole/one_mask.png, got none" in capfd.readouterr().err
 
 
 def test_arguments_of_int8_go_with_int8_alone(tiny: Bundle, surface: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ def test_an_image_that_no_defect_changes_is_refused(monkeypatch: pytest.MonkeyPa
         return image, np.zeros(image.shape[:2], np.bool_)
 
     monkeypatch.setattr("ndp_rt.quantise.samples.paint_defect", paint_nothing)
-    with pytest.raises(DataError, match="calibration image 1 of 2 looks the same with 8 defects"):
+    with pytest.raises(DataError, match="got image 1 of 2, which looks the same with 8 defects"):
         paint_defects(rng.uniform(0.0, 1.0, (2, 3, 64, 64)).astype(np.float32), 1)
 
 

@@ -14,7 +14,7 @@ from ndp_rt.errors import EngineError
 from ndp_rt.program.manifest import ThresholdSpec
 from ndp_rt.quantise.figures import Figures, Limits
 from ndp_rt.quantise.samples import paint_defects
-from ndp_rt.quantise.search import Choice, Judge, Search
+from ndp_rt.quantise.search import AccuracyCheck, Choice, Search
 from ndp_rt.quantise.trials import Trials
 
 IMAGE = np.zeros((3, 64, 64), np.float32)
@@ -58,16 +58,16 @@ class StubTrials:
         return {**times, "": 0.5}
 
 
-class StubJudge:
+class StubAccuracy:
     """Finds each engine's AUPRO and faults in its golden vectors as it is told."""
 
     def __init__(self, find_aupro: Callable[[tuple[str, ...]], float], spoils: str | None = None) -> None:
         self.find_aupro = find_aupro
         self.spoils = spoils
-        self.judged: list[tuple[str, ...]] = []
+        self.measured: list[tuple[str, ...]] = []
 
     def compare(self, engine: StubEngine) -> tuple[Figures, ThresholdSpec]:
-        self.judged.append(engine.layers)
+        self.measured.append(engine.layers)
         return dataclasses.replace(BASE, aupro=self.find_aupro(engine.layers)), ThresholdSpec()
 
     def check_golden(self, engine: StubEngine, precision: str) -> list[str]:
@@ -88,20 +88,28 @@ COSTS = {"slow": 2.0}  # ms in int8 in a whole engine, where 1 is saved; others 
 
 
 def search(
-    trials: StubTrials, judge: StubJudge, errors: Mapping[str, float] | None = None, max_drop: float = 0.003
+    trials: StubTrials, accuracy: StubAccuracy, errors: Mapping[str, float] | None = None, max_drop: float = 0.003
 ) -> Choice:
     errors = errors or dict.fromkeys(trials.layer_names, 0.01)
-    limits, say = Limits(max_drop=max_drop), lambda line: None
-    one = Search(trials, judge, limits, BASE, "int8", errors=errors, image=IMAGE, say=say)  # type: ignore[arg-type]
-    rival = StubEngine(())
-    choice = one.run({"fp32": rival})  # type: ignore[dict-item]
-    assert rival.is_open and not any(engine.is_open for engine in trials.engines)
+    one = Search(
+        precision="int8",
+        trials=trials,  # type: ignore[arg-type]
+        accuracy=accuracy,  # type: ignore[arg-type]
+        limits=Limits(max_drop=max_drop),
+        base=BASE,
+        errors=errors,
+        image=IMAGE,
+        say=lambda line: None,
+    )
+    floats = StubEngine(())
+    choice = one.run({"fp32": floats})  # type: ignore[dict-item]
+    assert floats.is_open and not any(engine.is_open for engine in trials.engines)
     return choice
 
 
 @pytest.mark.usefixtures("by_profile")
 def test_a_layer_that_int8_makes_slower_is_put_back() -> None:
-    choice = search(StubTrials({"a": 0.5, "slow": 2.0, "b": 0.5}), StubJudge(lambda layers: BASE.aupro))
+    choice = search(StubTrials({"a": 0.5, "slow": 2.0, "b": 0.5}), StubAccuracy(lambda layers: BASE.aupro))
     assert choice.int8_layers == ("a", "b")
     assert [layer.choice for layer in choice.layers] == ["int8", "put back: no faster in int8", "int8"]
     assert choice.other_ms == {"rest": 0.5, "int8": 0.5}
@@ -111,7 +119,7 @@ def test_a_layer_that_int8_makes_slower_is_put_back() -> None:
 @pytest.mark.usefixtures("by_profile")
 def test_it_stays_where_the_whole_is_no_faster_without_it() -> None:
     """Alone "b" looks slower, but what follows it then has to convert."""
-    choice = search(StubTrials({"a": 0.5, "b": 2.0}), StubJudge(lambda layers: BASE.aupro))
+    choice = search(StubTrials({"a": 0.5, "b": 2.0}), StubAccuracy(lambda layers: BASE.aupro))
     assert choice.int8_layers == ("a", "b")
 
 
@@ -119,27 +127,29 @@ def test_it_stays_where_the_whole_is_no_faster_without_it() -> None:
 def test_the_layer_with_most_error_for_the_time_it_gains_goes_first_and_no_more_than_needed() -> None:
     """Each layer costs 0.002 of AUPRO, so one may stay in int8: the one that gains most for its error."""
     trials = StubTrials({"a": 0.5, "b": 0.1, "c": 0.5})
-    judge = StubJudge(lambda layers: BASE.aupro - 0.002 * len(layers))
-    choice = search(trials, judge, errors={"a": 0.01, "b": 0.01, "c": 0.02})
+    accuracy = StubAccuracy(lambda layers: BASE.aupro - 0.002 * len(layers))
+    choice = search(trials, accuracy, errors={"a": 0.01, "b": 0.01, "c": 0.02})
     assert choice.int8_layers == ("b",)
-    assert judge.judged == [("a", "b", "c"), ("b",), ("a", "b")]
+    assert accuracy.measured == [("a", "b", "c"), ("b",), ("a", "b")]
     assert choice.figures.aupro == pytest.approx(BASE.aupro - 0.002)
 
 
 @pytest.mark.usefixtures("by_profile")
 def test_layers_that_spoil_the_golden_vectors_are_put_back_too() -> None:
     """A build would be refused for them, whatever the accuracy on other images."""
-    judge = StubJudge(lambda layers: BASE.aupro, spoils="b")
-    choice = search(StubTrials({"a": 0.5, "b": 0.5, "c": 0.5}), judge, errors={"a": 0.01, "b": 0.9, "c": 0.02})
+    accuracy = StubAccuracy(lambda layers: BASE.aupro, spoils="b")
+    choice = search(StubTrials({"a": 0.5, "b": 0.5, "c": 0.5}), accuracy, errors={"a": 0.01, "b": 0.9, "c": 0.02})
     assert choice.int8_layers == ("a", "c")
 
 
 @pytest.mark.usefixtures("by_profile")
 @pytest.mark.parametrize("names", [("a",), ("a", "b", "c")])
 def test_it_gives_up_where_even_one_layer_costs_too_much(names: tuple[str, ...]) -> None:
-    judge = StubJudge(lambda layers: BASE.aupro - 0.1)
-    with pytest.raises(EngineError, match=r"even one layer costs more than --max-drop 0.003 .*aupro drops by 0.1000"):
-        search(StubTrials(dict.fromkeys(names, 0.5)), judge)
+    accuracy = StubAccuracy(lambda layers: BASE.aupro - 0.1)
+    with pytest.raises(
+        EngineError, match=r"--max-drop: expected a layer that costs at most 0.003, got aupro drops by 0.1000"
+    ):
+        search(StubTrials(dict.fromkeys(names, 0.5)), accuracy)
 
 
 def test_the_golden_vectors_are_those_that_a_build_is_checked_with(
@@ -148,13 +158,13 @@ def test_the_golden_vectors_are_those_that_a_build_is_checked_with(
     """Ranges of nothing cut everything off; those of the images do not. Trials leave no file behind meanwhile."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     good = rng.uniform(0.0, 1.0, (2, 3, 64, 64)).astype(np.float32)
-    judge = Judge(tiny, paint_defects(good, 1), good, None)
+    accuracy = AccuracyCheck(bundle=tiny, samples=paint_defects(good, 1), good=good)
     limits = measure_limits(tiny, tiny.golden().image)
     found = []
     for ranges in (limits, dict.fromkeys(limits, 1e-6)):
         with Trials(tiny, ranges) as trials:
             engine = trials.compile("int8", trials.layer_names)
             assert [path for path in tmp_path.rglob("*") if path.is_file() and tiny.path not in path.parents] == []
-            found.append(judge.check_golden(engine, "int8"))
+            found.append(accuracy.check_golden(engine, "int8"))
             engine.close()
     assert found == [[], ["the golden vectors differ by more than int8 may"]]
