@@ -26,7 +26,7 @@ static int usage(void)
     return USAGE;
 }
 
-/* Every call that fails leaves a sentence: what came, what is taken, what to do. */
+/* Every call that fails leaves a sentence: what was expected, what came, what to do. */
 static int fail(const char *what)
 {
     fprintf(stderr, "inspect: %s: %s\n", what, ndp_rt_last_error());

@@ -1,4 +1,4 @@
-"""int8.json of a bundle: which convolutions compute in int8, what they read at most, and how that was found."""
+"""Reads and writes a bundle's int8.json: its int8 layers, their largest inputs, and a report of how they were found."""
 
 import json
 import math
@@ -18,7 +18,7 @@ INT8_FORMAT_VERSION = 1
 class Int8Layers:
     """The int8 layers of a network.
 
-    A layer bears the name that `ndp_rt.graphs.quantised.name_layers` gives it in every graph that has it.
+    A layer has the name that `ndp_rt.graphs.quantised.name_layers` gives it in every graph that has it.
     """
 
     limits: Mapping[str, float]  # by layer: the largest |value| of its input, which becomes 127
@@ -53,7 +53,7 @@ def read_int8_layers(path: Path) -> Int8Layers:
         found = document["format"], document["format_version"]
         if found != (INT8_FORMAT, INT8_FORMAT_VERSION):
             raise BundleError(
-                f"{path}: is '{found[0]}' version {found[1]}; '{INT8_FORMAT}' version {INT8_FORMAT_VERSION} is taken. "
+                f"{path}: expected '{INT8_FORMAT}' version {INT8_FORMAT_VERSION}, got '{found[0]}' version {found[1]}. "
                 f"{remedy}"
             )
         limits = {str(name): float(value) for name, value in document["limits"].items()}
@@ -65,5 +65,7 @@ def read_int8_layers(path: Path) -> Int8Layers:
         raise BundleError(f"{path}: cannot be read ({error!r}). {remedy}") from error
     unknown = sorted({name for layers in chosen.values() for name in layers} - set(limits))
     if unknown or not all(math.isfinite(value) and value > 0.0 for value in limits.values()):
-        raise BundleError(f"{path}: gives no limit above 0 for {', '.join(unknown) or 'some layer'}. {remedy}")
+        raise BundleError(
+            f"{path}: expected limits above 0, got none for {', '.join(unknown) or 'some layer'}. {remedy}"
+        )
     return Int8Layers(limits=limits, chosen=chosen, report=report)

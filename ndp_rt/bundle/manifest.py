@@ -7,7 +7,7 @@ from ndp_rt.errors import BundleError
 from ndp_rt.program.manifest import BundleManifest
 
 MANIFEST_FILE = "manifest.json"
-# Names with this prefix are what a killed writer left; they are never read, and the next writer removes them.
+# Files with this prefix are left by a killed writer; they are never read, and the next writer removes them.
 TEMPORARY_PREFIX = ".ndp-rt-tmp-"
 
 
@@ -15,14 +15,14 @@ def read_manifest(folder: Path) -> BundleManifest:
     """Read the manifest of the bundle at `folder`.
 
     Raises:
-        BundleError: it is missing, no JSON, of another format or of a newer version.
+        BundleError: it is missing, not JSON, of another format or of a newer version.
     """
     path = folder / MANIFEST_FILE
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise BundleError(
-            f"{folder}: has no {MANIFEST_FILE}; a bundle's folder (NAME.ndp) is taken. Export the bundle again."
+            f"{folder}: expected a bundle's folder NAME.ndp, got one without {MANIFEST_FILE}. Export the bundle again."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: cannot be read ({error}). Check its permissions, or export the bundle.") from error
@@ -31,7 +31,7 @@ def read_manifest(folder: Path) -> BundleManifest:
     except (ValueError, RecursionError) as error:  # the latter from brackets nested a thousand deep
         if isinstance(error, BundleError):
             raise BundleError(f"{path}: {error}") from error
-        raise BundleError(f"{path}: is no JSON ({error}). Export the bundle again.") from error
+        raise BundleError(f"{path}: expected JSON, got something else ({error}). Export the bundle again.") from error
 
 
 def encode_manifest(manifest: BundleManifest) -> bytes:

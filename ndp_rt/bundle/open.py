@@ -1,4 +1,4 @@
-"""Opens a bundle and makes sure that it is whole and reads nothing outside itself."""
+"""Opens a bundle, and checks that it is whole and refers to nothing outside."""
 
 import glob
 import hashlib
@@ -121,8 +121,8 @@ class Bundle:
         is_shaped = good.ndim == 4 and len(good) > 0 and good.shape[1] in (1, 3) and good.shape[2:] == side
         if good.dtype != np.uint8 or not is_shaped:
             raise BundleError(
-                f"{path}: 'good' is {good.dtype} {list(good.shape)}; uint8 [k, 1 or 3, {side[0]}, {side[1]}], k from "
-                "1, is taken. Export the bundle again."
+                f"{path}: expected 'good' to be uint8 [k, 1 or 3, {side[0]}, {side[1]}], k from 1, got {good.dtype} "
+                f"{list(good.shape)}. Export the bundle again."
             )
         return np.broadcast_to(good, (len(good), 3, *good.shape[2:]))  # grey is stored as one channel
 
@@ -198,16 +198,16 @@ def is_plain_name(name: str) -> bool:
 
 def _explain_missing(folder: Path) -> str:
     if os.path.exists(folder):
-        return f"{folder}: is a file; a bundle is a folder NAME.ndp. Give the folder that 'ndp-rt export' wrote."
+        return f"{folder}: expected a folder NAME.ndp, got a file. Give the folder that 'ndp-rt export' wrote."
     pattern = f".{glob.escape(folder.name)}.old-*"
     is_name = len(folder.name) <= MAX_NAME_LENGTH  # a pattern of a megabyte takes seconds
     replaced = sorted(folder.parent.glob(pattern)) if is_name and os.path.isdir(folder.parent) else []
     if replaced:
         return (
-            f"{folder}: is missing, because replacing it was interrupted; the bundle as it was lies in {replaced[0]}. "
+            f"{folder}: is missing, because its replacement was interrupted; the former bundle is {replaced[0]}. "
             f"Bring it back with: mv '{replaced[0]}' '{folder}'"
         )
-    return f"{folder}: does not exist; the folder NAME.ndp that 'ndp-rt export' wrote is taken."
+    return f"{folder}: does not exist. Give the folder NAME.ndp that 'ndp-rt export' wrote."
 
 
 def _check_names(folder: Path, manifest: BundleManifest) -> None:
@@ -216,8 +216,8 @@ def _check_names(folder: Path, manifest: BundleManifest) -> None:
     for name in named:
         if not is_plain_name(name):
             raise BundleError(
-                f"{folder}: the manifest names the file {name!r}, which points outside the bundle or is no plain name; "
-                "files directly in the bundle are taken. Do not use this bundle unless you know who made it."
+                f"{folder}: expected files directly in the bundle, got {name!r} in the manifest, which points outside "
+                "or is no plain name. Do not use this bundle unless you know who made it."
             )
     for name, stage in manifest.stages.items():
         if stage.file is not None and stage.file not in manifest.files:
@@ -226,23 +226,25 @@ def _check_names(folder: Path, manifest: BundleManifest) -> None:
     missing = sorted(set(manifest.files) - found)
     if missing:
         raise BundleError(
-            f"{folder}: lacks {', '.join(missing)}, which its manifest names. Copy the whole folder, or export again."
+            f"{folder}: expected {', '.join(missing)}, as its manifest says, got none. Copy the whole folder, or "
+            "export again."
         )
     extra = sorted(found - set(manifest.files) - {MANIFEST_FILE})
     if extra:
         raise BundleError(
-            f"{folder}: holds {', '.join(extra)}, which its manifest does not name; a bundle holds nothing else. "
-            "Move it elsewhere."
+            f"{folder}: expected nothing but the files of its manifest, got {', '.join(extra)}. Move it elsewhere."
         )
     for name in (*manifest.files, MANIFEST_FILE):
         entry = folder / name
         if entry.is_symlink() and not entry.resolve().is_relative_to(folder.resolve()):
             raise BundleError(
-                f"{entry}: is a link to {entry.resolve()}, outside the bundle; files in the bundle are taken. "
-                "Put a copy in its place, if you trust it."
+                f"{entry}: expected a file of the bundle, got a link to {entry.resolve()}, outside it. Put a copy in "
+                "its place, if you trust it."
             )
         if not entry.is_file():
-            raise BundleError(f"{entry}: is no file; a bundle is a flat folder of files. Export the bundle again.")
+            raise BundleError(
+                f"{entry}: expected a file, for a bundle is a flat folder of files. Export the bundle again."
+            )
 
 
 def _check_file(path: Path, sha256: str, size_bytes: int, verify: bool) -> None:
@@ -253,13 +255,13 @@ def _check_file(path: Path, sha256: str, size_bytes: int, verify: bool) -> None:
         raise BundleError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
     if size_found != size_bytes:
         raise BundleError(
-            f"{path}: has {size_found} bytes, the manifest says {size_bytes}; it was cut short or changed. "
-            "Copy the bundle again, or export it again."
+            f"{path}: expected {size_bytes} bytes, as the manifest says, got {size_found}: it was cut short or "
+            "changed. Copy the bundle again, or export it again."
         )
     if hash_found != sha256:
         raise BundleError(
-            f"{path}: was changed: its SHA-256 is {hash_found[:12]}..., the manifest says {sha256[:12]}.... "
-            "Copy the bundle again, or export it again."
+            f"{path}: expected SHA-256 {sha256[:12]}..., as the manifest says, got {hash_found[:12]}...: it was "
+            "changed. Copy the bundle again, or export it again."
         )
 
 
@@ -268,12 +270,12 @@ def _check_external_data(folder: Path, file: str, manifest: BundleManifest) -> N
     try:
         locations = list_external_locations((folder / file).read_bytes())
     except InputError as error:
-        raise BundleError(f"{folder / file}: is no ONNX file ({error}). Export the bundle again.") from error
+        raise BundleError(f"{folder / file}: expected an ONNX file ({error}). Export the bundle again.") from error
     for location in locations:
         if not is_plain_name(location) or location not in manifest.files:
             raise BundleError(
-                f"{folder / file}: keeps weights in {location!r}, which is no file of the bundle; weights in the "
-                "bundle are taken. Do not use this bundle unless you know who made it."
+                f"{folder / file}: expected weights in files of the bundle, got {location!r}. Do not use this bundle "
+                "unless you know who made it."
             )
 
 

@@ -1,4 +1,4 @@
-"""Reads safetensors files: through the library, or with NumPy alone on a GPU machine that has nothing else."""
+"""Reads safetensors files with the library, or with NumPy alone on a GPU machine without it."""
 
 import json
 import math

@@ -45,10 +45,10 @@ def write_bundle(
     """
     target = Path(path).absolute()
     if target.suffix != BUNDLE_SUFFIX:
-        raise InputError(f"bundle path is {target}; a name that ends in {BUNDLE_SUFFIX} is taken.")
+        raise InputError(f"bundle path: expected a name that ends in {BUNDLE_SUFFIX}, got {target}.")
     for name in files:
         if not is_plain_name(name) or name == MANIFEST_FILE:
-            raise InputError(f"a bundle's file is named {name!r}; plain names, not {MANIFEST_FILE}, are taken.")
+            raise InputError(f"name of a bundle's file: expected a plain one, not {MANIFEST_FILE}, got {name!r}.")
     check_target(target, overwrite)
     folder: Path | None = None
     try:
@@ -78,14 +78,14 @@ def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
 
     Raises:
         InputError: another field.
-        BundleError: the bundle was replaced since it was opened: what is to be written is not about these files.
+        BundleError: the bundle was replaced after it was opened, so the changes may not fit its files.
         StorageError: no space, no permission; the manifest stays as it was.
     """
     refused = sorted(set(changes) - CHANGEABLE)
     if refused:
         raise InputError(
-            f"manifest fields {', '.join(refused)} cannot be changed alone; {', '.join(sorted(CHANGEABLE))} can. "
-            "Write the bundle anew."
+            f"manifest fields: expected {', '.join(sorted(CHANGEABLE))}, which alone can change, got "
+            f"{', '.join(refused)}. Write the bundle anew."
         )
     manifest = dataclasses.replace(read_current(bundle), **changes)
     content = encode_manifest(manifest)
@@ -106,10 +106,10 @@ def update_manifest(bundle: Bundle, **changes: Any) -> Bundle:
 
 
 def read_current(bundle: Bundle) -> BundleManifest:
-    """Return the manifest as it is by now: another process may have changed a threshold since the bundle was opened.
+    """Return the manifest as it is now: another process may have changed a threshold after the bundle was opened.
 
     Raises:
-        BundleError: the files are others; what was worked out is not about them.
+        BundleError: the bundle's files were replaced.
     """
     current = read_manifest(bundle.path)
     if current.files != bundle.manifest.files:
@@ -152,7 +152,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     if not overwrite:
         raise StorageError(f"{target}: exists already. Choose another name, or overwrite it (--overwrite).")
     if target.is_symlink() or not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST_FILE).is_file()):
-        raise StorageError(f"{target}: is no bundle, so it is not overwritten. Remove it, or choose another name.")
+        raise StorageError(f"{target}: expected a bundle to overwrite, got something else. Choose another name.")
 
 
 def _move_into_place(folder: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""The caller's memory as NumPy arrays, without a copy; imported inside a process that loaded libndp_rt.so."""
+"""Reads and writes the C caller's memory as NumPy arrays, without a copy; needs a process that loaded libndp_rt.so."""
 
 import math
 from dataclasses import dataclass
@@ -61,7 +61,13 @@ def take_frame(image: Any, result: Any) -> Frame:
     frame = _kept.get(key)
     if frame is not None:
         return frame
-    frame = Frame(image=take_image(image), map_out=_take_map(image, result), mask=_take_mask(image, result))
+    has_map, has_mask = result.map != ffi.NULL, result.mask != ffi.NULL
+    map_out, mask = None if has_mask else NO_MAP, None  # a mask is made from a map
+    if has_map:
+        map_out = _take_plane(image, result.map, result.map_needed_bytes, result.map_stride_bytes, np.float32)
+    if has_mask:
+        mask = _take_plane(image, result.mask, result.mask_needed_bytes, result.mask_stride_bytes, np.uint8)
+    frame = Frame(image=take_image(image), map_out=map_out, mask=mask)
     if len(_kept) >= MAX_KEPT_FRAMES:
         _kept.clear()
     _kept[key] = frame
@@ -101,20 +107,9 @@ def _take_device_image(
     )
 
 
-def _take_map(image: Any, result: Any) -> NDArray[np.float32] | None:
-    if result.map == ffi.NULL:
-        return NO_MAP if result.mask == ffi.NULL else None  # a mask is made from a map
-    shape, strides = (image.height_px, image.width_px), (result.map_stride_bytes, 4)
-    target: NDArray[np.float32] = np.ndarray(shape, np.float32, _view(result.map, result.map_needed_bytes), 0, strides)
-    return target
-
-
-def _take_mask(image: Any, result: Any) -> NDArray[np.uint8] | None:
-    if result.mask == ffi.NULL:
-        return None
-    shape, strides = (image.height_px, image.width_px), (result.mask_stride_bytes, 1)
-    target: NDArray[np.uint8] = np.ndarray(shape, np.uint8, _view(result.mask, result.mask_needed_bytes), 0, strides)
-    return target
+def _take_plane(image: Any, address: Any, byte_count: int, stride_bytes: int, dtype: type[Any]) -> NDArray[Any]:
+    strides = (stride_bytes, np.dtype(dtype).itemsize)
+    return np.ndarray((image.height_px, image.width_px), dtype, _view(address, byte_count), 0, strides)
 
 
 def write_result(result: Result, mask: NDArray[np.uint8] | None, out: Any) -> None:
@@ -168,14 +163,14 @@ def _read(text: Any, name: str) -> str:
     try:
         return str(ffi.string(text).decode())
     except UnicodeDecodeError as error:
-        raise InputError(f"{name} is {ffi.string(text)!r}, which is not UTF-8; UTF-8 is taken.") from error
+        raise InputError(f"{name}: expected UTF-8, got {ffi.string(text)!r}.") from error
 
 
 def _read_or(text: Any, name: str, default: str | None) -> Any:
     if text == ffi.NULL:
         return default
     if not (value := _read(text, name)):
-        raise InputError(f"{name} is empty; a name is taken, or NULL for the default.")
+        raise InputError(f"{name}: expected a name, or NULL for the default, got an empty one.")
     return value
 
 

@@ -1,6 +1,6 @@
-"""Compiles libndp_rt.so and its bridge for the interpreter that runs this.
+"""Compiles libndp_rt.so and its bridge for this Python.
 
-Needs a C compiler, Python's headers and cffi. Imported by setup.py before anything is installed, so nothing else.
+Needs a C compiler, Python's headers and cffi alone: setup.py imports it before anything is installed.
 """
 
 import contextlib
@@ -44,19 +44,7 @@ LIBRARY_FILES = (
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 
-# What calls.py defines; bridge_start.c puts these into the table of calls.h, so the compiler checks that both agree.
-PYTHON_FUNCTIONS = """
-extern "Python+C" {
-    int32_t ndp_py_open(const char *, const ndp_rt_open_options *, int64_t *, ndp_rt_info *, char *);
-    int32_t ndp_py_close(int64_t, char *);
-    int32_t ndp_py_inspect(int64_t, const ndp_rt_image *, uint64_t, int32_t, ndp_rt_result *, char *);
-    int32_t ndp_py_warm_up(int64_t, int32_t, char *);
-    int32_t ndp_py_get_threshold(int64_t, double *, char *);
-    int32_t ndp_py_set_threshold(int64_t, double, char *);
-    int32_t ndp_py_set_reference(int64_t, const ndp_rt_image *, char *);
-    int32_t ndp_py_describe(int64_t, char *, uint64_t, uint64_t *, char *);
-    int32_t ndp_py_set_log_level(int32_t, char *);
-}
+BRIDGE_TYPES = """
 void ndp_bridge_emit(int32_t level, const char *message);
 #define NDP_MESSAGE_BYTES ...
 """
@@ -72,6 +60,12 @@ def read_declarations(header: str) -> str:
     text = re.sub(r"/\*.*?\*/", "", header, flags=re.S)
     text = re.sub(r"^#ifdef __cplusplus.*?^#endif", "", text, flags=re.S | re.M)
     return re.sub(r"^#.*$", "", text, flags=re.M)
+
+
+def read_python_functions(calls: str) -> str:
+    """Return the functions of calls.h, which calls.py defines, as cffi reads them."""
+    functions = re.findall(r"CALL\((\w+),\s*(\([^()]*\)),", calls.replace("\\\n", ""))
+    return "".join(f'extern "Python+C" int32_t ndp_py_{name}{parameters};\n' for name, parameters in functions)
 
 
 def build_library(folder: Path = FOLDER, *, home: Path | None = None, flags: Sequence[str] = ()) -> Path:
@@ -148,7 +142,7 @@ def _list_bridge_inputs(work: Path) -> list[str]:
 
     maker = cffi.FFI()
     maker.cdef(read_types(HEADER.read_text(encoding="utf-8")))
-    maker.cdef(PYTHON_FUNCTIONS)
+    maker.cdef(BRIDGE_TYPES + read_python_functions((SOURCE / "calls.h").read_text(encoding="utf-8")))
     maker.set_source(
         BRIDGE_MODULE, '#define CFFI_DLLEXPORT\n#include "calls.h"\nvoid ndp_bridge_emit(int32_t, const char *);'
     )

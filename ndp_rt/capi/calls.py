@@ -1,4 +1,4 @@
-"""What libndp_rt.so calls in Python: every function of the table in source/calls.h.
+"""Implements the functions of source/calls.h, which libndp_rt.so calls.
 
 Imported only inside a process that loaded the library, where the bridge adds the module `_ndp_rt_bridge`.
 """
@@ -28,7 +28,7 @@ Call = Callable[..., None]
 
 
 def answer(name: str) -> Callable[[Call], Call]:
-    """Make a function the one behind `name` of the bridge: what it raises becomes a status and a message."""
+    """Make a function the bridge's `name`, with its errors as a status and a message."""
 
     def decorate(call: Call) -> Call:
         def run(*arguments: Any) -> int:
@@ -65,7 +65,7 @@ def report(error: BaseException, message: Any) -> int:
 
 
 def shorten(text: bytes, byte_count: int) -> bytes:
-    """Return UTF-8 text, without its middle where it is too long: the beginning says what came, the end what to do."""
+    """Return UTF-8 text, without its middle if it is too long: its ends say what was expected and what to do."""
     if len(text) <= byte_count:
         return text
     head, tail = byte_count // 2, byte_count // 2 - len(GAP)
@@ -80,14 +80,10 @@ def find(inspector_id: int) -> Inspector:
 
 
 def check_side(inspector: Inspector, image: Any) -> None:
-    """Check that an inspector can read an image where it is.
-
-    Raises:
-        InputError: it is in a GPU's memory, and the inspector on the CPU.
-    """
+    """Raise InputError if an image is in a GPU's memory and the inspector runs on the CPU."""
     if isinstance(image, DeviceImage) and inspector.device == "cpu":
         raise InputError(
-            "memory is NDP_RT_MEMORY_CUDA, and the inspector runs on the CPU; host memory is taken. Open it with "
+            "memory: expected host memory for an inspector on the CPU, got NDP_RT_MEMORY_CUDA. Open it with "
             'device "cuda", or copy the image.'
         )
 

@@ -1,4 +1,4 @@
-"""What is there of the C library in an installation, and what programs are built with."""
+"""Finds the C library of an installation, and the flags that programs are built with."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ TAG = re.compile(re.escape(BRIDGE_MODULE).encode() + rb"\.([\w-]+)\.so")  # cpyt
 
 
 def find_problem(folder: Path | None = None) -> str | None:
-    """Return what is wrong with the library for the interpreter that runs this, or None.
+    """Return why the library cannot be used with this Python, or None.
 
     Args:
         folder: where it lies; None: in this package.
@@ -34,7 +34,7 @@ def find_problem(folder: Path | None = None) -> str | None:
     except OSError as error:
         return f"{library} cannot be read ({error.strerror or error})"
     if found is None:
-        return f"{library} is none of ndp-rt's"
+        return f"{library} is not a library of ndp-rt"
     if found[0].decode() != BRIDGE_NAME:
         return f"{library} is built for {found[1].decode()}, and this is Python {PYTHON_VERSION}"
     if not (folder / BRIDGE_NAME).is_file():
@@ -43,7 +43,7 @@ def find_problem(folder: Path | None = None) -> str | None:
 
 
 def find_remedy() -> str:
-    """Return the command that builds the library, with what has to be there first."""
+    """Return the command that builds the library, and what it needs first."""
     command = "ndp-rt capi build"
     try:
         check_tools()

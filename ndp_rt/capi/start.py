@@ -1,4 +1,4 @@
-"""What the bridge imports first: it loads `calls`, and leaves the host's environment as it was."""
+"""Loads `calls` for the bridge, and leaves the host's environment as it was."""
 
 import importlib
 
@@ -7,10 +7,10 @@ from ndp_rt.config import shield_environment
 
 
 def start(version: str) -> str | None:
-    """Load what the library calls, for a library of this version; return what is wrong with that, or None."""
+    """Load the functions of a library of this version; return why that is not possible, or None."""
     if version != __version__:
         return (
-            f"libndp_rt.so is of version {version}, the installed ndp-rt of {__version__}. Build the library again "
+            f"libndp_rt.so: expected version {__version__}, which ndp-rt has, got {version}. Build the library again "
             "with 'ndp-rt capi build', or load the one that is installed with ndp-rt."
         )
     with shield_environment():  # OpenCV's wheels (4.x and 5.0) put their folder into LD_LIBRARY_PATH

@@ -46,7 +46,7 @@ def test_a_bundle_without_them_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_tensors_of_another_kind_are_refused(tmp_path: Path, shape: tuple[int, ...], dtype: str) -> None:
-    with pytest.raises(BundleError, match=r"'good' is .*; uint8 \[k, 1 or 3, 64, 64\], k from 1, is taken. Export"):
+    with pytest.raises(BundleError, match=r"'good' to be uint8 \[k, 1 or 3, 64, 64\], k from 1, got .* Export"):
         carry(tmp_path, good=np.zeros(shape, dtype)).calibration_images()
 
 

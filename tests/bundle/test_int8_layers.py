@@ -22,10 +22,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": "other"}, "is 'other' version 1"),
-        ({"format_version": 2}, "version 2; 'ndp-rt int8 layers' version 1 is taken"),
-        ({"limits": {"a": 0.0, "b": 1.0}}, "no limit above 0"),
-        ({"limits": {"a": 1.0}}, "no limit above 0 for b"),
+        ({"format": "other"}, "got 'other' version 1"),
+        ({"format_version": 2}, "expected 'ndp-rt int8 layers' version 1, got 'ndp-rt int8 layers' version 2"),
+        ({"limits": {"a": 0.0, "b": 1.0}}, "expected limits above 0, got none for some layer"),
+        ({"limits": {"a": 1.0}}, "limits above 0, got none for b"),
         ({"limits": [1]}, "cannot be read"),
         ({"chosen": {"int8": 3}}, "cannot be read"),
         ({"report": None}, "cannot be read"),

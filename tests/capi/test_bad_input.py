@@ -1,4 +1,4 @@
-"""Arguments that are not taken: one status, a sentence, nothing written, and the next call works."""
+"""Arguments that are refused: one status, a sentence, nothing written, and the next call works."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -61,10 +61,10 @@ def test_null_in_every_pointer_argument_of_the_header(arguments: Arguments) -> N
 def test_null_in_every_pointer_of_the_structs(arguments: Arguments) -> None:
     image, result, options = arguments.image, arguments.result, arguments.options
     image.pixels = arguments.library.ffi.NULL
-    arguments.check_refused("ndp_rt_inspector_inspect", "INPUT", "pixels is NULL")
+    arguments.check_refused("ndp_rt_inspector_inspect", "INPUT", "first pixel, got NULL")
     image.pixels = arguments.library.ffi.cast("void *", arguments.pixels.ctypes.data)
     options.batch_size_count = 2
-    arguments.check_refused("ndp_rt_inspector_open", "INPUT", "batch_sizes is NULL")
+    arguments.check_refused("ndp_rt_inspector_open", "INPUT", "batch_sizes: expected an array")
     for name in ("map", "mask", "defects"):
         setattr(result, name, arguments.library.ffi.NULL)
     for function in ("inspect", "inspect_batch", "inspect_large"):
@@ -75,7 +75,7 @@ def test_null_in_every_pointer_of_the_structs(arguments: Arguments) -> None:
 def test_two_nulls_to_submit_leave_no_way_to_learn_of_the_end(arguments: Arguments) -> None:
     null = arguments.library.ffi.NULL
     given = [*arguments.list_for("ndp_rt_inspector_submit")[:3], null, null, null]
-    arguments.check_refused("ndp_rt_inspector_submit", "INPUT", "done and job are both NULL", arguments=given)
+    arguments.check_refused("ndp_rt_inspector_submit", "INPUT", "got NULL for both", arguments=given)
 
 
 @pytest.mark.parametrize("kind", STRUCTS)
@@ -93,47 +93,47 @@ def test_a_struct_size_of_another_header_is_refused(arguments: Arguments, kind: 
         struct.struct_size = wrong
         for function in functions[kind]:
             word = "older than your ndp_rt.h" if wrong > size else "Set it before"
-            arguments.check_refused(f"ndp_rt_{function}", "ABI", f"struct_size of {wrong};", str(size), word)
+            arguments.check_refused(f"ndp_rt_{function}", "ABI", f"got {wrong}.", str(size), word)
     struct.struct_size = size
     if kind == "ndp_rt_result":
         for wrong in (0, 79, 2**31):
             struct.defect_struct_size = wrong
-            arguments.check_refused("ndp_rt_inspector_inspect", "ABI", f"struct_size of {wrong};")
+            arguments.check_refused("ndp_rt_inspector_inspect", "ABI", f"got {wrong}.")
         struct.defect_struct_size = arguments.library.ffi.sizeof("ndp_rt_defect")
 
 
 IMAGES = [
-    ({"width_px": 0}, "0 pixels wide"),
-    ({"height_px": 0}, "0 high"),
-    ({"width_px": -1}, "-1 pixels wide"),
-    ({"height_px": -(2**31)}, "1 or more is taken"),
+    ({"width_px": 0}, "1 or more, got 0 and"),
+    ({"height_px": 0}, "and 0."),
+    ({"width_px": -1}, "got -1 and"),
+    ({"height_px": -(2**31)}, "and a height of 1 or more, got"),
     ({"width_px": 65536, "height_px": 32768, "stride_bytes": 65536}, "Pass it in parts"),  # 2^31 pixels
     ({"width_px": 2**31 - 1, "height_px": 2**31 - 1, "stride_bytes": 2**62}, "Pass it in parts"),
     ({"width_px": 2**31 - 1, "height_px": 1, "stride_bytes": 2**31}, "16384"),  # one less: too large to resize
     ({"width_px": 16385, "height_px": 1, "stride_bytes": 16385}, "16384"),
-    ({"stride_bytes": SIDE - 1}, f"stride_bytes is {SIDE - 1}"),
-    ({"stride_bytes": 0}, "stride_bytes is 0"),
+    ({"stride_bytes": SIDE - 1}, f"or more, got {SIDE - 1}."),
+    ({"stride_bytes": 0}, "or more, got 0."),
     ({"stride_bytes": -SIDE}, "Turn images that are stored bottom up"),
-    ({"stride_bytes": -(2**63)}, "or more is taken"),
-    ({"stride_bytes": 2**63 - 1}, "or more is taken"),
-    ({"stride_bytes": (2**63 - 1) // SIDE}, "beyond the address space"),
-    ({"pixel_format": 0}, "pixel_format is 0"),
+    ({"stride_bytes": -(2**63)}, "or more, got"),
+    ({"stride_bytes": 2**63 - 1}, "or more, got"),
+    ({"stride_bytes": (2**63 - 1) // SIDE}, "within the address space"),
+    ({"pixel_format": 0}, "NDP_RT_PIXEL_GREY8, got 0."),
     ({"pixel_format": 9}, "NDP_RT_PIXEL_GREY8"),
-    ({"pixel_format": 63}, "pixel_format is 63"),
-    ({"pixel_format": 2**32 - 1}, "pixel_format is 4294967295"),
+    ({"pixel_format": 63}, "NDP_RT_PIXEL_GREY8, got 63."),
+    ({"pixel_format": 2**32 - 1}, "NDP_RT_PIXEL_GREY8, got 4294967295."),
     *(({"pixel_format": number}, "Demosaic it") for number in (64, 65, 66, 67)),
-    ({"pixel_format": 68}, "pixel_format is 68"),
+    ({"pixel_format": 68}, "NDP_RT_PIXEL_GREY8, got 68."),
     ({"pixel_format": 3}, "120, the bytes of a row"),  # RGB needs three times the stride
-    ({"pixel_format": 2, "stride_bytes": 2 * SIDE + 1}, "even ones are taken"),
-    ({"memory": 2}, "memory is 2"),
+    ({"pixel_format": 2, "stride_bytes": 2 * SIDE + 1}, "expected even ones"),
+    ({"memory": 2}, "NDP_RT_MEMORY_CUDA, got 2"),
     ({"memory": 1}, "CPU"),
-    ({"reserved": 1}, "reserved of image is 1"),
+    ({"reserved": 1}, "reserved of image: expected 0, got 1"),
 ]
 
 
 @pytest.mark.parametrize("function", ["inspect", "inspect_batch", "submit", "set_reference"])
 @pytest.mark.parametrize(("fields", "words"), IMAGES, ids=[str(fields) for fields, _ in IMAGES])
-def test_images_that_are_not_taken(arguments: Arguments, function: str, fields: dict[str, int], words: str) -> None:
+def test_images_that_are_refused(arguments: Arguments, function: str, fields: dict[str, int], words: str) -> None:
     result = arguments.result
     for name in ("map", "mask"):  # sizes of their own would be refused first
         setattr(result, name, arguments.library.ffi.NULL)
@@ -155,26 +155,30 @@ def replace(target: Any, source: Any) -> None:
 
 
 RESULTS: list[tuple[dict[str, int], str, str]] = [
-    ({"map_stride_bytes": SIDE * 4 - 4}, "INPUT", "a stride of 160 or more"),
+    ({"map_stride_bytes": SIDE * 4 - 4}, "INPUT", "expected 160 or more"),
     ({"map_stride_bytes": SIDE * 4 + 2}, "INPUT", "multiples of 4"),
-    ({"map_stride_bytes": -SIDE * 4}, "INPUT", "map_stride_bytes is -160"),
+    ({"map_stride_bytes": -SIDE * 4}, "INPUT", "got -160 and map"),
     ({"map_stride_bytes": 2**63 - 4}, "INPUT", "map_stride_bytes"),
-    ({"map_stride_bytes": 2**57, "map_capacity_bytes": 2**63 - 1}, "INPUT", "beyond the address space"),
-    ({"mask_stride_bytes": 0}, "INPUT", "mask_stride_bytes is 0"),
-    ({"mask_stride_bytes": SIDE - 1}, "INPUT", "mask_stride_bytes is 39"),
-    ({"reserved": 7}, "INPUT", "reserved of result is 7"),
-    ({"map_stride_bytes": 3, "mask_capacity_bytes": 0}, "INPUT", "map_stride_bytes is 3"),
-    ({"map_capacity_bytes": SIDE * SIDE * 4 - 1}, "BUFFER_TOO_SMALL", "6400 is needed for 40 x 40 pixels"),
-    ({"map_capacity_bytes": 0}, "BUFFER_TOO_SMALL", "map_capacity_bytes is 0"),
-    ({"map_capacity_bytes": -1}, "BUFFER_TOO_SMALL", "map_capacity_bytes is -1"),
-    ({"mask_capacity_bytes": SIDE * SIDE - 1}, "BUFFER_TOO_SMALL", "1600 is needed"),
-    ({"mask_capacity_bytes": 0, "map_capacity_bytes": 0}, "BUFFER_TOO_SMALL", "map_capacity_bytes is 0"),
+    ({"map_stride_bytes": 2**57, "map_capacity_bytes": 2**63 - 1}, "INPUT", "within the address space"),
+    ({"mask_stride_bytes": 0}, "INPUT", "got 0 and mask"),
+    ({"mask_stride_bytes": SIDE - 1}, "INPUT", "got 39 and mask"),
+    ({"reserved": 7}, "INPUT", "reserved of result: expected 0, got 7"),
+    ({"map_stride_bytes": 3, "mask_capacity_bytes": 0}, "INPUT", "got 3 and map"),
+    ({"map_capacity_bytes": SIDE * SIDE * 4 - 1}, "BUFFER_TOO_SMALL", "expected 6400 for 40 x 40 pixels"),
+    ({"map_capacity_bytes": 0}, "BUFFER_TOO_SMALL", "map_capacity_bytes: expected 6400 for 40 x 40 pixels, got 0."),
+    ({"map_capacity_bytes": -1}, "BUFFER_TOO_SMALL", "40 x 40 pixels, got -1."),
+    ({"mask_capacity_bytes": SIDE * SIDE - 1}, "BUFFER_TOO_SMALL", "expected 1600"),
+    (
+        {"mask_capacity_bytes": 0, "map_capacity_bytes": 0},
+        "BUFFER_TOO_SMALL",
+        "map_capacity_bytes: expected 6400 for 40 x 40 pixels, got 0.",
+    ),
 ]
 
 
 @pytest.mark.parametrize("function", ["inspect", "inspect_batch", "inspect_large", "submit"])
 @pytest.mark.parametrize(("fields", "status", "words"), RESULTS, ids=[str(fields) for fields, _, _ in RESULTS])
-def test_results_that_are_not_taken(
+def test_results_that_are_refused(
     arguments: Arguments, function: str, fields: dict[str, int], status: str, words: str
 ) -> None:
     result, good = arguments.result, arguments.library.ffi.new("ndp_rt_result *", arguments.result[0])
@@ -190,11 +194,11 @@ def test_addresses_that_are_not_aligned_are_refused(arguments: Arguments) -> Non
     arguments.check_refused("ndp_rt_inspector_inspect", "INPUT", "multiples of 4")
     arguments.result.map = ffi.NULL
     arguments.result.defects = result("ndp_rt_defect *", int(result("uintptr_t", arguments.defects)) + 4)
-    arguments.check_refused("ndp_rt_inspector_inspect", "INPUT", "no address of an ndp_rt_defect")
+    arguments.check_refused("ndp_rt_inspector_inspect", "INPUT", "expected an address of ndp_rt_defect structs")
     arguments.result.defects = ffi.NULL
     image.pixel_format, image.width_px = arguments.library.lib.NDP_RT_PIXEL_GREY16, 8
     image.pixels = result("void *", arguments.pixels.ctypes.data + 1)
-    arguments.check_refused("ndp_rt_inspector_inspect", "INPUT", "even ones are taken for 16 bits")
+    arguments.check_refused("ndp_rt_inspector_inspect", "INPUT", "expected even ones for 16 bits")
     image.pixels = result("void *", arguments.pixels.ctypes.data)
 
 
@@ -221,7 +225,7 @@ def test_a_list_of_defects_that_is_too_small_holds_the_highest_peaks(library: Li
     result = library.make_result(None, None, second)
     result.defect_capacity, second[count - 1].peak = count - 1, -77.0
     status = library.lib.ndp_rt_inspector_inspect(handle, image, result)
-    assert library.name(status) == "BUFFER_TOO_SMALL" and f"defect_capacity is {count - 1}" in library.last_error
+    assert library.name(status) == "BUFFER_TOO_SMALL" and f"defects, got {count - 1}." in library.last_error
     assert (result.defect_count, result.score, result.is_defect) == (count, score, 1)
     assert second[count - 1].peak == -77.0
     assert [second[i].peak for i in range(count - 1)] == [first[i].peak for i in range(count - 1)]
@@ -232,7 +236,7 @@ OVERLAPS = [(-1, "0 to half a tile"), (-(2**31), "0 to half a tile"), (33, "33")
 
 
 @pytest.mark.parametrize(("overlap_px", "words"), OVERLAPS)
-def test_overlaps_that_are_not_taken(arguments: Arguments, overlap_px: int, words: str) -> None:
+def test_overlaps_that_are_refused(arguments: Arguments, overlap_px: int, words: str) -> None:
     given = arguments.list_for("ndp_rt_inspector_inspect_large")
     given[2] = overlap_px
     arguments.check_refused("ndp_rt_inspector_inspect_large", "INPUT", words, arguments=given)
@@ -247,17 +251,17 @@ def test_one_bad_image_keeps_a_batch_from_running(arguments: Arguments) -> None:
     call, times = library.lib.ndp_rt_inspector_inspect_batch, library.make("ndp_rt_times")
     assert library.lib.ndp_rt_timings(arguments.handle, times) == 0
     assert library.name(call(arguments.handle, images, 3, results)) == "INPUT"
-    assert library.last_error.startswith("image 2 of the batch: image is 0 pixels wide")
+    assert library.last_error.startswith("image 2 of the batch: image: expected a width")
     assert all((one == -3).all() for one in maps)
     images[2].width_px, results[1].map_capacity_bytes = SIDE, 100
     assert library.name(call(arguments.handle, images, 3, results)) == "BUFFER_TOO_SMALL"
-    assert library.last_error.startswith("image 1 of the batch: map_capacity_bytes is 100")
+    assert library.last_error.startswith("image 1 of the batch: map_capacity_bytes: expected 6400")
     assert library.lib.ndp_rt_timings(arguments.handle, arguments.times) == 0
     assert arguments.times.inspection_count == times.inspection_count
     assert arguments.times.failure_count == times.failure_count
     for count in (2**32, 2**64 - 1):
         assert library.name(call(arguments.handle, images, count, results)) == "INPUT"
-        assert f"count is {count}" in library.last_error
+        assert f"count: expected up to 4294967295, got {count}" in library.last_error
     assert library.name(call(arguments.handle, ffi.NULL, 0, ffi.NULL)) == "OK"
 
 
@@ -265,13 +269,13 @@ NUMBERS: list[tuple[str, int, Any, str]] = [
     ("ndp_rt_inspector_warm_up", 1, 0, "count is 0"),
     ("ndp_rt_inspector_warm_up", 1, -(2**31), "count is -2147483648"),
     ("ndp_rt_inspector_set_threshold", 1, float("nan"), "nan"),
-    ("ndp_rt_log_set", 2, 0, "level is 0"),
-    ("ndp_rt_log_set", 2, -10, "level is -10"),
+    ("ndp_rt_log_set", 2, 0, "got 0."),
+    ("ndp_rt_log_set", 2, -10, "got -10."),
 ]
 
 
 @pytest.mark.parametrize(("function", "position", "value", "words"), NUMBERS)
-def test_numbers_that_are_not_taken(arguments: Arguments, function: str, position: int, value: Any, words: str) -> None:
+def test_numbers_that_are_refused(arguments: Arguments, function: str, position: int, value: Any, words: str) -> None:
     given = arguments.list_for(function)
     given[position] = value
     arguments.check_refused(function, "INPUT", words, arguments=given)

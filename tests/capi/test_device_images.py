@@ -75,4 +75,4 @@ def test_an_inspector_on_the_cpu_refuses_images_on_a_gpu(library: Library, inspe
         "large": lambda: library.lib.ndp_rt_inspector_inspect_large(inspector, image, 0, library.make_result()),
     }
     for call in calls.values():
-        assert library.name(call()) == "INPUT" and "memory is" in library.last_error
+        assert library.name(call()) == "INPUT" and "memory: expected " in library.last_error

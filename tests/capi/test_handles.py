@@ -65,14 +65,14 @@ def test_a_job_of_a_closed_inspector_is_recognised(arguments: Arguments) -> None
 
 def test_handles_of_the_other_kind_are_refused(arguments: Arguments) -> None:
     job, inspector = (to_number(arguments.library, one) for one in (arguments.kept, arguments.handle))
-    check_all(arguments, "inspector", job, "HANDLE", "no handle of that kind", "ndp_rt_inspector_open")
-    check_all(arguments, "job", inspector, "HANDLE", "no handle of that kind", "ndp_rt_inspector_submit")
+    check_all(arguments, "inspector", job, "HANDLE", "expected a handle from ndp_rt_inspector_open")
+    check_all(arguments, "job", inspector, "HANDLE", "expected a handle from ndp_rt_inspector_submit")
 
 
 def test_numbers_made_to_look_like_the_other_kind_are_refused(arguments: Arguments) -> None:
     job, inspector = (to_number(arguments.library, one) for one in (arguments.kept, arguments.handle))
-    check_all(arguments, "inspector", job & ~15 | inspector & 15, "HANDLE", "no handle of that kind")
-    check_all(arguments, "job", inspector & ~15 | job & 15, "HANDLE", "no handle of that kind")
+    check_all(arguments, "inspector", job & ~15 | inspector & 15, "HANDLE", "expected a handle")
+    check_all(arguments, "job", inspector & ~15 | job & 15, "HANDLE", "expected a handle")
 
 
 def test_numbers_and_addresses_that_never_were_handles_are_refused(

@@ -209,7 +209,7 @@ def test_a_library_that_this_python_can_use_has_no_problem(library_path: Path) -
     ("change", "problem"),
     [
         (lambda folder: (folder / LIBRARY_NAME).unlink(), "libndp_rt.so is not built"),
-        (lambda folder: (folder / LIBRARY_NAME).write_bytes(b"\x7fELF"), "is none of ndp-rt's"),
+        (lambda folder: (folder / LIBRARY_NAME).write_bytes(b"\x7fELF"), "is not a library of ndp-rt"),
         (lambda folder: (folder / BRIDGE_NAME).unlink(), f"{BRIDGE_NAME} is missing beside"),
         (
             lambda folder: (folder / LIBRARY_NAME).write_bytes(b"\0_ndp_rt_bridge.cpython-39-x86_64-linux-gnu.so\0"),

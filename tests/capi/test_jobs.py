@@ -129,7 +129,7 @@ def test_submit_returns_while_the_engine_runs_until_the_queue_is_full(line: Line
     result = line.make_result()
     before = bytes(line.ffi.buffer(result))
     assert line.submit(5, result=result) == ("QUEUE_FULL", line.ffi.NULL)
-    assert "4 images wait already" in line.library.last_error and bytes(line.ffi.buffer(result)) == before
+    assert "capacity of 4 images, got as many" in line.library.last_error and bytes(line.ffi.buffer(result)) == before
     assert (gate.entered_count, gate.left_count, line.ended) == (1, 0, [])  # all that, and no image was ready yet
     assert line.read_times().waiting_count == 4
     gate.is_open.set()

@@ -75,9 +75,9 @@ def test_variables_of_another_python_are_ignored(run: Run, score: str, tmp_path:
 def test_where_there_is_no_interpreter_the_next_start_may_name_one(run: Run) -> None:
     paths = ["/nowhere/python", "/tmp", "python3", __file__, "x/" * 5000]
     lines = run(*(f"start={path}" for path in paths), "open", environment={"NDP_RT_PYTHON": "/nowhere"})
-    assert all(line.startswith("start: RUNTIME python is '") for line in lines[:-1]), lines
-    assert all(line.endswith("interpreter with ndp-rt installed is taken.") for line in lines)
-    assert lines[-1].startswith("open: RUNTIME NDP_RT_PYTHON is '/nowhere'")
+    assert all(line.startswith("start: RUNTIME python: expected the path of a Python ") for line in lines[:-1]), lines
+    assert all(line.endswith("where there is no program.") for line in lines)
+    assert lines[-1].startswith("open: RUNTIME NDP_RT_PYTHON: expected ") and "got '/nowhere'" in lines[-1]
     lines = run("start=/nowhere", "start=", "open")
     assert lines[1:] == ["start: OK", "open: OK"]
 
@@ -89,7 +89,7 @@ def test_another_program_for_an_interpreter_is_a_status_and_the_next_start_works
     script.chmod(0o755)
     for path in [str(script), *find_pythons()[:2]]:
         lines = run(f"start={path}", "open", "inspect", environment={"NDP_RT_PYTHON": path})
-        assert all(f"the interpreter {path} has no ndp_rt" in line for line in lines[:2]), lines
+        assert all(f"got {path}, which has no ndp_rt" in line for line in lines[:2]), lines
         assert lines[2].startswith("inspect: HANDLE") and len(lines) == 3
         lines = run(f"start={path}", "remember", "start", "compare", "open")
         assert lines[0].startswith("start: RUNTIME") and lines[1:] == ["start: OK", "compared", "open: OK"]
@@ -102,7 +102,7 @@ def test_missing_packages_are_named_and_the_next_start_may_name_another_interpre
     pythons = [make_interpreter(*names[:index], *names[index + 1 :]) for index in range(4)]
     lines = run(*(f"start={python}" for python in [*pythons, *pythons, sys.executable]), "open")
     for line, python, missing in zip(lines, pythons * 2, names * 2, strict=False):
-        assert line.startswith(f"start: RUNTIME the interpreter {python} has no {missing};"), lines
+        assert f"got {python}, which has no {missing}." in line, lines
         assert line.endswith(f"{python} -m pip install ndp-rt")
     assert lines[8:] == ["start: OK", "open: OK"]
 
@@ -128,8 +128,8 @@ def test_a_library_of_another_version_is_refused(run: Run, make_interpreter: Cal
     for name in ("capi/start.py", "config.py", "errors.py"):
         shutil.copy(PACKAGE / name, package / name)
     lines = run(f"start={python}")
-    assert lines[0].startswith(f"start: RUNTIME libndp_rt.so is of version {ndp_rt.__version__}, the installed ndp-rt")
-    assert "of 9.9" in lines[0] and "ndp-rt capi build" in lines[0]
+    assert lines[0].startswith("start: RUNTIME libndp_rt.so: expected version 9.9, which ndp-rt has, got ")
+    assert ndp_rt.__version__ in lines[0] and "ndp-rt capi build" in lines[0]
     assert not list(package.rglob("__pycache__"))  # a start writes nothing where packages lie
 
 
@@ -240,7 +240,7 @@ def test_a_bridge_that_is_missing_or_cut_short_is_a_status(
     finally:
         if part is None:
             away.rename(library_path.parent)
-    words = "is neither beside libndp_rt.so nor in" if part is None else "was cut short"
+    words = "expected it beside libndp_rt.so or in" if part is None else "was cut short"
     assert len(lines) == 2 and all(" RUNTIME " in line and words in line for line in lines), lines
 
 
@@ -267,7 +267,7 @@ def test_a_host_that_is_another_python_is_refused(library_path: Path) -> None:
         pytest.skip(f"needs a Python that is not {PYTHON_VERSION}, such as: apt install python3, or pyenv install 3.12")
     for python in pythons[:3]:
         lines = run_program([python, "-c", HOST, library_path], os.environ, timeout_s=300)
-        assert lines[0].startswith("32 this process holds Python 3.") and "built for Python " in lines[0], (
+        assert lines[0].startswith("32 Python: expected ") and " in this process." in lines[0], (
             python,
             lines,
         )

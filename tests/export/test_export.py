@@ -241,7 +241,7 @@ def test_what_is_no_bundle_is_refused_before_the_work(run_path, tmp_path):
     target.mkdir()
     (target / "holiday.jpg").write_text("precious")
     lines = []
-    with pytest.raises(StorageError, match="is no bundle, so it is not overwritten"):
+    with pytest.raises(StorageError, match="expected a bundle to overwrite"):
         export_run(run_path, target, ExportSettings(overwrite=True), progress=lines.append)
     assert lines == []
 

@@ -31,10 +31,10 @@
        }
 
    WHAT HOLDS FOR EVERY FUNCTION
-   - Functions that return ndp_rt_status return NDP_RT_STATUS_OK or say in ndp_rt_last_error() what came, what is taken
+   - Functions that return ndp_rt_status return NDP_RT_STATUS_OK or say in ndp_rt_last_error() what was expected, what came
      and what to do. No argument makes them crash, exit or write anything but their out-parameters, and a failed call
      leaves these as they were, but for sizes that it says it returns.
-   - Besides the statuses listed with a function, each may return INPUT (an argument that is not taken), ABI (a
+   - Besides the statuses listed with a function, each may return INPUT (an argument that is refused), ABI (a
      struct_size of another header), NO_MEMORY, INTERNAL (a mistake of ours; please report the message), and after
      fork() FORKED. Functions that take an inspector or a job also return CLOSED (it was closed, or waited for) and
      HANDLE (it never was one).
@@ -82,7 +82,7 @@ typedef int32_t ndp_rt_status;
 enum {
     NDP_RT_STATUS_OK = 0,
     NDP_RT_STATUS_ERROR = 1,             /* an error of no other kind */
-    NDP_RT_STATUS_INPUT = 2,             /* an argument that is not taken */
+    NDP_RT_STATUS_INPUT = 2,             /* an argument that is refused */
     NDP_RT_STATUS_BUNDLE = 5,            /* the bundle is missing, damaged, changed, or newer than this library */
     NDP_RT_STATUS_ENGINE = 6,            /* an engine cannot be built, loaded or run */
     NDP_RT_STATUS_MISSING = 7,           /* a package that the call needs is not installed */

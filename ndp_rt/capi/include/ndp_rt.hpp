@@ -235,7 +235,8 @@ class inspector
         auto job = std::make_unique<called_job>();
 
         if (!done)
-            throw error(NDP_RT_STATUS_INPUT, "done is empty; a function is taken, to learn when the job has ended.");
+            throw error(NDP_RT_STATUS_INPUT,
+                        "done: expected a function, to learn when the job has ended, got an empty one.");
         job->done = std::move(done);
         return start(source, out, std::move(job));
     }

@@ -125,7 +125,7 @@ inline void set_log(log_function function, log_level level = log_level::warning)
 {
     if (detail::is_logging)
         throw error(NDP_RT_STATUS_BUSY,
-                    "set_log is called by a log function, which it would destroy; call it elsewhere.");
+                    "a log function cannot call set_log, which would destroy it. Call it elsewhere.");
     const std::lock_guard<std::mutex> guard(detail::log_lock);
     log_function *const next = function ? new log_function(std::move(function)) : nullptr;
     detail::check(ndp_rt_log_set(next ? detail::call_log : nullptr, next, static_cast<std::int32_t>(level)));

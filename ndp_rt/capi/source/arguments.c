@@ -1,4 +1,4 @@
-/* What callers pass: checked before anything else happens, and copied into this build's layout. */
+/* Checks what callers pass, before anything else happens, and copies it into this build's layout. */
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,24 +22,24 @@ ndp_rt_status ndp_check_size(const char *name, uint32_t struct_size, size_t know
         return NDP_RT_STATUS_OK;
     if (struct_size > known)
         return ndp_fail(NDP_RT_STATUS_ABI,
-                        "%s has a struct_size of %u; libndp_rt.so " NDP_VERSION " (ABI %d.%d) knows %zu "
-                        "bytes. It is older than your ndp_rt.h: install the one that the header came with.",
-                        name, struct_size, NDP_RT_ABI_MAJOR, NDP_RT_ABI_MINOR, known);
+                        "struct_size of %s: expected up to %zu by libndp_rt.so " NDP_VERSION
+                        " (ABI %d.%d), got %u. It is "
+                        "older than your ndp_rt.h: install the one that the header came with.",
+                        name, known, NDP_RT_ABI_MAJOR, NDP_RT_ABI_MINOR, struct_size);
     return ndp_fail(NDP_RT_STATUS_ABI,
-                    "%s has a struct_size of %u; sizeof the struct, which is %zu, is taken. Set it before "
-                    "the call.",
-                    name, struct_size, known);
+                    "struct_size of %s: expected sizeof the struct, which is %zu, got %u. Set it before the call.",
+                    name, known, struct_size);
 }
 
 static ndp_rt_status check_reserved(const char *name, uint32_t reserved)
 {
     if (reserved == 0)
         return NDP_RT_STATUS_OK;
-    return ndp_fail(NDP_RT_STATUS_INPUT, "reserved of %s is %u; 0 is taken. Set the whole struct to zero first.", name,
-                    reserved);
+    return ndp_fail(NDP_RT_STATUS_INPUT, "reserved of %s: expected 0, got %u. Set the whole struct to zero first.",
+                    name, reserved);
 }
 
-/* A backend that starts a thousand threads that spin keeps the host waiting for minutes, or brings it down. */
+/* Refuse a number of threads that would keep the host waiting for minutes, or bring it down. */
 static ndp_rt_status check_threads(int32_t threads)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN), most = processors > 64 ? processors : 64;
@@ -47,9 +47,9 @@ static ndp_rt_status check_threads(int32_t threads)
     if (threads >= 0 && threads <= most)
         return NDP_RT_STATUS_OK;
     return ndp_fail(NDP_RT_STATUS_INPUT,
-                    "threads is %d; 1 to %ld are taken on this machine, which has %ld processors, or 0 to let the "
-                    "backend choose.",
-                    threads, most, processors);
+                    "threads: expected 1 to %ld on this machine, which has %ld processors, or 0 to let the backend "
+                    "choose, got %d.",
+                    most, processors, threads);
 }
 
 static ndp_rt_status check_batch_sizes(const ndp_rt_open_options *options)
@@ -57,28 +57,29 @@ static ndp_rt_status check_batch_sizes(const ndp_rt_open_options *options)
     uint32_t i;
 
     if (options->batch_size_count > 64)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "batch_size_count is %u; up to 64 are taken.", options->batch_size_count);
+        return ndp_fail(NDP_RT_STATUS_INPUT, "batch_size_count: expected up to 64, got %u.", options->batch_size_count);
     if (options->batch_size_count > 0 && !options->batch_sizes)
         return ndp_fail(NDP_RT_STATUS_INPUT,
-                        "batch_sizes is NULL and batch_size_count %u; an array of that many is taken.",
+                        "batch_sizes: expected an array of batch_size_count, which is %u, got NULL.",
                         options->batch_size_count);
     for (i = 0; i < options->batch_size_count; i++)
         if (options->batch_sizes[i] < 1 || options->batch_sizes[i] > MAX_BATCH_SIZE)
-            return ndp_fail(NDP_RT_STATUS_INPUT, "batch_sizes[%u] is %d; 1 to %d are taken.", i,
-                            options->batch_sizes[i], MAX_BATCH_SIZE);
+            return ndp_fail(NDP_RT_STATUS_INPUT, "batch_sizes[%u]: expected 1 to %d, got %d.", i, MAX_BATCH_SIZE,
+                            options->batch_sizes[i]);
     return NDP_RT_STATUS_OK;
 }
 
 static ndp_rt_status check_numbers(const ndp_rt_open_options *options)
 {
     if (options->flags & NDP_RT_OPEN_THRESHOLD && isnan(options->threshold))
-        return ndp_fail(NDP_RT_STATUS_INPUT, "threshold is NaN; a number is taken, or infinity to let everything "
-                                             "pass. Leave NDP_RT_OPEN_THRESHOLD out for the bundle's own.");
+        return ndp_fail(NDP_RT_STATUS_INPUT,
+                        "threshold: expected a number, or infinity to let everything pass, got NaN. "
+                        "Leave NDP_RT_OPEN_THRESHOLD out for the bundle's own.");
     if (options->mm_per_pixel != 0 && !(options->mm_per_pixel >= MIN_MM && options->mm_per_pixel <= MAX_MM))
-        return ndp_fail(NDP_RT_STATUS_INPUT, "mm_per_pixel is %g; %g to %g is taken, or 0 where it is not known.",
-                        options->mm_per_pixel, MIN_MM, MAX_MM);
+        return ndp_fail(NDP_RT_STATUS_INPUT, "mm_per_pixel: expected %g to %g, or 0 where it is not known, got %g.",
+                        MIN_MM, MAX_MM, options->mm_per_pixel);
     if (options->queue_capacity > 65536)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "queue_capacity is %u; up to 65536 is taken, or 0 for 16.",
+        return ndp_fail(NDP_RT_STATUS_INPUT, "queue_capacity: expected up to 65536, or 0 for 16, got %u.",
                         options->queue_capacity);
     return NDP_RT_STATUS_OK;
 }
@@ -97,7 +98,7 @@ ndp_rt_status ndp_read_options(const ndp_rt_open_options *from, ndp_rt_open_opti
         return status;
     memcpy(to, from, sizeof *to);
     if (to->flags & ~all_flags)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "flags is %#x; a sum of NDP_RT_OPEN_ values is taken.", to->flags);
+        return ndp_fail(NDP_RT_STATUS_INPUT, "flags: expected a sum of NDP_RT_OPEN_ values, got %#x.", to->flags);
     status = check_threads(to->threads);
     if (status == NDP_RT_STATUS_OK)
         status = check_batch_sizes(to);
@@ -106,7 +107,7 @@ ndp_rt_status ndp_read_options(const ndp_rt_open_options *from, ndp_rt_open_opti
     return status == NDP_RT_STATUS_OK ? check_reserved("options", to->reserved) : status;
 }
 
-/* Return the bytes of a pixel, or 0 for a format that is not taken. */
+/* Return the bytes of a pixel, or 0 for a format that is refused. */
 static int32_t get_pixel_bytes(uint32_t format)
 {
     switch (format) {
@@ -138,19 +139,18 @@ static ndp_rt_status check_format(uint32_t format)
     if (format >= NDP_RT_PIXEL_BAYER_RG8 && format <= NDP_RT_PIXEL_BAYER_BG8)
         return ndp_fail(
             NDP_RT_STATUS_INPUT,
-            "pixel_format is %u, a Bayer mosaic; grey, RGB, BGR, RGBA and BGRA are taken. "
+            "pixel_format: expected grey, RGB, BGR, RGBA or BGRA, got %u, a Bayer mosaic. "
             "Demosaic it to the colours that the bundle was trained on (in the camera or the grabber's library), "
             "and pass NDP_RT_PIXEL_RGB8.",
             format);
     if (get_pixel_bytes(format) == 0)
         return ndp_fail(NDP_RT_STATUS_INPUT,
-                        "pixel_format is %u; one of the NDP_RT_PIXEL_ values is taken, such as "
-                        "NDP_RT_PIXEL_GREY8.",
+                        "pixel_format: expected one of the NDP_RT_PIXEL_ values, such as NDP_RT_PIXEL_GREY8, got %u.",
                         format);
     return NDP_RT_STATUS_OK;
 }
 
-/* Tell whether memory from an address on can be as long as that. */
+/* Tell whether memory of this size can begin at an address. */
 static bool fits_address_space(const void *start, int64_t size)
 {
     return (uintptr_t)start < ADDRESS_END && (uint64_t)size <= ADDRESS_END - (uintptr_t)start;
@@ -162,7 +162,7 @@ ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to)
     int64_t row_bytes;
 
     if (!from)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "image is NULL; an ndp_rt_image is taken.");
+        return ndp_fail(NDP_RT_STATUS_INPUT, "image: expected an ndp_rt_image, got NULL.");
     status = ndp_check_size("image", from->struct_size, IMAGE_SIZE);
     if (status != NDP_RT_STATUS_OK)
         return status;
@@ -171,34 +171,35 @@ ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to)
     if (status != NDP_RT_STATUS_OK)
         return status;
     if (!to->pixels)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "pixels is NULL; the address of the image's first pixel is taken.");
+        return ndp_fail(NDP_RT_STATUS_INPUT, "pixels: expected the address of the image's first pixel, got NULL.");
     if (to->width_px < 1 || to->height_px < 1)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "image is %d pixels wide and %d high; 1 or more is taken.", to->width_px,
-                        to->height_px);
+        return ndp_fail(NDP_RT_STATUS_INPUT, "image: expected a width and a height of 1 or more, got %d and %d.",
+                        to->width_px, to->height_px);
     if ((int64_t)to->width_px * to->height_px > MAX_PIXELS)
         return ndp_fail(NDP_RT_STATUS_INPUT,
-                        "image is %d x %d pixels; up to 2147483647 in all are taken. Pass it in parts.", to->width_px,
+                        "image: expected up to 2147483647 pixels in all, got %d x %d. Pass it in parts.", to->width_px,
                         to->height_px);
     row_bytes = (int64_t)to->width_px * get_pixel_bytes(to->pixel_format);
     if (to->stride_bytes < row_bytes || to->stride_bytes > INT64_MAX / to->height_px)
         return ndp_fail(NDP_RT_STATUS_INPUT,
-                        "stride_bytes is %lld; %lld, the bytes of a row of %d pixels, or more is taken. "
+                        "stride_bytes: expected %lld, the bytes of a row of %d pixels, or more, got %lld. "
                         "Turn images that are stored bottom up first.",
-                        (long long)to->stride_bytes, (long long)row_bytes, to->width_px);
+                        (long long)row_bytes, to->width_px, (long long)to->stride_bytes);
     if (!fits_address_space(to->pixels, to->stride_bytes * (to->height_px - 1) + row_bytes))
         return ndp_fail(NDP_RT_STATUS_INPUT,
-                        "pixels is %p and stride_bytes %lld; %d such rows end beyond the address space.", to->pixels,
-                        (long long)to->stride_bytes, to->height_px);
+                        "pixels: expected %d rows of stride_bytes %lld within the address space, got %p.",
+                        to->height_px, (long long)to->stride_bytes, to->pixels);
     if (has_16_bits(to->pixel_format) && ((uintptr_t)to->pixels % 2 || to->stride_bytes % 2))
-        return ndp_fail(NDP_RT_STATUS_INPUT, "pixels is %p and stride_bytes %lld; even ones are taken for 16 bits.",
-                        to->pixels, (long long)to->stride_bytes);
+        return ndp_fail(NDP_RT_STATUS_INPUT,
+                        "pixels and stride_bytes: expected even ones for 16 bits, got %p and %lld.", to->pixels,
+                        (long long)to->stride_bytes);
     if (to->memory != NDP_RT_MEMORY_HOST && to->memory != NDP_RT_MEMORY_CUDA)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "memory is %u; NDP_RT_MEMORY_HOST and NDP_RT_MEMORY_CUDA are taken.",
+        return ndp_fail(NDP_RT_STATUS_INPUT, "memory: expected NDP_RT_MEMORY_HOST or NDP_RT_MEMORY_CUDA, got %u.",
                         to->memory);
     return check_reserved("image", to->reserved);
 }
 
-/* Check one plane of results and tell its size in *needed. */
+/* Check one plane of results and write its size to *needed. */
 static ndp_rt_status check_plane(const char *name, const void *plane, int64_t stride, int64_t capacity,
                                  int64_t value_bytes, const ndp_rt_image *image, int64_t *needed)
 {
@@ -208,18 +209,19 @@ static ndp_rt_status check_plane(const char *name, const void *plane, int64_t st
         return NDP_RT_STATUS_OK;
     if (stride < row_bytes || stride > INT64_MAX / image->height_px || stride % value_bytes
         || (uintptr_t)plane % value_bytes)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "%s_stride_bytes is %lld and %s %p; a stride of %lld or more is taken%s.",
-                        name, (long long)stride, name, plane, (long long)row_bytes,
-                        value_bytes > 1 ? ", and both are multiples of 4" : "");
+        return ndp_fail(NDP_RT_STATUS_INPUT, "%s_stride_bytes: expected %lld or more%s, got %lld and %s at %p.", name,
+                        (long long)row_bytes, value_bytes > 1 ? ", and it and the address multiples of 4" : "",
+                        (long long)stride, name, plane);
     bytes = stride * (image->height_px - 1) + row_bytes;
     if (!fits_address_space(plane, bytes))
         return ndp_fail(NDP_RT_STATUS_INPUT,
-                        "%s is %p and %s_stride_bytes %lld; %d such rows end beyond the address space.", name, plane,
-                        name, (long long)stride, image->height_px);
+                        "%s: expected %d rows of %s_stride_bytes %lld within the address space, got %p.", name,
+                        image->height_px, name, (long long)stride, plane);
     *needed = bytes;
     if (capacity < bytes)
-        return ndp_fail(NDP_RT_STATUS_BUFFER_TOO_SMALL, "%s_capacity_bytes is %lld; %lld is needed for %d x %d pixels.",
-                        name, (long long)capacity, (long long)bytes, image->width_px, image->height_px);
+        return ndp_fail(NDP_RT_STATUS_BUFFER_TOO_SMALL,
+                        "%s_capacity_bytes: expected %lld for %d x %d pixels, got %lld.", name, (long long)bytes,
+                        image->width_px, image->height_px, (long long)capacity);
     return NDP_RT_STATUS_OK;
 }
 
@@ -228,19 +230,19 @@ ndp_rt_status ndp_read_result(ndp_rt_result *from, const ndp_rt_image *image, nd
     ndp_rt_status status, mask_status;
 
     if (!from)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "result is NULL; an ndp_rt_result is taken.");
+        return ndp_fail(NDP_RT_STATUS_INPUT, "result: expected an ndp_rt_result, got NULL.");
     status = ndp_check_size("result", from->struct_size, RESULT_SIZE);
     if (status != NDP_RT_STATUS_OK)
         return status;
     if (from->defects && from->defect_struct_size != sizeof(ndp_rt_defect))
         return ndp_check_size("defect", from->defect_struct_size, sizeof(ndp_rt_defect));
     if (from->defects && (uintptr_t)from->defects % _Alignof(ndp_rt_defect))
-        return ndp_fail(NDP_RT_STATUS_INPUT, "defects is %p, which is no address of an ndp_rt_defect.",
+        return ndp_fail(NDP_RT_STATUS_INPUT, "defects: expected an address of ndp_rt_defect structs, got %p.",
                         (void *)from->defects);
     status = check_reserved("result", from->reserved);
     if (status != NDP_RT_STATUS_OK)
         return status;
-    /* Both, so that both sizes are told; the map last, so that the message that stays goes with the status. */
+    /* Both, so that both sizes are written; the map last, so that the message that stays goes with the status. */
     mask_status = check_plane("mask", from->mask, from->mask_stride_bytes, from->mask_capacity_bytes, 1, image,
                               &from->mask_needed_bytes);
     status = check_plane("map", from->map, from->map_stride_bytes, from->map_capacity_bytes, sizeof(float), image,

@@ -11,15 +11,8 @@
 #define MODULE "_ndp_rt_bridge"
 #define START  "ndp_rt.capi.start"
 
-extern int32_t ndp_py_open(const char *, const ndp_rt_open_options *, int64_t *, ndp_rt_info *, char *);
-extern int32_t ndp_py_close(int64_t, char *);
-extern int32_t ndp_py_inspect(int64_t, const ndp_rt_image *, uint64_t, int32_t, ndp_rt_result *, char *);
-extern int32_t ndp_py_warm_up(int64_t, int32_t, char *);
-extern int32_t ndp_py_get_threshold(int64_t, double *, char *);
-extern int32_t ndp_py_set_threshold(int64_t, double, char *);
-extern int32_t ndp_py_set_reference(int64_t, const ndp_rt_image *, char *);
-extern int32_t ndp_py_describe(int64_t, char *, uint64_t, uint64_t *, char *);
-extern int32_t ndp_py_set_log_level(int32_t, char *);
+#define DECLARE(name, parameters, arguments) extern int32_t ndp_py_##name parameters;
+NDP_CALLS(DECLARE)
 extern PyObject *PyInit__ndp_rt_bridge(void);
 
 static void (*emit)(int32_t level, const char *message);
@@ -100,9 +93,10 @@ static int32_t start_python(const char *path, char *message)
     if (*missing) {
         Py_FinalizeEx();
         snprintf(message, NDP_MESSAGE_BYTES,
-                 "the interpreter %.500s has no %s; the path of a Python %d.%d with ndp-rt installed is taken. Set "
-                 "NDP_RT_PYTHON to one, or install it there: %.500s -m pip install ndp-rt",
-                 path, missing, PY_MAJOR_VERSION, PY_MINOR_VERSION, path);
+                 "Python: expected a Python %d.%d with ndp-rt installed, got %.500s, which has no %s. Set "
+                 "NDP_RT_PYTHON to the "
+                 "path of one, or install it there: %.500s -m pip install ndp-rt",
+                 PY_MAJOR_VERSION, PY_MINOR_VERSION, path, missing, path);
         return NDP_RT_STATUS_RUNTIME;
     }
     snprintf(started_from, sizeof started_from, "%s", path);
@@ -207,18 +201,9 @@ int32_t ndp_bridge_start(const struct ndp_start *start, struct ndp_calls *calls,
         return status;
     emit = start->emit;
     status = import_calls(start->python, message);
+#define SET(name, parameters, arguments) .name = ndp_py_##name,
     if (status == NDP_RT_STATUS_OK)
-        *calls = (struct ndp_calls){
-            .open = ndp_py_open,
-            .close = ndp_py_close,
-            .inspect = ndp_py_inspect,
-            .warm_up = ndp_py_warm_up,
-            .get_threshold = ndp_py_get_threshold,
-            .set_threshold = ndp_py_set_threshold,
-            .set_reference = ndp_py_set_reference,
-            .describe = ndp_py_describe,
-            .set_log_level = ndp_py_set_log_level,
-        };
+        *calls = (struct ndp_calls){NDP_CALLS(SET)};
     if (has_python)
         PyGILState_Release(held);
     else

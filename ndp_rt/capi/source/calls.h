@@ -1,6 +1,5 @@
-/* What libndp_rt.so and the bridge say to each other. The library knows nothing of Python; the bridge, loaded by it,
-   starts the interpreter and hands over functions that ndp_rt/capi/calls.py defines. Both are built together, from this
-   file. */
+/* The interface between libndp_rt.so and the bridge. The library knows nothing of Python; the bridge, which it loads,
+   starts the interpreter and hands over functions that ndp_rt/capi/calls.py defines. */
 #ifndef NDP_RT_CALLS_H
 #define NDP_RT_CALLS_H
 
@@ -9,22 +8,32 @@
 #define NDP_MESSAGE_BYTES 2048 /* of every `message`, final zero included */
 #define NDP_BRIDGE_START  "ndp_bridge_start"
 
-/* Every function returns a status and writes a message unless it is OK. Structs have this build's size. `id` names an
-   open inspector; the library calls with none that it has closed. */
+/* The functions, as CALL(name, parameters, arguments); build.py reads them too. Each returns a status and writes a
+   message unless it is OK. Structs have this build's size. `id` is an open inspector's.
+
+   inspect: overlap_px is -1 for whole images; otherwise one image is cut into tiles.
+   describe: writes a text, for the runtime where id is 0, if it fits; `needed` are its bytes with the final zero.
+   set_log_level: 0 gives nothing to `emit`. */
+#define NDP_CALLS(CALL)                                                                                                \
+    CALL(open,                                                                                                         \
+         (const char *bundle, const ndp_rt_open_options *options, int64_t *id, ndp_rt_info *info, char *message),      \
+         (bundle, options, id, info, message))                                                                         \
+    CALL(close, (int64_t id, char *message), (id, message))                                                            \
+    CALL(inspect,                                                                                                      \
+         (int64_t id, const ndp_rt_image *images, uint64_t count, int32_t overlap_px, ndp_rt_result *results,          \
+          char *message),                                                                                              \
+         (id, images, count, overlap_px, results, message))                                                            \
+    CALL(warm_up, (int64_t id, int32_t count, char *message), (id, count, message))                                    \
+    CALL(get_threshold, (int64_t id, double *threshold, char *message), (id, threshold, message))                      \
+    CALL(set_threshold, (int64_t id, double threshold, char *message), (id, threshold, message))                       \
+    CALL(set_reference, (int64_t id, const ndp_rt_image *image, char *message), (id, image, message))                  \
+    CALL(describe, (int64_t id, char *buffer, uint64_t capacity, uint64_t *needed, char *message),                     \
+         (id, buffer, capacity, needed, message))                                                                      \
+    CALL(set_log_level, (int32_t level, char *message), (level, message))
+
+#define NDP_FIELD(name, parameters, arguments) int32_t(*name) parameters;
 struct ndp_calls {
-    int32_t (*open)(const char *bundle, const ndp_rt_open_options *options, int64_t *id, ndp_rt_info *info,
-                    char *message);
-    int32_t (*close)(int64_t id, char *message);
-    /* overlap_px: -1: whole images; else one image in tiles. */
-    int32_t (*inspect)(int64_t id, const ndp_rt_image *images, uint64_t count, int32_t overlap_px,
-                       ndp_rt_result *results, char *message);
-    int32_t (*warm_up)(int64_t id, int32_t count, char *message);
-    int32_t (*get_threshold)(int64_t id, double *threshold, char *message);
-    int32_t (*set_threshold)(int64_t id, double threshold, char *message);
-    int32_t (*set_reference)(int64_t id, const ndp_rt_image *image, char *message);
-    /* Text for id, or for the runtime where id is 0: its bytes with the final zero, and the text where it fits. */
-    int32_t (*describe)(int64_t id, char *buffer, uint64_t capacity, uint64_t *needed, char *message);
-    int32_t (*set_log_level)(int32_t level, char *message); /* 0: give nothing to `emit` */
+    NDP_CALLS(NDP_FIELD)
 };
 
 struct ndp_start {

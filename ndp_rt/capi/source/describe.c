@@ -1,4 +1,4 @@
-/* Text for people: versions of the runtime, what an inspector runs on. */
+/* Describes the runtime and inspectors as text. */
 #include "internal.h"
 
 /* Write text for id, or for the runtime where id is 0, into the caller's buffer. */
@@ -13,8 +13,8 @@ static ndp_rt_status describe(int64_t id, char *buffer, size_t capacity, size_t 
     if (needed)
         *needed = needed_bytes;
     if (needed_bytes > capacity)
-        return ndp_fail(NDP_RT_STATUS_BUFFER_TOO_SMALL, "capacity is %zu; %llu bytes are needed.", capacity,
-                        (unsigned long long)needed_bytes);
+        return ndp_fail(NDP_RT_STATUS_BUFFER_TOO_SMALL, "capacity: expected %llu bytes, got %zu.",
+                        (unsigned long long)needed_bytes, capacity);
     return NDP_RT_STATUS_OK;
 }
 
@@ -22,8 +22,7 @@ static ndp_rt_status check_buffer(const char *buffer, size_t capacity)
 {
     if (buffer || capacity == 0)
         return NDP_RT_STATUS_OK;
-    return ndp_fail(NDP_RT_STATUS_INPUT, "buffer is NULL and capacity %zu; %zu bytes to write to are taken.", capacity,
-                    capacity);
+    return ndp_fail(NDP_RT_STATUS_INPUT, "buffer: expected %zu bytes to write to, got NULL.", capacity);
 }
 
 ndp_rt_status ndp_rt_runtime_describe(char *buffer, size_t capacity, size_t *needed)

@@ -29,7 +29,8 @@ static bool enter(char *message)
     if (!__atomic_load_n(&is_ending, __ATOMIC_SEQ_CST))
         return true;
     leave();
-    snprintf(message, NDP_MESSAGE_BYTES, "the process is ending, and the runtime with it. Close inspectors before.");
+    snprintf(message, NDP_MESSAGE_BYTES,
+             "the process is ending, and the runtime with it. Close inspectors before that.");
     return false;
 }
 
@@ -76,28 +77,18 @@ static void come_first_at_exit(void)
         return status;                                                                                                 \
     }
 
-GUARD(close, (int64_t id, char *message), (id, message))
-GUARD(inspect,
-      (int64_t id, const ndp_rt_image *images, uint64_t count, int32_t overlap_px, ndp_rt_result *results,
-       char *message),
-      (id, images, count, overlap_px, results, message))
-GUARD(warm_up, (int64_t id, int32_t count, char *message), (id, count, message))
-GUARD(get_threshold, (int64_t id, double *threshold, char *message), (id, threshold, message))
-GUARD(set_threshold, (int64_t id, double threshold, char *message), (id, threshold, message))
-GUARD(set_reference, (int64_t id, const ndp_rt_image *image, char *message), (id, image, message))
-GUARD(describe, (int64_t id, char *buffer, uint64_t capacity, uint64_t *needed, char *message),
-      (id, buffer, capacity, needed, message))
-GUARD(set_log_level, (int32_t level, char *message), (level, message))
+NDP_CALLS(GUARD)
 
-static int32_t open(const char *bundle, const ndp_rt_open_options *options, int64_t *id, ndp_rt_info *info,
-                    char *message)
+/* Open; meanwhile engines load their libraries. */
+static int32_t open_first(const char *bundle, const ndp_rt_open_options *options, int64_t *id, ndp_rt_info *info,
+                          char *message)
 {
     int32_t status;
 
     if (!enter(message))
         return NDP_RT_STATUS_CLOSED;
-    status = bridge.open(bundle, options, id, info, message);
-    come_first_at_exit(); /* before leave: the engine's library is loaded now, and the process may end any time */
+    status = open(bundle, options, id, info, message);
+    come_first_at_exit(); /* before leave: the process may end any time */
     leave();
     return status;
 }
@@ -105,15 +96,7 @@ static int32_t open(const char *bundle, const ndp_rt_open_options *options, int6
 void ndp_guard_calls(struct ndp_calls *calls)
 {
     bridge = *calls;
-    *calls = (struct ndp_calls){
-        .open = open,
-        .close = close,
-        .inspect = inspect,
-        .warm_up = warm_up,
-        .get_threshold = get_threshold,
-        .set_threshold = set_threshold,
-        .set_reference = set_reference,
-        .describe = describe,
-        .set_log_level = set_log_level,
-    };
+#define SET(name, parameters, arguments) .name = name,
+    *calls = (struct ndp_calls){NDP_CALLS(SET)};
+    calls->open = open_first;
 }

@@ -1,4 +1,4 @@
-/* Messages, one a thread, and the names of statuses. */
+/* Keeps a message for each thread, and names statuses. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@ static bool is_inside_character(char byte)
     return ((unsigned char)byte & 0xc0) == 0x80; /* of UTF-8 */
 }
 
-/* Keep both ends of a text that is too long: the beginning says what came, the end what to do. */
+/* Keep both ends of a text that is too long: the beginning says what was expected, the end what to do. */
 static void keep_ends(const char *text, size_t length)
 {
     size_t head = NDP_MESSAGE_BYTES / 2, tail = length - (NDP_MESSAGE_BYTES / 2 - sizeof GAP);

@@ -1,5 +1,5 @@
-/* Handles are numbers: an index into a table, and how often the entry was used before. Nothing that a caller passes is
-   followed as an address. */
+/* Makes and finds handles: numbers of an index into a table, and how often the entry was used before. No handle that a
+   caller passes is used as an address. */
 #include <stdlib.h>
 
 #include "internal.h"
@@ -38,7 +38,7 @@ static struct entry *find_entry(const void *handle, uint32_t *index)
     return *index < entry_count ? get_entry(*index) : NULL;
 }
 
-/* Tell whether a handle of this kind can have been made for the entry; of older generations the kind is not known. */
+/* Tell whether this handle may have been made for the entry; the kind of older generations is not known. */
 static bool was_made(const void *handle, enum ndp_kind kind, uint32_t generation, const struct entry *entry)
 {
     if (((uintptr_t)handle & KIND_MASK) != (uintptr_t)kind || generation == 0 || generation > entry->generation)
@@ -50,17 +50,16 @@ static bool was_made(const void *handle, enum ndp_kind kind, uint32_t generation
 static struct entry *find_open(const void *handle, enum ndp_kind kind, ndp_rt_status *status)
 {
     const char *what = kind == NDP_INSPECTOR ? "inspector" : "job";
+    const char *maker = kind == NDP_INSPECTOR ? "open" : "submit";
     uint32_t generation = (uint32_t)((uintptr_t)handle >> GENERATION_SHIFT), index;
     struct entry *entry = find_entry(handle, &index);
 
     if (!handle)
-        *status = ndp_fail(NDP_RT_STATUS_HANDLE, "%s is NULL; a handle from ndp_rt_inspector_%s is taken.", what,
-                           kind == NDP_INSPECTOR ? "open" : "submit");
+        *status =
+            ndp_fail(NDP_RT_STATUS_HANDLE, "%s: expected a handle from ndp_rt_inspector_%s, got NULL.", what, maker);
     else if (!entry || !was_made(handle, kind, generation, entry))
-        *status = ndp_fail(NDP_RT_STATUS_HANDLE,
-                           "%s is %p, which is no handle of that kind. Pass what ndp_rt_inspector_%s "
-                           "returned.",
-                           what, handle, kind == NDP_INSPECTOR ? "open" : "submit");
+        *status = ndp_fail(NDP_RT_STATUS_HANDLE, "%s: expected a handle from ndp_rt_inspector_%s, got %p.", what, maker,
+                           handle);
     else if (generation < entry->generation || !entry->kind || entry->is_shut)
         *status = kind == NDP_INSPECTOR
                       ? ndp_fail(NDP_RT_STATUS_CLOSED, "the inspector is closed; open another.")

@@ -1,4 +1,4 @@
-/* Inspectors: open, inspect, settings, close. */
+/* Opens inspectors, inspects, changes settings, closes. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +17,15 @@ static ndp_rt_status take(ndp_rt_inspector *handle, struct ndp_inspector **inspe
 
 static ndp_rt_status refuse_null(const char *name)
 {
-    return ndp_fail(NDP_RT_STATUS_INPUT, "%s is NULL; an address to write to is taken.", name);
+    return ndp_fail(NDP_RT_STATUS_INPUT, "%s: expected an address to write to, got NULL.", name);
+}
+
+/* End a call of the bridge on an inspector that was taken. */
+static ndp_rt_status end_call(ndp_rt_inspector *handle, ndp_rt_status status, const char *message)
+{
+    status = ndp_pass_on(status, message);
+    ndp_handle_drop(handle);
+    return status;
 }
 
 ndp_rt_status ndp_rt_inspector_open(const char *bundle, const ndp_rt_open_options *options, ndp_rt_inspector **out)
@@ -32,8 +40,8 @@ ndp_rt_status ndp_rt_inspector_open(const char *bundle, const ndp_rt_open_option
     if (!out)
         return refuse_null("inspector");
     if (!bundle || !*bundle)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "bundle is %s; the path of a folder NAME.ndp is taken.",
-                        bundle ? "empty" : "NULL");
+        return ndp_fail(NDP_RT_STATUS_INPUT, "bundle: expected the path of a folder NAME.ndp, got %s.",
+                        bundle ? "an empty one" : "NULL");
     status = ndp_read_options(options, &read);
     if (status == NDP_RT_STATUS_OK)
         status = ndp_start_runtime(NULL);
@@ -148,9 +156,9 @@ ndp_rt_status ndp_run(struct ndp_inspector *inspector, const ndp_rt_image *image
     for (i = 0; status == NDP_RT_STATUS_OK && i < count; i++)
         if (results[i].defects && results[i].defect_count > results[i].defect_capacity)
             status = ndp_fail(NDP_RT_STATUS_BUFFER_TOO_SMALL,
-                              "defect_capacity is %u, and %u defects were found; the list holds "
-                              "those of the highest peaks, everything else is complete.",
-                              results[i].defect_capacity, results[i].defect_count);
+                              "defect_capacity: expected %u, the number of defects, got %u. The list holds the highest "
+                              "peaks, everything else is complete.",
+                              results[i].defect_count, results[i].defect_capacity);
     return status;
 }
 
@@ -190,10 +198,10 @@ ndp_rt_status ndp_rt_inspector_inspect_large(ndp_rt_inspector *handle, const ndp
                                              ndp_rt_result *result)
 {
     if (overlap_px < 0)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "overlap_px is %d; 0 to half a tile is taken.", overlap_px);
+        return ndp_fail(NDP_RT_STATUS_INPUT, "overlap_px: expected 0 to half a tile, got %d.", overlap_px);
     if (image && image->struct_size >= sizeof *image && image->memory != NDP_RT_MEMORY_HOST)
-        return ndp_fail(NDP_RT_STATUS_INPUT,
-                        "memory is %u; large images are taken from NDP_RT_MEMORY_HOST alone. Copy it.", image->memory);
+        return ndp_fail(NDP_RT_STATUS_INPUT, "memory: expected NDP_RT_MEMORY_HOST for a large image, got %u. Copy it.",
+                        image->memory);
     return inspect_one(handle, image, overlap_px, result);
 }
 
@@ -226,10 +234,10 @@ ndp_rt_status ndp_rt_inspector_inspect_batch(ndp_rt_inspector *handle, const ndp
     size_t i;
 
     if (count > 0 && (!images || !results))
-        return ndp_fail(NDP_RT_STATUS_INPUT, "%s is NULL; an array of %zu is taken.", images ? "results" : "images",
+        return ndp_fail(NDP_RT_STATUS_INPUT, "%s: expected an array of %zu, got NULL.", images ? "results" : "images",
                         count);
     if (count > UINT32_MAX)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "count is %zu; up to 4294967295 are taken.", count);
+        return ndp_fail(NDP_RT_STATUS_INPUT, "count: expected up to 4294967295, got %zu.", count);
     status = take(handle, &inspector);
     if (status != NDP_RT_STATUS_OK)
         return status;
@@ -257,10 +265,8 @@ ndp_rt_status ndp_rt_inspector_warm_up(ndp_rt_inspector *handle, int32_t count)
     struct ndp_inspector *inspector;
     ndp_rt_status status = take(handle, &inspector);
 
-    if (status != NDP_RT_STATUS_OK)
-        return status;
-    status = ndp_pass_on(ndp_get_calls()->warm_up(inspector->id, count, message), message);
-    ndp_handle_drop(handle);
+    if (status == NDP_RT_STATUS_OK)
+        status = end_call(handle, ndp_get_calls()->warm_up(inspector->id, count, message), message);
     return status;
 }
 
@@ -273,10 +279,8 @@ ndp_rt_status ndp_rt_inspector_get_threshold(ndp_rt_inspector *handle, double *t
     if (!threshold)
         return refuse_null("threshold");
     status = take(handle, &inspector);
-    if (status != NDP_RT_STATUS_OK)
-        return status;
-    status = ndp_pass_on(ndp_get_calls()->get_threshold(inspector->id, threshold, message), message);
-    ndp_handle_drop(handle);
+    if (status == NDP_RT_STATUS_OK)
+        status = end_call(handle, ndp_get_calls()->get_threshold(inspector->id, threshold, message), message);
     return status;
 }
 
@@ -286,10 +290,8 @@ ndp_rt_status ndp_rt_inspector_set_threshold(ndp_rt_inspector *handle, double th
     struct ndp_inspector *inspector;
     ndp_rt_status status = take(handle, &inspector);
 
-    if (status != NDP_RT_STATUS_OK)
-        return status;
-    status = ndp_pass_on(ndp_get_calls()->set_threshold(inspector->id, threshold, message), message);
-    ndp_handle_drop(handle);
+    if (status == NDP_RT_STATUS_OK)
+        status = end_call(handle, ndp_get_calls()->set_threshold(inspector->id, threshold, message), message);
     return status;
 }
 
@@ -302,10 +304,8 @@ ndp_rt_status ndp_rt_inspector_set_reference(ndp_rt_inspector *handle, const ndp
 
     if (status == NDP_RT_STATUS_OK)
         status = take(handle, &inspector);
-    if (status != NDP_RT_STATUS_OK)
-        return status;
-    status = ndp_pass_on(ndp_get_calls()->set_reference(inspector->id, &read, message), message);
-    ndp_handle_drop(handle);
+    if (status == NDP_RT_STATUS_OK)
+        status = end_call(handle, ndp_get_calls()->set_reference(inspector->id, &read, message), message);
     return status;
 }
 

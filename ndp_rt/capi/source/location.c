@@ -1,4 +1,4 @@
-/* Where things lie: the bridge beside the library, and the interpreter that both were installed with. */
+/* Finds the bridge beside the library, and the interpreter that both were installed with. */
 #include <dlfcn.h>
 #include <elf.h>
 #include <fcntl.h>
@@ -59,10 +59,11 @@ static ndp_rt_status check_whole(const char *path)
         close(file);
     if (is_whole)
         return NDP_RT_STATUS_OK;
-    return ndp_fail(NDP_RT_STATUS_RUNTIME,
-                    "%s is no library, or was cut short. Build it again with 'ndp-rt capi build', or install ndp-rt "
-                    "again.",
-                    path);
+    return ndp_fail(
+        NDP_RT_STATUS_RUNTIME,
+        "%s: expected a library, got another file, or one that was cut short. Build it again with 'ndp-rt capi "
+        "build', or install ndp-rt again.",
+        path);
 }
 
 ndp_rt_status ndp_find_bridge(char path[NDP_PATH_BYTES])
@@ -73,11 +74,11 @@ ndp_rt_status ndp_find_bridge(char path[NDP_PATH_BYTES])
         return check_whole(path);
     if (is_there(path, R_OK, "%s/%s", NDP_BUILD_FOLDER, NDP_BRIDGE_FILE)) /* libndp_rt.so was copied elsewhere */
         return check_whole(path);
-    return ndp_fail(NDP_RT_STATUS_RUNTIME,
-                    "%s is neither beside libndp_rt.so nor in %s, where it was built. Load the "
-                    "library from where it is installed ('ndp-rt capi --libs' says where), or build it again with "
-                    "'ndp-rt capi build'.",
-                    NDP_BRIDGE_FILE, NDP_BUILD_FOLDER);
+    return ndp_fail(
+        NDP_RT_STATUS_RUNTIME,
+        "%s: expected it beside libndp_rt.so or in %s, where it was built, got neither. Load the library from "
+        "where it is installed ('ndp-rt capi --libs' says where), or build it again with 'ndp-rt capi build'.",
+        NDP_BRIDGE_FILE, NDP_BUILD_FOLDER);
 }
 
 ndp_rt_status ndp_find_python(const char *asked, char path[NDP_PATH_BYTES])
@@ -95,8 +96,8 @@ ndp_rt_status ndp_find_python(const char *asked, char path[NDP_PATH_BYTES])
         if (strchr(asked, '/') && is_there(path, X_OK, "%s", asked))
             return NDP_RT_STATUS_OK;
         return ndp_fail(NDP_RT_STATUS_RUNTIME,
-                        "%s is '%s', where there is no program; the path of a Python " NDP_PYTHON_VERSION
-                        " interpreter with ndp-rt installed is taken.",
+                        "%s: expected the path of a Python " NDP_PYTHON_VERSION
+                        " interpreter with ndp-rt installed, got '%s', where there is no program.",
                         source, asked);
     }
     if (find_own_folder(folder)) {
@@ -111,9 +112,8 @@ ndp_rt_status ndp_find_python(const char *asked, char path[NDP_PATH_BYTES])
     if (is_there(path, X_OK, "%s", NDP_PYTHON))
         return NDP_RT_STATUS_OK;
     return ndp_fail(NDP_RT_STATUS_RUNTIME,
-                    "there is no Python interpreter at %s any more, which libndp_rt.so was built for. "
-                    "Set NDP_RT_PYTHON to the path of a Python " NDP_PYTHON_VERSION
-                    " with ndp-rt installed, or build the "
+                    "%s: expected the Python interpreter that libndp_rt.so was built for, got none. Set NDP_RT_PYTHON "
+                    "to the path of a Python " NDP_PYTHON_VERSION " with ndp-rt installed, or build the "
                     "library again with 'ndp-rt capi build'.",
                     NDP_PYTHON);
 }

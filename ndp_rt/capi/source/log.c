@@ -1,4 +1,4 @@
-/* The host's log callback. */
+/* Calls the host's log callback. */
 #include "internal.h"
 
 /* Recursive, so that a callback may remove itself. Held while the callback runs: when ndp_rt_log_set returns, the
@@ -47,7 +47,7 @@ ndp_rt_status ndp_rt_log_set(ndp_rt_log_callback new_callback, void *new_user, i
     if (status != NDP_RT_STATUS_OK)
         return status;
     if (new_callback && level < 1)
-        return ndp_fail(NDP_RT_STATUS_INPUT, "level is %d; 1 or more is taken, such as NDP_RT_LOG_WARNING.", level);
+        return ndp_fail(NDP_RT_STATUS_INPUT, "level: expected 1 or more, such as NDP_RT_LOG_WARNING, got %d.", level);
     pthread_mutex_lock(&lock);
     callback = new_callback;
     user = new_user;

@@ -1,6 +1,6 @@
-/* Images that were submitted: a queue and one thread an inspector.
+/* Inspects submitted images: a queue and a thread for each inspector.
 
-   Everything here lives under ndp_lock. A job with a handle is freed by whoever waits for it, or by the inspector's
+   Everything here is guarded by ndp_lock. A job with a handle is freed by whoever waits for it, or by the inspector's
    close; one without by the worker. */
 #include <errno.h>
 #include <signal.h>
@@ -139,7 +139,7 @@ static void *work(void *argument)
     return NULL;
 }
 
-/* Return the status with which a job is not taken; under ndp_lock. */
+/* Tell whether there is room for a job with this result; under ndp_lock. */
 static ndp_rt_status check_room(struct ndp_inspector *inspector, const ndp_rt_result *result)
 {
     const struct ndp_job *job;
@@ -147,16 +147,16 @@ static ndp_rt_status check_room(struct ndp_inspector *inspector, const ndp_rt_re
     if (inspector->is_closing)
         return ndp_fail(NDP_RT_STATUS_CLOSED, "the inspector is closed; open another.");
     if (inspector->times.waiting_count >= inspector->queue_capacity)
-        return ndp_fail(NDP_RT_STATUS_QUEUE_FULL,
-                        "%u images wait already, which is the queue's capacity. Drop this one, wait "
-                        "for a job, or open with a larger queue_capacity.",
-                        inspector->queue_capacity);
+        return ndp_fail(
+            NDP_RT_STATUS_QUEUE_FULL,
+            "queue: expected fewer than its capacity of %u images, got as many. Drop this one, wait for a job, or "
+            "open with a larger queue_capacity.",
+            inspector->queue_capacity);
     for (job = inspector->first; job && job->result != result; job = job->next)
         ;
     if (job || (inspector->running && inspector->running->result == result))
         return ndp_fail(NDP_RT_STATUS_BUSY,
-                        "the result at %p belongs to a job that has not ended; one of its own is taken for "
-                        "each job.",
+                        "result: expected one of its own for each job, got %p, of a job that has not ended.",
                         (const void *)result);
     return NDP_RT_STATUS_OK;
 }
@@ -244,7 +244,7 @@ ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *handle, const ndp_rt_ima
         status = ndp_read_result(result, &read_image, &read_result);
     if (status == NDP_RT_STATUS_OK && !done && !out)
         status = ndp_fail(NDP_RT_STATUS_INPUT,
-                          "done and job are both NULL; one of them is taken, to learn when it has ended.");
+                          "done and job: expected one of them, to learn when the job has ended, got NULL for both.");
     if (status == NDP_RT_STATUS_OK)
         status = ndp_handle_take(handle, NDP_INSPECTOR, &object);
     if (status != NDP_RT_STATUS_OK)
@@ -306,11 +306,12 @@ ndp_rt_status ndp_rt_job_wait(ndp_rt_job *handle, int32_t timeout_ms)
     job = object;
     pthread_mutex_lock(&ndp_lock);
     if (ndp_is_worker_of(job->inspector)) {
-        status = ndp_fail(NDP_RT_STATUS_BUSY,
-                          "a job cannot be waited for in a callback of its own inspector, which it comes "
-                          "after. Wait in another thread.");
+        status =
+            ndp_fail(NDP_RT_STATUS_BUSY,
+                     "a callback cannot wait for a job of its own inspector, which comes after it. Wait in another "
+                     "thread.");
     } else if (job->has_waiter) {
-        status = ndp_fail(NDP_RT_STATUS_BUSY, "another thread waits for this job already; one does.");
+        status = ndp_fail(NDP_RT_STATUS_BUSY, "another thread waits for this job already; only one can.");
     } else {
         job->has_waiter = true;
         wait_for_end(job, timeout_ms);

@@ -44,8 +44,9 @@ static ndp_rt_status check_other_python(void)
     if (strncmp(version, NDP_PYTHON_VERSION ".", strlen(NDP_PYTHON_VERSION) + 1) == 0)
         return NDP_RT_STATUS_OK;
     return ndp_fail(NDP_RT_STATUS_RUNTIME,
-                    "this process holds Python %.*s, and libndp_rt.so is built for Python " NDP_PYTHON_VERSION
-                    ". Install ndp-rt with the former, or use a process without Python.",
+                    "Python: expected " NDP_PYTHON_VERSION
+                    ", which libndp_rt.so is built for, got %.*s in this process. "
+                    "Install ndp-rt with the latter, or use a process without Python.",
                     (int)strcspn(version, " "), version);
 }
 

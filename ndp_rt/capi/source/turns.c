@@ -1,7 +1,7 @@
-/* Calls on one inspector, first come, first served.
+/* Lets calls on one inspector take turns, first come, first served.
 
-   Behind them there is a lock that wakes whoever is quickest: of 16 threads one waited for a minute while others went ten
-   times. So the threads queue here, each asleep on a condition of its own, and one at a time goes on. */
+   The lock behind them wakes whichever thread is quickest: of 16 threads one waited for a minute while others went ten
+   times. So each thread waits here on a condition of its own, and one at a time goes on. */
 #include "internal.h"
 
 struct ndp_waiter {

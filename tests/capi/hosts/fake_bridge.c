@@ -174,9 +174,9 @@ static int32_t inspect_one(const ndp_rt_image *image, ndp_rt_result *result, dou
     uint32_t i;
 
     if (image->memory == NDP_RT_MEMORY_CUDA)
-        return refuse(NDP_RT_STATUS_INPUT, message, "memory is NDP_RT_MEMORY_CUDA; host memory is taken. Copy it.");
+        return refuse(NDP_RT_STATUS_INPUT, message, "memory: expected host memory, got NDP_RT_MEMORY_CUDA. Copy it.");
     if (image->width_px > 16384 || image->height_px > 16384)
-        return refuse(NDP_RT_STATUS_INPUT, message, "image is too large; up to 16384 pixels a side are taken.");
+        return refuse(NDP_RT_STATUS_INPUT, message, "image: expected up to 16384 pixels a side, got more.");
     if (pixels[0] == 255)
         return refuse(NDP_RT_STATUS_ENGINE, message, "the engine failed; start it again.");
     if (pixels[0] == 254)
@@ -212,7 +212,7 @@ static int32_t fake_inspect(int64_t id, const ndp_rt_image *images, uint64_t cou
         check_result(&results[i], &images[i]);
     }
     if (overlap_px > SIDE / 2)
-        return refuse(NDP_RT_STATUS_INPUT, message, "overlap_px is too large; 0 to half a tile is taken.");
+        return refuse(NDP_RT_STATUS_INPUT, message, "overlap_px: expected 0 to half a tile, got more.");
     for (i = 0; i < count && status == NDP_RT_STATUS_OK; i++)
         status = inspect_one(&images[i], &results[i], threshold, message);
     say("inspected");
@@ -222,7 +222,7 @@ static int32_t fake_inspect(int64_t id, const ndp_rt_image *images, uint64_t cou
 static int32_t fake_warm_up(int64_t id, int32_t count, char *message)
 {
     get(id);
-    return count >= 1 ? NDP_RT_STATUS_OK : refuse(NDP_RT_STATUS_INPUT, message, "count is below 1; more is taken.");
+    return count >= 1 ? NDP_RT_STATUS_OK : refuse(NDP_RT_STATUS_INPUT, message, "count: expected 1 or more, got less.");
 }
 
 static int32_t fake_get_threshold(int64_t id, double *threshold, char *message)
@@ -236,7 +236,7 @@ static int32_t fake_set_threshold(int64_t id, double threshold, char *message)
 {
     get(id);
     if (isnan(threshold))
-        return refuse(NDP_RT_STATUS_INPUT, message, "threshold is NaN; a number is taken.");
+        return refuse(NDP_RT_STATUS_INPUT, message, "threshold: expected a number, got NaN.");
     set(id, threshold);
     return NDP_RT_STATUS_OK;
 }
