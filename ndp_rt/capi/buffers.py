@@ -109,7 +109,9 @@ def _take_device_image(
 
 def _take_plane(image: Any, address: Any, byte_count: int, stride_bytes: int, dtype: type[Any]) -> NDArray[Any]:
     strides = (stride_bytes, np.dtype(dtype).itemsize)
-    return np.ndarray((image.height_px, image.width_px), dtype, _view(address, byte_count), 0, strides)
+    shape = (image.height_px, image.width_px)
+    plane: NDArray[Any] = np.ndarray(shape, dtype, _view(address, byte_count), 0, strides)
+    return plane
 
 
 def write_result(result: Result, mask: NDArray[np.uint8] | None, out: Any) -> None:
