@@ -6,7 +6,7 @@
    line [--fps F] [--seconds S] [--deadline-ms D] [--ring N] [--queue Q] [--device D] [--precision P] BUNDLE [FRAME.pgm]
 
    Every frame is FRAME, PGM or PPM, every tenth with a white spot on it; without FRAME it is noise of 256 x 256. It runs
-   for S seconds (0: until SIGINT or SIGTERM), inspects what was taken, and prints one line on the inspector and one
+   for S seconds (0: until SIGINT or SIGTERM), inspects the frames, and prints one line on the inspector and one
    of figures: "summary name=value ...". Ends with 0, with 1 for an error, 2 for wrong usage.
 
    The rule of the ring: the grabber owns a buffer until ndp_rt_inspector_submit returns OK, the library owns it until the
@@ -53,7 +53,7 @@ struct line {
     ndp_rt_inspector *inspector;
     struct slot *slots;
     uint8_t *ring_pixels;
-    /* Under the lock, which nobody holds for longer than a few instructions: */
+    /* Under the lock, which is held for a few instructions at a time: */
     pthread_mutex_t lock;
     pthread_cond_t slot_freed;
     struct slot *first_free;
@@ -277,7 +277,7 @@ static void print_summary(const struct line *line)
     printf("\n");
 }
 
-/* Grab until the end, then wait for the frames that were taken. */
+/* Grab until the end, then wait for the last frames. */
 static bool run(struct line *line, const sigset_t *unblocked)
 {
     pthread_t grabber;

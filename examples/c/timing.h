@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <time.h>
 
-/* Return the time since some moment, which nobody sets anew. */
+/* Return the time since a fixed moment; no clock change affects it. */
 static inline int64_t get_ns(void)
 {
     struct timespec now;

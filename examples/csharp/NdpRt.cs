@@ -251,7 +251,7 @@ namespace NdpRt
         internal static extern int ndp_rt_timings(InspectorHandle inspector, ref Times times);
     }
 
-    // Closes its inspector when nobody holds it any more; calls in progress keep it.
+    // Closes its inspector once no variable refers to it; calls in progress keep it.
     public sealed class InspectorHandle : SafeHandle
     {
         public InspectorHandle() : base(IntPtr.Zero, true)

@@ -1,4 +1,4 @@
-"""The demo: inspects the photographs that ship in the package, and describes the outcome on one page."""
+"""Inspects the demo's photographs, and describes the results on one page."""
 
 import base64
 import html
@@ -21,6 +21,7 @@ from ndp_rt.result import Result
 
 DATA = Path(__file__).parent.parent / "data"
 BUNDLE, IMAGES = DATA / "demo.ndp", DATA / "demo"
+TEMPLATE = DATA / "demo.html"  # with @NAME@ for each value
 PAGE = "index.html"
 JPEG_QUALITY = 90
 PAINTED = "The defects in these photographs are painted in: they are no photographs of real defects."
@@ -28,7 +29,7 @@ PAINTED = "The defects in these photographs are painted in: they are no photogra
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inspected:
-    """One photograph of the demo with its outcome."""
+    """One photograph of the demo with its result."""
 
     path: Path
     kind: str  # "good", or the painted defect's name
@@ -50,7 +51,7 @@ def list_demo_images(folder: Path) -> list[tuple[Path, str]]:
     good = [(path, "good") for path in sorted(folder.glob("good_*.png"))]
     defects = [(path, path.stem.split("_", 1)[1]) for path in sorted(folder.glob("defect_*.png"))]
     if not good or not defects:
-        raise DataError(f"{folder}: lacks the demo's photographs (good_*.png, defect_*.png). Install ndp-rt again.")
+        raise DataError(f"{folder}: expected photographs good_*.png and defect_*.png. Install ndp-rt again.")
     return good + defects
 
 
@@ -120,7 +121,7 @@ def make_page(inspected: Sequence[Inspected], bundle: Bundle, engine: str) -> st
         "version": __version__,
     }
     raw = {"plot", "rows"}
-    page = TEMPLATE
+    page = TEMPLATE.read_text(encoding="utf-8")
     for name, value in values.items():
         page = page.replace(f"@{name}@", value if name in raw else html.escape(value))
     return page
@@ -180,50 +181,3 @@ def choose_ticks(top: float) -> list[float]:
     while top / step < 3:
         step /= 2
     return [float(value) for value in np.arange(0.0, top, step)]
-
-
-TEMPLATE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>@title@</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #202124; background: #f6f7f9; margin: 0; }
-main { max-width: 1120px; margin: 0 auto; padding: 24px; }
-h1 { font-size: 26px; margin: 0 0 4px; }
-h3 { font-size: 16px; margin: 0; }
-p { margin: 4px 0 10px; }
-.figures { display: flex; gap: 16px; flex-wrap: wrap; margin: 20px 0; }
-.figures div, section, .plot { background: #fff; border: 1px solid #e0e3e7; border-radius: 8px; padding: 14px 18px; }
-.figures div { flex: 1; min-width: 200px; }
-.figures b { display: block; font-size: 26px; }
-section { margin: 14px 0; }
-section img { width: 100%; height: auto; display: block; }
-.badge { color: #fff; border-radius: 4px; padding: 1px 8px; font-size: 14px; }
-.badge.good { background: #188038; } .badge.defect { background: #c5221f; }
-svg { width: 100%; height: auto; font-size: 14px; }
-circle.good { fill: #188038; } circle.defect { fill: #c5221f; }
-circle { fill-opacity: .75; } .axis { stroke: #9aa0a6; } .threshold { stroke: #202124; stroke-dasharray: 5 4; }
-pre { white-space: pre-wrap; word-break: break-word; font-size: 13px; }
-.note { color: #5f6368; }
-</style>
-</head>
-<body><main>
-<h1>@title@</h1>
-<p class="note">@painted@</p>
-<div class="figures">
-<div><b>@good@</b>good photographs passed</div>
-<div><b>@found@</b>painted defects found</div>
-<div><b>@median@</b>from image in memory to decision (median)</div>
-</div>
-<div class="plot">@plot@</div>
-<p class="note">Decision: a defect where score &ge; threshold = @threshold@. Engine: @engine@. Model: @model@.
-In the anomaly maps the middle of the colours is the threshold.</p>
-@rows@
-<details><summary>Where the model comes from</summary><pre>@provenance@</pre></details>
-<p class="note">ndp-rt @version@</p>
-</main></body>
-</html>
-"""

@@ -68,7 +68,7 @@ def test_says_so_when_its_photographs_are_missing(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo", "-o", str(tmp_path), "--bundle", str(tiny_bundle), "--images", str(tmp_path)]) == 1
-    assert "lacks the demo's photographs" in capsys.readouterr().err
+    assert "expected photographs good_*.png and defect_*.png" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not BUNDLE.is_dir(), reason="the package's demo bundle is missing: see ndp_rt/data")
