@@ -16,9 +16,9 @@ from ndp_rt.errors import DataError, RunError
 from ndp_rt.export.models.ndpnet import training as ndpnet
 from ndp_rt.export.models.ndpnet.network import NDPNet
 from ndp_rt.export.training import loop as training
-from ndp_rt.export.training.checkpoint import load_tensors
+from ndp_rt.export.training.checkpoint import load_tensors, save_tensors
 from ndp_rt.export.training.progress import read_losses
-from ndp_rt.export.training.run_folder import command_line, open_run
+from ndp_rt.export.training.run_folder import command_line, load_run, open_run
 from tests.export.tiny_run import train_tiny, write_surface
 
 pytestmark = pytest.mark.torch
@@ -144,6 +144,30 @@ from tests.export.tiny_run import train_tiny
 stop_after(pytest.MonkeyPatch(), int(sys.argv[3]), lambda: os.kill(os.getpid(), signal.SIGKILL))
 train_tiny(Path(sys.argv[1]), Path(sys.argv[2]), checkpoint_interval_s=0.0)
 """
+
+
+@pytest.mark.parametrize("step_count", [2, 6])
+def test_a_run_of_the_time_before_families_resumes_to_the_same_weights(
+    step_count: int, data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, step_count, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train_tiny(data, run)
+    tensors, header = load_tensors(run / "checkpoint.safetensors")
+    state = header["state"]
+    steps, facts = state.pop("steps_done"), state.pop("facts")
+    state |= {"phase_1_steps": sum(steps), "reference_name": facts.get("reference_name")}
+    save_tensors(run / "checkpoint.safetensors", tensors, header)
+    document = json.loads((run / "run.json").read_text())
+    del document["family"]
+    (run / "run.json").write_text(json.dumps({**document, "width": 4}))
+    train_tiny(data, run, resumes=True)
+    assert_same_weights(run, finished)
+    done = json.loads((run / "run.json").read_text())
+    assert (done["steps_done"], done["reference"]) == ([4, 5], open_run(finished)[1]["reference"])
+    assert load_run(run).family.name == "ndpnet"
 
 
 @pytest.mark.nightly(but=1)
