@@ -23,8 +23,8 @@ lint: .venv/.test
 	@if $(HAS_TORCH); then \
 		echo mypy; $(BIN)/python -m mypy; \
 	else \
-		echo 'mypy (without export/, bench/models/ and bench/peers/torch_*, which need PyTorch)'; \
-		$(BIN)/python -m mypy --follow-imports=silent --exclude '/export/|/bench/models/|/peers/torch_' -p ndp_rt; \
+		echo 'mypy (without export/, bench/models/ and bench/rivals/*torch*, which need PyTorch)'; \
+		$(BIN)/python -m mypy --follow-imports=silent --exclude '/export/|/bench/models/|/rivals/.*torch' -p ndp_rt; \
 	fi
 
 test: lint

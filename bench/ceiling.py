@@ -8,9 +8,9 @@ the machine did can only have slowed the others.
 import contextlib
 import math
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -315,27 +315,15 @@ def measure_copy_gbyte_per_s(threads: int, array_bytes: int = COPY_BYTES) -> flo
         InputError: no thread.
     """
     if threads < 1:
-        raise InputError(f"threads is {threads}; 1 or more is taken.")
-    sources = [np.ones(array_bytes, np.uint8) for _ in range(threads)]
-    targets = [np.zeros(array_bytes, np.uint8) for _ in range(threads)]
-    barrier = threading.Barrier(threads)
-    spans: list[list[tuple[float, float]]] = [[] for _ in range(threads)]
-
-    def copy(index: int) -> None:
+        raise InputError(f"expected 1 thread or more, got {threads}.")
+    arrays = [(np.zeros(array_bytes, np.uint8), np.ones(array_bytes, np.uint8)) for _ in range(threads)]
+    seconds = []
+    with ThreadPoolExecutor(threads) as pool:
         for _ in range(COPY_REPEATS + 1):
-            barrier.wait()
             start = time.perf_counter()
-            np.copyto(targets[index], sources[index])  # without the GIL
-            spans[index].append((start, time.perf_counter()))
-
-    workers = [threading.Thread(target=copy, args=(index,)) for index in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    rounds = list(zip(*spans, strict=True))[1:]  # the first one warms up
-    seconds = min(max(end for _, end in one) - min(start for start, _ in one) for one in rounds)
-    return 2e-9 * array_bytes * threads / float(seconds)
+            list(pool.map(lambda pair: np.copyto(*pair), arrays))  # without the GIL
+            seconds.append(time.perf_counter() - start)
+    return 2e-9 * array_bytes * threads / min(seconds[1:])  # the first one warms up
 
 
 def _write_graph(model: Any, folder: Path) -> tuple[Path, Path]:

@@ -10,10 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ndp_rt.bench.contenders.spec import ContenderSpec
 from ndp_rt.bench.latency import Latency, compare_pairs
 from ndp_rt.bench.measure import Tell
-from ndp_rt.bench.threshold import choose_threshold
+from ndp_rt.bench.timed.spec import TimedSpec, choose_threshold
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.config import child_environment
 from ndp_rt.engines.engine import one_line
@@ -49,14 +48,14 @@ print(json.dumps({"moments": moments, "ends": ends, "score": result.score}))
 """
 
 
-def measure_cold(spec: ContenderSpec, bundle: Bundle, image_path: str, tell: Tell) -> Record:
+def measure_cold(spec: TimedSpec, bundle: Bundle, image_path: str, tell: Tell) -> Record:
     """Start a fresh Python process again and again, and return how long the first decision took: {"hit", "miss"}.
 
     The files lie in the system's page cache, as after a restart of the program, not of the machine. After its first
     image each process inspects the same one again: what the first takes longer is what opening left undone.
 
     Args:
-        spec: one of our own contenders; its engine is built before the hits.
+        spec: one of ours; its engine is built before the hits.
         bundle: for the score that the first decision has to have.
         image_path: the first golden image's file.
         tell: gets lines of progress.
@@ -77,9 +76,7 @@ def measure_cold(spec: ContenderSpec, bundle: Bundle, image_path: str, tell: Tel
     return {"hit": summarise(hits, spec.precision), "miss": summarise(misses, spec.precision)}
 
 
-def run_once(
-    spec: ContenderSpec, bundle: Bundle, image_path: str, expected: float, cache: Path | None
-) -> dict[str, float]:
+def run_once(spec: TimedSpec, bundle: Bundle, image_path: str, expected: float, cache: Path | None) -> dict[str, float]:
     """Start one process and return the milliseconds of each of PARTS, of "total" and, the median, of "following".
 
     "score error" is how far its first decision's score is off.

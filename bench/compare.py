@@ -115,13 +115,13 @@ def compare_records(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float
         InputError: a negative tolerance, or no row is in both.
     """
     if not 0 <= tolerance < np.inf:
-        raise InputError(f"--tolerance is {tolerance}; a number from 0 on is taken, such as 0.05 for 5 %.")
+        raise InputError(f"--tolerance: expected a number from 0 on, such as 0.05 for 5 %, got {tolerance}.")
     rows_a, rows_b = index_rows(a), index_rows(b)
     shared = [key for key in rows_a if key in rows_b]
     if not shared:
         raise InputError(
             f"no row is in both records: A has {_list_names(rows_a)}; B has {_list_names(rows_b)}. Rows are matched by "
-            "name, batch and scenario; compare runs of the same contenders."
+            "name, batch and scenario; compare runs of the same rivals."
         )
     return Comparison(
         differences=tuple(list_differences(a, b)),

@@ -1,30 +1,19 @@
 """What stands beside a time: the work it was, what the machine could do, and what may falsify it."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ndp_rt.bench.conditions import (
-    Watch,
-    warn_clock,
-    warn_host_bound,
-    warn_launch_bound,
-    warn_other_load,
-    warn_oversubscribed,
-    warn_throttled,
-    warn_transfer_bound,
-    warn_unstable,
-)
-from ndp_rt.bench.contenders.probe import find_family
-from ndp_rt.bench.contenders.process import ServiceProcess
-from ndp_rt.bench.contenders.spec import OURS, ContenderSpec, DeviceCost
-from ndp_rt.bench.measure import Entrant, Tell
+from ndp_rt.bench.conditions import Watch, warn_bound, warn_oversubscribed, warn_throttled, warn_unstable
+from ndp_rt.bench.measure import Tell
 from ndp_rt.bench.scenarios import MULTI_STREAM_IMAGE_COUNT
+from ndp_rt.bench.timed.probe import find_family
+from ndp_rt.bench.timed.process import TimedProcess
+from ndp_rt.bench.timed.spec import OTHER_NETWORK, OURS, TimedSpec
 from ndp_rt.devices.core_limit import count_usable_cores
-from ndp_rt.errors import NdpRtError
+from ndp_rt.errors import MissingExtraError, NdpRtError
+from ndp_rt.evaluate.machine import import_psutil
 from ndp_rt.evaluate.record import Record
-
-OTHER_NETWORK = "other network"
 
 
 class Explainer:
@@ -46,9 +35,9 @@ class Explainer:
         self._first: tuple[str, str] | None = None
         self._watch: Watch | None = None
 
-    def measure_ceilings(self, specs: Sequence[ContenderSpec]) -> None:
+    def measure_ceilings(self, specs: Sequence[TimedSpec]) -> None:
         """Measure the ceiling of every backend and precision of a run before it begins."""
-        with ServiceProcess() as process:
+        with TimedProcess() as process:
             if self._device == "cpu":
                 self._copy_gbyte_per_s = self._ask(process, "copying", "measure_copy", self._core_count)
             for spec in specs:
@@ -64,19 +53,19 @@ class Explainer:
         before = None if self._first is None else self._ceilings[self._first]
         if self._first is None or before is None:
             return
-        with ServiceProcess() as process:
+        with TimedProcess() as process:
             after = self._measure_ceiling(process, *self._first)
         if after is not None:
             self._add(warn_throttled(before["gflop_per_s"], after["gflop_per_s"]))
 
-    def _measure_ceiling(self, process: ServiceProcess, family: str, precision: str) -> Record | None:
+    def _measure_ceiling(self, process: TimedProcess, family: str, precision: str) -> Record | None:
         what = f"the ceiling of {family} {precision}"
         found: Record | None = self._ask(
             process, what, "measure_ceiling", family, precision, self._threads, self._device
         )
         return found
 
-    def _ask(self, process: ServiceProcess, what: str, name: str, *values: Any) -> Any:
+    def _ask(self, process: TimedProcess, what: str, name: str, *values: Any) -> Any:
         self._tell(f"measuring {what}")
         try:
             return process.ask("probe", name, *values)
@@ -84,18 +73,17 @@ class Explainer:
             self._warnings.append(f"{what} could not be measured: {error}")
             return None
 
-    @contextlib.contextmanager
-    def watch(self, entrants: Sequence[Entrant]) -> Iterator[None]:
-        """Look at the machine's clocks, and at what other processes do, while entrants are timed."""
-        watch = Watch(pids=[one.process.process_id for one in entrants])
-        watch.start_block()
-        self._watch = watch
+    def watch(self, processes: Sequence[TimedProcess]) -> contextlib.AbstractContextManager[Any]:
+        """Look at the machine's clocks, and at what other processes do, while processes are timed."""
         try:
-            yield
-        finally:
-            watch.end_block()
+            import_psutil()
+        except MissingExtraError as error:  # `make gpu-check` does without
+            self._warnings.append(str(error))
+            return contextlib.nullcontext()
+        self._watch = Watch([one.process_id for one in processes])
+        return self._watch
 
-    def explain_times(self, row: Record, entrant: Entrant) -> None:
+    def explain_times(self, row: Record, one: TimedProcess) -> None:
         """Add the warnings that come from the times, and from what else went on, to a row that was just timed."""
         image_count = {"single-stream": row["batch"], "multi-stream": MULTI_STREAM_IMAGE_COUNT}.get(row["scenario"], 1)
         total_ms = row["latency"]["p50_ms"] / image_count
@@ -103,35 +91,34 @@ class Explainer:
         found = [warn_unstable(row["latency"]["cv"], row["round_p50_ms"])] if row["scenario"] != "server" else []
         if not row["warm_up"]["is_stable"]:
             found.append("unstable: the times had not settled when the warm-up ended")
-        if entrant.spec.device == "cpu" and entrant.spec.threads is not None:
-            found.append(warn_oversubscribed(entrant.spec.threads, self._core_count))
-        if entrant.spec.device == "cpu" and "total" in parts:
-            found.append(warn_host_bound(parts["total"] - parts["engine"], parts["total"]))
+        if one.spec.device == "cpu" and one.spec.threads is not None:
+            found.append(warn_oversubscribed(one.spec.threads, self._core_count))
+        if one.spec.device == "cpu" and "total" in parts:
+            found.append(warn_bound("host-bound", parts["total"] - parts["engine"], parts["total"]))
         if self._watch is not None:
-            found += warn_other_load(self._watch.other_load_cores, self._core_count, self._watch.steal_cores)
-            found += warn_clock(self._watch.clock_jumps_s, self._watch.sleeps_s)
-        if entrant.spec.device != "cpu" and entrant.spec.kind == OURS:
-            found += self._split_device(row, entrant, total_ms)
+            found += self._watch.list_warnings(self._core_count)
+        if one.spec.device != "cpu" and one.spec.kind == OURS:
+            found += self._split_device(row, one, total_ms)
         row["warnings"] += [text for text in found if text is not None]
 
-    def _split_device(self, row: Record, entrant: Entrant, total_ms: float) -> list[str | None]:
+    def _split_device(self, row: Record, one: TimedProcess, total_ms: float) -> list[str | None]:
         try:
-            cost: DeviceCost = entrant.process.ask("measure_device_cost", row["batch"])
+            cost: Record = one.ask("measure_cost", row["batch"])
         except NdpRtError as error:
-            self._warnings.append(f"what {entrant.name} costs on the GPU could not be measured: {error}")
+            self._warnings.append(f"what {one.name} costs on the GPU could not be measured: {error}")
             return []
-        row["stages_ms"], row["stages_source"] = dict(cost.stages_ms), cost.source
-        row["gpu_memory_bytes"] = cost.memory_bytes
-        moved_ms = cost.stages_ms.get("upload", 0.0) + cost.stages_ms.get("download", 0.0)
-        return [warn_launch_bound(cost.launch_ms / row["batch"], total_ms), warn_transfer_bound(moved_ms, total_ms)]
+        row |= cost
+        moved_ms = sum(cost["stages_ms"].get(name, 0.0) for name in ("upload", "download"))
+        launch_ms = cost["gpu"]["launch_us"] / 1e3 / row["batch"]
+        return [warn_bound("launch-bound", launch_ms, total_ms), warn_bound("transfer-bound", moved_ms, total_ms)]
 
-    def explain_work(self, rows: Sequence[Record], entrant: Entrant) -> None:
-        """Add work, ceiling and the stage split to a contender's rows, when nobody is timed any more."""
-        spec = entrant.spec
-        with ServiceProcess() as process:
+    def explain_work(self, rows: Sequence[Record], one: TimedProcess) -> None:
+        """Add work, ceiling and the stage split to one's rows, when nobody is timed any more."""
+        spec = one.spec
+        with TimedProcess() as process:
             for row in rows:
                 if spec.kind == OTHER_NETWORK:
-                    row["gflop"] = entrant.opened.facts.get("gflop")
+                    row["gflop"] = one.opened.facts.get("gflop")
                 else:
                     row |= self._count(process, spec, row["batch"])
                 self._add_ceiling(row, spec)
@@ -144,13 +131,13 @@ class Explainer:
                     row["stages_ms"] = {"engine": row["parts_ms"]["engine"]}
                     row["stages_source"] = "not split: a rival's whole path"
 
-    def _count(self, process: ServiceProcess, spec: ContenderSpec, batch: int) -> Record:
+    def _count(self, process: TimedProcess, spec: TimedSpec, batch: int) -> Record:
         key = (spec.bundle, spec.precision, batch)
         if key not in self._work:
             self._work[key] = self._ask(process, f"the work of {spec.name}", "count_work", *key)
         return self._work[key] or {}
 
-    def _add_ceiling(self, row: Record, spec: ContenderSpec) -> None:
+    def _add_ceiling(self, row: Record, spec: TimedSpec) -> None:
         found = self._ceilings.get((find_family(spec) or "", spec.precision))
         if found is None:
             return

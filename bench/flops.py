@@ -19,34 +19,19 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.bench.graph_stages import OTHER, STAGES, find_node_stages
-from ndp_rt.bench.kernel_work import Work
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import find_shapes, fix_batch, load_model
 
 ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "mixed": 1}
-ARITHMETIC = frozenset(
-    {"Abs", "Add", "Div", "Max", "Mean", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Sign", "Sqrt", "Sub", "Sum"}
+ELEMENT_WISE = frozenset(
+    (
+        *("Abs", "Add", "Div", "Max", "Mean", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Sign", "Sqrt", "Sub", "Sum"),
+        *("Ceil", "Clip", "Erf", "Exp", "Floor", "Log", "Round", "Tanh"),
+        *("Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu", "Sigmoid"),
+        *("Softplus", "Softsign"),
+        *("BatchNormalization", "Cast", "Equal", "Greater", "Less", "Not", "Where"),
+    )
 )
-FUNCTIONS = frozenset({"Ceil", "Clip", "Erf", "Exp", "Floor", "Log", "Round", "Tanh"})
-ACTIVATIONS = frozenset(
-    {
-        "Elu",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "LeakyRelu",
-        "Mish",
-        "PRelu",
-        "Relu",
-        "Selu",
-        "Sigmoid",
-        "Softplus",
-        "Softsign",
-    }
-)
-OTHERS = frozenset({"BatchNormalization", "Cast", "Equal", "Greater", "Less", "Not", "Where"})
-ELEMENT_WISE = ARITHMETIC | FUNCTIONS | ACTIVATIONS | OTHERS
 VIEWS = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -54,25 +39,21 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class GraphWork:
-    """The work of one run of a graph.
-
-    Attributes:
-        batch: images of the run.
-        stages: by the names of `ndp_rt.bench.graph_stages`, in order; those that the graph has.
-    """
+    """The work of one run of a graph with so many images."""
 
     batch: int
-    stages: Mapping[str, Work]
+    flop_count: int
+    moved_bytes: int
 
     @property
     def gflop_per_image(self) -> float:
         """10^9 operations for one image."""
-        return sum(work.flop_count for work in self.stages.values()) / self.batch * 1e-9
+        return self.flop_count / self.batch * 1e-9
 
     @property
     def megabytes_per_image(self) -> float:
         """10^6 bytes for one image; what a batch reads once is shared out."""
-        return sum(work.moved_bytes for work in self.stages.values()) / self.batch * 1e-6
+        return self.moved_bytes / self.batch * 1e-6
 
 
 def count_file(onnx_path: Path, *, batch: int = 1, precision: str = "fp32") -> GraphWork:
@@ -89,28 +70,19 @@ def count_file(onnx_path: Path, *, batch: int = 1, precision: str = "fp32") -> G
 
 
 def count_graph(model: Any, *, batch: int, precision: str) -> GraphWork:
-    """Count a graph whose shapes are fixed and whose constants are folded (`graph_folding.fix_batch`).
+    """Count a graph whose shapes are fixed and whose constants are folded (`graphs.folding.fix_batch`).
 
     Raises:
         InputError: another precision, or a shape that is not fixed.
     """
     if precision not in ELEMENT_BYTES:
-        raise InputError(f"precision is '{precision}'; one of {', '.join(ELEMENT_BYTES)} is taken.")
+        raise InputError(f"expected one of the precisions {', '.join(ELEMENT_BYTES)}, got '{precision}'.")
     nodes = list(model.graph.node)
     shapes = _find_fixed_shapes(model, nodes)
-    node_stages = find_node_stages(model)
-    flops: dict[str, int] = {}
-    for number, node in enumerate(nodes):
-        stage = node_stages[number]
-        flops[stage] = flops.get(stage, 0) + count_flops(node, shapes)
-    moved = _count_moved_values(model, nodes, shapes, node_stages)
     return GraphWork(
         batch=batch,
-        stages={
-            stage: Work(moved_bytes=moved.get(stage, 0) * ELEMENT_BYTES[precision], flop_count=flops[stage])
-            for stage in (*STAGES, OTHER)
-            if stage in flops
-        },
+        flop_count=sum(count_flops(node, shapes) for node in nodes),
+        moved_bytes=_count_moved_values(model, nodes, shapes) * ELEMENT_BYTES[precision],
     )
 
 
@@ -138,47 +110,36 @@ def _find_fixed_shapes(model: Any, nodes: Sequence[Any]) -> dict[str, tuple[int,
         unknown = [name for name in (*node.input, *node.output) if name and name not in shapes]
         if unknown:
             raise InputError(
-                f"the shape of '{unknown[0]}' at node '{node.name}' ({node.op_type}) is not settled by the batch; "
-                "graphs that fix every other axis are taken. Export it with fixed sizes."
+                f"the shape of '{unknown[0]}' at node '{node.name}' ({node.op_type}) is not settled by the batch. "
+                "Export the graph with every other axis fixed."
             )
     return shapes
 
 
-def _count_moved_values(
-    model: Any, nodes: Sequence[Any], shapes: Shapes, node_stages: Mapping[int, str]
-) -> dict[str, int]:
-    """Return how many values each stage's groups read and write; a group belongs to its first node's stage."""
+def _count_moved_values(model: Any, nodes: Sequence[Any], shapes: Shapes) -> int:
+    """Return how many values all groups read and write."""
     sources = _find_sources(nodes)
+    real = [number for number, node in enumerate(nodes) if node.op_type not in VIEWS]
     readers: dict[str, set[int]] = {}
-    for number, node in enumerate(nodes):
-        if node.op_type not in VIEWS:
-            for name in _list_read(node, sources):
-                readers.setdefault(name, set()).add(number)
+    for number in real:
+        for name in _list_read(nodes[number], sources):
+            readers.setdefault(name, set()).add(number)
     results = {sources.get(value.name, value.name) for value in model.graph.output}
     makers = {name: number for number, node in enumerate(nodes) for name in node.output}
     groups: dict[int, int] = {}
-    for number, node in enumerate(nodes):
-        groups[number] = number
-        if node.op_type in ELEMENT_WISE:
-            before = [
-                makers[name]
-                for name in _list_read(node, sources)
-                if name in makers and readers[name] == {number} and name not in results
-            ]
-            groups[number] = groups[max(before)] if before else number
-    moved: dict[str, int] = {}
-    members: dict[int, list[int]] = {}
-    for number, group in groups.items():
-        if nodes[number].op_type not in VIEWS:
-            members.setdefault(group, []).append(number)
-    for group, numbers in members.items():
-        made = {name for number in numbers for name in nodes[number].output if name}
-        read = {name for number in numbers for name in _list_read(nodes[number], sources)} - made
-        inside = set(numbers)
+    members: dict[int, set[int]] = {}
+    for number in real:
+        read = _list_read(nodes[number], sources) if nodes[number].op_type in ELEMENT_WISE else []
+        before = [makers[name] for name in read if name in makers and readers[name] == {number} and name not in results]
+        groups[number] = groups[max(before)] if before else number
+        members.setdefault(groups[number], set()).add(number)
+    count = 0
+    for inside in members.values():
+        made = {name for number in inside for name in nodes[number].output if name}
+        taken = {name for number in inside for name in _list_read(nodes[number], sources)} - made
         written = {name for name in made if name in results or readers.get(name, set()) - inside}
-        count = sum(prod(shapes[name]) for name in read | written)
-        moved[node_stages[group]] = moved.get(node_stages[group], 0) + count
-    return moved
+        count += sum(prod(shapes[name]) for name in taken | written)
+    return count
 
 
 def _find_sources(nodes: Iterable[Any]) -> dict[str, str]:

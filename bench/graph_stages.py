@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ndp_rt.errors import InputError
+from ndp_rt.evaluate import record
 
 ENCODER, ATTENTION, DECODER, SEGMENTATION, OTHER = "encoder", "attention", "decoder", "segmentation", "other"
+ENGINE = "engine"  # what is not split further
 STAGES = (ENCODER, ATTENTION, DECODER, SEGMENTATION)
 # A graph of one stage is that stage, whatever its nodes are called.
 GRAPHS = {"encoder": ENCODER, "decoder": DECODER, "head": SEGMENTATION, "segmentation": SEGMENTATION}
@@ -97,7 +99,7 @@ def sum_by_stage(layers_ms: Mapping[str, float], named: Mapping[str, str]) -> di
         InputError: there is no layer, or none took any time.
     """
     if not any(value > 0 for value in layers_ms.values()):
-        raise InputError(f"{len(layers_ms)} layers took 0 ms together; times of a run are taken. Profile more runs.")
+        raise InputError(f"{len(layers_ms)} layers took 0 ms together. Profile more runs.")
     stages = find_layer_stages(layers_ms, named)
     sums: dict[str, float] = {}
     for name, value in layers_ms.items():
@@ -110,3 +112,8 @@ def _find_longest(layer: str, named: Mapping[str, str]) -> str | None:
         if (end == len(layer) or layer[end] in BOUNDARIES) and layer[:end] in named:
             return named[layer[:end]]
     return None
+
+
+def order_stages(stages_ms: Mapping[str, float]) -> dict[str, float]:
+    """Return the stages in the order in which an image goes through them."""
+    return {name: stages_ms[name] for name in record.STAGES if name in stages_ms}

@@ -1,4 +1,4 @@
-"""Lets contenders take turns, so that a machine that slows down slows all of them."""
+"""Turns: what is timed takes turns, so that a machine that slows down slows all of it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ndp_rt.bench.contenders.process import ServiceProcess
-from ndp_rt.bench.contenders.spec import ContenderSpec, Opened, Turn, TurnTimes, WarmUp
 from ndp_rt.bench.scenarios import Scenario
+from ndp_rt.bench.timed.process import TimedProcess
+from ndp_rt.bench.timed.spec import TimedSpec, Turn, TurnTimes, WarmUp
 from ndp_rt.errors import NdpRtError
 
-MIN_TURN_COUNT = 10  # of a contender whose queries are fast, at least
+MIN_TURN_COUNT = 10  # of one whose queries are fast, at least
 MAX_TURN_S = 5.0  # an interrupted run loses a turn, and a machine that changes should change between turns
-MIN_ROUND_COUNT = 3  # of a contender whose queries are slow
+MIN_ROUND_COUNT = 3  # of one whose queries are slow
 AGAIN_COUNT = 2  # untimed queries before each turn: caches and clocks were others' meanwhile
 SLOW_MS = 1000.0  # a query that takes longer needs none
 WARM_UP_SHARE = 1.0  # of the measured time, at most
@@ -22,21 +22,8 @@ Tell = Callable[[str], None]
 
 
 @dataclass(kw_only=True, eq=False)
-class Entrant:
-    """A contender that was opened."""
-
-    spec: ContenderSpec
-    process: ServiceProcess
-    opened: Opened
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-
-@dataclass(kw_only=True, eq=False)
 class Series:
-    """What was measured of one entrant with one batch size in one session; `turns` by round."""
+    """What was measured of one process with one batch size in one session; `turns` by round."""
 
     warm_up: WarmUp
     turns: dict[int, TurnTimes] = field(default_factory=dict)
@@ -67,16 +54,17 @@ class Series:
         }
 
 
-def open_entrant(spec: ContenderSpec, image_paths: Sequence[str], tell: Tell) -> Entrant:
-    """Start a contender's process and open it there.
+def open_process(spec: TimedSpec, image_paths: Sequence[str], tell: Tell) -> TimedProcess:
+    """Start a process and open there what is timed.
 
     Raises:
         NdpRtError: it cannot run here, fails, or answers wrongly; nothing stays behind.
     """
     tell(f"opening {spec.name}")
-    process = ServiceProcess()
+    process = TimedProcess()
     try:
-        return Entrant(spec=spec, process=process, opened=process.open(spec, image_paths))
+        process.open(spec, image_paths)
+        return process
     except BaseException:
         process.kill()
         process.close()
@@ -84,7 +72,7 @@ def open_entrant(spec: ContenderSpec, image_paths: Sequence[str], tell: Tell) ->
 
 
 def take_turns(
-    entrants: Sequence[Entrant],
+    processes: Sequence[TimedProcess],
     scenario: Scenario,
     batch: int,
     seconds: float,
@@ -92,53 +80,53 @@ def take_turns(
     found: dict[str, Series],
     refused: dict[str, str],
 ) -> None:
-    """Time every entrant for `seconds` at least, in rounds; the order rotates from round to round.
+    """Time every process for `seconds` at least, in rounds; the order rotates from round to round.
 
     Args:
-        found: gets each entrant's series by its name, round by round: an interrupted run keeps the rounds it had.
+        found: gets each one's series by its name, round by round: an interrupted run keeps the rounds it had.
         refused: gets the reason of each that fails; its series goes.
     """
-    left = list(entrants)
+    left = list(processes)
     rounds: dict[str, int] = {}
     turns: dict[str, Turn] = {}
-    for entrant in entrants:
+    for one in processes:
         first_size = scenario.find_query_size(batch, math.inf, 0.0)
         first = Turn(batch=batch, query_size=first_size, method=scenario.method)
-        tell(f"warming up {entrant.name}, batch {batch}")
+        tell(f"warming up {one.name}, batch {batch}")
         try:
-            warm = entrant.process.warm_up(first, max(1.0, seconds * WARM_UP_SHARE))
+            warm = one.warm_up(first, max(1.0, seconds * WARM_UP_SHARE))
         except NdpRtError as error:
-            drop(entrant, left, found, refused, error)
+            drop(one, left, found, refused, error)
             continue
-        found[entrant.name] = Series(warm_up=warm)
-        rounds[entrant.name] = count_rounds(seconds, warm.query_ms)
-        turn_s = seconds / rounds[entrant.name]
+        found[one.name] = Series(warm_up=warm)
+        rounds[one.name] = count_rounds(seconds, warm.query_ms)
+        turn_s = seconds / rounds[one.name]
         image_ms = warm.query_ms / (1 if scenario.method == "decide_all" else first_size)
         size = scenario.find_query_size(batch, image_ms, turn_s)
-        turns[entrant.name] = Turn(batch=batch, query_size=size, seconds=turn_s, method=scenario.method)
+        turns[one.name] = Turn(batch=batch, query_size=size, seconds=turn_s, method=scenario.method)
     total = count_all_rounds(seconds)
     for index in range(total):
         tell(f"batch {batch}: round {index + 1} of {total}")
-        for entrant in left[index % len(left) :] + left[: index % len(left)] if left else []:
-            if not is_in_round(index, rounds[entrant.name], total):
+        for one in left[index % len(left) :] + left[: index % len(left)] if left else []:
+            if not is_in_round(index, rounds[one.name], total):
                 continue
-            query_ms = found[entrant.name].warm_up.query_ms
+            query_ms = found[one.name].warm_up.query_ms
             again = AGAIN_COUNT if len(left) > 1 and query_ms < SLOW_MS else 0
             try:
-                times = entrant.process.run_turn(turns[entrant.name], again)
+                times = one.run_turn(turns[one.name], again)
             except NdpRtError as error:
-                drop(entrant, left, found, refused, error)
+                drop(one, left, found, refused, error)
                 continue
-            found[entrant.name].turns[index] = times
+            found[one.name].turns[index] = times
 
 
 def count_all_rounds(seconds: float) -> int:
-    """Return how many rounds a run has in which each contender is timed for `seconds`."""
+    """Return how many rounds a run has in which each is timed for `seconds`."""
     return max(MIN_TURN_COUNT, math.ceil(seconds / MAX_TURN_S))
 
 
 def count_rounds(seconds: float, query_ms: float) -> int:
-    """Return in how many rounds a contender takes part: fewer, where a round's share of the time is under a query."""
+    """Return in how many rounds one takes part: fewer, where a round's share of the time is under a query."""
     return min(count_all_rounds(seconds), max(MIN_ROUND_COUNT, int(seconds * 1e3 / max(query_ms, 1e-3))))
 
 
@@ -148,11 +136,11 @@ def is_in_round(index: int, round_count: int, total: int) -> bool:
 
 
 def drop(
-    entrant: Entrant, left: list[Entrant], found: dict[str, Series], refused: dict[str, str], error: NdpRtError
+    one: TimedProcess, left: list[TimedProcess], found: dict[str, Series], refused: dict[str, str], error: NdpRtError
 ) -> None:
-    """Take an entrant that failed out of the run, with everything that was measured of it."""
-    refused[entrant.name] = str(error)
-    left.remove(entrant)
-    found.pop(entrant.name, None)
-    entrant.process.kill()
-    entrant.process.close()
+    """Take one that failed out of the run, with everything that was measured of it."""
+    refused[one.name] = str(error)
+    left.remove(one)
+    found.pop(one.name, None)
+    one.kill()
+    one.close()

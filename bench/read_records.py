@@ -73,7 +73,7 @@ def read_records(path: Path) -> list[StoredRecord]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is no UTF-8 text ({error.reason}); a file of `ndp-rt bench` records is taken."
+            f"{path} is no UTF-8 text ({error.reason}); expected a file of `ndp-rt bench` records."
         ) from error
     except OSError as error:
         raise InputError(
@@ -117,18 +117,17 @@ def _check_record(record: Record, path: Path, line: int) -> Record:
     if record.get("format") != FORMAT:
         came = record.get("format")
         raise InputError(
-            f"{where}: the format is {came!r}; records of the format '{FORMAT}' are taken. "
-            "Give a file that `ndp-rt bench` wrote."
+            f"{where}: expected a record of the format '{FORMAT}', got {came!r}. Give a file that `ndp-rt bench` wrote."
         )
     version = record.get("format_version")
     if not isinstance(version, int) or version < 1:
-        raise InputError(f"{where}: format_version is {version!r}; a number from 1 to {FORMAT_VERSION} is taken.")
+        raise InputError(f"{where}: expected a format_version from 1 to {FORMAT_VERSION}, got {version!r}.")
     if version > FORMAT_VERSION:
         raise InputError(
             f"{where}: format_version is {version}; this ndp-rt reads up to {FORMAT_VERSION}. Update ndp-rt to read it."
         )
     if record.get("mode") not in MODES:
-        raise InputError(f"{where}: the mode is {record.get('mode')!r}; one of {', '.join(MODES)} is taken.")
+        raise InputError(f"{where}: expected one of the modes {', '.join(MODES)}, got {record.get('mode')!r}.")
     rows = record.get("rows", [])
     if not isinstance(rows, list) or not all(
         isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows

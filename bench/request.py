@@ -5,10 +5,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ndp_rt.bench.contenders.spec import OURS, ContenderSpec
-from ndp_rt.bench.peers import expand, find_peer
-from ndp_rt.bench.peers.base import BundlePeer
+from ndp_rt.bench.rivals import expand, find_rival
 from ndp_rt.bench.scenarios import SCENARIOS
+from ndp_rt.bench.timed.spec import OTHER_NETWORK, OURS, SAME_NETWORK, TimedSpec
 from ndp_rt.bundle.manifest import read_manifest
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.devices.core_limit import count_usable_cores
@@ -30,10 +29,12 @@ class BenchRequest:
     backends: tuple[str, ...] = ()  # (): the device's first
     precisions: tuple[str, ...] = ("fp32",)
     plan: str | None = None
-    threads: int | None = None  # of each contender; None: the usable cores
+    threads: int | None = None  # of each that is timed; None: the usable cores
     batches: tuple[int, ...] = (1,)
     scenario: str = "single-stream"
     against: tuple[str, ...] = ()
+    against_precisions: tuple[str, ...] = ()  # of rivals; (): our first
+    stages: Path | None = None  # of ours on a GPU: a folder with typed stages for each precision, named by it
     models_on: str = "pytorch"
     seconds: float = 10.0
     data: Path | None = None
@@ -58,13 +59,13 @@ class BenchRequest:
             fitting = list_backends(kind)
             if backend not in fitting:
                 raise InputError(
-                    f"--backend is '{backend}' and --device '{self.device}', where {' or '.join(fitting)} runs. Choose "
+                    f"--backend: expected {' or '.join(fitting)} on --device {self.device}, got '{backend}'. Choose "
                     "one of these, or another --device."
                 )
         if self.plan is not None:
             check_choice("plan", self.plan, tuple(read_manifest(self.bundle).programs.get(kind, ())))
         if self.threads is not None and self.threads < 1:
-            raise InputError(f"--threads is {self.threads}; a whole number from 1 is taken.")
+            raise InputError(f"--threads: expected a whole number from 1, got {self.threads}.")
         if self.scenario != "server" and (self.target_qps or self.latency_bound_ms):
             raise InputError(
                 f"--target-qps and --latency-bound go with --scenario server; the scenario is {self.scenario}."
@@ -72,14 +73,14 @@ class BenchRequest:
 
     @property
     def used_threads(self) -> int | None:
-        """Threads of each contender on a CPU; None on a GPU, where they do not count."""
+        """Threads of each on a CPU; None on a GPU, where they do not count."""
         if self.threads is not None or self.device != "cpu":
             return self.threads
         return count_usable_cores()
 
     @property
     def used_backends(self) -> tuple[str, ...]:
-        """The backends of our own contenders by name."""
+        """The backends of ours by name."""
         if self.backends:
             return self.backends
         fitting = list_backends(parse_device(self.device)[0])
@@ -90,7 +91,7 @@ class BenchRequest:
 def check_above_zero(option: str, value: float | None) -> None:
     """Raise InputError unless value is None or a finite number above 0."""
     if value is not None and not 0.0 < value < math.inf:
-        raise InputError(f"--{option} is {value:g}; a number above 0 is taken.")
+        raise InputError(f"--{option}: expected a number above 0, got {value:g}.")
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -98,66 +99,50 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         close = difflib.get_close_matches(value, choices, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise InputError(f"--{option} is '{value}'; one of {', '.join(choices)} is taken.{hint}")
+        raise InputError(f"--{option}: expected one of {', '.join(choices)}, got '{value}'.{hint}")
 
 
-def list_specs(request: BenchRequest, left_out: dict[str, str]) -> tuple[list[ContenderSpec], list[ContenderSpec]]:
+def list_specs(request: BenchRequest, left_out: dict[str, str]) -> tuple[list[TimedSpec], list[TimedSpec]]:
     """Return who takes turns together (ours and this network's rivals, ours first), and those who come one by one.
 
     Args:
         request: checked.
-        left_out: gets those that have not the precision asked for.
+        left_out: gets those that have not the precision asked for, and those that cannot run here.
 
     Raises:
         InputError: an unknown rival, or none of ours has the precision.
     """
-    ours = list_own(request, left_out)
+    pairs = [(backend, precision) for backend in request.used_backends for precision in request.precisions]
+    ours = [spec for backend, precision in pairs for spec in make_own(request, backend, precision, left_out)]
     if not ours:
         raise InputError("; ".join(f"{name}: {reason}" for name, reason in left_out.items()))
-    together, alone = list(ours), list[ContenderSpec]()
+    together, alone = list(ours), list[TimedSpec]()
     for word in request.against:
         if word.split(":")[0] == OURS:
-            together += make_own(request, request.used_backends[0], read_own_precision(word), left_out)
+            precision = word.partition(":")[2]
+            check_choice(f"against {OURS}:PRECISION", precision, PRECISIONS)
+            together += make_own(request, request.used_backends[0], precision, left_out)
             continue
         for name in expand([word], request.device.split(":")[0]):
-            spec = make_rival(request, name, ours[0].precision, left_out)
-            if spec is not None:
-                (together if spec.kind == "same network" else alone).append(spec)
+            for precision in request.against_precisions or (ours[0].precision,):
+                spec = make_rival(request, name, precision, left_out)
+                if spec is not None:
+                    (together if spec.kind == SAME_NETWORK else alone).append(spec)
     return unique(together), unique(alone)
 
 
-def unique(specs: list[ContenderSpec]) -> list[ContenderSpec]:
+def unique(specs: list[TimedSpec]) -> list[TimedSpec]:
     """Return specs without those whose name came before."""
     return list({spec.name: spec for spec in reversed(specs)}.values())[::-1]
 
 
-def list_own(request: BenchRequest, left_out: dict[str, str]) -> list[ContenderSpec]:
-    """Return our contenders: every backend in every precision that it has."""
-    return [
-        spec
-        for backend in request.used_backends
-        for precision in request.precisions
-        for spec in make_own(request, backend, precision, left_out)
-    ]
-
-
-def read_own_precision(word: str) -> str:
-    """Return the precision of `ndp-rt:PRECISION`."""
-    _, _, precision = word.partition(":")
-    if precision not in PRECISIONS:
-        raise InputError(f"--against has '{word}'; {OURS}:PRECISION is taken, one of {', '.join(PRECISIONS)}.")
-    return precision
-
-
-def make_own(
-    request: BenchRequest, backend: str, precision: str, left_out: dict[str, str]
-) -> tuple[ContenderSpec, ...]:
-    """Return one contender of ours, or none where the backend has not the precision."""
+def make_own(request: BenchRequest, backend: str, precision: str, left_out: dict[str, str]) -> list[TimedSpec]:
+    """Return one of ours, or none where the backend has not the precision."""
     name, known = f"{OURS} {backend} {precision}", find_backend(backend)
     if precision not in known.precisions:
         left_out[name] = f"{backend} has no {precision}; it has {', '.join(known.precisions)}."
-        return ()
-    spec = ContenderSpec(
+        return []
+    spec = TimedSpec(
         name=name,
         word=OURS,
         kind=OURS,
@@ -168,33 +153,34 @@ def make_own(
         backend=backend,
         plan=request.plan or ("fused" if request.device == "cpu" else "staged"),
         threads=request.used_threads,
+        onnx_stages=None if request.stages is None else str(request.stages / precision),
     )
-    return (spec,)
+    return [spec]
 
 
 def list_engine_batches(request: BenchRequest) -> tuple[int, ...]:
-    """Return the batch sizes that contenders are opened with: a server also takes images one by one."""
+    """Return the batch sizes that each is opened with: a server also takes images one by one."""
     return tuple(sorted({*request.batches, *((1,) if request.scenario == "server" else ())}))
 
 
-def make_rival(request: BenchRequest, word: str, precision: str, left_out: dict[str, str]) -> ContenderSpec | None:
-    """Return a rival in our first precision, or else in its own first; None where it cannot run here."""
-    peer = find_peer(word, request.device.split(":")[0], models_on=request.models_on)
-    reason = peer.find()
+def make_rival(request: BenchRequest, word: str, precision: str, left_out: dict[str, str]) -> TimedSpec | None:
+    """Return a rival in a precision, or else in its own first; None where it cannot run here."""
+    rival = find_rival(word, request.device.split(":")[0], models_on=request.models_on)
+    reason = rival.find()
     if word == NEEDS_PLAIN and request.plain is None and open_bundle(request.bundle).manifest.model.rewrites:
         reason = (
             f"{request.bundle.name} holds the rewritten graph. Export the run once more with ndp-rt export RUN -o "
             "PLAIN.ndp --no-rewrite, and give it with --plain PLAIN.ndp."
         )
-    used = precision if precision in peer.precisions else peer.precisions[0]
-    name, is_same = f"{peer.name} {used}", isinstance(peer, BundlePeer)
+    used = precision if precision in rival.precisions else rival.precisions[0]
+    name, is_same = f"{rival.name} {used}", rival.is_same_network
     if reason is not None:
         left_out[name] = reason
         return None
-    return ContenderSpec(
+    return TimedSpec(
         name=name,
         word=word,
-        kind="same network" if is_same else "other network",
+        kind=SAME_NETWORK if is_same else OTHER_NETWORK,
         bundle=str(request.plain if request.plain is not None and is_same else request.bundle),
         precision=used,
         batches=list_engine_batches(request),

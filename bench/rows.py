@@ -1,5 +1,6 @@
-"""A benchmark's rows: one contender with one batch size in one scenario; docs/bench-record.md has the fields."""
+"""A benchmark's rows: one that is timed with one batch size in one scenario; docs/bench-record.md has the fields."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,27 +8,29 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.bench.latency import Latency, bound_percentile, compare_pairs
-from ndp_rt.bench.measure import Entrant, Series
-from ndp_rt.bench.peers.base import Check
+from ndp_rt.bench.measure import Series
+from ndp_rt.bench.rivals.base import Check
 from ndp_rt.bench.scenarios import Scenario
+from ndp_rt.bench.timed.process import TimedProcess
+from ndp_rt.errors import MissingExtraError
 from ndp_rt.evaluate.record import Record
 
 KEPT_COUNT = 20_000  # latencies of a row in a record
 
 
 def make_row(
-    entrant: Entrant, batch: int, scenario: Scenario, series: Series, base: tuple[str, Series] | None
+    one: TimedProcess, batch: int, scenario: Scenario, series: Series, base: tuple[str, Series] | None
 ) -> Record:
     """Return a row with everything that comes from the times, and the check.
 
     Args:
-        entrant: opened and checked.
+        one: opened and checked.
         batch: of the engine.
         scenario: in which it was timed.
         series: its turns, at least one.
         base: name and series of the row that this one is compared with, from the same rounds; None: itself.
     """
-    spec, opened, latencies = entrant.spec, entrant.opened, series.latencies_ms
+    spec, opened, latencies = one.spec, one.opened, series.latencies_ms
     check = opened.checks[batch]
     row: Record = {
         "name": spec.name,
@@ -53,7 +56,8 @@ def make_row(
         "warnings": [],
     }
     if scenario.share is not None:
-        row["percentile"] = bound_percentile(latencies, scenario.share).to_json()
+        with contextlib.suppress(MissingExtraError):  # `make gpu-check` does without SciPy
+            row["percentile"] = bound_percentile(latencies, scenario.share).to_json()
     if base is not None:
         row["ratio"] = compare_series(series, *base)
     return row

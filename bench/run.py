@@ -1,4 +1,4 @@
-"""`ndp-rt bench`: opens the contenders, lets them take turns, and makes the record of what was measured."""
+"""`ndp-rt bench`: opens ours and the rivals, lets them take turns, and makes the record of what was measured."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -6,38 +6,42 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import cv2
-
 from ndp_rt.bench.cold import measure_cold
-from ndp_rt.bench.contenders.spec import ContenderSpec
 from ndp_rt.bench.explain import Explainer
 from ndp_rt.bench.idle import measure_idle
-from ndp_rt.bench.measure import Entrant, Series, Tell, count_all_rounds, open_entrant, take_turns
-from ndp_rt.bench.peers.base import to_image
+from ndp_rt.bench.latency import import_binom
+from ndp_rt.bench.measure import Series, Tell, count_all_rounds, open_process, take_turns
 from ndp_rt.bench.read_records import FORMAT, FORMAT_VERSION
 from ndp_rt.bench.request import BenchRequest, check_above_zero, list_specs
+from ndp_rt.bench.rivals.base import to_image
 from ndp_rt.bench.rows import describe_check, make_row
 from ndp_rt.bench.same_network import check_same_network
 from ndp_rt.bench.scenarios import SCENARIOS
 from ndp_rt.bench.server import serve
 from ndp_rt.bench.sweep import measure_sweep
+from ndp_rt.bench.timed.process import TimedProcess
+from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.devices.core_limit import count_usable_cores
 from ndp_rt.errors import InputError, MissingExtraError, NdpRtError, StorageError
-from ndp_rt.evaluate.dataset import list_samples
-from ndp_rt.evaluate.metrics import require_extras
+from ndp_rt.evaluate.machine import import_psutil
 from ndp_rt.evaluate.record import Record, start_record, timing_run
 
 
 class Bench:
     """One run. `record` is whole at any time: an interrupted run leaves what was measured until then."""
 
+    needs_extras = True  # SciPy and psutil; without them a record lacks bounds of percentiles and others' load
+
     def __init__(self, request: BenchRequest, command: str, tell: Tell) -> None:
         """Check everything that can be checked before minutes are spent.
 
         Raises:
-            NdpRtError: a bundle, a rival, a backend or a precision that is not taken.
+            NdpRtError: a bundle, a rival, a backend or a precision that is not to be had, or a package is missing.
         """
+        if self.needs_extras:
+            import_binom()
+            import_psutil()
         self.request = request
         self.tell = tell
         self.bundle = open_bundle(request.bundle)
@@ -85,25 +89,25 @@ class Bench:
         """Fill in the rows of mode "latency"."""
         with self.running(), self.images() as paths:
             self.explainer.measure_ceilings([*self.together, *self.alone])
-            entrants = self._open(self.together, paths)
+            processes = self._open(self.together, paths)
             try:
                 for batch in self.request.batches:
-                    self._run_session(entrants, batch, entrants)
-                self._finish(entrants)
+                    self._run_session(processes, batch, processes)
+                self.finish(processes)
                 for spec in self.alone:
                     rivals = self._open([spec], paths)
                     try:
                         for batch in self.request.batches:
-                            self._run_session([*self._base(entrants), *rivals], batch, rivals)
-                        self._finish(rivals)
+                            self._run_session([*self._base(processes), *rivals], batch, rivals)
+                        self.finish(rivals)
                     finally:
                         close_all(rivals)
             finally:
-                close_all(entrants)
+                close_all(processes)
             self.explainer.compare_ceilings()
 
     def measure_cold(self) -> None:
-        """Fill in `cold`, for the first of our contenders."""
+        """Fill in `cold`, for the first of ours."""
         self.record["mode"] = "cold"
         self.record["settings"]["inside_the_clock"] = "the start of a process to its first decision"
         with self.running(), TemporaryDirectory(prefix="ndp-rt-bench-") as folder:
@@ -112,30 +116,30 @@ class Bench:
             self.record["cold"] = {"name": spec.name, **found}
 
     def measure_idle(self, pause_s: float) -> None:
-        """Fill in `idle`, for the first of our contenders."""
+        """Fill in `idle`, for the first of ours."""
         check_above_zero("idle", pause_s)
         self.record["mode"] = "idle"
         with self.running(), self.images() as paths:
-            entrant = open_entrant(self._first_alone(), paths, self.tell)
+            one = open_process(self._first_alone(), paths, self.tell)
             try:
                 self.record["idle"] = {
-                    "name": entrant.name,
-                    "check": describe_check(entrant.opened.checks[1]),
-                    **measure_idle(entrant, pause_s, self.request.seconds, self.tell),
+                    "name": one.name,
+                    "check": describe_check(one.opened.checks[1]),
+                    **measure_idle(one, pause_s, self.request.seconds, self.tell),
                 }
             finally:
-                entrant.process.close()
+                one.close()
 
     def measure_sweep(self, axis: str) -> None:
-        """Fill in `sweep`, for the first of our contenders."""
+        """Fill in `sweep`, for the first of ours."""
         self.record["mode"] = "sweep"
         with self.running():
             spec, cores = self._first_alone(), count_usable_cores()
             found = measure_sweep(axis, spec, self.bundle, cores, self.request.seconds, self.tell)
             self.record["sweep"] = {"name": spec.name, **found}
 
-    def _first_alone(self) -> ContenderSpec:
-        """Return our one contender; these modes have no rivals and one batch size.
+    def _first_alone(self) -> TimedSpec:
+        """Return the one of ours; these modes have no rivals and one batch size.
 
         Raises:
             InputError: more was asked for.
@@ -144,33 +148,33 @@ class Bench:
         is_alone = len(self.together) == 1 and not self.alone and not self.left_out
         if not is_alone or request.batches != (1,) or request.scenario != "single-stream" or request.data is not None:
             raise InputError(
-                "--cold, --idle and --sweep time one contender of ours, image by image; --against, --batch, --scenario "
+                "--cold, --idle and --sweep time one inspector, image by image; --against, --batch, --scenario "
                 "and --data, and a second backend or precision, do not go with them. Leave these out."
             )
         return self.together[0]
 
-    def _base(self, entrants: Sequence[Entrant]) -> list[Entrant]:
-        return [one for one in entrants[:1] if one.name not in self.refused]
+    def _base(self, processes: Sequence[TimedProcess]) -> list[TimedProcess]:
+        return [one for one in processes[:1] if one.name not in self.refused]
 
-    def _open(self, specs: Sequence[ContenderSpec], paths: Sequence[str]) -> list[Entrant]:
+    def _open(self, specs: Sequence[TimedSpec], paths: Sequence[str]) -> list[TimedProcess]:
         """Open what can be opened; the others' reasons go to the record."""
-        entrants: list[Entrant] = []
+        processes: list[TimedProcess] = []
         try:
             for spec in specs:
                 try:
-                    entrants.append(open_entrant(spec, paths, self.tell))
+                    processes.append(open_process(spec, paths, self.tell))
                 except MissingExtraError as error:
                     self.left_out[spec.name] = str(error)
                 except NdpRtError as error:
                     self.refused[spec.name] = str(error)
         except BaseException:
-            close_all(entrants)
+            close_all(processes)
             raise
-        return entrants
+        return processes
 
-    def _run_session(self, entrants: Sequence[Entrant], batch: int, wanted: Sequence[Entrant]) -> None:
-        """Time entrants in turn and add the rows of those that are wanted, also where Ctrl-C ends it."""
-        alive = [one for one in entrants if one.name not in self.refused]
+    def _run_session(self, processes: Sequence[TimedProcess], batch: int, wanted: Sequence[TimedProcess]) -> None:
+        """Time processes in turn and add the rows of those that are wanted, also where Ctrl-C ends it."""
+        alive = [one for one in processes if one.name not in self.refused]
         found: dict[str, Series] = {}
         served: dict[str, Any] = {}
         try:
@@ -194,9 +198,11 @@ class Bench:
                 self.explainer.explain_times(row, one)
                 self.rows.append(row)
 
-    def _serve(self, entrants: Sequence[Entrant], batch: int, found: dict[str, Series], served: dict[str, Any]) -> None:
+    def _serve(
+        self, processes: Sequence[TimedProcess], batch: int, found: dict[str, Series], served: dict[str, Any]
+    ) -> None:
         request = self.request
-        for one in entrants:
+        for one in processes:
             try:
                 series, how = serve(
                     one,
@@ -208,19 +214,19 @@ class Bench:
                 )
             except NdpRtError as error:
                 self.refused[one.name] = str(error)
-                one.process.kill()
-                one.process.close()
+                one.kill()
+                one.close()
                 continue
             self.bound_ms = how.latency_bound_ms  # the first one's holds for all: rates compare at one bound
             found[one.name], served[one.name] = series, how.to_json()
 
-    def _finish(self, entrants: Sequence[Entrant]) -> None:
+    def finish(self, processes: Sequence[TimedProcess]) -> None:
         """Add to the rows what is asked outside every clock: memory, accuracy, the stage split, the ceiling."""
-        for one in (one for one in entrants if one.name not in self.refused):
+        for one in (one for one in processes if one.name not in self.refused):
             rows = [row for row in self.rows if row["name"] == one.name]
             memory, accuracy = None, None
             try:
-                memory = one.process.ask("read_peak_memory")
+                memory = one.ask("read_peak_memory")
                 accuracy = self._measure_accuracy(one)
             except NdpRtError as error:
                 self.refused[one.name] = f"after it was timed: {error}"
@@ -229,14 +235,14 @@ class Bench:
                 row["accuracy"] = accuracy
             self.explainer.explain_work(rows, one)
 
-    def _measure_accuracy(self, entrant: Entrant) -> Record | None:
-        if entrant.spec.kind == "other network":
-            reported: Record | None = entrant.opened.facts.get("reported")
+    def _measure_accuracy(self, one: TimedProcess) -> Record | None:
+        if one.spec.kind == "other network":
+            reported: Record | None = one.opened.facts.get("reported")
             return reported
         if self.request.data is None:
             return None
-        self.tell(f"{entrant.name}: accuracy on {self.request.data}")
-        found: Record = entrant.process.ask("measure_accuracy", str(self.request.data))
+        self.tell(f"{one.name}: accuracy on {self.request.data}")
+        found: Record = one.ask("measure_accuracy", str(self.request.data))
         return found
 
     @contextmanager
@@ -269,10 +275,10 @@ class Bench:
         }
 
 
-def close_all(entrants: Sequence[Entrant]) -> None:
-    """End the entrants' processes."""
-    for one in entrants:
-        one.process.close()
+def close_all(processes: Sequence[TimedProcess]) -> None:
+    """End processes."""
+    for one in processes:
+        one.close()
 
 
 def describe_data(data: Path) -> Record:
@@ -282,6 +288,9 @@ def describe_data(data: Path) -> Record:
         DataError: the folder has another layout.
         MissingExtraError: what accuracy is measured with is not installed.
     """
+    from ndp_rt.evaluate.dataset import list_samples
+    from ndp_rt.evaluate.metrics import require_extras
+
     require_extras()
     return {"name": data.resolve().name, "image_count": len(list_samples(data))}
 
@@ -303,6 +312,8 @@ def write_golden_files(bundle: Bundle, folder: Path) -> list[str]:
     Raises:
         StorageError: no space.
     """
+    import cv2
+
     paths = []
     for index, values in enumerate(bundle.golden().image):
         path = folder / f"golden_{index:03d}.png"

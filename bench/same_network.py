@@ -16,7 +16,7 @@ def check_same_network(rewritten: Bundle, plain: Bundle) -> None:
     """
     if plain.manifest.model.rewrites:
         raise InputError(
-            f"{plain.path.name} has the rewrites {', '.join(plain.manifest.model.rewrites)}; a plain bundle is taken: "
+            f"{plain.path.name} has the rewrites {', '.join(plain.manifest.model.rewrites)}; expected a plain bundle: "
             "ndp-rt export RUN -o PLAIN.ndp --no-rewrite."
         )
     a, b = rewritten.golden(), plain.golden()

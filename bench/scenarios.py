@@ -18,7 +18,7 @@ class Scenario:
     name: str
     share: float | None
     what: str
-    method: str = "decide"  # of a contender
+    method: str = "decide"  # of `Timed`
 
     def find_query_size(self, batch: int, image_ms: float, turn_s: float) -> int:
         """Return how many images a query has, where one image takes about `image_ms` and a turn `turn_s`."""

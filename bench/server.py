@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from ndp_rt.bench.contenders.spec import Turn, TurnTimes
 from ndp_rt.bench.latency import count_allowed
-from ndp_rt.bench.measure import Entrant, Series, Tell
+from ndp_rt.bench.measure import Series, Tell
 from ndp_rt.bench.scenarios import draw_arrivals
+from ndp_rt.bench.timed.process import TimedProcess
+from ndp_rt.bench.timed.spec import Turn, TurnTimes
 
 SHARE = 0.99  # of the latencies that are within the bound
 BOUND_OVER_QUERY = 3.0  # the bound where none is given, in times of a query that waits for nobody
@@ -33,7 +34,7 @@ class Served:
 
 
 def serve(
-    entrant: Entrant,
+    one: TimedProcess,
     batch: int,
     seconds: float,
     *,
@@ -44,20 +45,20 @@ def serve(
     """Find the highest rate that keeps the bound, unless one is given, and time it for `seconds`.
 
     Args:
-        entrant: opened with the batch sizes 1 and `batch`.
+        one: opened with the batch sizes 1 and `batch`.
         batch: how many waiting images may share a batch.
         seconds: of the last run; the search takes three to four times as long before it.
         target_qps: images a second; None: search.
         bound_ms: of a latency, from arrival to decision; None: BOUND_OVER_QUERY times its query by itself.
         tell: gets lines of progress.
     """
-    warm = entrant.process.warm_up(Turn(batch=1, query_size=1), max(1.0, seconds))
+    warm = one.warm_up(Turn(batch=1, query_size=1), max(1.0, seconds))
     bound = bound_ms or BOUND_OVER_QUERY * warm.query_ms
     series = Series(warm_up=warm)
-    rate = target_qps or _search(entrant, batch, seconds * SEARCH_SHARE, bound, 1e3 / warm.query_ms, tell)
+    rate = target_qps or _search(one, batch, seconds * SEARCH_SHARE, bound, 1e3 / warm.query_ms, tell)
     for _ in range(1 if target_qps else LAST_TRY_COUNT):
-        tell(f"{entrant.name}: {rate:.3g} images/s")
-        times = entrant.process.run_turn(make_turn(rate, batch, seconds), 0)
+        tell(f"{one.name}: {rate:.3g} images/s")
+        times = one.run_turn(make_turn(rate, batch, seconds), 0)
         series.turns[0] = times
         served = judge(times, rate, bound)
         if served.is_met:
@@ -66,12 +67,12 @@ def serve(
     return series, served
 
 
-def _search(entrant: Entrant, batch: int, step_s: float, bound_ms: float, single_qps: float, tell: Tell) -> float:
+def _search(one: TimedProcess, batch: int, step_s: float, bound_ms: float, single_qps: float, tell: Tell) -> float:
     low, high = 0.0, math.inf
     rate = FIRST_LOAD * single_qps
     for step in range(SEARCH_STEP_COUNT):
-        tell(f"{entrant.name}: searching the rate, step {step + 1} of {SEARCH_STEP_COUNT}: {rate:.3g} images/s")
-        times = entrant.process.run_turn(make_turn(rate, batch, step_s), 0)
+        tell(f"{one.name}: searching the rate, step {step + 1} of {SEARCH_STEP_COUNT}: {rate:.3g} images/s")
+        times = one.run_turn(make_turn(rate, batch, step_s), 0)
         low, high = (rate, high) if judge(times, rate, bound_ms).is_met else (low, rate)
         rate = GROWTH * low if math.isinf(high) else (low + high) / 2
     return low or rate

@@ -6,11 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.graph_stages import ATTENTION, DECODER, ENCODER, OTHER, SEGMENTATION, name_stages, sum_by_stage
+from ndp_rt.bench.graph_stages import (
+    ATTENTION,
+    DECODER,
+    ENCODER,
+    ENGINE,
+    OTHER,
+    SEGMENTATION,
+    name_stages,
+    order_stages,
+    sum_by_stage,
+)
 from ndp_rt.engines.backend import EngineOptions, Profiler
 from ndp_rt.engines.engine import FloatArray
 from ndp_rt.errors import InputError
-from ndp_rt.evaluate.record import STAGES
 from ndp_rt.graphs.folding import fix_batch, load_model
 
 # The record's key of each stage that a staged plan on the host tells apart (`ndp_rt.runtime.staged`).
@@ -22,7 +31,6 @@ PLAN_STAGES = {
     "segmentation": SEGMENTATION,
 }
 AROUND = ("preprocess", "postprocess")  # what the inspector itself tells apart, beside its engine
-ENGINE = "engine"
 PROFILE_MS = 3000.0  # about what all runs of a profile together take
 MIN_RUNS, MAX_RUNS = 3, 15  # the least of so many shows each layer nearly undisturbed
 MAX_OTHER_SHARE = 0.05  # of a profile, in layers of no stage; with more the split would be a guess
@@ -110,8 +118,3 @@ def make_inputs(model: Any) -> dict[str, FloatArray]:
         shape = [int(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
         inputs[value.name] = rng.random(shape, np.float32)
     return inputs
-
-
-def order_stages(stages_ms: Mapping[str, float]) -> dict[str, float]:
-    """Return the stages in the order in which an image goes through them."""
-    return {name: stages_ms[name] for name in STAGES if name in stages_ms}

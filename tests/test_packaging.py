@@ -36,6 +36,8 @@ DATA = {
     "ndp_rt/capi": {".h", ".hpp", ".c", ".pc", ".cmake"},
     "ndp_rt/kernels": {".cu", ".cuh"},
     "ndp_rt/bench/capi": {".c", ".h"},
+    "ndp_rt/bench/models": {".json"},
+    "ndp_rt/bench/report": {".html"},
 }
 
 

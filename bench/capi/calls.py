@@ -1,21 +1,24 @@
-"""What a call from C costs beyond the inspector's own time, beside the same call from Python; and the empty path."""
+"""What a call from C costs: beside the same call from Python, while the engine is busy, empty, and as a first one."""
 
+import json
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.capi.answers import Answer, check_same, learn, read_score, teach
 from ndp_rt.bench.capi.figures import Figure
-from ndp_rt.bench.capi.hosts import HostProgram
-from ndp_rt.bench.capi.pictures import Picture, load_pictures, make_frame, make_network_pictures
-from ndp_rt.bench.capi.processes import LineProcess
+from ndp_rt.bench.capi.host import Answer, HostProgram, LineProcess, check_same, learn, read_score, teach
+from ndp_rt.bench.capi.pictures import Picture, describe, load_pictures, make_frame, make_network_pictures
 from ndp_rt.bench.latency import Latency
 from ndp_rt.bench.measure import Tell, count_all_rounds
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.config import child_command
+from ndp_rt.config import child_command, child_environment
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
 from ndp_rt.evaluate.record import Record
@@ -26,7 +29,12 @@ MIN_TURN_CALLS = 3
 SCORE_ALONE, EVERYTHING = 0, 7  # sums of what source/host.h calls WANTS_
 MAX_OVERHEAD_US, MAX_EMPTY_US = 50.0, 1.0
 ASKED_THREADS = 16
-PERCENTILES = (50, 90, 99)
+SLOT_COUNT = 8  # of the queue that submits fill
+MAX_SUBMIT_US = 100.0  # "within microseconds", says the header; a hundredth of a quick line's time for a frame
+START_PARTS = ("process", "runtime start", "open", "read image", "first inspection")
+MAX_START_S = 2.0
+STARTS_PER_S = 1.0
+MIN_START_COUNT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,11 @@ CASES = (
     Case(name="1024 x 1024, score", picture=1, wanted=SCORE_ALONE),
     Case(name="1024 x 1024, map, mask and defects", picture=1, wanted=EVERYTHING),
 )
+
+
+def list_percentiles(times: Any) -> dict[str, float]:
+    """Return p50, p90 and p99 of times."""
+    return {f"p{share}": float(np.percentile(times, share)) for share in (50, 90, 99)}
 
 
 def measure_calls(
@@ -137,7 +150,7 @@ def summarise(rounds: Sequence[Record]) -> Record:
     overhead_us = (wall_ms - total_ms) * 1e3
     return {
         "wall": Latency.of(list(wall_ms)).to_json(),
-        "overhead_us": {f"p{share}": float(np.percentile(overhead_us, share)) for share in PERCENTILES},
+        "overhead_us": list_percentiles(overhead_us),
         "round_overhead_p50_us": [
             float(np.median(np.subtract(one["wall_ms"], one["total_ms"]))) * 1e3 for one in rounds
         ],
@@ -179,7 +192,92 @@ def summarise_blocks(times: Record) -> Record:
     block_us = np.concatenate(times["block_us"])
     return {
         "calls": times["calls"],
-        "call_us": {f"p{share}": float(np.percentile(block_us, share)) for share in PERCENTILES},
+        "call_us": list_percentiles(block_us),
         "cpu_us_per_call": times["cpu_s"] / times["calls"] * 1e6,
         "calls_per_s": times["calls"] / times["elapsed_s"],
     }
+
+
+def measure_submit(
+    host: HostProgram, bundle: Bundle, seconds: float, folder: Path, tell: Tell, found: Record
+) -> list[Figure]:
+    """Keep SLOT_COUNT images in the queue, and time each submit; every result is checked.
+
+    Raises:
+        EngineError: a call failed, or a result was wrong.
+    """
+    with host.start(tell) as process:
+        process.ask("open", bundle.path, 0)
+        load_pictures(process, make_network_pictures(bundle)[:1], folder)
+        found["check"] = check_golden(bundle, learn(process, 0, 0))
+        few = process.ask("submit", 0, 0, SLOT_COUNT, SLOT_COUNT)
+        image_s = few["elapsed_s"] / (2 * SLOT_COUNT)
+        count = max(MIN_TURN_CALLS, round(seconds / image_s))
+        tell(f"submit: {count} images")
+        times = process.ask("submit", 0, 0, SLOT_COUNT, count)
+    found |= {
+        "count": count,
+        "slots": SLOT_COUNT,
+        "least_waiting": times["least_waiting"],
+        "image_ms": times["elapsed_s"] / (count + SLOT_COUNT) * 1e3,
+        "submit_us": list_percentiles(times["submit_us"]) | {"max": max(times["submit_us"])},
+    }
+    return [
+        Figure(
+            name="ndp_rt_inspector_submit while the engine is busy, p99",
+            unit="us",
+            limit=MAX_SUBMIT_US,
+            reached=found["submit_us"]["p99"],
+        )
+    ]
+
+
+def measure_start(
+    host: HostProgram, bundle: Bundle, seconds: float, folder: Path, tell: Tell, found: Record
+) -> list[Figure]:
+    """Run a fresh C program again and again until its first decision; files lie in the system's page cache.
+
+    Raises:
+        EngineError: a program failed or answered wrongly.
+    """
+    words = [str(word) for word in (bundle.path, *describe(make_network_pictures(bundle)[0], folder))]
+    _, expected = run_once(host, words)  # builds the engine where it is not cached
+    found["check"] = check_golden(bundle, expected)
+    count = max(MIN_START_COUNT, round(seconds * STARTS_PER_S))
+    runs = []
+    for index in range(count):
+        tell(f"start: {index + 1} of {count}")
+        times, answer = run_once(host, words)
+        check_same(answer, expected, f"start {index + 1}")
+        runs.append(times)
+    found |= {
+        "page_cache": "warm",
+        "total": Latency.of([sum(times.values()) for times in runs]).to_json(),
+        "parts": {name: Latency.of([times[name] for times in runs]).to_json() for name in START_PARTS},
+    }
+    return [
+        Figure(
+            name=f"process start to first decision, {word}",
+            unit="s",
+            limit=MAX_START_S,
+            reached=found["total"][name] / 1e3,
+        )
+        for word, name in (("median", "p50_ms"), ("longest", "max_ms"))
+    ]
+
+
+def run_once(host: HostProgram, words: list[str]) -> tuple[dict[str, float], Answer]:
+    """Run one program and return the milliseconds of each of START_PARTS, and the answer."""
+    asked = time.monotonic()  # the clock that the program reads
+    done = subprocess.run(
+        [str(host.path), sys.executable, *words], capture_output=True, text=True, env=child_environment()
+    )
+    try:
+        found = json.loads(done.stdout)
+    except ValueError as error:
+        last = done.stderr.strip()[-500:] or "it said nothing"
+        raise EngineError(f"a C program ended with exit code {done.returncode} ({last}).") from error
+    if "error" in found:
+        raise EngineError(f"a C program: {found['error']}")
+    moments = [asked, *found["moments_s"]]
+    return {name: (b - a) * 1e3 for name, (a, b) in zip(START_PARTS, pairwise(moments), strict=True)}, found["answer"]

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from ndp_rt.bench.capi.answers import learn
 from ndp_rt.bench.capi.calls import check_golden
 from ndp_rt.bench.capi.figures import Figure
-from ndp_rt.bench.capi.hosts import HostProgram
+from ndp_rt.bench.capi.host import HostProgram, LineProcess, learn
 from ndp_rt.bench.capi.pictures import load_pictures, make_network_pictures
-from ndp_rt.bench.capi.processes import LineProcess
 from ndp_rt.bench.measure import Tell
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.evaluate.record import Record

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.capi.processes import LineProcess
-from ndp_rt.bench.peers.base import to_image
+from ndp_rt.bench.capi.host import LineProcess
+from ndp_rt.bench.rivals.base import to_image
 from ndp_rt.bundle.open import Bundle
 
 FORMATS = ("grey8", "grey16", "rgb8", "bgr8", "rgba8", "bgra8", "rgb16", "bgr16")

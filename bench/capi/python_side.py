@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.capi.answers import Answer, sum_values, write_score
-from ndp_rt.bench.contenders.service import leave_with_parent
+from ndp_rt.bench.capi.host import Answer, sum_values, write_score
+from ndp_rt.bench.timed.service import leave_with_parent
 from ndp_rt.decide.decision import lowest_reaching
 from ndp_rt.errors import EngineError, NdpRtError
 from ndp_rt.inspector import Inspector

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ndp_rt.bench.capi.calls import measure_calls, measure_timings
+from ndp_rt.bench.capi.calls import measure_calls, measure_start, measure_submit, measure_timings
 from ndp_rt.bench.capi.crowd import MOST_THREADS, measure_threads
 from ndp_rt.bench.capi.figures import Figure
-from ndp_rt.bench.capi.hosts import HostProgram, build_host
+from ndp_rt.bench.capi.host import HostProgram, build_host
 from ndp_rt.bench.capi.soak import measure_soak
-from ndp_rt.bench.capi.start import measure_start
-from ndp_rt.bench.capi.submit import measure_submit
-from ndp_rt.bench.conditions import Watch, warn_clock, warn_other_load
+from ndp_rt.bench.conditions import Watch
 from ndp_rt.bench.measure import Tell
 from ndp_rt.bench.request import check_above_zero
 from ndp_rt.bench.run import describe_bundle
@@ -42,10 +40,10 @@ class CapiRequest:
         check_above_zero("seconds", self.seconds)
         check_above_zero("soak", self.soak_s)
         if self.call_count < MIN_CALL_COUNT:
-            raise InputError(f"--calls is {self.call_count}; a whole number from {MIN_CALL_COUNT} is taken.")
+            raise InputError(f"--calls: expected a whole number from {MIN_CALL_COUNT}, got {self.call_count}.")
         for name in self.only:
             if name not in PARTS:
-                raise InputError(f"--only names '{name}'; {', '.join(PARTS)} are there.")
+                raise InputError(f"--only: expected some of {', '.join(PARTS)}, got '{name}'.")
         if "soak" in self.only and self.soak_s is None:
             raise InputError("--only soak needs --soak S: for how many seconds, such as 3600.")
 
@@ -129,13 +127,9 @@ class CapiBench:
     def _watching(self, found: Record) -> Iterator[None]:
         """Note what else the machine did meanwhile, and what may falsify the part's times."""
         watch = Watch()
-        watch.start_block()
         try:
-            yield
+            with watch:
+                yield
         finally:
-            watch.end_block()
             found["other_load_cores"], found["steal_cores"] = watch.other_load_cores, watch.steal_cores
-            found["warnings"] = [
-                *warn_other_load(watch.other_load_cores, count_usable_cores(), watch.steal_cores),
-                *warn_clock(watch.clock_jumps_s, watch.sleeps_s),
-            ]
+            found["warnings"] = watch.list_warnings(count_usable_cores())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.bench.capi.figures import Figure
-from ndp_rt.bench.capi.hosts import HostProgram
+from ndp_rt.bench.capi.host import HostProgram
 from ndp_rt.bench.capi.pictures import load_pictures, make_large_picture, make_picture_of_each_format
 from ndp_rt.bench.measure import Tell
 from ndp_rt.bundle.open import Bundle

@@ -1,45 +1,47 @@
 """Reference architectures of the methods that NDP-Net's paper compares with (its Fig. 11), and of later ones.
 
-`find_architecture` imports one page; the names are known without PyTorch.
+docs/bench-methods.md says of each what it counts at inspection and leaves out, and where every figure is from. Its
+module is imported when it is asked for, so the names are known without PyTorch.
 """
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from ndp_rt.bench.models.base import Architecture, Reported
 from ndp_rt.errors import InputError
 
-__all__ = ["LATER", "PAPER", "Architecture", "Reported", "find_architecture"]
-
-# Fig. 11 of the NDP-Net paper, in its order.
-PAPER = (
-    "ae-ssim",
-    "f-anogan",
-    "anogan",
-    "ganomaly",
-    "vae",
-    "trustmae",
-    "riad",
-    "mkd",
-    "spade",
-    "dfr",
-    "gcpf",
-    "patch-svdd",
-    "mb-pfm",
-    "padim",
-    "stpm",
-)
+PAGES: Mapping[str, Mapping[str, Any]] = json.loads((Path(__file__).parent / "pages.json").read_text("utf-8"))
 LATER = ("patchcore", "efficientad-s")
+PAPER = tuple(name for name in PAGES if name not in LATER)  # in Fig. 11's order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A method's page; `reported` has percents on MVTec AD's five textures, of the paper's tables II to IV."""
+
+    name: str  # as in --against, lower case with hyphens
+    title: str  # as its paper writes it
+    source: str  # authors, title, year, arXiv number or venue
+    is_graph: bool = True  # False where it cannot be exported as one graph: it iterates on gradients
+    reported: Mapping[str, float] = field(default_factory=dict)  # image_rocauc, pixel_rocauc, aupro
+
+    def build(self) -> Any:
+        """Return its `Method`, weights drawn with seed 0, in eval mode; needs PyTorch."""
+        from ndp_rt.bench.models.method import build_seeded
+
+        page = import_module(f"ndp_rt.bench.models.{self.name.replace('-', '_')}")
+        return build_seeded(getattr(page, PAGES[self.name]["class"]))
 
 
 def find_architecture(name: str) -> Architecture:
-    """Return the page of a name of PAPER or LATER; needs PyTorch.
+    """Return the page of a name of PAPER or LATER.
 
     Raises:
         InputError: there is none of that name.
-        ImportError: PyTorch is not installed.
     """
-    if name not in (*PAPER, *LATER):
-        raise InputError(f"there is no architecture '{name}'; {', '.join((*PAPER, *LATER))} are there.")
-    page = import_module(f"ndp_rt.bench.models.{name.replace('-', '_')}")
-    found: Architecture = page.ARCHITECTURE
-    return found
+    if name not in PAGES:
+        raise InputError(f"there is no architecture '{name}'. Choose one of {', '.join(PAGES)}.")
+    return Architecture(name=name, **{key: value for key, value in PAGES[name].items() if key != "class"})

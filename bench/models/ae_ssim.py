@@ -4,9 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.base import Architecture, Reported
-from ndp_rt.bench.models.framing import fit_image, fit_map
-from ndp_rt.bench.models.seeding import build_seeded
+from ndp_rt.bench.models.method import Method
 
 INPUT_PX = 256
 PATCH_PX = 128
@@ -52,20 +50,19 @@ def make_decoder(latent_count: int, *, colour_count: int = 3, extra_count: int =
     return nn.Sequential(*layers, nn.ConvTranspose2d(32, colour_count, 4, 2, padding=1), nn.Sigmoid())
 
 
-class AeSsim(nn.Module):
+class AeSsim(Method):
     """Reconstructs every patch of the grey image, averages where they overlap, and maps 1 - SSIM."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(INPUT_PX)
         self.encoder = make_encoder(LATENT_COUNT, colour_count=1)
         self.decoder = make_decoder(LATENT_COUNT, colour_count=1)
         offsets = list_offsets(INPUT_PX)
         self.corners = [(top, left) for top in offsets for left in offsets]
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        x = fit_image(image, INPUT_PX).mean(dim=1, keepdim=True)
-        apart = 1 - measure_ssim(x, self.rebuild(x))
-        return fit_map(apart, image), apart.amax(dim=(1, 2, 3))
+    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        grey = x.mean(dim=1, keepdim=True)
+        return 1 - measure_ssim(grey, self.rebuild(grey)), None
 
     def rebuild(self, x: Tensor) -> Tensor:
         """Return the mean of the patches' reconstructions, [n, 1, INPUT_PX, INPUT_PX]."""
@@ -90,31 +87,3 @@ def measure_ssim(p: Tensor, q: Tensor) -> Tensor:
     covariance = average(p * q) - product
     upper = (2 * product + C1) * (2 * covariance + C2)
     return upper / ((square_p + square_q + C1) * (variance_p + variance_q + C2))
-
-
-ARCHITECTURE = Architecture(
-    name="ae-ssim",
-    title="AE-SSIM",
-    source="P. Bergmann, S. Löwe, M. Fauser, D. Sattlegger, C. Steger: Improving unsupervised defect segmentation by "
-    "applying structural similarity to autoencoders, 2018, arXiv:1807.02011",
-    input_px=INPUT_PX,
-    counted=(
-        "Patches of 128 x 128 every 30 px, a code of 100 values, and SSIM in a window of 11 x 11, all of them of grey "
-        "images: as MVTec AD's authors, who are the paper's too, have them for textures (P. Bergmann et al., CVPR "
-        "2019, section 4.1.2). The last patches end with the image: 36 of them for 256 x 256.",
-        "Nine convolutions of 32 to 128 channels down to the code, and their mirror image "
-        "(plutoyuxie/AutoEncoder-SSIM-for-unsupervised-anomaly-detection-, network.py).",
-        "Reconstructions are averaged where patches overlap, and SSIM is taken once, of the whole image (test.py and "
-        "utils.py there).",
-    ),
-    left_out=(
-        "The layers were not checked against the paper's own table: they are the repository's.",
-        "MVTec AD's authors average the patches' maps, which takes nine times the SSIM.",
-        "256 x 256 is the NDP-Net paper's size; larger images give more patches.",
-        "Grey is the mean of the colours, the window uniform, as the repository has it from scikit-image, and the "
-        "score the map's largest value.",
-    ),
-    reported=Reported(image_rocauc=64.40, pixel_rocauc=78.00, pro_auc=56.74),
-    build=lambda: build_seeded(AeSsim),
-    typical_s=0.1,
-)

@@ -6,10 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.base import Architecture, Reported
-from ndp_rt.bench.models.framing import fit_image, fit_map
-from ndp_rt.bench.models.gap import measure_gap
-from ndp_rt.bench.models.seeding import build_seeded
+from ndp_rt.bench.models.method import Method, centre_values, measure_gap
 
 INPUT_PX = 64
 LATENT_COUNT = 100
@@ -45,24 +42,24 @@ def make_features() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class Anogan(nn.Module):
+class Anogan(Method):
     """Searches the code with Adam and maps |x - G(z)|; its own gradients work under a caller's inference mode."""
 
     start: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(INPUT_PX)
+        self.normalise = centre_values
         self.step_count = STEP_COUNT
         self.generator = Generator()
         self.features = make_features()
         self.register_buffer("start", torch.rand(1, LATENT_COUNT) * 2 - 1)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        x = 2 * fit_image(image, INPUT_PX) - 1
+    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         with torch.inference_mode(False), torch.enable_grad():
             x = x.clone()  # a tensor made in inference mode takes no part in gradients
             rebuilt, score = self.search(x)
-        return fit_map(measure_gap(x, rebuilt), image), score
+        return measure_gap(x, rebuilt), score
 
     def search(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return G(z) and the loss [n] after the last step."""
@@ -84,31 +81,3 @@ class Anogan(nn.Module):
         residual = functional.l1_loss(rebuilt, x, reduction="none").sum(dim=(1, 2, 3))
         feature = functional.l1_loss(self.features(rebuilt), wanted, reduction="none").sum(dim=(1, 2, 3))
         return rebuilt, (1 - FEATURE_SHARE) * residual + FEATURE_SHARE * feature
-
-
-ARCHITECTURE = Architecture(
-    name="anogan",
-    title="AnoGAN",
-    source="T. Schlegl, P. Seeböck, S. M. Waldstein, U. Schmidt-Erfurth, G. Langs: Unsupervised anomaly detection with "
-    "generative adversarial networks to guide marker discovery, IPMI 2017, arXiv:1703.05921",
-    input_px=INPUT_PX,
-    counted=(
-        "500 gradient steps on the code, each forward and backward through generator and discriminator; weights stand "
-        "still, so no gradients of weights. The count is the paper's as others report it; we had only its abstract.",
-        "DCGAN at 64 x 64 with 5 x 5 filters, stride 2, 512, 256, 128, 64 channels and a code of 100 values "
-        "(LeeDoYup/AnoGAN-tf, model.py and ops.py; not checked against the paper).",
-        "The loss 0.9 * sum|x - G(z)| + 0.1 * sum|f(x) - f(G(z))|, f after the discriminator's last convolution, and "
-        "Adam (there, anomaly_detector and feature_match_layer).",
-    ),
-    left_out=(
-        "The source scores patches of its scans; here the whole image is scaled to one. MVTec AD's authors cut "
-        "textures of 512 x 512 into 16 patches of 128 x 128 and take 300 steps for each (P. Bergmann et al., CVPR "
-        "2019, section 4.1.1): about 40 times as much.",
-        "Adam's rate is chosen: it does not matter for time. LeeDoYup/AnoGAN-tf takes 100 steps unless told otherwise.",
-        "Every image starts from the same code, drawn once, so that a map can be repeated.",
-    ),
-    reported=Reported(image_rocauc=52.20, pixel_rocauc=58.00, pro_auc=27.42),
-    build=lambda: build_seeded(Anogan),
-    is_graph=False,
-    typical_s=10.0,
-)

@@ -6,30 +6,13 @@ after its last tap) is dropped from it. torchvision itself is no dependency: its
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from ndp_rt.export.models.ndpnet.vgg import IMAGENET_MEAN, IMAGENET_STD
 from ndp_rt.export.models.ndpnet.vgg import PLAN as VGG16_PLAN
 
 VGG19_PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M")
 # Random residuals as large as what they are added to would make features grow a hundredfold from stage to stage.
 RESIDUAL_WEIGHT = 0.2
-
-
-class ImageNetNormalisation(nn.Module):
-    """Subtracts ImageNet's mean from images [n, 3, h, w] in 0 to 1 and divides by its standard deviation."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return (image - self.mean) / self.std
 
 
 def make_shortcut(c_in: int, c_out: int, stride: int) -> nn.Module | None:

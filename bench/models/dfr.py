@@ -6,10 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.backbones import ImageNetNormalisation, make_vgg19
-from ndp_rt.bench.models.base import Architecture, Reported
-from ndp_rt.bench.models.framing import fit_image, fit_map
-from ndp_rt.bench.models.seeding import build_seeded
+from ndp_rt.bench.models.backbones import make_vgg19
+from ndp_rt.bench.models.method import ImageNetNormalisation, Method
 
 INPUT_PX = 256
 REGION_PX = 4
@@ -45,53 +43,16 @@ def make_autoencoder(c: int, latent: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class Dfr(nn.Module):
+class Dfr(Method):
     """Regional features and their autoencoder."""
 
     def __init__(self, *, input_px: int = INPUT_PX, latent: int = LATENT_CHANNELS) -> None:
-        super().__init__()
-        self.input_px = input_px
+        super().__init__(input_px)
         self.normalise = ImageNetNormalisation()
         self.features = RegionalFeatures()
         self.autoencoder = make_autoencoder(FEATURE_COUNT, latent)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.normalise(fit_image(image, self.input_px))
+    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         features = self.features(x)
         error = (features - self.autoencoder(features)).square().mean(1, keepdim=True)
-        scores = functional.interpolate(error, size=x.shape[-2:], mode="bilinear", align_corners=True)
-        return fit_map(scores, image), scores.amax((1, 2, 3))
-
-
-def build() -> nn.Module:
-    """Return the page's module."""
-    return build_seeded(Dfr)
-
-
-ARCHITECTURE = Architecture(
-    name="dfr",
-    title="DFR",
-    source="Y. Shi, J. Yang, Z. Qi: Unsupervised Anomaly Segmentation via Deep Feature Reconstruction, Neurocomputing "
-    "2021, arXiv:2012.07122",
-    input_px=INPUT_PX,
-    counted=(
-        "VGG-19 up to relu4_4 on 256 x 256 pixels, the maps of its twelve layers, 3456 channels (the authors' "
-        "repository YoungGod/DFR, DFR-source/main.py: cnn_layers, img_size).",
-        "Every map resized to 256 x 256 and averaged over 4 x 4 pixels: 64 x 64 regions (feature.py: Extractor).",
-        "An autoencoder of 1x1 convolutions, 3456 to 1928 to 400 to 200 channels and back (feat_cae.py: FeatCAE).",
-        "The mean squared error resized to 256 x 256; the image's score is its maximum (anoseg_dfr.py: score, "
-        "metrics_detecion).",
-    ),
-    left_out=(
-        "Weights are random.",
-        "The latent 200 channels are those with which feat_cae.py times itself: training chooses, for each category, "
-        "as many as keep 90 % of the features' variance.",
-        "VGG-19 pads with zeros, where the repository reflects the edge.",
-        "With the other four layers, which stand in main.py as a comment, there would be 5504 channels, whose "
-        "autoencoder would take 2.3 times the multiplications; the accuracy that the NDP-Net paper states may be "
-        "theirs.",
-    ),
-    reported=Reported(pixel_rocauc=94.80),
-    build=build,
-    typical_s=1.0,
-)
+        return functional.interpolate(error, size=x.shape[-2:], mode="bilinear", align_corners=True), None

@@ -4,10 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.backbones import ImageNetNormalisation
-from ndp_rt.bench.models.base import Architecture, Reported
-from ndp_rt.bench.models.framing import fit_image, fit_map
-from ndp_rt.bench.models.seeding import build_seeded
+from ndp_rt.bench.models.method import ImageNetNormalisation, Method
 
 INPUT_PX = 256
 CHANNEL_COUNT = 384
@@ -45,7 +42,7 @@ def make_autoencoder() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class EfficientAdS(nn.Module):
+class EfficientAdS(Method):
     """Teacher, student with both halves of its output, autoencoder, and the normalisation of both maps."""
 
     teacher_mean: Tensor
@@ -54,7 +51,7 @@ class EfficientAdS(nn.Module):
     high: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(INPUT_PX)
         self.normalise = ImageNetNormalisation()
         self.teacher = make_patch_description_network(CHANNEL_COUNT)
         self.student = make_patch_description_network(2 * CHANNEL_COUNT)
@@ -65,42 +62,11 @@ class EfficientAdS(nn.Module):
         self.register_buffer("low", torch.rand(1, 2, 1, 1))
         self.register_buffer("high", torch.rand(1, 2, 1, 1) + 2.0)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.normalise(fit_image(image, INPUT_PX))
+    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         teacher = (self.teacher(x) - self.teacher_mean) / self.teacher_std
         of_teacher, of_autoencoder = self.student(x).chunk(2, 1)  # [n, 384, 56, 56] each
         student_map = (teacher - of_teacher).square().mean(1, keepdim=True)
         autoencoder_map = (self.autoencoder(x) - of_autoencoder).square().mean(1, keepdim=True)
         both = 0.1 * (torch.cat((student_map, autoencoder_map), 1) - self.low) / (self.high - self.low)
         scores = both.mean(1, keepdim=True)
-        padded = functional.pad(scores, (MAP_BORDER_PX,) * 4)
-        return fit_map(padded, image), scores.amax((1, 2, 3))
-
-
-def build() -> nn.Module:
-    """Return the page's module."""
-    return build_seeded(EfficientAdS)
-
-
-ARCHITECTURE = Architecture(
-    name="efficientad-s",
-    title="EfficientAD-S",
-    source="K. Batzner, L. Heckler, R. Koenig: EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level "
-    "Latencies, WACV 2024, arXiv:2303.14535",
-    input_px=INPUT_PX,
-    counted=(
-        "The small patch description network as teacher with 384 and as student with 768 channels, on 256 x 256 "
-        "pixels, without padding (the reimplementation nelson1425/EfficientAD, common.py: get_pdn_small; we know "
-        "of none by the authors).",
-        "The autoencoder to 384 channels at 56 x 56 positions (get_autoencoder there).",
-        "Two maps of mean squared differences, scaled by quantiles of good images' maps and averaged; the image's "
-        "score is the maximum (efficientad.py: predict, test).",
-    ),
-    left_out=(
-        "Weights, the teacher's mean and deviation and the quantiles are random.",
-        "Dropout in the decoder, which anomalib has and which does nothing at inspection.",
-    ),
-    reported=Reported(),
-    build=build,
-    typical_s=1.0,
-)
+        return functional.pad(scores, (MAP_BORDER_PX,) * 4), scores.amax((1, 2, 3))

@@ -3,10 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.base import Architecture, Reported
-from ndp_rt.bench.models.framing import fit_image, fit_map
-from ndp_rt.bench.models.gap import measure_gap
-from ndp_rt.bench.models.seeding import build_seeded
+from ndp_rt.bench.models.method import Method, centre_values, measure_gap
 
 INPUT_PX = 64
 LATENT_COUNT = 128
@@ -67,11 +64,12 @@ def make_down(*, has_layer_norm: bool) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, WIDTH, 3, padding=1), *blocks, nn.Flatten())
 
 
-class FAnogan(nn.Module):
+class FAnogan(Method):
     """Encodes, generates, and takes the discriminator's features of both images; maps |x - G(E(x))|."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(INPUT_PX)
+        self.normalise = centre_values
         feature_count = 8 * WIDTH * CODE_PX**2
         self.encoder = nn.Sequential(make_down(has_layer_norm=False), nn.Linear(feature_count, LATENT_COUNT))
         self.generator = nn.Sequential(
@@ -85,35 +83,8 @@ class FAnogan(nn.Module):
         )
         self.features = make_down(has_layer_norm=True)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        x = 2 * fit_image(image, INPUT_PX) - 1
+    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         rebuilt = self.generator(self.encoder(x))
         image_gap = (x - rebuilt).square().mean(dim=(1, 2, 3))
         feature_gap = (self.features(x) - self.features(rebuilt)).square().mean(dim=1)
-        return fit_map(measure_gap(x, rebuilt), image), image_gap + KAPPA * feature_gap
-
-
-ARCHITECTURE = Architecture(
-    name="f-anogan",
-    title="f-AnoGAN",
-    source="T. Schlegl, P. Seeböck, S. M. Waldstein, G. Langs, U. Schmidt-Erfurth: f-AnoGAN: fast unsupervised anomaly "
-    "detection with generative adversarial networks, Medical Image Analysis 54, 2019",
-    input_px=INPUT_PX,
-    counted=(
-        "Encoder, generator and discriminator of four residual blocks each, of 64 to 512 channels, at 64 x 64, with "
-        "a code of 128 values (the authors' repository tSchlegl/f-AnoGAN, wgangp_64x64.py and z_encoding_izif.py).",
-        "Convolutions before the mean over 2 x 2 and after the doubling, so at the larger side (same files).",
-        "The discriminator's features of the image and of its reconstruction, for the score with kappa = 1 "
-        "(anomaly_detection.py there, and kappa's default in z_encoding_izif.py).",
-    ),
-    left_out=(
-        "The source takes images of 64 x 64; here the whole image is scaled to that. 256 x 256 as 16 patches of that "
-        "size would cost 16 times as much, and the NDP-Net paper calls the method far faster than its own.",
-        "Three colours go in and out, where the source has grey images.",
-        "The discriminator's last layer, one value, is not needed for its features; nor is the code of the "
-        "reconstruction, a second pass of the encoder, which anomaly_detection.py writes beside the score.",
-    ),
-    reported=Reported(image_rocauc=63.01),
-    build=lambda: build_seeded(FAnogan),
-    typical_s=0.1,
-)
+        return measure_gap(x, rebuilt), image_gap + KAPPA * feature_gap

@@ -4,10 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ndp_rt.bench.models.base import Architecture, Reported
-from ndp_rt.bench.models.framing import fit_image, fit_map
-from ndp_rt.bench.models.gap import measure_gap
-from ndp_rt.bench.models.seeding import build_seeded
+from ndp_rt.bench.models.method import Method, centre_values, measure_gap
 
 INPUT_PX = 256
 LATENT_COUNT = 100
@@ -40,43 +37,18 @@ def make_decoder() -> nn.Sequential:
     return nn.Sequential(*layers, nn.ConvTranspose2d(channels[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
 
 
-class Ganomaly(nn.Module):
+class Ganomaly(Method):
     """Encodes, decodes and encodes again; maps |x - x'|."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(INPUT_PX)
+        self.normalise = centre_values
         self.encoder = make_encoder()
         self.decoder = make_decoder()
         self.second_encoder = make_encoder()
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        x = 2 * fit_image(image, INPUT_PX) - 1
+    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         code = self.encoder(x)
         rebuilt = self.decoder(code)
         score = (code - self.second_encoder(rebuilt)).square().mean(dim=(1, 2, 3))
-        return fit_map(measure_gap(x, rebuilt), image), score
-
-
-ARCHITECTURE = Architecture(
-    name="ganomaly",
-    title="GANomaly",
-    source="S. Akcay, A. Atapour-Abarghouei, T. P. Breckon: GANomaly: semi-supervised anomaly detection via "
-    "adversarial training, ACCV 2018, arXiv:1805.06725",
-    input_px=INPUT_PX,
-    counted=(
-        "Encoder, decoder and second encoder of 4 x 4 convolutions with stride 2, 64 channels at first, doubled from "
-        "halving to halving down to 4 x 4, codes of 100 values (the authors' repository samet-akcay/ganomaly, "
-        "lib/networks.py and the defaults in options.py).",
-        "At 256 x 256, the NDP-Net paper's size and anomalib's default, that makes six halvings, up to 2048 channels "
-        "and 144 million weights.",
-        "The score is the mean squared gap between the two codes (lib/model.py there).",
-    ),
-    left_out=(
-        "The repository's images have 32 x 32 pixels by default; at 64 x 64 it costs about a 26th.",
-        "The method scores images only; its map here is |x - x'|, a mean over colours, of what it reconstructs anyway.",
-        "The discriminator takes no part in inspection.",
-    ),
-    reported=Reported(image_rocauc=76.30),
-    build=lambda: build_seeded(Ganomaly),
-    typical_s=0.1,
-)
+        return measure_gap(x, rebuilt), score

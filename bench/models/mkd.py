@@ -5,10 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.bench.models.backbones import make_vgg16
-from ndp_rt.bench.models.base import Architecture, Reported
-from ndp_rt.bench.models.framing import fit_image, fit_map
-from ndp_rt.bench.models.seeding import build_seeded
-from ndp_rt.bench.models.smoothing import GaussianSmoothing
+from ndp_rt.bench.models.banks import GaussianSmoothing
+from ndp_rt.bench.models.method import Method
 
 INPUT_PX = 224
 TAPS = (16, 23, 30)  # the last three poolings
@@ -51,19 +49,18 @@ def open_morphologically(scores: Tensor) -> Tensor:
     return dilate(-dilate(-scores))
 
 
-class Mkd(nn.Module):
+class Mkd(Method):
     """Teacher, student, and backpropagation of their difference to the image."""
 
     def __init__(self, *, input_px: int = INPUT_PX) -> None:
-        super().__init__()
-        self.input_px = input_px
+        super().__init__(input_px)
         self.teacher = make_vgg16(TAPS)
         self.student = Cloner()
         self.smooth = GaussianSmoothing()
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         with torch.inference_mode(False), torch.enable_grad():
-            x = fit_image(image.clone(), self.input_px).detach().requires_grad_()
+            x = x.clone().detach().requires_grad_()
             losses = self.measure_losses(x)
             torch.autograd.backward(losses.sum())  # to the image alone; its loss depends on no other image
         gradient = x.grad
@@ -71,8 +68,7 @@ class Mkd(nn.Module):
         grey = gradient.abs().sum(1, keepdim=True)
         low = grey.amin((2, 3), keepdim=True)
         high = grey.flatten(1).quantile(0.99, dim=1).view(-1, 1, 1, 1)
-        scores = open_morphologically(self.smooth(((grey - low) / (high - low)).clamp(0.0, 1.0)))
-        return fit_map(scores, image), losses.detach()
+        return open_morphologically(self.smooth(((grey - low) / (high - low)).clamp(0.0, 1.0))), losses.detach()
 
     def measure_losses(self, x: Tensor) -> Tensor:
         """Return the images' losses [n]: direction and, at half weight, distance of the features at three depths."""
@@ -82,38 +78,3 @@ class Mkd(nn.Module):
             distance = (wanted - got).square().mean(1)
             losses = losses + 1.0 - functional.cosine_similarity(wanted, got) + DISTANCE_SHARE * distance
         return losses
-
-
-def build() -> nn.Module:
-    """Return the page's module."""
-    return build_seeded(Mkd)
-
-
-ARCHITECTURE = Architecture(
-    name="mkd",
-    title="MKD",
-    source="M. Salehi, N. Sadjadi, S. Baselizadeh, M. H. Rohban, H. R. Rabiee: Multiresolution Knowledge Distillation "
-    "for Anomaly Detection, CVPR 2021, arXiv:2011.11108",
-    input_px=INPUT_PX,
-    counted=(
-        "VGG-16's convolutions and the smaller cloner's on 224 x 224 pixels (the authors' repository "
-        "rohban-lab/Knowledge_Distillation_AD, models/network.py: cfg B; configs/config.yaml: mvtec_img_size, "
-        "equal_network_size).",
-        "Direction and distance of the features after the last three poolings; their sum is the image's score "
-        "(test_functions.py: detection_test).",
-        "One backpropagation of that sum through both networks to the image (gradients_localization there).",
-        "The gradient's magnitude over channels, cut at its 99th percentile, smoothed with a Gaussian of sigma 4 and "
-        "opened with a cross of 3 x 3 pixels (utils/utils.py there; the repository opens the map cut at each of its "
-        "thresholds, which is the same).",
-    ),
-    left_out=(
-        "Weights are random.",
-        "SmoothGrad, 50 such backpropagations, and guided backpropagation, which the repository offers too and for "
-        "which it has 128 x 128 pixels written in.",
-        "Gradients of the cloner's weights, which the repository computes and throws away.",
-    ),
-    reported=Reported(image_rocauc=87.68, pixel_rocauc=90.62),
-    build=build,
-    is_graph=False,
-    typical_s=1.0,
-)

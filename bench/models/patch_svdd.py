@@ -4,10 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.base import Architecture, Reported
-from ndp_rt.bench.models.framing import fit_image, fit_map
-from ndp_rt.bench.models.neighbours import find_nearest_distances, measure_squared_norms
-from ndp_rt.bench.models.seeding import build_seeded, draw_bank
+from ndp_rt.bench.models.banks import draw_bank, find_nearest_distances, measure_squared_norms
+from ndp_rt.bench.models.method import Method
 
 INPUT_PX = 256
 IMAGE_COUNT = 280  # MVTec AD's carpet, table I of the NDP-Net paper
@@ -75,55 +73,19 @@ class PatchBank(nn.Module):
         return sums / counts
 
 
-class PatchSvdd(nn.Module):
+class PatchSvdd(Method):
     """Both encoders and both banks; the product of their maps."""
 
     mean_image: Tensor
 
     def __init__(self, *, input_px: int = INPUT_PX, image_count: int = IMAGE_COUNT) -> None:
-        super().__init__()
-        self.input_px = input_px
+        super().__init__(input_px)
         self.register_buffer("mean_image", torch.rand(1, 3, input_px, input_px))
         self.small, self.large = SmallEncoder(), LargeEncoder()
         self.small_bank = PatchBank(image_count, input_px, SMALL_PX, SMALL_STRIDE_PX)
         self.large_bank = PatchBank(image_count, input_px, LARGE_PX, LARGE_STRIDE_PX)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        dense = self.small(fit_image(image, self.input_px) - self.mean_image)
+    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        dense = self.small(x - self.mean_image)
         step = SMALL_STRIDE_PX // DENSE_STRIDE_PX
-        product = self.small_bank(dense[:, :, ::step, ::step]) * self.large_bank(self.large(dense))
-        return fit_map(product, image), product.amax((1, 2, 3))
-
-
-def build() -> nn.Module:
-    """Return the page's module."""
-    return build_seeded(PatchSvdd)
-
-
-ARCHITECTURE = Architecture(
-    name="patch-svdd",
-    title="Patch SVDD",
-    source="J. Yi, S. Yoon: Patch SVDD: Patch-level SVDD for Anomaly Detection and Segmentation, ACCV 2020, "
-    "arXiv:2006.16067",
-    input_px=INPUT_PX,
-    counted=(
-        "On 256 x 256 pixels, 64 features of each of 57 x 57 patches of 32 x 32 pixels, every 4 pixels, and of 13 x 13 "
-        "patches of 64 x 64 pixels, every 16 (the authors' repository "
-        "nuclearboy95/Anomaly-Detection-PatchSVDD-PyTorch, codes/networks.py: EncoderHier, EncoderDeep; "
-        "codes/inspection.py: K, S).",
-        "The nearest of all patches of 280 training images, MVTec AD's carpet: 909720 small ones for each of 3249, and "
-        "47320 large ones for each of 169 (measure_emb_NN there).",
-        "Each pixel's mean distance over the patches that cover it, the product of both sizes; the image's score is "
-        "its maximum (distribute_scores in codes/utils.py, maps_mult there).",
-    ),
-    left_out=(
-        "Weights, the mean image and the banks are random.",
-        "The encoders run once over the image; the repository runs them patch by patch, overlap and all, which gives "
-        "the same features with twenty times the multiplications.",
-        "The search is exact, by matrix products; the repository's k-d tree and NGT index, which is approximate, "
-        "depend on features that were trained.",
-    ),
-    reported=Reported(image_rocauc=94.54, pixel_rocauc=93.68),
-    build=build,
-    typical_s=10.0,
-)
+        return self.small_bank(dense[:, :, ::step, ::step]) * self.large_bank(self.large(dense)), None

@@ -4,15 +4,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.backbones import ImageNetNormalisation, make_wide_resnet50_2
-from ndp_rt.bench.models.base import Architecture, Reported
-from ndp_rt.bench.models.framing import fit_image, fit_map
-from ndp_rt.bench.models.neighbours import find_nearest_distances, measure_distances, measure_squared_norms
-from ndp_rt.bench.models.seeding import build_seeded, draw_bank
-from ndp_rt.bench.models.smoothing import GaussianSmoothing
+from ndp_rt.bench.models.backbones import make_wide_resnet50_2
+from ndp_rt.bench.models.banks import (
+    GaussianSmoothing,
+    draw_bank,
+    find_nearest_distances,
+    measure_distances,
+    measure_squared_norms,
+)
+from ndp_rt.bench.models.method import CROP_FROM_PX, CROP_PX, ImageNetNormalisation, Method, fit_map
 
-RESIZE_PX = 256
-INPUT_PX = 224
 IMAGE_COUNT = 280  # MVTec AD's carpet, table I of the NDP-Net paper
 CORESET_SHARE = 0.1
 NEIGHBOUR_COUNT = 9  # the default of anomalib's Patchcore
@@ -41,7 +42,7 @@ class LocallyAwareFeatures(nn.Module):
         return torch.cat((functional.conv2d(first, self.weights, padding=1, groups=first.shape[1]), pairs), 1)
 
 
-class PatchCore(nn.Module):
+class PatchCore(Method):
     """Two levels of WideResNet-50-2, and the coreset."""
 
     coreset: Tensor
@@ -50,14 +51,14 @@ class PatchCore(nn.Module):
     def __init__(
         self,
         *,
-        resize_px: int = RESIZE_PX,
-        crop_px: int = INPUT_PX,
+        input_px: int = CROP_FROM_PX,
+        crop_px: int = CROP_PX,
         image_count: int = IMAGE_COUNT,
         coreset_share: float = CORESET_SHARE,
         neighbour_count: int = NEIGHBOUR_COUNT,
     ) -> None:
-        super().__init__()
-        self.resize_px, self.crop_px, self.neighbour_count = resize_px, crop_px, neighbour_count
+        super().__init__(input_px, crop_px)
+        self.neighbour_count = neighbour_count
         self.normalise = ImageNetNormalisation()
         self.backbone = make_wide_resnet50_2(stages=3)
         _, c_first, c_second = self.backbone.channels
@@ -67,16 +68,13 @@ class PatchCore(nn.Module):
         self.register_buffer("squared_norms", measure_squared_norms(self.coreset))
         self.smooth = GaussianSmoothing()
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.normalise(fit_image(image, self.resize_px, self.crop_px))
+    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         _, first, second = self.backbone(x)
         features = self.embed(first, second)  # [n, 1024, 28, 28]
         n, c, h, w = features.shape
         patches = features.permute(0, 2, 3, 1).reshape(n, h * w, c)
         distances = find_nearest_distances(patches.reshape(-1, c), self.coreset, self.squared_norms).view(n, h * w)
-        scores = self.weigh(patches, distances)
-        smooth = self.smooth(fit_map(distances.view(n, 1, h, w), x))
-        return fit_map(smooth, image, (self.resize_px - self.crop_px) // 2), scores
+        return self.smooth(fit_map(distances.view(n, 1, h, w), x)), self.weigh(patches, distances)
 
     def weigh(self, patches: Tensor, distances: Tensor) -> Tensor:
         """Return the images' scores [n]: the largest distance, weighed by its neighbour's neighbourhood."""
@@ -87,39 +85,3 @@ class PatchCore(nn.Module):
         around = measure_distances(neighbour, self.coreset, self.squared_norms)
         neighbourhood = around.topk(self.neighbour_count, largest=False).indices  # [n, b], the neighbour first
         return (1.0 - from_chosen.gather(1, neighbourhood).softmax(1)[:, 0]) * largest
-
-
-def build() -> nn.Module:
-    """Return the page's module."""
-    return build_seeded(PatchCore)
-
-
-ARCHITECTURE = Architecture(
-    name="patchcore",
-    title="PatchCore",
-    source="K. Roth, L. Pemula, J. Zepeda, B. Schoelkopf, T. Brox, P. Gehler: Towards Total Recall in Industrial "
-    "Anomaly Detection, CVPR 2022, arXiv:2106.08265",
-    input_px=INPUT_PX,
-    counted=(
-        "WideResNet-50-2 up to its third stage on 224 x 224 pixels, cut from 256 x 256; 3x3 patches of the second and "
-        "third stage, 1024 features at 28 x 28 positions (the authors' repository amazon-science/patchcore-inspection, "
-        "README: its baseline IM224_WR50_L2-3_P01_D1024-1024_PS-3_AN-1).",
-        "The nearest of 21952 coreset rows for each of 784 positions: 10 % of the 219520 patches of 280 training "
-        "images, which are MVTec AD's carpet (P01 there).",
-        "The largest distance, weighed by the 9 nearest rows around its neighbour, is the image's score (the paper's, "
-        "as anomalib 2.7.0 has it in patchcore/torch_model.py: compute_anomaly_score).",
-        "The map resized to 224 x 224 and smoothed with a Gaussian of sigma 4 (RescaleSegmentor there).",
-    ),
-    left_out=(
-        "Weights and the coreset are random.",
-        "The repository's poolings of the 9 c values of a patch are taken together into a weighted mean of 3x3 pixels, "
-        "which gives the same features with less work.",
-        "The repository takes the largest distance as it is, which saves two searches of one row each.",
-        "With a coreset of 1 %, as of the repository's ensembles, the search would take a tenth.",
-        "Nothing was checked against the paper itself.",
-        "The map of the border that the crop cuts off repeats the map's edge.",
-    ),
-    reported=Reported(),
-    build=build,
-    typical_s=1.0,
-)

@@ -4,10 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.base import Architecture, Reported
-from ndp_rt.bench.models.framing import fit_image, fit_map
-from ndp_rt.bench.models.seeding import build_seeded
-from ndp_rt.bench.models.smoothing import GaussianSmoothing
+from ndp_rt.bench.models.banks import GaussianSmoothing
+from ndp_rt.bench.models.method import Method, centre_values, fit_map
 
 INPUT_PX = 256
 REGION_SIDES_PX = (2, 4, 8, 16)
@@ -49,15 +47,15 @@ class UNet(nn.Module):
         return torch.tanh(self.last(x))
 
 
-class Riad(nn.Module):
+class Riad(Method):
     """Maps the mean over region sides of 1 - the multi-scale gradient magnitude similarity, smoothed."""
 
     masks: Tensor
     filters: Tensor
 
     def __init__(self, input_px: int = INPUT_PX) -> None:
-        super().__init__()
-        self.input_px = input_px
+        super().__init__(input_px)
+        self.normalise = centre_values
         self.unet = UNet()
         self.smooth = GaussianSmoothing(SIGMA_PX)
         # A mask [SET_COUNT, 1, input_px, input_px] for each side; 1: the region is taken out and inpainted.
@@ -65,11 +63,9 @@ class Riad(nn.Module):
         row = torch.tensor([-1.0, 0.0, 1.0]) / 3
         self.register_buffer("filters", torch.stack([row.repeat(3, 1), row.repeat(3, 1).T]).unsqueeze(1))  # Prewitt's
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        x = 2 * fit_image(image, self.input_px) - 1
+    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         maps = [1 - self.measure_similarity(x, self.inpaint(x, masks)) for masks in self.masks.unbind()]
-        smooth = self.smooth(torch.stack(maps).mean(dim=0))
-        return fit_map(smooth, image), smooth.amax(dim=(1, 2, 3))
+        return self.smooth(torch.stack(maps).mean(dim=0)), None
 
     def inpaint(self, x: Tensor, masks: Tensor) -> Tensor:
         """Return the image put together from what the network makes of the regions of each set, like `x`."""
@@ -101,29 +97,3 @@ def draw_masks(side_px: int, input_px: int) -> Tensor:
     sets = (torch.randperm(count * count) % SET_COUNT).view(count, count)
     grid = functional.one_hot(sets, SET_COUNT).permute(2, 0, 1).unsqueeze(1).float()
     return grid.repeat_interleave(side_px, dim=2).repeat_interleave(side_px, dim=3)
-
-
-ARCHITECTURE = Architecture(
-    name="riad",
-    title="RIAD",
-    source="V. Zavrtanik, M. Kristan, D. Skočaj: Reconstruction by inpainting for visual anomaly detection, Pattern "
-    "Recognition 112, 2021",
-    input_px=INPUT_PX,
-    counted=(
-        "Twelve passes of the U-Net at 256 x 256: regions of 2, 4, 8 and 16 px, three disjoint sets of each (the best-"
-        "known reimplementation, plutoyuxie/Reconstruction-by-inpainting-for-visual-anomaly-detection, test.py).",
-        "A U-Net of five levels of 64 to 512 channels with 4 x 4 convolutions between them (models/unet.py there).",
-        "Gradient magnitude similarity with Prewitt's filters on four scales, once for each region side "
-        "(losses/gms_loss.py there); their mean is smoothed with a Gaussian of sigma 7 (test.py).",
-    ),
-    left_out=(
-        "The sets of regions are drawn once, not for every image, so that a map can be repeated.",
-        "The repository's 3 x 3 median filter before the gradients is left out; the gradients are of grey images, as "
-        "there.",
-        "Every figure is the reimplementation's, none checked against the paper, which we did not have. Others smooth "
-        "with a mean over 21 x 21 pixels.",
-    ),
-    reported=Reported(image_rocauc=95.10, pixel_rocauc=93.70),
-    build=lambda: build_seeded(Riad),
-    typical_s=10.0,
-)

@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ndp_rt.bench.read_records import find_number, find_section
 from ndp_rt.bench.report.drawing import INK, drawing, set_log_axis, start_figure, trim_axes, write_svg
-from ndp_rt.bench.report.figures import KIND_COLOURS, Drawn, Mark, add_legend, draw_marks, find_kind_colour, make_handle
-from ndp_rt.bench.report.markup import Markup
+from ndp_rt.bench.report.marks import KIND_COLOURS, Drawn, Mark, add_legend, draw_marks, find_kind_colour, make_handle
 from ndp_rt.bench.report.words import KIND_WORDS, format_accuracy, format_number, name_rows
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 METRICS = {"image_rocauc": "image ROCAUC", "aupro": "AUPRO", "pixel_rocauc": "pixel ROCAUC"}
 TITLE = "Speed and accuracy"
@@ -101,7 +103,7 @@ def draw_metric(plotted: Sequence[Plotted], metric: str, figure_id: str) -> Draw
 
 def _draw_plane(
     shown: Sequence[Plotted], marks: Sequence[Mark], metric: str, figure_id: str
-) -> tuple[Markup, tuple[str, ...]]:
+) -> "tuple[Markup, tuple[str, ...]]":
     """Draw marks, fronts, axes and legend; return the figure and the key of numbered marks."""
     fronts = list_fronts(shown, marks)
     with drawing():
@@ -163,7 +165,7 @@ def _list_line_points(corners: Sequence[Point]) -> list[Point]:
 
 
 def _set_height_axis(axes: Any, heights: Sequence[float]) -> None:
-    """Set the axis of accuracies; a long one is spread towards 1, where the good contenders would lie on each other."""
+    """Set the axis of accuracies; a long one is spread towards 1, where the good rows would lie on each other."""
     low, high = min(heights), max(heights)
     span = max(high - low, 0.02)
     if span > SPREAD_FROM and high <= SPREAD_TO:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ndp_rt.bench.read_records import find_number, list_numbers
 from ndp_rt.bench.report.drawing import INK, drawing, make_label, set_log_axis, start_figure, trim_axes, write_svg
-from ndp_rt.bench.report.figures import Drawn, add_legend, find_kind_colour, make_handle, make_patch
+from ndp_rt.bench.report.marks import Drawn, add_legend, find_kind_colour, make_handle, make_patch
 from ndp_rt.bench.report.words import KIND_WORDS, format_number, name_rows
 from ndp_rt.evaluate.plots import spread_points
 
@@ -53,7 +53,7 @@ def draw_distributions(rows: Sequence[Mapping[str, Any]], figure_id: str) -> Dra
             make_handle("p99", linestyle="", marker="|", markersize=8, markeredgewidth=1.4, color=INK),
         ]
         add_legend(figure, handles, 6)
-        label = "Latency of each query by contender. Medians: " + "; ".join(
+        label = "Latency of each query by row. Medians: " + "; ".join(
             f"{name} {format_number(find_number(row, 'latency', 'p50_ms'))} ms"
             for name, row in zip(names, rows, strict=True)
         )

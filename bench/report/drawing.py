@@ -5,16 +5,17 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any
 
-from ndp_rt.bench.report.markup import Markup, clean_text
 from ndp_rt.bench.report.words import MAX_NAME_LENGTH, format_plain, shorten
 from ndp_rt.errors import MissingExtraError
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 WIDTH_IN = 10.0
 INK, FAINT = "#222222", "#d9d9d9"
-REMEDY = "The report needs matplotlib: pip install 'ndp-rt[bench]'."
+REMEDY = "The report needs matplotlib and Jinja2: pip install 'ndp-rt[bench]'."
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ndp-rt",  # without it ids differ from run to run
@@ -32,8 +33,13 @@ SETTINGS = {
     "legend.frameon": False,
     "legend.fontsize": 9.0,
 }
+# What XML and HTML do not take: control characters but for tab and line ends, and halves of surrogate pairs.
+FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+TAG = re.compile("<[^>]*>")
+# The metadata are addresses; the style is for every element, also those of the page around it.
+UNWANTED = re.compile("<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
+REFERENCE = re.compile(r'(?<= )id="|href="#|url\(#')
 LONG_DECIMAL = re.compile(r"-?\d+\.\d{3,}")
-NUMERIC_ATTRIBUTES = frozenset({"d", "x", "y", "x1", "x2", "y1", "y2", "width", "height", "transform", "points"})
 
 
 def import_matplotlib() -> Any:
@@ -69,7 +75,7 @@ def start_figure(height_in: float) -> Any:
     return figure
 
 
-def write_svg(figure: Any, figure_id: str, label: str) -> Markup:
+def write_svg(figure: Any, figure_id: str, label: str) -> "Markup":
     """Return a figure as an <svg> element.
 
     Args:
@@ -77,42 +83,27 @@ def write_svg(figure: Any, figure_id: str, label: str) -> Markup:
         figure_id: unique in the page; every id inside begins with it.
         label: what the figure shows, for those who cannot see it.
     """
+    from markupsafe import Markup
+
     matplotlib = import_matplotlib()
     stream = io.BytesIO()
     matplotlib.backends.backend_svg.FigureCanvasSVG(figure).print_svg(stream)
-    root = ElementTree.fromstring(stream.getvalue())
-    for parent in list(root.iter()):
-        for child in list(parent):
-            # The metadata are addresses; the style is for every element, also those of the page around it.
-            if child.tag.rsplit("}", 1)[-1] in ("metadata", "style"):
-                parent.remove(child)
-    for element in root.iter():
-        _clean_element(element, figure_id)
-    _, _, width, height = root.attrib["viewBox"].split()
-    root.attrib = {
-        "id": figure_id,
-        "viewBox": f"0 0 {width} {height}",
-        "role": "img",
-        "aria-label": clean_text(label),
-    }
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
+    _, head, body = re.split("(<svg .*?>)", stream.getvalue().decode(), maxsplit=1, flags=re.DOTALL)
+    _, _, width, height = re.findall('viewBox="(.*?)"', head)[0].split()
+    body = TAG.sub(lambda tag: clean_tag(tag[0], figure_id), UNWANTED.sub("", body))
+    start = Markup('<svg id="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">')
+    return start.format(figure_id, width, height, clean_text(label)) + Markup(body.strip())
 
 
-def _clean_element(element: ElementTree.Element, figure_id: str) -> None:
-    """Take namespaces off, shorten numbers, and put the figure's id before the element's own and those it refers to."""
-    element.tag = element.tag.rsplit("}", 1)[-1]
-    cleaned = {}
-    for key, value in element.attrib.items():
-        name = key.rsplit("}", 1)[-1]
-        if name == "id":
-            value = f"{figure_id}-{value}"
-        elif name == "href":
-            value = f"#{figure_id}-{value[1:]}"
-        elif name in NUMERIC_ATTRIBUTES:
-            value = LONG_DECIMAL.sub(lambda found: format_plain(round(float(found[0]), 2)).replace(",", ""), value)
-        cleaned[name] = value.replace("url(#", f"url(#{figure_id}-")
-    element.attrib = cleaned
-    element.tail = None
+def clean_tag(tag: str, figure_id: str) -> str:
+    """Return a tag with shorter numbers, and the figure's id before its own and before those it refers to."""
+    tag = REFERENCE.sub(lambda found: f"{found[0]}{figure_id}-", tag.replace("xlink:", ""))
+    return LONG_DECIMAL.sub(lambda found: format_plain(round(float(found[0]), 2)).replace(",", ""), tag)
+
+
+def clean_text(text: str) -> str:
+    """Return text with a replacement mark for each character that a page cannot hold."""
+    return FORBIDDEN.sub("\ufffd", text)
 
 
 def make_label(name: str, length: int = MAX_NAME_LENGTH) -> str:

@@ -5,17 +5,11 @@ from typing import Any
 
 from ndp_rt.bench.read_records import find_number, find_section, list_points
 from ndp_rt.bench.report.drawing import drawing, make_label, set_log_axis, start_figure, trim_axes, write_svg
-from ndp_rt.bench.report.figures import Drawn, add_legend, make_handle
-from ndp_rt.bench.report.words import format_number, format_plain
+from ndp_rt.bench.report.marks import Drawn, add_legend, make_handle
+from ndp_rt.bench.report.words import AXIS_WORDS, format_number, format_plain
 from ndp_rt.evaluate.plots import COLOURS
 from ndp_rt.evaluate.record import Record
 
-AXIS_WORDS = {
-    "batch": "batch size",
-    "threads": "threads",
-    "size": "side of the image, px",
-    "streams": "parallel streams",
-}
 # What a query's time is multiplied by where cost is linear, for `value` over the first one.
 LATENCY_GROWTH = {"batch": 1.0, "threads": -1.0, "size": 2.0, "streams": 0.0}
 SHAPES = ("o", "s", "^", "D")

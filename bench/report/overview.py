@@ -1,4 +1,4 @@
-"""Several records together: accuracy against milliseconds over bundles, contenders and precisions."""
+"""Several records together: accuracy against milliseconds over bundles, rivals and precisions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ from ndp_rt.bench.report.accuracy_figure import (
     SINGLE_STREAM,
     Plotted,
     draw_metric,
+    find_front,
     is_reported,
     is_single,
     list_metrics,
 )
-from ndp_rt.bench.report.figures import Drawn
+from ndp_rt.bench.report.marks import Drawn
 
 Row = Mapping[str, Any]
 NO_ACCURACY = "no accuracy was measured; run `ndp-rt bench` with --data DIR"
@@ -50,7 +51,7 @@ class Found:
 
     @property
     def machine(self) -> str:
-        """What a time depends on beside the contender: times of two machines do not compare."""
+        """What a time depends on beside what runs: times of two machines do not compare."""
         machine = find_section(self.stored.record, "machine")
         parts = [str(machine.get("cpu") or "an unnamed processor")]
         count, gpu = find_number(machine, "core_count"), find_section(machine, "gpu").get("name")
@@ -120,7 +121,7 @@ def find_reason(row: Row) -> str | None:
 
 
 def name_found(found: Sequence[Found]) -> list[str]:
-    """Return a name for each row that tells it from the others: preset or bundle, contender, and what else differs."""
+    """Return a name for each row that tells it from the others: preset or bundle, name, and what else differs."""
     owners = name_bundles(found)
     rival_names = {str(one.row["name"]) for one in found if one.row.get("kind") != OURS}
     names = []
@@ -209,3 +210,23 @@ def warn_runs(overview: Overview) -> Iterator[str]:
     machines = dict.fromkeys(one.machine for one in overview.found)
     if len(machines) > 1:
         yield f"They are of different machines ({'; '.join(machines)}), each with a front of its own."
+
+
+def describe_owner(one: Found) -> str:
+    """Return a row's bundle and preset."""
+    preset = one.bundle.get("preset")
+    return str(one.bundle.get("name") or "unnamed") + (f" ({preset})" if preset else "")
+
+
+def find_front_rows(overview: Overview, metric: str) -> set[int]:
+    """Return which of our rows are on the front that the figure draws, by their places in `overview.found`."""
+    places: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
+    for index, one in enumerate(overview.found):
+        p50, height = find_number(one.row, "latency", "p50_ms"), find_number(one.row, "accuracy", metric)
+        if one.row.get("kind") == OURS and not is_reported(one.row) and p50 is not None and height is not None:
+            places.setdefault((one.machine, find_source(one)), []).append((p50, height, index))
+    members = set()
+    for points in places.values():
+        front = set(find_front([(x, y) for x, y, _ in points]))
+        members |= {index for x, y, index in points if (x, y) in front}
+    return members

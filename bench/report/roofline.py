@@ -8,7 +8,7 @@ import numpy as np
 
 from ndp_rt.bench.read_records import find_number
 from ndp_rt.bench.report.drawing import drawing, set_log_axis, start_figure, trim_axes, write_svg
-from ndp_rt.bench.report.figures import Drawn, Mark, add_legend, draw_marks, make_handle
+from ndp_rt.bench.report.marks import Drawn, Mark, add_legend, draw_marks, make_handle
 from ndp_rt.bench.report.words import format_number, format_share, name_rows
 from ndp_rt.evaluate.plots import COLOURS
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ndp_rt.bench.read_records import find_number, find_section
 from ndp_rt.bench.report.drawing import drawing, make_label, start_figure, trim_axes, write_svg
-from ndp_rt.bench.report.figures import Drawn, add_legend, make_patch
+from ndp_rt.bench.report.marks import Drawn, add_legend, make_patch
 from ndp_rt.bench.report.words import format_number, make_sentence, name_rows
 from ndp_rt.evaluate.plots import COLOURS
 

@@ -5,14 +5,12 @@ from typing import Any
 
 from ndp_rt.bench.read_records import find_number, find_section
 from ndp_rt.bench.report.drawing import drawing, start_figure, trim_axes, write_svg
-from ndp_rt.bench.report.figures import Drawn, add_legend, make_patch
+from ndp_rt.bench.report.marks import Drawn, add_legend, make_patch
 from ndp_rt.bench.report.stage_figure import draw_bars
-from ndp_rt.bench.report.words import format_number
+from ndp_rt.bench.report.words import COLD_WORDS, IDLE_WORDS, format_number
 from ndp_rt.evaluate.plots import COLOURS
 from ndp_rt.evaluate.record import Record
 
-COLD_WORDS = {"hit": "engine cached", "miss": "engine to be built"}
-IDLE_WORDS = {"first": "first after the pause", "steady": "one after another"}
 QUANTILES = {"p50_ms": "p50", "p90_ms": "p90", "p99_ms": "p99"}
 COLD_TITLE, IDLE_TITLE = "Parts of a cold start", "The first image after a pause"
 

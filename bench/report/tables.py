@@ -1,16 +1,18 @@
-"""Tables of a record's rows and points."""
+"""Tables of a record's rows and points, for the page and, with their `short` columns, for the terminal."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ndp_rt.bench.read_records import find_number, find_section, list_points, list_sentences
-from ndp_rt.bench.report.accuracy_figure import is_reported
-from ndp_rt.bench.report.growth import AXIS_WORDS, find_axis
-from ndp_rt.bench.report.markup import Markup, join_markup, make_element
-from ndp_rt.bench.report.start_figures import COLD_WORDS, IDLE_WORDS
+from ndp_rt.bench.report.accuracy_figure import METRICS, is_reported
+from ndp_rt.bench.report.growth import find_axis
+from ndp_rt.bench.report.overview import Overview, describe_owner, find_front_rows, find_source
 from ndp_rt.bench.report.words import (
+    AXIS_WORDS,
+    COLD_WORDS,
     DASH,
+    IDLE_WORDS,
     describe_percentile,
     describe_server,
     format_accuracy,
@@ -20,52 +22,85 @@ from ndp_rt.bench.report.words import (
     format_plain,
     format_ratio,
     format_share,
+    name_rows,
 )
 from ndp_rt.evaluate.record import Record
 
 Row = Mapping[str, Any]
+Show = Callable[[Row], str]
+FRONT = "*"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A heading and what a row has under it: `is_text` is set to the left, `is_kept` stays where no row has any."""
+    """A heading and what a row has under it.
+
+    Attributes:
+        short: the heading on a terminal; None: not shown there.
+        is_text: set to the left.
+        is_kept: shown where no row has any.
+    """
 
     heading: str
-    show: Callable[[Row], str]
+    show: Show
+    short: str | None = None
     is_text: bool = False
     is_kept: bool = False
 
 
-def show_latency(key: str) -> Callable[[Row], str]:
-    """Return what shows a figure of the latency, in ms."""
-    return lambda row: format_number(find_number(row, "latency", key))
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table's columns and its rows' cells."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
 
 
-def show_accuracy(key: str) -> Callable[[Row], str]:
-    """Return what shows an accuracy, and whether others reported it."""
+def make_table(caption: str, columns: Sequence[Column], rows: Sequence[Row], *, is_short: bool = False) -> Table:
+    """Return a table; a column that would hold dashes alone is left out unless it is kept."""
+    asked = [column for column in columns if not is_short or column.short is not None]
+    shown = [(column, [column.show(row) for row in rows]) for column in asked]
+    shown = [(column, cells) for column, cells in shown if column.is_kept or any(cell != DASH for cell in cells)]
+    cells = [cells for _, cells in shown]
+    return Table(caption=caption, columns=[column for column, _ in shown], rows=list(zip(*cells, strict=True)))
 
-    def show(row: Row) -> str:
-        value = find_number(row, "accuracy", key)
-        return format_accuracy(value) + (" (rep.)" if value is not None and is_reported(row) else "")
 
-    return show
+def show_number(*keys: str) -> Show:
+    """Return what shows a number, such as one of the latency."""
+    return lambda row: format_number(find_number(row, *keys))
 
 
-def show_text(key: str) -> Callable[[Row], str]:
+def show_text(key: str) -> Show:
     """Return what shows a field as it is."""
     return lambda row: DASH if row.get(key) is None else str(row[key])
 
 
-def show_name(row: Row) -> str:
-    """Return a row's name."""
-    return str(row["name"])
+def show_bytes(key: str) -> Show:
+    """Return what shows an amount of memory."""
+    return lambda row: format_bytes(find_number(row, key))
+
+
+def show_accuracy(key: str) -> Show:
+    """Return what shows an accuracy, whether others reported it, and FRONT where the row is on the front."""
+
+    def show(row: Row) -> str:
+        value = find_number(row, "accuracy", key)
+        words = format_accuracy(value) + (" (rep.)" if value is not None and is_reported(row) else "")
+        return words + (f" {FRONT}" if key in row.get("front_metrics", ()) else "")
+
+    return show
 
 
 def show_check(row: Row) -> str:
-    """Return the largest difference of maps, and what is allowed where that is exceeded or known."""
-    words = format_error(find_number(row, "check", "map_max_abs_difference"))
-    allowed = find_number(row, "check", "allowed")
+    """Return the largest difference of maps, and what is allowed where that is known."""
+    words, allowed = show_error(row), find_number(row, "check", "allowed")
     return words if allowed is None else f"{words} (\u2264 {allowed:.1g})"
+
+
+def show_error(row: Row) -> str:
+    """Return the largest difference of maps."""
+    return format_error(find_number(row, "check", "map_max_abs_difference"))
 
 
 def show_count(row: Row) -> str:
@@ -74,25 +109,9 @@ def show_count(row: Row) -> str:
     return DASH if count is None else f"{count:,.0f}"
 
 
-def show_cv(row: Row) -> str:
-    """Return the coefficient of variation in percent."""
-    return format_share(find_number(row, "latency", "cv"), 2)
-
-
 def show_ratio(row: Row) -> str:
     """Return the ratio to the first row."""
-    ratio = find_section(row, "ratio")
-    return format_ratio(ratio) if ratio else DASH
-
-
-def show_ceiling(row: Row) -> str:
-    """Return the share of the measured ceiling."""
-    return format_share(find_number(row, "ceiling", "share"))
-
-
-def show_value(point: Row) -> str:
-    """Return where on its axis a sweep's point lies."""
-    return format_plain(find_number(point, "value") or 0.0)
+    return format_ratio(find_section(row, "ratio"))
 
 
 def show_promise(row: Row) -> str:
@@ -102,139 +121,172 @@ def show_promise(row: Row) -> str:
     return f"{percentile}; {describe_server(server)}" if server else percentile
 
 
+NAME = Column(heading="name", show=show_text("name"), short="name", is_text=True, is_kept=True)
+BATCH = Column(heading="batch", show=show_text("batch"), short="batch")
+P50 = Column(heading="p50, ms", show=show_number("latency", "p50_ms"), short="p50 ms", is_kept=True)
+P90 = Column(heading="p90, ms", show=show_number("latency", "p90_ms"), short="p90")
+P99 = Column(heading="p99, ms", show=show_number("latency", "p99_ms"), short="p99")
+MAX = Column(heading="max, ms", show=show_number("latency", "max_ms"))
+MEAN = Column(heading="mean, ms", show=show_number("latency", "mean_ms"))
+CV = Column(heading="cv", show=lambda row: format_share(find_number(row, "latency", "cv"), 2), short="cv")
+RATE = Column(heading="images/s", show=show_number("images_per_s"), short="images/s")
+ACCURACIES = tuple(
+    Column(heading=METRICS[key], show=show_accuracy(key), short=METRICS[key])
+    for key in ("image_rocauc", "pixel_rocauc", "aupro")
+)
 TIME_COLUMNS = (
-    Column(heading="name", show=show_name, is_text=True),
-    Column(heading="batch", show=show_text("batch")),
+    NAME,
+    BATCH,
     Column(heading="scenario", show=show_text("scenario"), is_text=True),
-    Column(heading="p50, ms", show=show_latency("p50_ms")),
-    Column(heading="p90, ms", show=show_latency("p90_ms")),
-    Column(heading="p99, ms", show=show_latency("p99_ms")),
-    Column(heading="images/s", show=lambda row: format_number(find_number(row, "images_per_s"))),
-    Column(heading="time over the first row's (95 % interval)", show=show_ratio),
+    P50,
+    P90,
+    P99,
+    RATE,
+    Column(heading="time over the first row's (95 % interval)", show=show_ratio, short="x first (95 %)"),
     Column(heading="map error", show=show_check, is_kept=True),
-    Column(heading="image ROCAUC", show=show_accuracy("image_rocauc")),
-    Column(heading="pixel ROCAUC", show=show_accuracy("pixel_rocauc")),
-    Column(heading="AUPRO", show=show_accuracy("aupro")),
+    *ACCURACIES,
 )
 WORK_COLUMNS = (
-    Column(heading="name", show=show_name, is_text=True),
-    Column(heading="batch", show=show_text("batch")),
+    NAME,
+    BATCH,
     Column(heading="queries", show=show_count),
-    Column(heading="mean, ms", show=show_latency("mean_ms")),
-    Column(heading="max, ms", show=show_latency("max_ms")),
-    Column(heading="cv", show=show_cv),
+    MEAN,
+    MAX,
+    CV,
     Column(heading="MLPerf's percentile (\u2264: at 99 % confidence)", show=show_promise, is_text=True),
-    Column(heading="GFLOP an image", show=lambda row: format_number(find_number(row, "gflop"))),
-    Column(heading="MB an image", show=lambda row: format_number(find_number(row, "megabytes"))),
-    Column(heading="share of the ceiling", show=show_ceiling),
-    Column(heading="peak memory", show=lambda row: format_bytes(find_number(row, "peak_memory_bytes"))),
-    Column(heading="GPU memory", show=lambda row: format_bytes(find_number(row, "gpu_memory_bytes"))),
+    Column(heading="GFLOP an image", show=show_number("gflop"), short="GFLOP"),
+    Column(heading="MB an image", show=show_number("megabytes")),
+    Column(
+        heading="share of the ceiling",
+        show=lambda row: format_share(find_number(row, "ceiling", "share")),
+        short="ceiling",
+    ),
+    Column(heading="peak memory", show=show_bytes("peak_memory_bytes"), short="memory"),
+    Column(heading="GPU memory", show=show_bytes("gpu_memory_bytes"), short="on the GPU"),
 )
-
-
-def make_table(caption: str, columns: Sequence[Column], rows: Sequence[Row]) -> Markup:
-    """Return a table with a caption; a column that would hold dashes alone is left out unless it is kept."""
-    shown = [(column, [column.show(row) for row in rows]) for column in columns]
-    shown = [(column, cells) for column, cells in shown if column.is_kept or any(cell != DASH for cell in cells)]
-    head = make_element(
-        "tr", *(make_element("th", column.heading, scope="col", **_looks(column)) for column, _ in shown)
-    )
-    body = []
-    for index in range(len(rows)):
-        cells = [
-            make_element("th", cells[index], scope="row", class_="text")
-            if place == 0
-            else make_element("td", cells[index], **_looks(column))
-            for place, (column, cells) in enumerate(shown)
-        ]
-        body.append(make_element("tr", *cells))
-    table = make_element(
-        "table",
-        make_element("caption", caption),
-        make_element("thead", head),
-        make_element("tbody", *body),
-    )
-    # A wide table scrolls by itself and leaves the page as wide as the window; keys reach it through tabindex.
-    return make_element("div", table, class_="table", tabindex="0", role="region", aria_label=caption)
-
-
-def _looks(column: Column) -> dict[str, str]:
-    return {"class_": "text"} if column.is_text else {}
-
-
-def make_row_tables(record: Record) -> Markup:
-    """Return the rows' two tables: what counts at first sight, and spread, work and memory."""
-    rows = record.get("rows") or []
-    if not rows:
-        return make_element("p", "No row was measured.")
-    return join_markup(
-        make_table("Time, error and accuracy", TIME_COLUMNS, rows),
-        make_table("Spread, work and memory", WORK_COLUMNS, rows),
-    )
-
-
-def make_sweep_table(record: Record) -> Markup:
-    """Return a sweep's points as a table."""
-    axis = find_axis(record)
-    columns = (
-        Column(heading=AXIS_WORDS.get(axis, axis), show=show_value, is_text=True),
-        Column(heading="series", show=show_text("series"), is_text=True),
-        *([] if axis == "threads" else [Column(heading="threads", show=show_text("threads"))]),
-        Column(heading="images/s", show=lambda point: format_number(find_number(point, "images_per_s"))),
-        Column(heading="p50, ms", show=show_latency("p50_ms")),
-        Column(heading="p90, ms", show=show_latency("p90_ms")),
-        Column(heading="p99, ms", show=show_latency("p99_ms")),
-        Column(heading="cv", show=show_cv),
-        Column(heading="efficiency (linear: 1)", show=lambda point: format_number(find_number(point, "efficiency"))),
-        Column(heading="map error", show=show_check),
-    )
-    return make_table("Points of the sweep", columns, list_points(record))
-
-
+ERROR = Column(heading="map error", show=show_error, short="map error")
+OVERVIEW_COLUMNS = (
+    NAME,
+    Column(heading="bundle", show=show_text("bundle_words"), is_text=True, is_kept=True),
+    P50,
+    *ACCURACIES,
+    Column(heading="accuracy on", show=show_text("source_words"), is_text=True, is_kept=True),
+    ERROR,
+    Column(heading="times its run's first row", show=show_ratio),
+    Column(heading="record", show=show_text("where_words"), is_text=True, is_kept=True),
+    Column(heading="machine", show=show_text("machine_words"), is_text=True),
+)
 SUMMARY_COLUMNS = (
-    Column(heading="what", show=show_name, is_text=True),
-    Column(heading="count", show=show_count),
-    Column(heading="p50, ms", show=show_latency("p50_ms")),
-    Column(heading="p90, ms", show=show_latency("p90_ms")),
-    Column(heading="p99, ms", show=show_latency("p99_ms")),
-    Column(heading="max, ms", show=show_latency("max_ms")),
-    Column(heading="mean, ms", show=show_latency("mean_ms")),
-    Column(heading="cv", show=show_cv),
+    Column(heading="what", show=show_text("name"), short="what", is_text=True),
+    Column(heading="count", show=show_count, short="count"),
+    P50,
+    P90,
+    P99,
+    Column(heading="max, ms", show=show_number("latency", "max_ms"), short="max"),
+    MEAN,
+    CV,
     Column(heading="map error", show=show_check),
 )
 
 
-def make_cold_table(record: Record) -> Markup:
-    """Return the latencies of whole starts and of their parts."""
+def list_tables(record: Record, *, is_short: bool = False) -> list[Table]:
+    """Return a record's tables: those of its mode, and its rows' times, work and, on a terminal, accuracy."""
+    mode, rows = record["mode"], record.get("rows") or []
+    tables = []
+    if mode == "sweep":
+        tables.append(make_sweep_table(record, is_short=is_short))
+    elif mode == "cold":
+        rows_of = list_cold_rows(find_section(record, "cold"))
+        title = "From the start of a process to its first decision"
+        tables.append(make_table(title, SUMMARY_COLUMNS, rows_of, is_short=is_short))
+    elif mode == "idle":
+        rows_of = list_idle_rows(find_section(record, "idle"))
+        tables.append(make_table("The first image after a pause", SUMMARY_COLUMNS, rows_of, is_short=is_short))
+    if not rows:
+        return tables
+    times, work = "Time, error and accuracy", "Spread, work and memory"
+    if not is_short:
+        return [*tables, make_table(times, TIME_COLUMNS, rows), make_table(work, WORK_COLUMNS, rows)]
+    tables.append(make_table("Time", [one for one in TIME_COLUMNS if one not in ACCURACIES], rows, is_short=True))
+    tables.append(make_table("Error, work and memory", [NAME, BATCH, ERROR, *WORK_COLUMNS[2:]], rows, is_short=True))
+    known = {row["name"]: row for row in rows if row.get("accuracy")}
+    return [
+        *tables,
+        *([make_table("Accuracy", [NAME, *ACCURACIES], [*known.values()], is_short=True)] if known else []),
+    ]
+
+
+def make_sweep_table(record: Record, *, is_short: bool = False) -> Table:
+    """Return a sweep's points as a table."""
+    axis = find_axis(record)
+    where = AXIS_WORDS.get(axis, axis)
+    columns = (
+        Column(
+            heading=where, show=lambda one: format_plain(find_number(one, "value") or 0.0), short=axis, is_text=True
+        ),
+        Column(heading="series", show=show_text("series"), short="series", is_text=True),
+        *([] if axis == "threads" else [Column(heading="threads", show=show_text("threads"))]),
+        RATE,
+        P50,
+        P90,
+        P99,
+        CV,
+        Column(heading="efficiency (linear: 1)", show=show_number("efficiency"), short="efficiency"),
+        Column(heading="map error", show=show_check),
+    )
+    return make_table("Points of the sweep", columns, list_points(record), is_short=is_short)
+
+
+def list_cold_rows(cold: Mapping[str, Any]) -> list[Row]:
+    """Return the latencies of whole starts and of their parts as rows."""
     rows: list[Row] = []
     for key, words in COLD_WORDS.items():
-        summary = find_section(find_section(record, "cold"), key)
-        if not summary:
+        found = find_section(cold, key)
+        if not found:
             continue
-        check = find_section(summary, "check")
-        rows.append({"name": f"{words}: in all", "latency": summary.get("total"), "check": check})
-        parts = find_section(summary, "parts")
-        rows += [{"name": f"{words}: {name}", "latency": parts[name], "check": {}} for name in parts]
-        if find_section(summary, "following"):
-            rows.append({"name": f"{words}: a later inspection", "latency": summary["following"], "check": {}})
-    return make_table("From the start of a process to its first decision", SUMMARY_COLUMNS, rows)
+        rows.append({"name": f"{words}: in all", "latency": found.get("total"), "check": find_section(found, "check")})
+        rows += [{"name": f"{words}: {name}", "latency": one} for name, one in find_section(found, "parts").items()]
+        if find_section(found, "following"):
+            rows.append({"name": f"{words}: a later inspection", "latency": found["following"]})
+    return rows
 
 
-def make_idle_table(record: Record) -> Markup:
-    """Return the latencies of first images and of those one after another."""
-    idle = find_section(record, "idle")
-    rows: list[Row] = [
+def list_idle_rows(idle: Mapping[str, Any]) -> list[Row]:
+    """Return the latencies of first images and of those one after another as rows."""
+    return [
         {"name": words, "latency": find_section(idle, key), "check": find_section(idle, "check")}
         for key, words in IDLE_WORDS.items()
         if find_section(idle, key)
     ]
-    return make_table("The first image after a pause", SUMMARY_COLUMNS, rows)
 
 
-def list_row_remarks(rows: Sequence[Row], key: str, names: Sequence[str]) -> dict[str, list[str]]:
-    """Return each remark under `key` ("notes", "warnings") with the names of the rows that have it."""
+def make_overview_table(overview: Overview) -> Table:
+    """Return the rows of several records with what they need beside each other, the fastest first."""
+    caption = f"One image by itself, the fastest first ({FRONT}: on the front that the figure draws)"
+    return make_table(caption, OVERVIEW_COLUMNS, list_overview_rows(overview))
+
+
+def list_overview_rows(overview: Overview) -> list[dict[str, Any]]:
+    """Return the rows of the table: a record's own, and in words what they need beside those of other records."""
+    fronts = {metric: find_front_rows(overview, metric) for metric in METRICS}
+    has_machines = len({one.machine for one in overview.found}) > 1
+    return [
+        {
+            **one.row,
+            "bundle_words": None if one.is_other else describe_owner(one),
+            "front_metrics": [metric for metric, members in fronts.items() if index in members],
+            "source_words": DASH if is_reported(one.row) else find_source(one).removeprefix("measured: "),
+            "where_words": f"{one.where}, {one.created[:10]}",
+            "machine_words": one.machine if has_machines else None,
+        }
+        for index, one in enumerate(overview.found)
+    ]
+
+
+def list_row_remarks(rows: Sequence[Row], key: str) -> list[str]:
+    """Return each remark under `key` ("notes", "warnings") behind the names of the rows that have it."""
     found: dict[str, list[str]] = {}
-    for row, name in zip(rows, names, strict=True):
+    for row, name in zip(rows, name_rows(rows), strict=True):
         for sentence in list_sentences(row, key):
             found.setdefault(sentence, []).append(name)
-    return found
+    return [f"{'; '.join(names)}: {sentence}" for sentence, names in found.items()]

@@ -24,8 +24,8 @@ EXIT_REFUSED = 4
 TABLE_WIDTH = 80  # a narrower terminal breaks lines, where a narrower table would cut its numbers
 DETAILS = """\
 Times the inspector's own path, image in memory to decision out, after a warm-up that lasts until times are stable.
-Every contender has a process of its own; they take turns in rounds, so that a machine that slows down slows all, and
-each is compared with PyTorch's float32 maps before it is timed.
+Ours and every rival have a process of their own; they take turns in rounds, so that a machine that slows down slows
+all, and each is compared with PyTorch's float32 maps before it is timed.
 
 NAME of --against (repeat it, or join with commas):
   pytorch, torch-compile, onnxruntime, openvino-plain   this network, as one would run it instead
@@ -41,7 +41,7 @@ needs it.
 
 The record is appended to a file of JSON lines: ndp-rt bench report FILE draws it, ndp-rt bench compare A B compares.
 
-Exit code: 0 done; 4 done, but a contender failed or answered wrongly, or none could run; 1 an error; 130 Ctrl-C or
+Exit code: 0 done; 4 done, but a rival failed or answered wrongly, or none could run; 1 an error; 130 Ctrl-C or
 SIGTERM (the record holds what was measured until then, and says so).
 """
 
@@ -81,9 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", type=split_words, default=("fp32",), metavar="NAME,...", help="such as fp32,bf16 (default: fp32)"
     )
     engine.add_argument("--plan", metavar="NAME", help="fused or staged, on a GPU also unmerged")
-    engine.add_argument(
-        "--threads", type=parse_count, metavar="N", help="of each contender on a CPU (default: the usable cores)"
-    )
+    engine.add_argument("--threads", type=parse_count, metavar="N", help="of each on a CPU (default: the usable cores)")
     rivals = parser.add_argument_group("rivals")
     rivals.add_argument(
         "--against", type=split_words, action="extend", default=[], metavar="NAME,...", help="see below"
@@ -101,7 +99,7 @@ def split_words(text: str) -> tuple[str, ...]:
     """Read words that are joined with commas; a file's name may hold none."""
     words = tuple(word.strip() for word in text.split(",") if word.strip())
     if not words:
-        raise argparse.ArgumentTypeError(f"{text!r} names nothing; such as pytorch,onnxruntime is taken")
+        raise argparse.ArgumentTypeError(f"expected names such as pytorch,onnxruntime, got {text!r}")
     return words
 
 

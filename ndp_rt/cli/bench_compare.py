@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 EXIT_LOSS = 1
 VERDICT_COLOURS = {"slower": "bold red", "faster": "green", "uncertain": "yellow", "same": ""}
 DETAILS = """\
-A and B are files that `ndp-rt bench` wrote. The last complete record of each is taken; NAME.jsonl:N or NAME.jsonl#N
+A and B are files that `ndp-rt bench` wrote. The last complete record of each is compared; NAME.jsonl:N or NAME.jsonl#N
 takes the one on line N, counted from 1, complete or not. Rows are matched by name, batch and scenario.
 
 The ratio is B's median time over A's: above 1, B is slower. Its 95 % interval comes from resampling the medians of the
@@ -29,9 +29,9 @@ def parse_tolerance(text: str) -> float:
     try:
         value = float(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number; 0.05 stands for 5 %") from error
+        raise argparse.ArgumentTypeError(f"expected a number such as 0.05, for 5 %, got '{text}'") from error
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not taken; a number from 0 on is, such as 0.05 for 5 %")
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, such as 0.05 for 5 %, got {text}")
     return value
 
 

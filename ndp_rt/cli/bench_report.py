@@ -7,7 +7,7 @@ DETAILS = """\
 A RECORD is a file that `ndp-rt bench` wrote, one JSON object a line, or a file with one JSON object. The page has a
 section for each record, in the order given: tables, latency distributions, speed and accuracy, the stage split and the
 roofline. Where several have rows, a first section sets them side by side: a table and figures of accuracy against
-milliseconds over bundles, contenders and precisions, with the front of ndp-rt's own. Of a row that was measured twice
+milliseconds over bundles, rivals and precisions, with the front of ndp-rt's own. Of a row that was measured twice
 the later one counts. It is one file that needs no network, no script and no other file.
 
 Exit code: 0 done; 1 an error; 130 Ctrl-C.

@@ -10,8 +10,8 @@ import numpy as np
 from ndp_rt.bench.latency import Latency, bound_percentile
 
 ROUND_COUNT = 20
-# Name, contender, kind, p50 of a single query in ms, GFLOP, megabytes, ceiling in GFLOP/s, (ROCAUC, AUPRO) or None.
-CONTENDERS: tuple[tuple[str, str, str, float, float, float, float, tuple[float, float] | None], ...] = (
+# Name, word, kind, p50 of a single query in ms, GFLOP, megabytes, ceiling in GFLOP/s, (ROCAUC, AUPRO) or None.
+RIVALS: tuple[tuple[str, str, str, float, float, float, float, tuple[float, float] | None], ...] = (
     ("ndp-rt openvino bf16", "ndp-rt", "ndp-rt", 132.0, 152.0, 610.0, 2050.0, (0.991, 0.962)),
     ("pytorch fp32", "pytorch", "same network", 1125.0, 176.0, 1420.0, 262.0, (0.992, 0.963)),
     ("ndp-rt openvino fp32", "ndp-rt", "ndp-rt", 292.0, 152.0, 1190.0, 640.0, (0.992, 0.963)),
@@ -54,25 +54,25 @@ def draw_times(rng: np.random.Generator, p50_ms: float, count: int) -> list[floa
     return [round(float(time), 4) for time in times]
 
 
-def find_backend(name: str, contender: str) -> str:
-    """Return what computes a contender."""
-    if contender == "ndp-rt":
+def find_backend(name: str, word: str) -> str:
+    """Return what computes a row."""
+    if word == "ndp-rt":
         return name.split()[1]
-    return contender.split("-")[0] if contender.startswith(("onnxruntime", "openvino")) else "torch"
+    return word.split("-")[0] if word.startswith(("onnxruntime", "openvino")) else "torch"
 
 
 def make_row(index: int, rng: np.random.Generator, batch: int = 1, query_count: int = 200, **changes: Any) -> Any:
-    """Return the row of CONTENDERS[index]; `changes` replace fields, and None takes one out."""
-    name, contender, kind, p50_ms, gflop, megabytes, ceiling, accuracy = CONTENDERS[index]
+    """Return the row of RIVALS[index]; `changes` replace fields, and None takes one out."""
+    name, word, kind, p50_ms, gflop, megabytes, ceiling, accuracy = RIVALS[index]
     p50_ms *= batch
     times = draw_times(rng, p50_ms, query_count)
     latency = Latency.of(times)
     images_per_s = batch * 1000 / latency.mean_ms
     row: dict[str, Any] = {
         "name": name,
-        "contender": contender,
+        "contender": word,
         "kind": kind,
-        "backend": find_backend(name, contender),
+        "backend": find_backend(name, word),
         "precision": name.split()[-1],
         "plan": "fused",
         "device": "cpu",
@@ -95,7 +95,7 @@ def make_row(index: int, rng: np.random.Generator, batch: int = 1, query_count: 
             "note": "product 1024 x 1024 x 1024, the best of all repeats",
         },
         "check": {"map_max_abs_difference": 1.3e-7, "allowed": 1e-4, "against": "PyTorch fp32", "image_count": 3},
-        "ratio": None if index == 0 else {"to": CONTENDERS[0][0], "median": 2.31, "low": 2.28, "high": 2.352},
+        "ratio": None if index == 0 else {"to": RIVALS[0][0], "median": 2.31, "low": 2.28, "high": 2.352},
         "facts": {"version": "2026.4.1", "cuda_graph": False},
         "notes": ["random weights"] if kind == "other network" else [],
         "warnings": [],
@@ -164,7 +164,7 @@ def make_record(rows: Sequence[Any] = (), mode: str = "latency", **changes: Any)
 
 
 def make_latency_record(rng: np.random.Generator, row_count: int, **changes: Any) -> dict[str, Any]:
-    """Return a record of mode "latency" with the first rows of CONTENDERS, at most 25."""
+    """Return a record of mode "latency" with the first rows of RIVALS, at most 25."""
     return make_record([make_row(index, rng) for index in range(row_count)], **changes)
 
 

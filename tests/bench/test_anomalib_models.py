@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ndp_rt.bench.peers.anomalib_models import AnomalibPeer
-from ndp_rt.bench.peers.base import open_checked
+from ndp_rt.bench.rivals.anomalib_models import AnomalibRival
+from ndp_rt.bench.rivals.base import list_golden_images, open_checked
 from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.errors import EngineError, MissingExtraError
 from tests.tiny_bundle import SIDE
@@ -61,10 +61,10 @@ def test_maps_come_in_the_bundles_size_and_scores_one_an_image(tiny: Bundle, sta
             return InferenceBatch(image.amax(dim=(1, 2, 3))[:, None], image.mean(1))
 
     stand_in.Fastflow = make_class(Model())  # type: ignore[attr-defined]
-    runner, check = open_checked(AnomalibPeer("Fastflow"), tiny, "fp32", 2, threads=1)
+    runner, check = open_checked(AnomalibRival("Fastflow"), tiny, "fp32", 2, threads=1)
     facts = runner.facts
     assert (facts["input_px"], facts["weights"], facts["filled"]) == ([32, 32], "random", "nothing but weights")
-    maps, scores = runner.run(runner.images)  # type: ignore[attr-defined]
+    maps, scores = runner.run(list_golden_images(tiny, 2))
     assert maps.shape == (2, 1, SIDE, SIDE) and scores.shape == (2,)
     assert check.map_max_abs_difference <= (check.allowed or 0.0)
 
@@ -88,24 +88,24 @@ def test_a_memory_bank_has_the_size_that_training_would_give(tiny: Bundle, stand
             return InferenceBatch(None, distances.reshape(len(image), *image.shape[-2:]))
 
     stand_in.Patchcore = make_class(Model(), size=8)  # type: ignore[attr-defined]
-    runner, _ = open_checked(AnomalibPeer("Patchcore"), tiny, "fp32", 1, threads=1)
+    runner, _ = open_checked(AnomalibRival("Patchcore"), tiny, "fp32", 1, threads=1)
     assert runner.facts["filled"] == "a bank of 1280 x 3: 10% of the patches of 200 images"
 
 
 def test_an_installed_version_without_a_model_says_so(tiny: Bundle, stand_in: types.ModuleType) -> None:
     with pytest.raises(EngineError, match="anomalib has no image model Padim. Install another version"):
-        open_checked(AnomalibPeer("Padim"), tiny, "fp32", 1)
+        open_checked(AnomalibRival("Padim"), tiny, "fp32", 1)
 
 
 def test_without_anomalib_the_extra_is_named(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "anomalib", None)
     with pytest.raises(MissingExtraError, match=r"anomalib is not installed: pip install 'ndp-rt\[peers\]'"):
-        open_checked(AnomalibPeer("Padim"), tiny, "fp32", 1)
+        open_checked(AnomalibRival("Padim"), tiny, "fp32", 1)
 
 
 @pytest.mark.skipif(not HAS_ANOMALIB, reason="needs anomalib: pip install -e '.[peers]'")
 @pytest.mark.parametrize("name", ["Dfkde", "Dfm", "Fastflow", "Padim", "Patchcore"])
 def test_the_real_models_run_and_repeat_themselves(tiny: Bundle, name: str) -> None:
-    runner, check = open_checked(AnomalibPeer(name), tiny, "fp32", 1, threads=1)
+    runner, check = open_checked(AnomalibRival(name), tiny, "fp32", 1, threads=1)
     assert check.allowed is not None and check.map_max_abs_difference <= check.allowed
     assert runner.facts["filled"] and runner.facts["input_px"] == [256, 256]

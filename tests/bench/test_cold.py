@@ -7,21 +7,21 @@ import pytest
 from rich.console import Console
 
 from ndp_rt.bench import cold, idle
-from ndp_rt.bench.contenders.spec import OURS, ContenderSpec
 from ndp_rt.bench.request import BenchRequest
 from ndp_rt.bench.run import Bench, write_golden_files
 from ndp_rt.bench.table import print_record
+from ndp_rt.bench.timed.spec import OURS, TimedSpec
 from ndp_rt.bundle import open_bundle
 from ndp_rt.errors import EngineError
-from tests.bench.fake_contenders import make_entrant
+from tests.bench.fake_process import make_process
 
 
 def quiet(line: str) -> None:
     """Progress is for people."""
 
 
-def make_spec(bundle: Path) -> ContenderSpec:
-    return ContenderSpec(
+def make_spec(bundle: Path) -> TimedSpec:
+    return TimedSpec(
         name="ndp-rt openvino fp32",
         word=OURS,
         kind=OURS,
@@ -99,7 +99,7 @@ def test_a_cold_start_that_fails_says_why(tiny_bundle: Path, tmp_path: Path) -> 
 
 
 def test_the_first_image_after_a_pause_is_compared_with_those_before_it() -> None:
-    found = idle.measure_idle(make_entrant("a", 10.0), 2.0, 1.0, quiet)
+    found = idle.measure_idle(make_process("a", 10.0), 2.0, 1.0, quiet)
     assert found["first"]["count"] == idle.MIN_PAUSE_COUNT
     assert (found["first"]["p50_ms"], found["steady"]["p50_ms"]) == (20.0, 10.0)
     assert found["ratio"] == {"median": 2.0, "low": 2.0, "high": 2.0}
@@ -115,5 +115,5 @@ def test_the_record_says_what_the_clock_holds_and_the_table_cuts_no_heading(
     print_record(Console(width=60, highlight=False), bench.record)
     printed = capsys.readouterr().out
     assert "inside the clock: the start of a process to its first decision" in printed
-    assert "engine cached: the first image takes 1.25 times (1.25 to 1.25) the 0.8 ms of those after it" in printed
-    assert "\u2026" not in printed and "score error of the first decisions: 2.0e-07" in printed
+    assert "The first image takes 1.25 (1.25 to 1.25) times as long as those after it" in printed
+    assert "\u2026" not in printed and "The score of the first decisions is off by 2.0e-07 at most" in printed

@@ -1,82 +1,86 @@
 """`make gpu-check` on the fake GPU: it measures, checks, writes its record, and says what was refused."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ndp_rt.bench import gpu_check
-from ndp_rt.bench.peers.base import BundlePeer, to_image
+from ndp_rt.bench import gpu_check, gpu_cost, request
+from ndp_rt.bench import run as run_module
+from ndp_rt.bench.explain import Explainer
+from ndp_rt.bench.rivals.base import OpenRival, Rival, to_image
+from ndp_rt.bench.timed import rival as timed_rival
 from ndp_rt.bundle import Bundle
 from ndp_rt.kernels.smooth.definition import smooth
+from tests.bench.local_process import open_locally
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.fake_streams import CUDARuntimeError
 
 
-class GoldenRunner:
+class GoldenRival(Rival):
     """Answers golden images with golden scores, plus an error."""
-
-    facts: ClassVar[dict[str, str]] = {"version": "golden"}
-
-    def __init__(self, bundle: Bundle, error: float) -> None:
-        golden = bundle.golden()
-        self.known = {to_image(image).tobytes(): i for i, image in enumerate(golden.image)}
-        self.maps, self.scores = smooth(golden.map).astype(np.float32) + error, golden.score
-        self.closed = 0
-
-    def run(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        rows = [self.known[image.tobytes()] for image in images]
-        return self.maps[rows], self.scores[rows]
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class GoldenPeer(BundlePeer):
-    precisions = ("fp32",)
 
     def __init__(self, name: str, error: float = 0.0, reason: str | None = None) -> None:
         self.name, self.error, self.reason = name, error, reason
-        self.opened: list[GoldenRunner] = []
+        self.closed = 0
 
     def find(self) -> str | None:
         return self.reason
 
-    def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> GoldenRunner:
-        self.opened.append(GoldenRunner(bundle, self.error))
-        return self.opened[-1]
+    def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
+        golden = bundle.golden()
+        known = {to_image(image).tobytes(): i for i, image in enumerate(golden.image)}
+        maps = smooth(golden.map).astype(np.float32) + self.error
+
+        def call(images: Sequence[Any]) -> Any:
+            rows = [known[image.tobytes()] for image in images]
+            return maps[rows], golden.score[rows]
+
+        shape = (batch, *to_image(golden.image[0]).shape)
+        return OpenRival(shape, call, {"version": "golden"}, lambda: setattr(self, "closed", self.closed + 1))
 
 
-def run(tiny_bundle: Path, out: Path, *more: str) -> tuple[int, dict]:
-    arguments = ["--bundle", str(tiny_bundle), "--backends", "fake", "--batches", "1,2", "--count", "10", "--soak", "5"]
+@pytest.fixture(autouse=True)
+def locally(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time in this process, where the fake GPU is, and leave out the ceilings."""
+    monkeypatch.setattr(run_module, "open_process", open_locally)
+    monkeypatch.setattr(gpu_cost, "MEDIAN_COUNT", 2)
+    monkeypatch.setattr(gpu_cost, "STEP_REPEATS", 2)
+    for name in ("measure_ceilings", "compare_ceilings", "explain_work"):
+        monkeypatch.setattr(Explainer, name, lambda self, *values: None)
+
+
+def check(tiny_bundle: Path, out: Path, *more: str) -> tuple[int, dict[str, Any]]:
+    arguments = ["--bundle", str(tiny_bundle), "--backends", "fake", "--batches", "1,2"]
+    arguments += ["--seconds", "0.05", "--soak", "5"]
     arguments += [] if "--against" in more else ["--against", ""]
     code = gpu_check.main([*arguments, "--no-tests", "--out", str(out), *more])
     return code, json.loads(out.read_text())
 
 
-@pytest.mark.nightly
 def test_writes_a_time_and_an_error_for_every_batch(
     fake_gpu: FakeCuda, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, record = run(tiny_bundle, tmp_path / "record.json", "--precisions", "fp32")
-    assert code == 0 and record["refused"] == {}
-    (row,) = record["rows"]
-    assert (row["backend"], row["precision"], row["captured_batches"]) == ("fake", "fp32", [1, 2])
-    assert 0.0 <= row["golden"]["map_max_abs_difference"] <= row["golden"]["map_tolerance"]
-    assert set(row["stage_errors"]) >= {"f1", "r3k2", "reconstruction", "am1", "smoothed", "score"}
-    assert row["buffer_bytes"] > 0 and row["soak"] == {"inspection_count": 5, "lost_bytes": 0}
-    for batch in ("1", "2"):
-        latency = row["latency"][batch]
-        assert latency["count"] == 10 and 0.0 < latency["p50_ms"] <= latency["p99_ms"] <= latency["max_ms"]
-        assert latency["stream_images_per_s"] > 0.0 and latency["launch_us"] > 0.0
-        assert "rbfrm r3k2" in latency["steps_ms"] and "encoder" in latency["steps_ms"]
-    assert record["gpu"]["name"] == "Fake GPU"
+    code, record = check(tiny_bundle, tmp_path / "record.jsonl", "--precisions", "fp32")
+    assert code == 0 and record["refused"] == {} and record["is_complete"]
+    assert [(row["name"], row["batch"]) for row in record["rows"]] == [("ndp-rt fake fp32", 1), ("ndp-rt fake fp32", 2)]
+    for row in record["rows"]:
+        assert 0.0 <= row["check"]["map_max_abs_difference"] <= row["check"]["allowed"]
+        assert 0.0 < row["latency"]["p50_ms"] <= row["latency"]["p99_ms"] and row["images_per_s"] > 0.0
+        gpu = row["gpu"]
+        assert gpu["captured_batches"] == [1, 2] and gpu["buffer_bytes"] > 0 and gpu["launch_us"] > 0.0
+        assert "rbfrm r3k2" in gpu["steps_ms"] and "encoder" in gpu["steps_ms"]
+        assert set(gpu["tensor_errors"]) >= {"f1", "r3k2", "reconstruction", "am1", "smoothed", "score"}
+        assert gpu["soak"] == {"inspection_count": 5, "lost_bytes": 0}
+        assert {"upload", "preprocess", "encoder", "attention", "postprocess", "download"} <= set(row["stages_ms"])
+    assert record["machine"]["gpu"]["name"] == "Fake GPU"
     printed = capsys.readouterr().out
-    assert "fake fp32" in printed and "p99 ms" in printed and str(tmp_path / "record.json") in printed
+    assert "ndp-rt fake fp32, batch 2: p50" in printed and str(tmp_path / "record.jsonl") in printed
 
 
 @pytest.mark.nightly
@@ -87,37 +91,41 @@ def test_rivals_are_checked_timed_in_turn_and_compared(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    right, wrong = GoldenPeer("right"), GoldenPeer("wrong", error=0.5)
-    absent = GoldenPeer("absent", reason="pip install absent")
-    monkeypatch.setattr(gpu_check, "list_peers", lambda device: (right, wrong, absent))
+    rivals = {
+        one.name: one
+        for one in (GoldenRival("right"), GoldenRival("wrong", error=0.5), GoldenRival("absent", reason="install it"))
+    }
+    monkeypatch.setattr(request, "expand", lambda words, device: words)
+    for module in (request, timed_rival):
+        monkeypatch.setattr(module, "find_rival", lambda word, device, models_on: rivals[word])
     more = ("--precisions", "fp32", "--against-precisions", "fp32", "--against", "right,wrong,absent")
-    code, record = run(tiny_bundle, tmp_path / "record.json", *more)
-    (row,) = record["rivals"]
-    assert (row["name"], row["precision"], row["version"]) == ("right", "fp32", "golden")
-    assert row["golden"]["map_max_abs_difference"] <= 1e-6 and row["latency"]["2"]["count"] == 10
+    code, record = check(tiny_bundle, tmp_path / "record.jsonl", *more)
+    rows = {(row["name"], row["batch"]): row for row in record["rows"]}
+    row = rows["right fp32", 2]
+    assert row["facts"]["version"] == "golden" and row["check"]["map_max_abs_difference"] <= 1e-6
+    assert row["ratio"]["to"] == "ndp-rt fake fp32" and row["ratio"]["median"] > 0.0
     assert code == 1 and "disagrees" in record["refused"]["wrong fp32"]  # a wrong rival has no time
-    assert "pip install absent" in record["left_out"]["absent fp32"]
-    ratio = record["against_rivals"]["fp32 batch 1"]
-    assert (ratio["ours"], ratio["best_rival"]) == ("fake", "right")
-    assert ratio["times_as_fast"] == pytest.approx(ratio["best_rival_p50_ms"] / ratio["ours_p50_ms"])
-    assert "times as fast as right" in capsys.readouterr().out
-    assert all(runner.closed for runner in (*right.opened, *wrong.opened))
+    assert record["left_out"] == {"absent fp32": "install it"}
+    printed = capsys.readouterr().out
+    assert "times ndp-rt fake fp32" in printed and "absent fp32: left out: install it" in printed
+    assert rivals["right"].closed == 2 and rivals["wrong"].closed == 1
 
 
 def test_an_unknown_rival_is_refused_before_anything_is_built(
     fake_gpu: FakeCuda, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--bundle", str(tiny_bundle), "--no-tests", "--against", "abacus", "--out", str(tmp_path / "x.json")]
-    assert gpu_check.main(arguments) == 1
-    assert "--against names abacus; pytorch" in capsys.readouterr().err
+    arguments = ["--bundle", str(tiny_bundle), "--backends", "fake", "--no-tests", "--against", "abacus"]
+    assert gpu_check.main([*arguments, "--out", str(tmp_path / "x.jsonl")]) == 1
+    assert "--against names 'abacus'. Choose one of pytorch" in capsys.readouterr().err
     assert not list(tmp_path.glob("engines/*"))
 
 
 def test_names_what_was_refused_and_fails(fake_gpu: FakeCuda, tiny_bundle: Path, tmp_path: Path) -> None:
     fake_gpu.device_heap.limit_bytes = 1000
-    code, record = run(tiny_bundle, tmp_path / "record.json")
+    code, record = check(tiny_bundle, tmp_path / "record.jsonl", "--precisions", "fp32")
     assert code == 1 and record["rows"] == []
-    assert "need" in record["refused"]["fake fp32"] and "1000 are free" in record["refused"]["fake fp32"]
+    refused = record["refused"]["ndp-rt fake fp32"]
+    assert "free bytes on Fake GPU, got 1000 of 1000" in refused
 
 
 def test_says_that_there_is_no_gpu(
@@ -127,15 +135,13 @@ def test_says_that_there_is_no_gpu(
         raise CUDARuntimeError(100, "cudaErrorNoDevice: no CUDA-capable device is detected")
 
     fake_gpu.module.cuda.runtime.getDeviceCount = refuse
-    assert gpu_check.main(["--bundle", str(tiny_bundle), "--no-tests", "--out", str(tmp_path / "x.json")]) == 1
+    assert gpu_check.main(["--bundle", str(tiny_bundle), "--no-tests", "--out", str(tmp_path / "x.jsonl")]) == 1
     assert "cudaErrorNoDevice" in capsys.readouterr().err
-    assert not (tmp_path / "x.json").exists()
+    assert not (tmp_path / "x.jsonl").exists()
 
 
 def test_runs_with_numpy_cupy_and_a_backend_alone() -> None:
     """What runs engines may import nothing else; the other packages are blocked in a process of its own."""
-    import subprocess
-
     code = """
 import sys
 class Block:
@@ -146,12 +152,57 @@ class Block:
             return None
         raise ModuleNotFoundError(f"blocked: {name}")
 sys.meta_path.insert(0, Block())
-import ndp_rt.bench.gpu_check, ndp_rt.runtime.open_gpu, ndp_rt.runtime.gpu_check, ndp_rt.engines.worker
-from ndp_rt.bundle.open import open_bundle
-bundle = open_bundle(sys.argv[1])
-print(sorted(bundle.read_asset("reference")), len(bundle.golden().image))
+import ndp_rt.bench.gpu_check, ndp_rt.bench.gpu_cost, ndp_rt.bench.timed.service, ndp_rt.engines.worker
+from pathlib import Path
+from ndp_rt.bench.request import BenchRequest
+bundle = Path(sys.argv[1])
+bench = ndp_rt.bench.gpu_check.GpuBench(BenchRequest(bundle=bundle, device="cuda", backends=("tensorrt",)), "x", print)
+with bench.explainer.watch([]):
+    pass
+print(sorted(bench.bundle.read_asset("reference")), len(bench.bundle.golden().image))
 """
     demo = Path(gpu_check.DEMO)
     done = subprocess.run([sys.executable, "-c", code, str(demo)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("['f3', 'f4', 'f5']")
+    assert done.stdout.splitlines()[-1].startswith("['f3', 'f4', 'f5']")
+
+
+@pytest.fixture
+def sanitizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A compute-sanitizer that finds an error with racecheck alone and writes down how it was called."""
+    script = tmp_path / "compute-sanitizer"
+    script.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho "========= ERROR SUMMARY: 0 errors"\n[ "$2" != racecheck ]\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path / "calls"
+
+
+def test_every_tool_runs_the_kernels_tests_and_an_error_is_a_failure(sanitizer: Path) -> None:
+    found = gpu_check.run_sanitizer(("memcheck", "racecheck"))
+    assert [gpu_check.has_failed(found[tool]) for tool in ("memcheck", "racecheck")] == [False, True]
+    assert "ERROR SUMMARY: 0 errors" in found["memcheck"]["outcome"]
+    first, second = sanitizer.read_text().splitlines()
+    assert first == f"--tool memcheck --error-exitcode 1 {sys.executable} -m pytest -m gpu tests/kernels"
+    assert second.startswith("--tool racecheck")
+
+
+def test_a_tool_that_is_not_installed_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = gpu_check.run_sanitizer(("memcheck",))
+    assert found == {"memcheck": {"left_out": "compute-sanitizer is not installed"}}
+    assert not gpu_check.has_failed(found["memcheck"])
+
+
+def test_no_tests_is_no_failure_and_a_failed_one_is() -> None:
+    assert not gpu_check.has_failed(gpu_check.run([sys.executable, "-c", "raise SystemExit(5)"]))
+    assert gpu_check.has_failed(gpu_check.run([sys.executable, "-c", "print('1 failed'); raise SystemExit(1)"]))
+    assert gpu_check.run([sys.executable, "-c", "print('x'); print('3 passed in 1 s')"])["outcome"] == "3 passed in 1 s"
+
+
+def test_unknown_tools_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        gpu_check.parse_arguments(["--sanitize", "lint"])
+    assert "memcheck" in capsys.readouterr().err
+    assert gpu_check.parse_arguments(["--sanitize", "memcheck,racecheck"]).sanitize == ("memcheck", "racecheck")

@@ -8,11 +8,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ndp_rt.bench.peers import onnx_file
-from ndp_rt.bench.peers.base import Peer
-from ndp_rt.bench.peers.host_engines import HostEnginePeer, compile_file
-from ndp_rt.bench.peers.module_peer import export_engine
-from ndp_rt.bench.peers.onnx_file import OnnxFilePeer
+from ndp_rt.bench.rivals import onnx_file
+from ndp_rt.bench.rivals.base import Rival
+from ndp_rt.bench.rivals.fused_graph import HostEngineRival, compile_file
+from ndp_rt.bench.rivals.modules import export_engine
+from ndp_rt.bench.rivals.onnx_file import OnnxFileRival
 from ndp_rt.bundle import open_bundle
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
@@ -28,8 +28,8 @@ def write_square(path: Path) -> Path:
     return path
 
 
-def open_peer(peer: Peer, bundle: Path) -> Any:
-    return peer.open(open_bundle(bundle, verify=False), "fp32", 1, threads=1)
+def open_it(rival: Rival, bundle: Path) -> Any:
+    return rival.open(open_bundle(bundle, verify=False), "fp32", 1, threads=1)
 
 
 def open_module(bundle: Path, folder: Path) -> Any:
@@ -46,10 +46,8 @@ def open_module(bundle: Path, folder: Path) -> Any:
 @pytest.mark.parametrize(
     "open_rival",
     [
-        pytest.param(lambda bundle, folder: open_peer(HostEnginePeer("one", "openvino"), bundle), id="our-network"),
-        pytest.param(
-            lambda bundle, folder: open_peer(OnnxFilePeer(write_square(folder / "x.onnx")), bundle), id="file"
-        ),
+        pytest.param(lambda bundle, folder: open_it(HostEngineRival("one", "openvino"), bundle), id="our-network"),
+        pytest.param(lambda bundle, folder: open_it(OnnxFileRival(write_square(folder / "x.onnx")), bundle), id="file"),
         pytest.param(open_module, id="module", marks=pytest.mark.torch),
     ],
 )

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ndp_rt.bench.peers import onnx_file
-from ndp_rt.bench.peers.base import Check, open_checked
-from ndp_rt.bench.peers.onnx_file import OnnxFilePeer, OnnxFileRunner
+from ndp_rt.bench.rivals import onnx_file
+from ndp_rt.bench.rivals.base import Check, OpenRival, open_checked
+from ndp_rt.bench.rivals.onnx_file import OnnxFileRival
 from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
 from ndp_rt.kernels.preprocess.definition import preprocess
@@ -54,10 +54,8 @@ def write_mean(path: Path, shape: Sequence[Any] = NCHW, kind: int = FLOAT, axis:
     return write_model(path, nodes, shape, kind=kind)
 
 
-def open_file(tiny: Bundle, path: Path, batch: int = 2) -> tuple[OnnxFileRunner, Check]:
-    runner, check = open_checked(OnnxFilePeer(path), tiny, "fp32", batch, threads=1)
-    assert isinstance(runner, OnnxFileRunner)
-    return runner, check
+def open_file(tiny: Bundle, path: Path, batch: int = 2) -> tuple[OpenRival, Check]:
+    return open_checked(OnnxFileRival(path), tiny, "fp32", batch, threads=1)
 
 
 def make_images(rng: np.random.Generator, count: int) -> list[Any]:
@@ -166,10 +164,10 @@ def test_openvino_runs_the_file_where_onnx_runtime_is_not_installed(
 @pytest.mark.parametrize(
     ("shape", "kind", "words"),
     [
-        (("n", 5, "h", "w"), FLOAT, r"takes x float32 \[n, 5, h, w\]; one image is taken"),
-        (("n",), FLOAT, r"takes x float32 \[n\]; one image"),
-        (NCHW, TensorProto.DOUBLE, "takes x of ONNX type 11"),
-        ((4, 3, "h", "w"), FLOAT, "takes batches of 4, the batch is 2. Use --batch 4"),
+        (("n", 5, "h", "w"), FLOAT, r"expected one image, .*got x float32 \[n, 5, h, w\]"),
+        (("n",), FLOAT, r"expected one image, .*got x float32 \[n\]"),
+        (NCHW, TensorProto.DOUBLE, "got x of ONNX type 11"),
+        ((4, 3, "h", "w"), FLOAT, "expected batches of 4, got 2. Use --batch 4"),
     ],
 )
 def test_other_inputs_are_refused_by_name(
@@ -183,17 +181,17 @@ def test_other_inputs_are_refused_by_name(
 def test_two_inputs_are_refused_but_weights_among_the_inputs_are_not(tiny: Bundle, tmp_path: Path) -> None:
     nodes = [helper.make_node("Mul", ["x", "s"], ["y"])]
     scale = helper.make_tensor_value_info("s", FLOAT, [1])
-    with pytest.raises(InputError, match=r"takes 2 inputs \(x float32 .*, s float32 \[1\]\)"):
+    with pytest.raises(InputError, match=r"got 2 inputs \(x float32 .*, s float32 \[1\]\)"):
         open_file(tiny, write_model(tmp_path / "two.onnx", nodes, more_inputs=[scale]))
     weights = [numpy_helper.from_array(np.ones(1, np.float32), "s")]
     open_file(tiny, write_model(tmp_path / "old.onnx", nodes, more_inputs=[scale], weights=weights))
 
 
 def test_a_file_that_cannot_be_read_is_one_clear_error(tiny: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no file; the path of an ONNX model"):
-        OnnxFilePeer(tmp_path / "missing.onnx")
+    with pytest.raises(InputError, match="is no file. Give the path of an ONNX model"):
+        OnnxFileRival(tmp_path / "missing.onnx")
     (tmp_path / "text.onnx").write_text("no model at all, but long enough to be parsed")
-    with pytest.raises(InputError, match=r"text.onnx: (cannot be read as ONNX|takes 0 inputs)"):
+    with pytest.raises(InputError, match=r"text.onnx: (cannot be read as ONNX|expected one image, .*got 0 inputs)"):
         open_file(tiny, tmp_path / "text.onnx")
     path = write_model(
         tmp_path / "far.onnx",

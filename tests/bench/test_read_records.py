@@ -29,10 +29,10 @@ def test_a_file_may_hold_one_object_over_many_lines(tmp_path: Path, rng: np.rand
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": "ndp-rt speed"}, "line 2: the format is 'ndp-rt speed'; records of the format 'ndp-rt bench'"),
+        ({"format": "ndp-rt speed"}, "line 2: expected a record of the format 'ndp-rt bench', got 'ndp-rt speed'"),
         ({"format_version": 2}, "line 2: format_version is 2; this ndp-rt reads up to 1. Update ndp-rt"),
-        ({"format_version": "1"}, "line 2: format_version is '1'"),
-        ({"mode": "fast"}, "line 2: the mode is 'fast'; one of latency, cold, idle, sweep is taken"),
+        ({"format_version": "1"}, "line 2: expected a format_version from 1 to 1, got '1'"),
+        ({"mode": "fast"}, "line 2: expected one of the modes latency, cold, idle, sweep, got 'fast'"),
         ({"rows": {}}, "line 2: 'rows' is no list of objects with a name each"),
         ({"rows": [{"latency": {"p50_ms": 1.0}}]}, "line 2: 'rows' is no list of objects with a name each"),
         ({"rows": [{"name": "pytorch"}]}, "line 2: row 'pytorch' has no latency"),

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from ndp_rt.bench.contenders.spec import ContenderSpec
 from ndp_rt.bench.request import BenchRequest, list_specs
+from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.errors import InputError
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 
 
-def names(specs: list[ContenderSpec]) -> list[str]:
+def names(specs: list[TimedSpec]) -> list[str]:
     return [spec.name for spec in specs]
 
 
-def split(**changes: Any) -> tuple[list[ContenderSpec], list[ContenderSpec], dict[str, str]]:
+def split(**changes: Any) -> tuple[list[TimedSpec], list[TimedSpec], dict[str, str]]:
     left_out: dict[str, str] = {}
     together, alone = list_specs(BenchRequest(bundle=DEMO, **changes), left_out)
     return together, alone, left_out
@@ -79,7 +79,7 @@ def test_a_server_also_takes_images_one_by_one() -> None:
     assert together[0].batches == (1, 4)
 
 
-def test_every_contender_gets_the_same_threads() -> None:
+def test_every_inspector_gets_the_same_threads() -> None:
     together, _, _ = split(threads=1, against=("onnxruntime",))
     assert {spec.threads for spec in together} == {1}
     assert (BenchRequest(bundle=DEMO).used_threads or 0) >= 1
@@ -89,17 +89,17 @@ def test_every_contender_gets_the_same_threads() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seconds": 0.0}, "--seconds is 0; a number above 0 is taken"),
-        ({"seconds": -1.0}, "--seconds is -1"),
-        ({"seconds": math.nan}, "--seconds is nan"),
-        ({"seconds": math.inf}, "--seconds is inf"),
+        ({"seconds": 0.0}, "--seconds: expected a number above 0, got 0"),
+        ({"seconds": -1.0}, "--seconds: expected a number above 0, got -1"),
+        ({"seconds": math.nan}, "got nan"),
+        ({"seconds": math.inf}, "got inf"),
         ({"scenario": "singlestream"}, "Did you mean single-stream"),
-        ({"precisions": ("fp33",)}, "--precision is 'fp33'; one of fp32"),
+        ({"precisions": ("fp33",)}, "--precision: expected one of fp32, .*got 'fp33'"),
         ({"backends": ("openvin",)}, "expected a backend of openvino, .*, got 'openvin'"),
-        ({"models_on": "tensorflow"}, "--models-on is 'tensorflow'; one of pytorch, openvino"),
-        ({"threads": 0}, "--threads is 0"),
+        ({"models_on": "tensorflow"}, "--models-on: expected one of pytorch, openvino, got 'tensorflow'"),
+        ({"threads": 0}, "--threads: expected a whole number from 1, got 0"),
         ({"target_qps": 5.0}, "go with --scenario server"),
-        ({"scenario": "server", "latency_bound_ms": 0.0}, "--latency-bound is 0"),
+        ({"scenario": "server", "latency_bound_ms": 0.0}, "--latency-bound: expected a number above 0, got 0"),
     ],
 )
 def test_rejects_what_cannot_be_measured(changes: dict[str, Any], words: str) -> None:
@@ -130,12 +130,12 @@ def test_no_precision_of_ours_is_an_error() -> None:
     ("changes", "words"),
     [
         ({"device": "gpu"}, "expected a device of .* got 'gpu'"),
-        ({"backends": ("tensorrt",)}, "--backend is 'tensorrt' and --device 'cpu'"),
-        ({"device": "cuda", "backends": ("openvino",)}, "--backend is 'openvino' and --device 'cuda'"),
-        ({"plan": "fuse"}, "--plan is 'fuse'"),
-        ({"plan": "unmerged"}, "--plan is 'unmerged'"),
+        ({"backends": ("tensorrt",)}, "--backend: expected .* on --device cpu, got 'tensorrt'"),
+        ({"device": "cuda", "backends": ("openvino",)}, "--backend: expected .* on --device cuda, got 'openvino'"),
+        ({"plan": "fuse"}, "--plan: expected .*got 'fuse'"),
+        ({"plan": "unmerged"}, "--plan: expected .*got 'unmerged'"),
     ],
 )
-def test_what_no_contender_of_ours_could_be_opened_with_is_not_taken(changes: dict[str, Any], words: str) -> None:
+def test_what_no_inspector_of_ours_could_be_opened_with_is_not_taken(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         BenchRequest(bundle=DEMO, **changes)

@@ -1,4 +1,4 @@
-"""A whole benchmark: with the tiny bundle through real engines, and with contenders whose times are given."""
+"""A whole benchmark: with the tiny bundle through real engines, and with processes whose times are given."""
 
 import dataclasses
 import json
@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from ndp_rt.bench import run as run_module
-from ndp_rt.bench.contenders.spec import ContenderSpec, DeviceCost
 from ndp_rt.bench.explain import Explainer
-from ndp_rt.bench.measure import Entrant
+from ndp_rt.bench.report.words import format_number
 from ndp_rt.bench.request import BenchRequest
 from ndp_rt.bench.run import Bench, write_golden_files
 from ndp_rt.bench.table import print_record
+from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.bundle import open_bundle
 from ndp_rt.errors import EngineError, InputError, MissingExtraError
 from ndp_rt.images.preprocess import read_image
-from tests.bench.fake_contenders import make_entrant
+from tests.bench.fake_process import make_process
 
 FIELDS = {"name", "latency", "latencies_ms", "check", "images_per_s", "parts_ms", "peak_memory_bytes", "gflop"}
 
@@ -39,17 +39,17 @@ def no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_probes")
 class TestWithGivenTimes:
-    def prepare(self, monkeypatch: pytest.MonkeyPatch, entrants: dict[str, Entrant | Exception]) -> list[str]:
+    def prepare(self, monkeypatch: pytest.MonkeyPatch, processes: dict[str, Any | Exception]) -> list[str]:
         opened: list[str] = []
 
-        def open_entrant(spec: ContenderSpec, paths: Any, tell: Any) -> Entrant:
+        def open_process(spec: TimedSpec, paths: Any, tell: Any) -> Any:
             opened.append(spec.name)
-            found = entrants[spec.name]
+            found = processes[spec.name]
             if isinstance(found, Exception):
                 raise found
             return found
 
-        monkeypatch.setattr(run_module, "open_entrant", open_entrant)
+        monkeypatch.setattr(run_module, "open_process", open_process)
         return opened
 
     def test_a_rival_that_fails_or_is_missing_leaves_the_others(
@@ -58,9 +58,9 @@ class TestWithGivenTimes:
         self.prepare(
             monkeypatch,
             {
-                "ndp-rt openvino fp32": make_entrant("ndp-rt openvino fp32", 10.0),
+                "ndp-rt openvino fp32": make_process("ndp-rt openvino fp32", 10.0),
                 "ndp-rt openvino bf16": EngineError("disagrees"),
-                "onnxruntime fp32": make_entrant("onnxruntime fp32", 20.0, kind="same network", fails_at=2),
+                "onnxruntime fp32": make_process("onnxruntime fp32", 20.0, kind="same network", fails_at=2),
                 "openvino-plain fp32": MissingExtraError("pip install it"),
             },
         )
@@ -79,8 +79,8 @@ class TestWithGivenTimes:
     def test_an_interrupted_run_is_recorded_as_far_as_it_came_and_says_so(
         self, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
     ) -> None:
-        ours = make_entrant("ndp-rt openvino fp32", 10.0)
-        rival = make_entrant("onnxruntime fp32", 20.0, kind="same network", stops_at=3)
+        ours = make_process("ndp-rt openvino fp32", 10.0)
+        rival = make_process("onnxruntime fp32", 20.0, kind="same network", stops_at=3)
         self.prepare(monkeypatch, {one.name: one for one in (ours, rival)})
         bench = start(tiny_bundle, seconds=1.0, against=("onnxruntime",))
         with pytest.raises(KeyboardInterrupt):
@@ -92,14 +92,14 @@ class TestWithGivenTimes:
             ("onnxruntime fp32", 3),
         ]
         assert record["rows"][1]["ratio"]["median"] == 2.0
-        assert ours.process.is_closed and rival.process.is_closed  # type: ignore[attr-defined]
+        assert ours.is_closed and rival.is_closed
 
     def test_other_networks_meet_ours_again_each_by_itself(
         self, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
     ) -> None:
         pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[train]'")
-        ours = make_entrant("ndp-rt openvino fp32", lambda turn: 10.0 if turn < 10 else 20.0)
-        others = [make_entrant(f"{name} fp32", 40.0, kind="other network") for name in ("padim", "vae")]
+        ours = make_process("ndp-rt openvino fp32", lambda turn: 10.0 if turn < 10 else 20.0)
+        others = [make_process(f"{name} fp32", 40.0, kind="other network") for name in ("padim", "vae")]
         opened = self.prepare(monkeypatch, {one.name: one for one in (ours, *others)})
         bench = start(tiny_bundle, seconds=1.0, against=("padim", "vae"))
         bench.measure_latencies()
@@ -113,7 +113,7 @@ class TestWithGivenTimes:
     def test_a_server_says_at_which_rate_the_bound_held(
         self, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
     ) -> None:
-        self.prepare(monkeypatch, {"ndp-rt openvino fp32": make_entrant("ndp-rt openvino fp32", 10.0)})
+        self.prepare(monkeypatch, {"ndp-rt openvino fp32": make_process("ndp-rt openvino fp32", 10.0)})
         bench = start(tiny_bundle, seconds=30.0, scenario="server")
         bench.measure_latencies()
         (row,) = bench.record["rows"]
@@ -123,8 +123,8 @@ class TestWithGivenTimes:
     def test_servers_keep_one_bound_and_their_latencies_at_different_rates_have_no_ratio(
         self, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
     ) -> None:
-        ours = make_entrant("ndp-rt openvino fp32", 10.0)
-        rival = make_entrant("onnxruntime fp32", 20.0, kind="same network")
+        ours = make_process("ndp-rt openvino fp32", 10.0)
+        rival = make_process("onnxruntime fp32", 20.0, kind="same network")
         self.prepare(monkeypatch, {one.name: one for one in (ours, rival)})
         bench = start(tiny_bundle, seconds=30.0, scenario="server", against=("onnxruntime",))
         bench.measure_latencies()
@@ -136,9 +136,9 @@ class TestWithGivenTimes:
     def test_one_that_dies_after_it_was_timed_keeps_its_rows_and_ends_no_other(
         self, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path
     ) -> None:
-        ours = make_entrant("ndp-rt openvino fp32", 10.0)
-        rival = make_entrant("onnxruntime fp32", 20.0, kind="same network")
-        ours.process.ask = fail  # type: ignore[method-assign]
+        ours = make_process("ndp-rt openvino fp32", 10.0)
+        rival = make_process("onnxruntime fp32", 20.0, kind="same network")
+        ours.ask = fail
         self.prepare(monkeypatch, {one.name: one for one in (ours, rival)})
         bench = start(tiny_bundle, seconds=1.0, against=("onnxruntime",))
         bench.measure_latencies()
@@ -173,7 +173,7 @@ def test_the_whole_path_through_real_engines(tiny_bundle: Path, tmp_path: Path, 
     assert sum(ours["stages_ms"].values()) == pytest.approx(ours["parts_ms"]["total"], rel=0.1)
     print_record(Console(width=80, highlight=False), record)
     printed = capsys.readouterr().out
-    assert "single-stream" in printed and f"{ours['latency']['p50_ms']:.4g}" in printed
+    assert "single-stream" in printed and format_number(ours["latency"]["p50_ms"]) in printed
 
 
 def test_a_plain_bundle_has_to_hold_the_same_network(tiny_bundle: Path) -> None:
@@ -194,22 +194,22 @@ def test_golden_files_hold_the_golden_images(tiny_bundle: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("changes", [{"against": ("onnxruntime",)}, {"batches": (2,)}, {"scenario": "offline"}])
-def test_other_modes_time_one_contender_alone(tiny_bundle: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="--cold, --idle and --sweep time one contender"):
+def test_other_modes_time_one_inspector_alone(tiny_bundle: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="--cold, --idle and --sweep time one inspector"):
         start(tiny_bundle, **changes).measure_idle(1.0)
 
 
 def test_a_pause_is_above_zero(tiny_bundle: Path) -> None:
-    with pytest.raises(InputError, match="--idle is 0"):
+    with pytest.raises(InputError, match="--idle: expected a number above 0, got 0"):
         start(tiny_bundle).measure_idle(0.0)
 
 
 @pytest.mark.parametrize(("scenario", "image_count"), [("single-stream", 2), ("multi-stream", 8)])
 def test_what_a_gpu_copies_is_held_against_an_images_share_of_a_query(scenario: str, image_count: int) -> None:
-    entrant = make_entrant("ndp-rt tensorrt fp32", 8.0)
-    entrant.spec = dataclasses.replace(entrant.spec, device="cuda")
-    cost = DeviceCost(stages_ms={"upload": 0.5}, source="given", launch_ms=0.0, memory_bytes=1)
-    entrant.process.ask = lambda name, *values: cost  # type: ignore[method-assign]
+    process = make_process("ndp-rt tensorrt fp32", 8.0)
+    process.spec = dataclasses.replace(process.spec, device="cuda")
+    cost = {"stages_ms": {"upload": 0.5}, "stages_source": "given", "gpu_memory_bytes": 1, "gpu": {"launch_us": 0.0}}
+    process.ask = lambda name, *values: cost
     row: dict[str, Any] = {
         "scenario": scenario,
         "batch": 2,
@@ -219,11 +219,11 @@ def test_what_a_gpu_copies_is_held_against_an_images_share_of_a_query(scenario: 
         "parts_ms": {},
         "warnings": [],
     }
-    Explainer("cuda", None, quiet).explain_times(row, entrant)
+    Explainer("cuda", None, quiet).explain_times(row, process)
     assert row["warnings"] == ["transfer-bound: copies to and from the GPU take 0.500 of 1.000 ms"]
-    entrant.process.ask = fail  # type: ignore[method-assign]
+    process.ask = fail
     row["warnings"] = []
-    Explainer("cuda", None, quiet).explain_times(row, entrant)  # a time is not lost for it
+    Explainer("cuda", None, quiet).explain_times(row, process)  # a time is not lost for it
     assert row["warnings"] == []
 
 

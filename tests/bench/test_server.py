@@ -5,7 +5,7 @@ import pytest
 
 from ndp_rt.bench.scenarios import draw_arrivals
 from ndp_rt.bench.server import judge, serve
-from tests.bench.fake_contenders import make_entrant, serve_in_order
+from tests.bench.fake_process import make_process, serve_in_order
 
 
 def test_arrivals_are_random_repeatable_and_come_at_their_rate() -> None:
@@ -18,8 +18,8 @@ def test_arrivals_are_random_repeatable_and_come_at_their_rate() -> None:
 
 
 def test_the_rate_found_keeps_the_bound_and_a_higher_one_does_not() -> None:
-    entrant = make_entrant("a", 10.0)
-    _, served = serve(entrant, 1, 60.0, target_qps=None, bound_ms=None, tell=lambda line: None)
+    process = make_process("a", 10.0)
+    _, served = serve(process, 1, 60.0, target_qps=None, bound_ms=None, tell=lambda line: None)
     assert served.latency_bound_ms == 30.0
     assert served.is_met and served.allowed_count >= 1
     assert 20 < served.target_qps < 100  # 100 images/s is what it does without gaps
@@ -28,7 +28,7 @@ def test_the_rate_found_keeps_the_bound_and_a_higher_one_does_not() -> None:
 
 
 def test_a_rate_that_is_given_is_tried_and_judged_as_it_is() -> None:
-    series, served = serve(make_entrant("a", 10.0), 1, 30.0, target_qps=95.0, bound_ms=20.0, tell=lambda line: None)
+    series, served = serve(make_process("a", 10.0), 1, 30.0, target_qps=95.0, bound_ms=20.0, tell=lambda line: None)
     assert (served.target_qps, served.latency_bound_ms, served.is_met) == (95.0, 20.0, False)
     assert served.over_bound_count == sum(latency > 20 for latency in series.latencies_ms)
 

@@ -12,7 +12,7 @@ import pytest
 
 from ndp_rt.cli import main
 from ndp_rt.errors import MissingExtraError, StorageError
-from tests.bench.fake_contenders import make_entrant
+from tests.bench.fake_process import make_process
 
 # The command with its progress as lines on stderr, and without the matrix products, which take some ten seconds.
 TELLING = """
@@ -88,12 +88,12 @@ def test_accuracy_stands_beside_the_time(tiny_bundle: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--seconds", "0"], "--seconds is 0"),
+        (["--seconds", "0"], "--seconds: expected a number above 0, got 0"),
         (["--against", "pytorh"], "pytorch"),
-        (["--sweep", "colour"], "--sweep is 'colour'"),
-        (["--idle", "-1"], "--idle is -1"),
-        (["--precision", "fp64"], "--precision is 'fp64'"),
-        (["--scenario", "flood"], "--scenario is 'flood'"),
+        (["--sweep", "colour"], "--sweep: expected one of batch"),
+        (["--idle", "-1"], "--idle: expected a number above 0, got -1"),
+        (["--precision", "fp64"], "--precision: expected one of fp32"),
+        (["--scenario", "flood"], "--scenario: expected one of single-stream"),
         (["--data", "no/such/folder"], "no/such/folder"),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_disk_that_fills_meanwhile_loses_no_figures(
     def fill(*values: object) -> None:
         out.mkdir()
 
-    monkeypatch.setattr("ndp_rt.bench.run.open_entrant", lambda *values: make_entrant("ndp-rt openvino fp32", 10.0))
+    monkeypatch.setattr("ndp_rt.bench.run.open_process", lambda *values: make_process("ndp-rt openvino fp32", 10.0))
     monkeypatch.setattr("ndp_rt.bench.explain.Explainer.explain_work", fill)
     assert main(["bench", str(tiny_bundle), "--seconds", "1", "-o", str(out)]) == 1
     captured = capsys.readouterr()
@@ -144,7 +144,7 @@ def test_a_reader_that_left_costs_no_record(tiny_bundle: Path, tmp_path: Path, m
     def leave(*values: object) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("ndp_rt.bench.run.open_entrant", lambda *values: make_entrant("ndp-rt openvino fp32", 10.0))
+    monkeypatch.setattr("ndp_rt.bench.run.open_process", lambda *values: make_process("ndp-rt openvino fp32", 10.0))
     monkeypatch.setattr("ndp_rt.bench.explain.Explainer.explain_work", lambda *values: None)
     monkeypatch.setattr("ndp_rt.bench.table.print_record", leave)
     monkeypatch.setattr("ndp_rt.cli._drop_output", lambda: None)
@@ -161,7 +161,7 @@ def test_an_error_in_the_middle_leaves_what_was_measured(
     def fail(*values: object) -> None:
         raise StorageError("the bundle is gone")
 
-    monkeypatch.setattr("ndp_rt.bench.run.open_entrant", lambda *values: make_entrant("ndp-rt openvino fp32", 10.0))
+    monkeypatch.setattr("ndp_rt.bench.run.open_process", lambda *values: make_process("ndp-rt openvino fp32", 10.0))
     monkeypatch.setattr("ndp_rt.bench.explain.Explainer.explain_work", fail)
     assert main(["bench", str(tiny_bundle), "--seconds", "1", "-o", str(out)]) == 1
     (record,) = read_lines(out)
@@ -176,7 +176,7 @@ def test_a_run_in_which_nobody_could_take_part_is_no_success(
     def refuse(*values: object) -> None:
         raise MissingExtraError("OpenVINO cannot be imported")
 
-    monkeypatch.setattr("ndp_rt.bench.run.open_entrant", refuse)
+    monkeypatch.setattr("ndp_rt.bench.run.open_process", refuse)
     assert main(["bench", str(tiny_bundle), "-o", str(tmp_path / "records.jsonl")]) == 4
 
 

@@ -1,13 +1,13 @@
-/* What a call costs: inspections one after another, and the call that does nothing but copy a struct. */
-#include <inttypes.h>
+/* What a call costs: inspections one after another, submits while the engine is busy, and the call that does nothing
+   but copy a struct. */
 #include <stdlib.h>
 
 #include "host.h"
 
-enum { BLOCK_CALLS = 100, MAX_KEPT = 2000 };
+enum { BLOCK_CALLS = 100, MAX_KEPT = 2000, MAX_SLOTS = 16 };
 
-/* Inspect `count` times; times may be NULL. Every answer is checked, outside the clock. */
-static bool inspect_often(ndp_rt_inspector *inspector, struct picture *picture, struct outputs *outputs, size_t count,
+/* Inspect `count` times. Every answer is checked, outside the clock. */
+static void inspect_often(ndp_rt_inspector *inspector, struct picture *picture, struct outputs *outputs, size_t count,
                           double *wall_ms, double *total_ms)
 {
     ndp_rt_status status;
@@ -19,58 +19,109 @@ static bool inspect_often(ndp_rt_inspector *inspector, struct picture *picture, 
         start_s = read_clock_s();
         status = ndp_rt_inspector_inspect(inspector, &picture->image, &outputs->result);
         end_s = read_clock_s();
-        if (!is_ok(status, "ndp_rt_inspector_inspect")
-            || !is_expected(outputs, &picture->alone, picture->index, "alone"))
-            return false;
-        if (wall_ms) {
-            wall_ms[i] = (end_s - start_s) * 1e3;
-            total_ms[i] = outputs->result.total_ms;
-        }
+        check(status, "ndp_rt_inspector_inspect");
+        check_answer(outputs, &picture->alone, picture->index, "alone");
+        wall_ms[i] = (end_s - start_s) * 1e3;
+        total_ms[i] = outputs->result.total_ms;
     }
-    return true;
 }
 
 /* calls INSPECTOR PICTURE WANTED AGAIN COUNT: time COUNT calls, after AGAIN untimed ones; WANTED: sum of WANTS_. */
-bool do_calls(char **words)
+void do_calls(char **words)
 {
-    ndp_rt_inspector **inspector = find_inspector(words[0]);
-    struct picture *picture = find_picture(words[1]);
-    size_t count = strtoul(words[4], NULL, 10);
-    double *wall_ms, *total_ms;
+    ndp_rt_inspector *inspector = find_inspector(words[0]);
+    struct picture *picture = find_known_picture(words[1]);
+    size_t again = strtoul(words[3], NULL, 10), count = again + strtoul(words[4], NULL, 10);
+    double *wall_ms = take_memory(count, sizeof *wall_ms), *total_ms = take_memory(count, sizeof *total_ms);
     struct outputs outputs;
-    bool is_done;
 
-    if (!inspector || !picture || !make_outputs(&outputs, picture, atoi(words[2])))
-        return false;
-    if (!picture->is_alone_known)
-        return fail("what picture %zu has to give is not known; ask with `answer` and `expect` first.", picture->index);
-    wall_ms = calloc(count + 1, sizeof *wall_ms);
-    total_ms = calloc(count + 1, sizeof *total_ms);
-    is_done = (wall_ms && total_ms) || fail("no memory for %zu times.", count);
-    is_done = is_done && inspect_often(*inspector, picture, &outputs, strtoul(words[3], NULL, 10), NULL, NULL)
-              && inspect_often(*inspector, picture, &outputs, count, wall_ms, total_ms);
-    if (is_done) {
-        fprintf(answers, "{");
-        write_numbers("wall_ms", wall_ms, count);
-        fprintf(answers, ", ");
-        write_numbers("total_ms", total_ms, count);
-        fprintf(answers, "}");
-    }
+    make_outputs(&outputs, picture, atoi(words[2]));
+    inspect_often(inspector, picture, &outputs, count, wall_ms, total_ms);
+    fprintf(answers, "{");
+    write_numbers("wall_ms", wall_ms + again, count - again);
+    fprintf(answers, ", ");
+    write_numbers("total_ms", total_ms + again, count - again);
+    fprintf(answers, "}");
     free(wall_ms);
     free(total_ms);
     free_outputs(&outputs);
-    return is_done;
+}
+
+struct slot {
+    struct outputs outputs;
+    ndp_rt_job *job;
+};
+
+/* Submit once more from a slot that is free, and return the microseconds. */
+static double submit(ndp_rt_inspector *inspector, const struct picture *picture, struct slot *slot)
+{
+    double start_s, end_s;
+    ndp_rt_status status;
+
+    spoil_outputs(&slot->outputs);
+    start_s = read_clock_s();
+    status = ndp_rt_inspector_submit(inspector, &picture->image, &slot->outputs.result, NULL, NULL, &slot->job);
+    end_s = read_clock_s();
+    check(status, "ndp_rt_inspector_submit");
+    return (end_s - start_s) * 1e6;
+}
+
+static void wait_for(struct slot *slot)
+{
+    ndp_rt_job *job = slot->job;
+
+    slot->job = NULL;
+    check(ndp_rt_job_wait(job, -1), "ndp_rt_job_wait");
+}
+
+/* submit INSPECTOR PICTURE SLOTS COUNT: fill a queue of SLOTS, then put in one for each that comes out, COUNT times. */
+void do_submit(char **words)
+{
+    ndp_rt_inspector *inspector = find_inspector(words[0]);
+    struct picture *picture = find_known_picture(words[1]);
+    size_t slot_count = strtoul(words[2], NULL, 10), count = strtoul(words[3], NULL, 10), least_waiting = MAX_SLOTS, i;
+    static struct slot slots[MAX_SLOTS]; /* results of jobs that a failure leaves behind are written there */
+    ndp_rt_times times = {.struct_size = sizeof times};
+    double *submit_us, start_s;
+
+    if (slot_count < 3 || slot_count > MAX_SLOTS)
+        fail("%zu slots are asked for; 3 to %d are taken.", slot_count, MAX_SLOTS);
+    submit_us = take_memory(count, sizeof *submit_us);
+    for (i = 0; i < MAX_SLOTS; i++) {
+        if (slots[i].job)
+            wait_for(&slots[i]);
+        if (i < slot_count)
+            make_outputs(&slots[i].outputs, picture, WANTS_MAP);
+    }
+    start_s = read_clock_s();
+    for (i = 0; i < slot_count; i++)
+        submit(inspector, picture, &slots[i]);
+    for (i = 0; i < count + slot_count; i++) {
+        struct slot *slot = &slots[i % slot_count];
+
+        wait_for(slot);
+        check_answer(&slot->outputs, &picture->alone, picture->index, "submitted");
+        if (i >= count)
+            continue;
+        check(ndp_rt_timings(inspector, &times), "ndp_rt_timings");
+        if (times.waiting_count < least_waiting)
+            least_waiting = times.waiting_count;
+        submit_us[i] = submit(inspector, picture, slot);
+    }
+    fprintf(answers, "{\"elapsed_s\": %.6f, \"least_waiting\": %zu, ", read_clock_s() - start_s, least_waiting);
+    write_numbers("submit_us", submit_us, count);
+    fprintf(answers, "}");
+    for (i = 0; i < slot_count; i++)
+        free_outputs(&slots[i].outputs);
+    free(submit_us);
 }
 
 struct asker {
-    pthread_t thread;
     ndp_rt_inspector *inspector;
-    pthread_barrier_t *barrier;
     double seconds;
     uint64_t inspection_count; /* what every call has to tell */
-    double *block_us;          /* a call's time, in every stride-th block of BLOCK_CALLS */
+    double block_us[MAX_KEPT]; /* a call's time, in every stride-th block of BLOCK_CALLS */
     size_t block_count, kept_count, stride;
-    bool is_right;
 };
 
 /* Keep a block's time or, where there are too many, drop every other one and keep fewer from then on. */
@@ -95,7 +146,7 @@ static void *ask_often(void *of)
     double start_s, end_s, last_s;
     size_t k;
 
-    pthread_barrier_wait(asker->barrier);
+    wait_for_all();
     last_s = read_clock_s() + asker->seconds;
     do {
         start_s = read_clock_s();
@@ -103,7 +154,7 @@ static void *ask_often(void *of)
             times.inspection_count = UINT64_MAX;
             if (ndp_rt_timings(asker->inspector, &times) != NDP_RT_STATUS_OK
                 || times.inspection_count != asker->inspection_count)
-                asker->is_right = false;
+                fail("a wrong answer: ndp_rt_timings failed, or told another number of inspections than there were.");
         }
         end_s = read_clock_s();
         keep(asker, (end_s - start_s) * 1e6 / BLOCK_CALLS);
@@ -111,64 +162,34 @@ static void *ask_often(void *of)
     return NULL;
 }
 
-/* Have the threads ask at the same time, and write what it took. */
-static bool ask_together(struct asker *askers, size_t thread_count)
+/* timings INSPECTOR THREADS SECONDS: time ndp_rt_timings in THREADS threads at once, for so long. */
+void do_timings(char **words)
 {
-    double cpu_s = read_process_cpu_s(), start_s = read_clock_s(), elapsed_s;
-    bool is_right = true;
-    size_t count = 0, i;
+    ndp_rt_inspector *inspector = find_inspector(words[0]);
+    size_t thread_count = strtoul(words[1], NULL, 10), count = 0, i;
+    ndp_rt_times found = {.struct_size = sizeof found};
+    struct asker *askers;
+    struct times times;
 
-    for (i = 0; i < thread_count; i++)
-        if (pthread_create(&askers[i].thread, NULL, ask_often, &askers[i]) != 0)
-            abort(); /* the others wait at the barrier for ever */
+    if (thread_count < 1 || thread_count > MAX_THREADS)
+        fail("%zu threads are asked for; 1 to %d are taken.", thread_count, MAX_THREADS);
+    check(ndp_rt_timings(inspector, &found), "ndp_rt_timings");
+    askers = take_memory(thread_count, sizeof *askers);
     for (i = 0; i < thread_count; i++) {
-        pthread_join(askers[i].thread, NULL);
-        is_right = is_right && askers[i].is_right;
-        count += askers[i].block_count;
+        askers[i].inspector = inspector;
+        askers[i].seconds = atof(words[2]);
+        askers[i].inspection_count = found.inspection_count;
+        askers[i].stride = 1;
     }
-    elapsed_s = read_clock_s() - start_s;
-    cpu_s = read_process_cpu_s() - cpu_s;
-    if (!is_right)
-        return fail("a wrong answer: ndp_rt_timings failed, or told another number of inspections than there were.");
-    fprintf(answers, "{\"calls\": %zu, \"elapsed_s\": %.6f, \"cpu_s\": %.6f", count * BLOCK_CALLS, elapsed_s, cpu_s);
+    times = run_together(ask_often, askers, thread_count, sizeof *askers);
+    for (i = 0; i < thread_count; i++)
+        count += askers[i].block_count;
+    fprintf(answers, "{\"calls\": %zu, \"elapsed_s\": %.6f, \"cpu_s\": %.6f", count * BLOCK_CALLS, times.elapsed_s,
+            times.cpu_s);
     for (i = 0; i < thread_count; i++) {
         fprintf(answers, i ? ", " : ", \"block_us\": [");
         write_list(askers[i].block_us, askers[i].kept_count);
     }
     fprintf(answers, "]}");
-    return true;
-}
-
-/* timings INSPECTOR THREADS SECONDS: time ndp_rt_timings in THREADS threads at once, for so long. */
-bool do_timings(char **words)
-{
-    ndp_rt_inspector **inspector = find_inspector(words[0]);
-    size_t thread_count = strtoul(words[1], NULL, 10), i;
-    ndp_rt_times times = {.struct_size = sizeof times};
-    struct asker askers[MAX_THREADS];
-    pthread_barrier_t barrier;
-    double *block_us;
-    bool is_done;
-
-    if (thread_count < 1 || thread_count > MAX_THREADS)
-        return fail("%zu threads are asked for; 1 to %d are taken.", thread_count, MAX_THREADS);
-    if (!inspector || !is_ok(ndp_rt_timings(*inspector, &times), "ndp_rt_timings"))
-        return false;
-    block_us = calloc(thread_count * MAX_KEPT, sizeof *block_us);
-    if (!block_us || pthread_barrier_init(&barrier, NULL, (unsigned)thread_count) != 0) {
-        free(block_us);
-        return fail("no memory for the times of %zu threads.", thread_count);
-    }
-    for (i = 0; i < thread_count; i++)
-        askers[i] = (struct asker){.inspector = *inspector,
-                                   .barrier = &barrier,
-                                   .seconds = atof(words[2]),
-                                   .inspection_count = times.inspection_count,
-                                   .block_us = block_us + i * MAX_KEPT,
-                                   .stride = 1,
-                                   .is_right = true};
-    is_done = ask_together(askers, thread_count);
-    pthread_barrier_destroy(&barrier);
-    free(block_us);
-    return is_done;
+    free(askers);
 }

@@ -11,9 +11,7 @@
 
 #include <ndp_rt.h>
 
-enum { MAX_PICTURES = 32, MAX_INSPECTORS = 32, MAX_THREADS = 64, MESSAGE_BYTES = 3000 };
-
-/* ---- main.c: what was opened and loaded, and the message of a request that failed ------------------------------- */
+enum { MAX_PICTURES = 32, MAX_INSPECTORS = 32, MAX_THREADS = 64 };
 
 /* What a picture gives, whenever and wherever it is inspected. */
 struct answer {
@@ -31,33 +29,42 @@ struct picture {
     struct answer alone, batch, tiles;
 };
 
+/* ---- main.c: what was opened and loaded, and requests that fail ------------------------------------------------- */
+
 extern struct picture pictures[MAX_PICTURES];
 extern size_t picture_count;
 extern ndp_rt_inspector *inspectors[MAX_INSPECTORS];
 extern size_t inspector_count;
 extern FILE *answers; /* the process's own stdout; what libraries print goes to stderr */
 
-/* Keep the message that the request is answered with, the first of several; always false. Any thread. */
-bool fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Answer the request with a message, the first of several; what it holds stays. In another thread: end that thread. */
+_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool has_failed(void);
-/* Whether a call succeeded; if not, its message is kept. */
-bool is_ok(ndp_rt_status status, const char *call);
-/* Find what a request's word names; NULL, and a message, where there is none. */
+/* Fail unless a call succeeded. */
+void check(ndp_rt_status status, const char *call);
+void *take_memory(size_t count, size_t size); /* as calloc; never NULL */
+/* Return what a request's word names. */
 struct picture *find_picture(const char *word);
-ndp_rt_inspector **find_inspector(const char *word);
+struct picture *find_known_picture(const char *word); /* one whose answer is known */
+ndp_rt_inspector *find_inspector(const char *word);
 
 /* A handler gets the words after the request's name and writes its answer, without the line feed, unless it fails. */
-typedef bool handler(char **words);
-handler do_calls, do_timings, do_crowd, do_submit, do_soak;
+typedef void handler(char **words);
+handler do_calls, do_timings, do_crowd, do_submit, do_soak, do_memory;
 
 /* ---- readings.c ------------------------------------------------------------------------------------------------- */
 
-double read_clock_s(void);                                                /* CLOCK_MONOTONIC */
-double read_process_cpu_s(void);                                          /* of all threads */
-void write_list(const double *values, size_t count);                      /* [..] */
+double read_clock_s(void);                           /* CLOCK_MONOTONIC */
+long long read_rss_bytes(void);                      /* resident memory of this process; -1: not known */
+void write_list(const double *values, size_t count); /* [..] */
 void write_numbers(const char *name, const double *values, size_t count); /* "name": [..] */
-long long read_rss_bytes(void); /* resident memory of this process; -1: not known */
-bool write_memory(void);        /* {"rss_bytes": .., "descriptors": .., "threads": ..} of this process */
+
+struct times {
+    double elapsed_s, cpu_s; /* the processor's, of all threads */
+};
+/* Run `work` in a thread for each of `count` items of so many bytes, all from the same moment on; fail if one did. */
+struct times run_together(void *(*work)(void *), void *items, size_t count, size_t size);
+void wait_for_all(void); /* the first thing that `work` does */
 
 /* ---- pictures.c: images and results ----------------------------------------------------------------------------- */
 
@@ -69,14 +76,14 @@ struct outputs {
     int wanted;
 };
 
-bool load_picture(struct picture *picture, const char *path, const char *format, int32_t width_px, int32_t height_px);
-bool make_outputs(struct outputs *outputs, const struct picture *picture, int wanted);
+void load_picture(struct picture *picture, const char *path, const char *format, int32_t width_px, int32_t height_px);
+void make_outputs(struct outputs *outputs, const struct picture *picture, int wanted);
 void free_outputs(struct outputs *outputs);
 void clear_outputs(struct outputs *outputs); /* so that an answer that was not written is noticed */
 void spoil_outputs(struct outputs *outputs); /* the same for a few values, in no time */
 struct answer read_answer(const struct outputs *outputs);
 void write_answer(const struct answer *answer);
-/* Whether the outputs hold what is expected, as far as it was wanted, bit for bit. */
-bool is_expected(const struct outputs *outputs, const struct answer *expected, size_t picture_index, const char *how);
+/* Fail unless the outputs hold what is expected, as far as it was wanted, bit for bit. */
+void check_answer(const struct outputs *outputs, const struct answer *expected, size_t index, const char *how);
 
 #endif

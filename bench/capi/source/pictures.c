@@ -19,40 +19,36 @@ static const struct {
 static void *read_pixels(const char *path, size_t byte_count)
 {
     FILE *file = fopen(path, "rb");
-    void *pixels = malloc(byte_count + 1);
-    size_t read = 0;
+    void *pixels = take_memory(byte_count, 1);
+    size_t read = file ? fread(pixels, 1, byte_count + 1, file) : 0;
 
-    if (file && pixels)
-        read = fread(pixels, 1, byte_count + 1, file);
     if (file)
         fclose(file);
-    if (read == byte_count)
-        return pixels;
-    free(pixels);
-    fail("%s cannot be read, or does not have %zu bytes.", path, byte_count);
-    return NULL;
+    if (read != byte_count)
+        fail("%s cannot be read, or does not have %zu bytes.", path, byte_count);
+    return pixels;
 }
 
-bool load_picture(struct picture *picture, const char *path, const char *format, int32_t width_px, int32_t height_px)
+void load_picture(struct picture *picture, const char *path, const char *format, int32_t width_px, int32_t height_px)
 {
+    ndp_rt_image *image = &picture->image;
     size_t i;
 
-    for (i = 0; i < sizeof FORMATS / sizeof *FORMATS; i++)
-        if (strcmp(FORMATS[i].name, format) == 0)
-            break;
-    if (i == sizeof FORMATS / sizeof *FORMATS)
-        return fail("pixel format '%s' is not known.", format);
     memset(picture, 0, sizeof *picture);
-    picture->image.struct_size = sizeof picture->image;
-    picture->image.pixel_format = FORMATS[i].pixel_format;
-    picture->image.width_px = width_px;
-    picture->image.height_px = height_px;
-    picture->image.stride_bytes = width_px * FORMATS[i].pixel_bytes;
-    picture->image.pixels = read_pixels(path, (size_t)(picture->image.stride_bytes * height_px));
-    return picture->image.pixels != NULL;
+    for (i = 0; i < sizeof FORMATS / sizeof *FORMATS; i++)
+        if (strcmp(FORMATS[i].name, format) == 0) {
+            image->struct_size = sizeof *image;
+            image->pixel_format = FORMATS[i].pixel_format;
+            image->width_px = width_px;
+            image->height_px = height_px;
+            image->stride_bytes = width_px * FORMATS[i].pixel_bytes;
+            image->pixels = read_pixels(path, (size_t)(image->stride_bytes * height_px));
+            return;
+        }
+    fail("pixel format '%s' is not known.", format);
 }
 
-bool make_outputs(struct outputs *outputs, const struct picture *picture, int wanted)
+void make_outputs(struct outputs *outputs, const struct picture *picture, int wanted)
 {
     ndp_rt_result *result = &outputs->result;
     int64_t width = picture->image.width_px, height = picture->image.height_px;
@@ -63,25 +59,19 @@ bool make_outputs(struct outputs *outputs, const struct picture *picture, int wa
     if (wanted & WANTS_MAP) {
         result->map_stride_bytes = width * (int64_t)sizeof(float);
         result->map_capacity_bytes = result->map_stride_bytes * height;
-        result->map = malloc((size_t)result->map_capacity_bytes);
+        result->map = take_memory((size_t)result->map_capacity_bytes, 1);
     }
     if (wanted & WANTS_MASK) {
         result->mask_stride_bytes = width;
         result->mask_capacity_bytes = width * height;
-        result->mask = malloc((size_t)result->mask_capacity_bytes);
+        result->mask = take_memory((size_t)result->mask_capacity_bytes, 1);
     }
     if (wanted & WANTS_DEFECTS) {
         result->defect_struct_size = sizeof(ndp_rt_defect);
         result->defect_capacity = DEFECT_CAPACITY;
-        result->defects = malloc(DEFECT_CAPACITY * sizeof(ndp_rt_defect));
-    }
-    if ((wanted & WANTS_MAP && !result->map) || (wanted & WANTS_MASK && !result->mask)
-        || (wanted & WANTS_DEFECTS && !result->defects)) {
-        free_outputs(outputs);
-        return fail("no memory for the buffers of a result.");
+        result->defects = take_memory(DEFECT_CAPACITY, sizeof(ndp_rt_defect));
     }
     clear_outputs(outputs); /* also touches every page, so that none comes into memory inside a clock */
-    return true;
 }
 
 void free_outputs(struct outputs *outputs)
@@ -168,23 +158,20 @@ void write_answer(const struct answer *answer)
             bits, answer->map_sum, answer->mask_sum, answer->defect_count);
 }
 
-bool is_expected(const struct outputs *outputs, const struct answer *expected, size_t picture_index, const char *how)
+void check_answer(const struct outputs *outputs, const struct answer *expected, size_t index, const char *how)
 {
     struct answer found = read_answer(outputs);
 
     if (memcmp(&found.score, &expected->score, sizeof found.score) != 0)
-        return fail("a wrong answer: picture %zu %s scored %.17g; %.17g is expected.", picture_index, how, found.score,
-                    expected->score);
+        fail("a wrong answer: picture %zu %s scored %.17g; %.17g is expected.", index, how, found.score,
+             expected->score);
     if (outputs->wanted & WANTS_MAP && found.map_sum != expected->map_sum)
-        return fail("a wrong answer: picture %zu %s gave a map with checksum %016" PRIx64 "; %016" PRIx64
-                    " is expected.",
-                    picture_index, how, found.map_sum, expected->map_sum);
+        fail("a wrong answer: picture %zu %s gave a map with checksum %016" PRIx64 "; %016" PRIx64 " is expected.",
+             index, how, found.map_sum, expected->map_sum);
     if (outputs->wanted & WANTS_MASK && found.mask_sum != expected->mask_sum)
-        return fail("a wrong answer: picture %zu %s gave a mask with checksum %016" PRIx64 "; %016" PRIx64
-                    " is expected.",
-                    picture_index, how, found.mask_sum, expected->mask_sum);
+        fail("a wrong answer: picture %zu %s gave a mask with checksum %016" PRIx64 "; %016" PRIx64 " is expected.",
+             index, how, found.mask_sum, expected->mask_sum);
     if (found.defect_count != expected->defect_count)
-        return fail("a wrong answer: picture %zu %s gave %" PRIu32 " defects; %" PRIu32 " are expected.", picture_index,
-                    how, found.defect_count, expected->defect_count);
-    return true;
+        fail("a wrong answer: picture %zu %s gave %" PRIu32 " defects; %" PRIu32 " are expected.", index, how,
+             found.defect_count, expected->defect_count);
 }

@@ -1,11 +1,14 @@
-/* Times, and what this process holds. */
+/* Times, threads that begin together, and what this process holds. */
 #include <dirent.h>
 #include <malloc.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "host.h"
+
+static pthread_barrier_t barrier;
 
 static double read_s(clockid_t clock)
 {
@@ -18,11 +21,6 @@ static double read_s(clockid_t clock)
 double read_clock_s(void)
 {
     return read_s(CLOCK_MONOTONIC);
-}
-
-double read_process_cpu_s(void)
-{
-    return read_s(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 void write_list(const double *values, size_t count)
@@ -39,6 +37,34 @@ void write_numbers(const char *name, const double *values, size_t count)
 {
     fprintf(answers, "\"%s\": ", name);
     write_list(values, count);
+}
+
+void wait_for_all(void)
+{
+    pthread_barrier_wait(&barrier); /* all are there: the clock starts */
+    pthread_barrier_wait(&barrier);
+}
+
+struct times run_together(void *(*work)(void *), void *items, size_t count, size_t size)
+{
+    pthread_t threads[MAX_THREADS];
+    struct times start, end;
+    size_t i;
+
+    pthread_barrier_init(&barrier, NULL, (unsigned)count + 1);
+    for (i = 0; i < count; i++)
+        if (pthread_create(&threads[i], NULL, work, (char *)items + i * size) != 0)
+            abort(); /* the others wait at the barrier for ever */
+    pthread_barrier_wait(&barrier);
+    start = (struct times){read_clock_s(), read_s(CLOCK_PROCESS_CPUTIME_ID)};
+    pthread_barrier_wait(&barrier);
+    for (i = 0; i < count; i++)
+        pthread_join(threads[i], NULL);
+    end = (struct times){read_clock_s() - start.elapsed_s, read_s(CLOCK_PROCESS_CPUTIME_ID) - start.cpu_s};
+    pthread_barrier_destroy(&barrier);
+    if (has_failed())
+        fail("a thread failed.");
+    return end;
 }
 
 /* Read the number after `field` in a file of /proc; -1: there is none. */
@@ -93,14 +119,15 @@ static long long count_heap_bytes(void)
 #endif
 }
 
-bool write_memory(void)
+/* memory: what this process holds. */
+void do_memory(char **words)
 {
     long long rss_bytes = read_rss_bytes();
     long threads = read_field("/proc/self/status", "Threads:");
 
+    (void)words;
     if (rss_bytes < 0 || threads < 0)
-        return fail("/proc/self does not tell this process's memory and threads.");
+        fail("/proc/self does not tell this process's memory and threads.");
     fprintf(answers, "{\"rss_bytes\": %lld, \"heap_bytes\": %lld, \"descriptors\": %ld, \"threads\": %ld}", rss_bytes,
             count_heap_bytes(), count_descriptors(), threads);
-    return true;
 }

@@ -20,45 +20,36 @@ static void count_done(void *user, ndp_rt_status status, ndp_rt_result *result)
     atomic_fetch_add(&done_count, 1);
 }
 
-static bool call(ndp_rt_status status, const char *name)
+static void call(ndp_rt_status status, const char *name)
 {
     call_count++;
-    return is_ok(status, name);
+    check(status, name);
 }
 
 /* Check a result, or keep the first one of its kind for those that follow. */
-static bool check(struct picture *picture, struct outputs *found, bool *is_known, struct answer *expected,
-                  const char *how)
+static void check_first(struct picture *picture, struct outputs *found, bool *is_known, struct answer *expected,
+                        const char *how)
 {
-    bool is_right;
-
     if (!*is_known) {
         *expected = read_answer(found);
         *is_known = true;
     }
-    is_right = is_expected(found, expected, picture->index, how);
+    check_answer(found, expected, picture->index, how);
     clear_outputs(found);
-    return is_right;
 }
 
-static bool check_alone(size_t i, const char *how)
+static void check_alone(size_t i, const char *how)
 {
-    return check(&pictures[i], &outputs[i], &pictures[i].is_alone_known, &pictures[i].alone, how);
+    check_first(&pictures[i], &outputs[i], &pictures[i].is_alone_known, &pictures[i].alone, how);
 }
 
-static bool inspect_each(ndp_rt_inspector *inspector)
+static void inspect_alone(ndp_rt_inspector *inspector, size_t i)
 {
-    size_t i;
-
-    for (i = 0; i < picture_count; i++)
-        if (!call(ndp_rt_inspector_inspect(inspector, &pictures[i].image, &outputs[i].result),
-                  "ndp_rt_inspector_inspect")
-            || !check_alone(i, "alone"))
-            return false;
-    return true;
+    call(ndp_rt_inspector_inspect(inspector, &pictures[i].image, &outputs[i].result), "ndp_rt_inspector_inspect");
+    check_alone(i, "alone");
 }
 
-static bool inspect_together(ndp_rt_inspector *inspector)
+static void inspect_together(ndp_rt_inspector *inspector)
 {
     ndp_rt_image images[MAX_PICTURES];
     ndp_rt_result results[MAX_PICTURES];
@@ -68,47 +59,40 @@ static bool inspect_together(ndp_rt_inspector *inspector)
         images[i] = pictures[i].image;
         results[i] = outputs[i].result;
     }
-    if (!call(ndp_rt_inspector_inspect_batch(inspector, images, picture_count, results),
-              "ndp_rt_inspector_inspect_batch"))
-        return false;
+    call(ndp_rt_inspector_inspect_batch(inspector, images, picture_count, results), "ndp_rt_inspector_inspect_batch");
     for (i = 0; i < picture_count; i++) {
         outputs[i].result = results[i];
-        if (!check(&pictures[i], &outputs[i], &pictures[i].is_batch_known, &pictures[i].batch, "in a batch"))
-            return false;
+        check_first(&pictures[i], &outputs[i], &pictures[i].is_batch_known, &pictures[i].batch, "in a batch");
     }
-    return true;
 }
 
-static bool inspect_tiles(ndp_rt_inspector *inspector, struct picture *large)
+static void inspect_tiles(ndp_rt_inspector *inspector, struct picture *large)
 {
-    return call(ndp_rt_inspector_inspect_large(inspector, &large->image, 16, &tile_outputs.result),
-                "ndp_rt_inspector_inspect_large")
-           && check(large, &tile_outputs, &large->is_tiles_known, &large->tiles, "in tiles");
+    call(ndp_rt_inspector_inspect_large(inspector, &large->image, 16, &tile_outputs.result),
+         "ndp_rt_inspector_inspect_large");
+    check_first(large, &tile_outputs, &large->is_tiles_known, &large->tiles, "in tiles");
 }
 
 /* Submit every picture, wait for one after the other, and check that each callback was called. */
-static bool submit_each(ndp_rt_inspector *inspector)
+static void submit_each(ndp_rt_inspector *inspector)
 {
-    ndp_rt_job *jobs[MAX_PICTURES] = {NULL};
-    size_t submitted = 0, i;
-    bool is_right = true;
+    ndp_rt_job *jobs[MAX_PICTURES];
+    size_t i;
 
     atomic_store(&done_count, 0);
-    for (i = 0; i < picture_count && is_right; i++) {
-        is_right =
-            call(ndp_rt_inspector_submit(inspector, &pictures[i].image, &outputs[i].result, count_done, NULL, &jobs[i]),
-                 "ndp_rt_inspector_submit");
-        submitted += is_right;
+    for (i = 0; i < picture_count; i++)
+        call(ndp_rt_inspector_submit(inspector, &pictures[i].image, &outputs[i].result, count_done, NULL, &jobs[i]),
+             "ndp_rt_inspector_submit");
+    for (i = 0; i < picture_count; i++) {
+        call(ndp_rt_job_wait(jobs[i], -1), "ndp_rt_job_wait");
+        check_alone(i, "submitted");
     }
-    for (i = 0; i < submitted; i++)
-        is_right = call(ndp_rt_job_wait(jobs[i], -1), "ndp_rt_job_wait") && check_alone(i, "submitted") && is_right;
-    if (is_right && atomic_load(&done_count) != (int)picture_count)
-        return fail("%d callbacks came for %zu submitted pictures.", atomic_load(&done_count), picture_count);
-    return is_right;
+    if (atomic_load(&done_count) != (int)picture_count)
+        fail("%d callbacks came for %zu submitted pictures.", atomic_load(&done_count), picture_count);
 }
 
 /* With thresholds on both sides of its score a picture is a defect, and is none. */
-static bool move_threshold(ndp_rt_inspector *inspector)
+static void move_threshold(ndp_rt_inspector *inspector)
 {
     static const double FACTORS[] = {0.5, 2.0};
     ndp_rt_result result = {.struct_size = sizeof result};
@@ -117,97 +101,86 @@ static bool move_threshold(ndp_rt_inspector *inspector)
 
     for (i = 0; i < 2; i++) {
         asked = score * FACTORS[i];
-        if (!call(ndp_rt_inspector_set_threshold(inspector, asked), "ndp_rt_inspector_set_threshold")
-            || !call(ndp_rt_inspector_get_threshold(inspector, &found), "ndp_rt_inspector_get_threshold")
-            || !call(ndp_rt_inspector_inspect(inspector, &pictures[0].image, &result), "ndp_rt_inspector_inspect"))
-            return false;
+        call(ndp_rt_inspector_set_threshold(inspector, asked), "ndp_rt_inspector_set_threshold");
+        call(ndp_rt_inspector_get_threshold(inspector, &found), "ndp_rt_inspector_get_threshold");
+        call(ndp_rt_inspector_inspect(inspector, &pictures[0].image, &result), "ndp_rt_inspector_inspect");
         if (found != asked || result.threshold != asked || result.is_defect != (score >= asked))
-            return fail("threshold %.17g was set; %.17g is there, and a score of %.17g is called %s.", asked, found,
-                        score, result.is_defect ? "a defect" : "good");
+            fail("threshold %.17g was set; %.17g is there, and a score of %.17g is called %s.", asked, found, score,
+                 result.is_defect ? "a defect" : "good");
     }
-    return true;
 }
 
 /* Ask for what costs no inspection, and check the count of those that there were. */
-static bool ask_about(ndp_rt_inspector *inspector, uint64_t inspection_count)
+static void ask_about(ndp_rt_inspector *inspector, uint64_t inspection_count)
 {
     ndp_rt_times times = {.struct_size = sizeof times};
     ndp_rt_info info = {.struct_size = sizeof info};
     char text[1000];
 
-    if (!call(ndp_rt_inspector_info(inspector, &info), "ndp_rt_inspector_info")
-        || !call(ndp_rt_inspector_describe(inspector, text, sizeof text, NULL), "ndp_rt_inspector_describe")
-        || !call(ndp_rt_timings(inspector, &times), "ndp_rt_timings"))
-        return false;
+    call(ndp_rt_inspector_info(inspector, &info), "ndp_rt_inspector_info");
+    call(ndp_rt_inspector_describe(inspector, text, sizeof text, NULL), "ndp_rt_inspector_describe");
+    call(ndp_rt_timings(inspector, &times), "ndp_rt_timings");
     if (times.inspection_count != inspection_count || times.failure_count != 0 || times.waiting_count != 0)
-        return fail("ndp_rt_timings tells of %llu inspections, %llu failures and %u waiting; there were %llu, 0 and 0.",
-                    (unsigned long long)times.inspection_count, (unsigned long long)times.failure_count,
-                    times.waiting_count, (unsigned long long)inspection_count);
-    return true;
+        fail("ndp_rt_timings tells of %llu inspections, %llu failures and %u waiting; there were %llu, 0 and 0.",
+             (unsigned long long)times.inspection_count, (unsigned long long)times.failure_count, times.waiting_count,
+             (unsigned long long)inspection_count);
 }
 
-static bool run_cycle(const char *bundle, struct picture *large)
+static void run_cycle(const char *bundle, struct picture *large)
 {
     ndp_rt_open_options options = {.struct_size = sizeof options, .queue_capacity = MAX_PICTURES};
     ndp_rt_inspector *inspector = NULL;
     ndp_rt_times times = {.struct_size = sizeof times};
     ndp_rt_status status;
-    bool is_right;
+    size_t i;
 
-    if (!call(ndp_rt_inspector_open(bundle, &options, &inspector), "ndp_rt_inspector_open"))
-        return false;
+    call(ndp_rt_inspector_open(bundle, &options, &inspector), "ndp_rt_inspector_open");
+    for (i = 0; i < picture_count; i++)
+        inspect_alone(inspector, i);
+    inspect_together(inspector);
+    inspect_tiles(inspector, large);
+    submit_each(inspector);
+    move_threshold(inspector);
     /* Alone, in a batch and submitted; one in tiles counts as one, and two are for the thresholds. */
-    is_right = inspect_each(inspector) && inspect_together(inspector) && inspect_tiles(inspector, large)
-               && submit_each(inspector) && move_threshold(inspector)
-               && ask_about(inspector, 3 * (uint64_t)picture_count + 3);
-    if (!call(ndp_rt_inspector_close(inspector), "ndp_rt_inspector_close") || !is_right)
-        return false;
+    ask_about(inspector, 3 * (uint64_t)picture_count + 3);
+    call(ndp_rt_inspector_close(inspector), "ndp_rt_inspector_close");
     call_count++;
     status = ndp_rt_timings(inspector, &times);
-    return status == NDP_RT_STATUS_CLOSED
-           || fail("a closed inspector answers %s; NDP_RT_STATUS_CLOSED is right.", ndp_rt_status_name(status));
+    if (status != NDP_RT_STATUS_CLOSED)
+        fail("a closed inspector answers %s; NDP_RT_STATUS_CLOSED is right.", ndp_rt_status_name(status));
 }
 
 /* Open, inspect one picture, close. */
-static bool look_in(const char *bundle)
+static void look_in(const char *bundle)
 {
     ndp_rt_inspector *inspector = NULL;
-    bool is_right;
 
-    if (!call(ndp_rt_inspector_open(bundle, NULL, &inspector), "ndp_rt_inspector_open"))
-        return false;
-    is_right =
-        call(ndp_rt_inspector_inspect(inspector, &pictures[0].image, &outputs[0].result), "ndp_rt_inspector_inspect")
-        && check_alone(0, "alone");
-    return call(ndp_rt_inspector_close(inspector), "ndp_rt_inspector_close") && is_right;
+    call(ndp_rt_inspector_open(bundle, NULL, &inspector), "ndp_rt_inspector_open");
+    inspect_alone(inspector, 0);
+    call(ndp_rt_inspector_close(inspector), "ndp_rt_inspector_close");
 }
 
 /* soak BUNDLE LARGE SECONDS: run cycles for so long, one at least, with picture LARGE for the tiles. */
-bool do_soak(char **words)
+void do_soak(char **words)
 {
     struct picture *large = find_picture(words[1]);
     double start_s = read_clock_s(), seconds = atof(words[2]);
     uint64_t cycle_count = 0, open_count = 0;
     size_t i;
 
-    if (!large)
-        return false;
     for (i = 0; i < picture_count; i++)
-        if (!outputs[i].wanted && !make_outputs(&outputs[i], &pictures[i], WANTS_ALL))
-            return false;
-    if (!tile_outputs.wanted && !make_outputs(&tile_outputs, large, WANTS_ALL))
-        return false;
+        if (!outputs[i].wanted)
+            make_outputs(&outputs[i], &pictures[i], WANTS_ALL);
+    if (!tile_outputs.wanted)
+        make_outputs(&tile_outputs, large, WANTS_ALL);
     call_count = 0;
     do {
-        if (!run_cycle(words[0], large))
-            return false;
+        run_cycle(words[0], large);
         for (i = 0; i < SHORT_OPEN_COUNT; i++)
-            if (!look_in(words[0]))
-                return false;
+            look_in(words[0]);
         cycle_count++;
         open_count += 1 + SHORT_OPEN_COUNT;
     } while (read_clock_s() - start_s < seconds);
     fprintf(answers, "{\"cycles\": %llu, \"opens\": %llu, \"calls\": %llu}", (unsigned long long)cycle_count,
             (unsigned long long)open_count, (unsigned long long)call_count);
-    return true;
 }

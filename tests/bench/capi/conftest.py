@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ndp_rt.bench.capi.answers import learn
-from ndp_rt.bench.capi.hosts import HostProgram, build_host
+from ndp_rt.bench.capi.host import HostProgram, LineProcess, build_host, learn
 from ndp_rt.bench.capi.pictures import load_pictures, make_network_pictures
-from ndp_rt.bench.capi.processes import LineProcess
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.errors import MissingExtraError
 

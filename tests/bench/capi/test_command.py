@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from ndp_rt.bench.capi import crowd, run
-from ndp_rt.bench.capi.answers import learn, teach
 from ndp_rt.bench.capi.figures import Figure, show
-from ndp_rt.bench.capi.hosts import HostProgram
+from ndp_rt.bench.capi.host import HostProgram, learn, teach
 from ndp_rt.bench.capi.run import PARTS
 from ndp_rt.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
 
@@ -123,11 +122,11 @@ def test_what_was_measured_until_ctrl_c_is_kept(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--only", "dance"), "--only names 'dance'; calls, timings, submit, start, threads, soak are there."),
+        (("--only", "dance"), "--only: expected some of calls, timings, submit, start, threads, soak, got 'dance'."),
         (("--only", "soak"), "--only soak needs --soak S"),
-        (("--calls", "31"), "--calls is 31; a whole number from 32 is taken."),
-        (("--seconds", "0"), "seconds is 0"),
-        (("--soak", "nan"), "soak is nan"),
+        (("--calls", "31"), "--calls: expected a whole number from 32, got 31."),
+        (("--seconds", "0"), "--seconds: expected a number above 0, got 0"),
+        (("--soak", "nan"), "--soak: expected a number above 0, got nan"),
     ],
 )
 def test_arguments_that_are_not_taken_are_refused_before_anything_runs(

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ndp_rt.bench.capi.answers import check_same, learn, teach
 from ndp_rt.bench.capi.calls import PYTHON_SIDE, learn_answers
-from ndp_rt.bench.capi.hosts import FLAGS, SOURCE, HostProgram
+from ndp_rt.bench.capi.host import FLAGS, SOURCE, HostProgram, LineProcess, check_same, learn, teach
 from ndp_rt.bench.capi.pictures import make_frame, make_network_pictures
-from ndp_rt.bench.capi.processes import LineProcess
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.capi.installed import list_compile_flags
 from ndp_rt.config import child_command, find_compiler

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ndp_rt.bench.capi.answers import read_score, sum_values, write_score
+from ndp_rt.bench.capi.host import read_score, sum_values, write_score
 from ndp_rt.bench.capi.pictures import (
     FORMATS,
     describe,

@@ -8,13 +8,13 @@ import pytest
 
 from ndp_rt.bench.read_records import StoredRecord
 from ndp_rt.bench.report.accuracy_figure import Plotted, count_decimals, draw_metric, find_front, list_corners
-from ndp_rt.bench.report.overview import NO_ACCURACY, make_overview
-from ndp_rt.bench.report.overview_section import OVERVIEW_ID, find_front_rows, list_table_rows
-from ndp_rt.bench.report.page import make_page
+from ndp_rt.bench.report.overview import NO_ACCURACY, find_front_rows, make_overview
+from ndp_rt.bench.report.page import OVERVIEW_ID, make_page
+from ndp_rt.bench.report.tables import list_overview_rows
 from tests.bench.bench_records import make_cold_record, make_record, make_row
 from tests.bench.report.page_reader import PageReader
 
-FP32 = 2  # of tests.bench.bench_records.CONTENDERS
+FP32 = 2  # of tests.bench.bench_records.RIVALS
 PRECISIONS = {"fp32": (1.0, 0.97), "bf16": (0.5, 0.968), "int8": (0.3, 0.95), "mixed": (0.35, 0.966)}
 
 
@@ -55,7 +55,7 @@ def test_table_rows_keep_the_bundle_the_record_and_the_ratio_of_their_own_run(
     two_presets: list[StoredRecord],
 ) -> None:
     two_presets[1].record["rows"][1]["ratio"] = {"to": "ndp-rt openvino fp32", "median": 0.51}
-    rows = {(row["bundle_words"], row["precision"]): row for row in list_table_rows(make_overview(two_presets))}
+    rows = {(row["bundle_words"], row["precision"]): row for row in list_overview_rows(make_overview(two_presets))}
     assert len(rows) == 8
     assert rows["fabric (edge)", "bf16"]["where_words"].startswith("run1.jsonl:1, 2026-11-23")
     assert rows["wide (paper)", "bf16"]["where_words"].startswith("run2.jsonl:2, ")

@@ -129,7 +129,7 @@ def test_warnings_stand_in_a_box_and_name_their_rows(rng: np.random.Generator) -
     assert sum(one.get("class") == "box warning" for one in reader.find("div")) == 1
 
 
-def test_left_out_and_refused_contenders_are_listed_with_their_reason(rng: np.random.Generator) -> None:
+def test_left_out_and_refused_rows_are_listed_with_their_reason(rng: np.random.Generator) -> None:
     record = make_latency_record(
         rng, 1, left_out={"onnxruntime-cuda": "needs a GPU"}, refused={"mkd": "answered wrongly"}
     )

@@ -1,0 +1,285 @@
+"""What a program costs on a GPU: copies, steps and their floors, launches, memory.
+
+This module alone reaches into an inspector's private parts; nobody but a benchmark runs a program's steps one by one.
+"""
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import cycle, islice
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.bench.graph_stages import ATTENTION, DECODER, ENCODER, ENGINE, SEGMENTATION, order_stages
+from ndp_rt.bench.kernel_work import GPUS, count_inspection, time_floor_us
+from ndp_rt.bench.rivals.base import Image, check_golden
+from ndp_rt.bench.timed.spec import Timed, TimedSpec, choose_threshold
+from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.decide.decision import is_defective
+from ndp_rt.devices.cuda.driver import translate_errors
+from ndp_rt.devices.cuda.graph import Capture, CapturedGraph
+from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
+from ndp_rt.engines.build import build_engine
+from ndp_rt.engines.registry import find_device_backend
+from ndp_rt.errors import DeviceError
+from ndp_rt.evaluate.record import Record
+from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.preprocess import launch
+from ndp_rt.options import Options
+from ndp_rt.program.manifest import InputContract
+from ndp_rt.runtime.cuda import CudaExecutor
+from ndp_rt.runtime.cuda_program import CudaProgram
+from ndp_rt.runtime.open import open_cuda
+
+FloatArray = NDArray[np.float32]
+MEDIAN_COUNT = 50  # of times of which the median is a step's, or a launch's
+STEP_REPEATS = 20  # of a step in one capture, so that launching costs nothing beside it
+UPLOAD, PREPROCESS, POSTPROCESS, DOWNLOAD = "upload", "preprocess", "postprocess", "download"
+# The steps of `ndp_rt.runtime.cuda_steps`. One engine for all that follows RBFRM, or for everything, is not split.
+STEP_STAGES = {
+    "encoder": ENCODER,
+    "decoder": DECODER,
+    "head": SEGMENTATION,
+    "segmentation": SEGMENTATION,
+    "smooth": POSTPROCESS,
+    "score": POSTPROCESS,
+}
+RBFRM = "rbfrm "
+SOURCE = (
+    "CUDA events around each step by itself, repeated, its inputs perhaps in the GPU's cache: a lower bound; RBFRM's "
+    "steps are added up, although they run side by side"
+)
+ONE_ENGINE = {"tail": "decoder and segmentation, which are one engine here", "fused": "the whole network, one engine"}
+
+
+def measure_cost(runner: CudaExecutor, bundle: Bundle, backend: str, batch: int) -> Record:
+    """Return what a batch costs on a GPU, in the words of a record's row.
+
+    Measured with uint8 RGB images of the network's own size in pinned memory; what the host does before (copying the
+    caller's image there, launching) is not in `stages_ms`.
+
+    Raises:
+        DeviceError, EngineError: the device or an engine fails.
+    """
+    program, contract = runner.program, bundle.manifest.input
+    capture = partial(find_device_backend(backend).capture, program.device)
+    # An engine whose end an op has taken over is named after what it gives: "segmentation_levels".
+    steps_ms = {name.removesuffix("_levels"): value for name, value in time_steps(program, batch, capture).items()}
+    stages_ms = time_transfers(program, contract, batch, runner._kernels)
+    for name, value in steps_ms.items():
+        stage = ATTENTION if name.startswith(RBFRM) else STEP_STAGES.get(name, ENGINE)
+        stages_ms[stage] = stages_ms.get(stage, 0.0) + value
+    whole = [f"; engine: {words}" for name, words in ONE_ENGINE.items() if name in steps_ms]
+    work = count_inspection(
+        batch, contract.height_px, contract.width_px, bundle.manifest.model.width or 0, program.input_dtype
+    )
+    gpu = next((one for known, one in GPUS.items() if known.lower() in program.device.name.lower()), None)
+    floors_ms = {} if gpu is None else {name: time_floor_us(gpu, work[name]) / 1e3 for name in steps_ms if name in work}
+    return {
+        "stages_ms": order_stages({stage: value / batch for stage, value in stages_ms.items()}),
+        "stages_source": SOURCE + "".join(whole),
+        "gpu_memory_bytes": program.held_bytes + program.buffer_bytes,
+        "gpu": {
+            "engine_bytes": program.held_bytes,
+            "buffer_bytes": program.buffer_bytes,
+            "captured_batches": list(program.captured_sizes),
+            "launch_us": time_launches(program, batch),
+            "steps_ms": steps_ms,
+            "over_floor": {name: steps_ms[name] / floor for name, floor in floors_ms.items() if floor > 0},
+        },
+    }
+
+
+def time_launches(program: CudaProgram, size: int) -> float:
+    """Return the host's microseconds to put one run on the stream."""
+    times = []
+    for _ in range(MEDIAN_COUNT):
+        start = time.perf_counter()
+        program.enqueue(size)
+        times.append((time.perf_counter() - start) * 1e6)
+        program.stream.synchronize()  # outside the clock: a full queue would make the next launch wait
+    return float(np.median(times))
+
+
+def time_steps(program: CudaProgram, size: int, capture: Capture) -> dict[str, float]:
+    """Return the milliseconds of each step by itself.
+
+    A step is repeated in one graph, so its inputs may lie in the GPU's cache: a lower bound of what it takes in the
+    pipeline, where steps also run side by side. Steps that cannot be captured are launched one by one.
+    """
+    times: dict[str, float] = {}
+    for step in program.list_steps(size):
+
+        def repeat(step: Any = step) -> None:
+            for _ in range(STEP_REPEATS):
+                step.enqueue(program.stream)
+
+        repeat()
+        program.stream.synchronize()
+        graph: CapturedGraph | None = None
+        with contextlib.suppress(DeviceError):
+            graph = capture(program.stream, repeat)
+        times[step.name] = time_repeats(program, repeat if graph is None else partial(graph.launch, program.stream))
+    return times
+
+
+def time_repeats(program: CudaProgram, repeat: Callable[[], Any]) -> float:
+    """Return the milliseconds of one of the STEP_REPEATS that `repeat` puts on the program's stream."""
+    cuda = program.device.cupy.cuda
+    begin, end, found = cuda.Event(), cuda.Event(), []
+    for _ in range(MEDIAN_COUNT):
+        begin.record(program.stream)
+        repeat()
+        end.record(program.stream)
+        end.synchronize()
+        found.append(cuda.get_elapsed_time(begin, end) / STEP_REPEATS)
+    return float(np.median(found))
+
+
+def time_transfers(program: CudaProgram, contract: InputContract, size: int, kernels: KernelSet) -> dict[str, float]:
+    """Return the milliseconds of a batch's upload, preprocessing and download, each by itself."""
+    device, stream = program.device, program.stream
+    runtime = device.cupy.cuda.runtime
+    shape = (contract.height_px, contract.width_px, 3)
+    image_bytes = size * prod(shape)
+    results = [program.get_tensor(size, name) for name in ("smoothed", "score")]
+    with contextlib.ExitStack() as stack:
+        images = DeviceMemory(device, image_bytes, "images of a measurement")
+        stack.callback(images.close)
+        pinned = [PinnedMemory(device, count) for count in (image_bytes, *(tensor.nbytes for tensor in results))]
+        for memory in pinned:
+            stack.callback(memory.close)
+        stack.callback(stream.synchronize)
+        sources = [images.view(shape, "uint8", index * prod(shape)) for index in range(size)]
+        target = program.get_tensor(size, "image")
+        dtype = program.input_dtype
+
+        def upload() -> None:
+            runtime.memcpyAsync(images.pointer, pinned[0].pointer, image_bytes, runtime.memcpyHostToDevice, stream.ptr)
+
+        def preprocess() -> None:
+            for index, source in enumerate(sources):
+                launch.preprocess(kernels, source, target[index], contract, channels="rgb", dtype=dtype, stream=stream)
+
+        def download() -> None:
+            for memory, tensor in zip(pinned[1:], results, strict=True):
+                kind = runtime.memcpyDeviceToHost
+                runtime.memcpyAsync(memory.pointer, tensor.data.ptr, tensor.nbytes, kind, stream.ptr)
+
+        def repeat(work: Callable[[], None]) -> None:
+            for _ in range(STEP_REPEATS):
+                work()
+
+        works = {UPLOAD: upload, PREPROCESS: preprocess, DOWNLOAD: download}
+        with translate_errors("timing copies to and from the GPU"):
+            return {name: time_repeats(program, partial(repeat, work)) for name, work in works.items()}
+
+
+def trace_tensors(runner: CudaExecutor, bundle: Bundle, batch: int) -> Mapping[str, FloatArray]:
+    """Return every tensor between the steps for the first golden image."""
+    return runner.program.trace(np.repeat(bundle.golden().image[:1], batch, axis=0))
+
+
+def count_free_bytes(runner: CudaExecutor) -> int:
+    """Return how much of the GPU's memory nobody holds."""
+    return int(runner.program.device.find_free_bytes()[0])
+
+
+def build_from_stages(spec: TimedSpec) -> None:
+    """Build engines from typed stages that `ndp-rt export-stages` wrote where the onnx package is."""
+    bundle = open_bundle(spec.bundle)
+    options_type = find_device_backend(spec.backend or "").build_options
+    engine_spec = replace(make_options(spec).engine_spec, build=options_type(onnx_stages=spec.onnx_stages))
+    build_engine(bundle, engine_spec, progress=print)
+
+
+def make_options(spec: TimedSpec) -> Options:
+    """Return an inspector's options."""
+    return Options(
+        bundle=spec.bundle,
+        device=spec.device,
+        backend=spec.backend,
+        precision=spec.precision,
+        plan=spec.plan,
+        batches=spec.batches,
+    )
+
+
+class TimedDevice(Timed):
+    """The pipeline on a GPU without the inspector around it, where OpenCV is not installed: no boxes of defects."""
+
+    def __init__(self, spec: TimedSpec) -> None:
+        """Open engines, building those that are missing, and compare them with the golden vectors.
+
+        Raises:
+            NdpRtError: as `TimedInspector`.
+        """
+        self._bundle = open_bundle(spec.bundle)
+        options = make_options(spec)
+        self.runner = open_cuda(self._bundle, options.engine_spec, channels=options.channels)
+        self.backend, self.plan = spec.backend or "", spec.plan
+        self._threshold = choose_threshold(self._bundle, spec.precision)
+        self._batch = self.runner.make_batch()
+        self._elapsed_ms, self._image_count = 0.0, 0
+        self.facts = {"engine_hash": self.runner.engine_hash, "left out": "boxes of defects: OpenCV is not installed"}
+        try:
+            self.checks = {
+                batch: check_golden(self._bundle, self._answer, spec.precision, batch) for batch in spec.batches
+            }
+        except BaseException:
+            self.close()
+            raise
+
+    def _answer(self, images: Sequence[Image]) -> tuple[FloatArray, FloatArray]:
+        self.runner.start(self._batch, images, len(images))
+        self.runner.finish(self._batch)
+        indices = range(len(images))
+        maps = np.stack([self._batch.read_map(index) for index in indices])[:, None]
+        return maps, np.array([self._batch.score(index) for index in indices], np.float32)
+
+    def decide(self, images: Sequence[Image], batch: int) -> None:
+        start, rest = time.perf_counter(), iter(images)
+        while part := list(islice(rest, batch)):
+            self.runner.start(self._batch, list(islice(cycle(part), batch)), batch, wants_maps=False)
+            self.runner.finish(self._batch)
+            for index in range(len(part)):
+                is_defective(self._batch.score(index), self._threshold)
+        self._note(start, len(images))
+
+    def decide_all(self, images: Iterable[Image], batch: int) -> None:
+        """Take images through batches that overlap upload, program and download."""
+        start, rest, count = time.perf_counter(), iter(images), 0
+        free = [self.runner.make_batch() for _ in range(self.runner.stream_batch_count)]
+        running: deque[tuple[Any, int]] = deque()
+        while (part := list(islice(rest, batch))) or running:
+            if running and (not part or not free):
+                one, size = running.popleft()
+                self.runner.finish(one)
+                for index in range(size):
+                    is_defective(one.score(index), self._threshold)
+                count += size
+                free.append(one)
+            if part:
+                self.runner.start(free[-1], list(islice(cycle(part), batch)), batch, wants_maps=False)
+                running.append((free.pop(), len(part)))
+        for one in free:
+            self.runner.release_batch(one)
+        self._note(start, count)
+
+    def _note(self, start: float, image_count: int) -> None:
+        self._elapsed_ms += (time.perf_counter() - start) * 1e3
+        self._image_count += image_count
+
+    def take_parts(self) -> Mapping[str, float]:
+        count, elapsed_ms = self._image_count, self._elapsed_ms
+        self._image_count, self._elapsed_ms = 0, 0.0
+        return {"engine": elapsed_ms / count, "total": elapsed_ms / count} if count else {}
+
+    def close(self) -> None:
+        self.runner.close()

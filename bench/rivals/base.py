@@ -1,0 +1,218 @@
+"""What a rival is, and the check that comes before every time."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.bundle.open import Bundle
+from ndp_rt.engines.golden_report import compare_golden, find_largest
+from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
+from ndp_rt.kernels.smooth.definition import smooth
+
+Image = NDArray[np.uint8]  # [h, w, 3], RGB, of the network's size
+FloatArray = NDArray[np.float32]
+Answer = tuple[FloatArray, FloatArray]  # maps [n, 1, h, w] and scores [n]
+
+# Of the largest value of another network's map: the bundle's own bounds say nothing of it. Sums in another order move
+# a map by some 1e-5 of that; a wrong layout, weight or precision by far more than this.
+SHARE_ALLOWED = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """How far maps are from what they are compared with."""
+
+    map_max_abs_difference: float  # of the scores where the network gives no map; `against` says so
+    allowed: float | None  # None: nothing else was there that it could be held to
+    against: str
+    image_count: int
+
+
+class OpenRival:
+    """A rival with one bundle, precision and batch size; one call at a time, all from the thread that opened it.
+
+    `facts` is what a record says of it: versions, sizes, and whether it uses a CUDA graph.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        call: Callable[[Sequence[Image]], Answer],
+        facts: Mapping[str, Any],
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take over what is open.
+
+        Args:
+            shape: [n, h, w, 3] of a batch.
+            call: takes such images to maps and scores, in memory that the next call may overwrite. The maps of the
+                bundle's network are smoothed (eq. 11), other networks' are as their own method has them.
+            facts: for the record.
+            close: frees everything.
+        """
+        self.facts, self.shape = dict(facts), tuple(shape)
+        self._call: Callable[[Sequence[Image]], Answer] | None = call
+        self._close = close
+
+    def run(self, images: Sequence[Image]) -> Answer:
+        """Take images in the host's memory, as many as the batch, to maps and scores there.
+
+        Raises:
+            ClosedError: it was closed.
+            InputError: another number, type or size of images.
+        """
+        if self._call is None:
+            raise ClosedError("the rival is closed. Open another.")
+        wrong = [image for image in images if image.dtype != np.uint8 or image.shape != self.shape[1:]]
+        if len(images) != self.shape[0] or wrong:
+            came = f"{wrong[0].dtype} {list(wrong[0].shape)}" if wrong else f"{len(images)} images"
+            raise InputError(f"expected {self.shape[0]} images, uint8 {list(self.shape[1:])}, got {came}.")
+        return self._call(images)
+
+    def close(self) -> None:
+        """Free everything; twice is allowed."""
+        if self._call is not None:
+            self._call = None
+            self._close()
+
+
+class Rival:
+    """What one would use instead. Making one, and asking for its name and precisions, imports nothing that it needs."""
+
+    name: str
+    precisions: tuple[str, ...] = ("fp32",)
+    is_same_network = True  # as the bundle
+    needs: Mapping[str, str] = {}
+
+    def find(self) -> str | None:
+        """Return why it cannot run here, with what to do about it; None: it can. Never raises."""
+        for module, remedy in self.needs.items():
+            if importlib.util.find_spec(module) is None:
+                return f"{module} is not installed: {remedy}."
+        return None
+
+    def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
+        """Prepare everything, up to the first runs.
+
+        Args:
+            bundle: its graph and size, as it was exported: with or without rewrites.
+            precision: one of `precisions`.
+            batch: images of a run.
+            threads: on the CPU; None: as many as the library chooses. On a GPU it is not used.
+
+        Raises:
+            NdpRtError: it cannot; the message has the library's reason.
+        """
+        raise NotImplementedError
+
+    def check(self, bundle: Bundle, opened: OpenRival, precision: str) -> Check:
+        """Compare what `open` returned with what it should compute, on the bundle's golden images.
+
+        Raises:
+            EngineError: it differs by more than is allowed; the message says by how much.
+        """
+        return check_golden(bundle, opened.run, precision, opened.shape[0])
+
+
+def open_checked(
+    rival: Rival, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None
+) -> tuple[OpenRival, Check]:
+    """Open a rival and check its answers, so that no time is taken of a wrong one.
+
+    Raises:
+        InputError: a precision that it has not, or threads below 1.
+        MissingExtraError: it cannot run here.
+        EngineError: its answers differ by more than is allowed.
+    """
+    if precision not in rival.precisions:
+        raise InputError(
+            f"{rival.name}: expected one of the precisions {', '.join(rival.precisions)}, got '{precision}'."
+        )
+    if threads is not None and threads < 1:
+        raise InputError(f"expected 1 thread or more, or None for the library's choice, got {threads}.")
+    reason = rival.find()
+    if reason is not None:
+        raise MissingExtraError(f"{rival.name} cannot run here: {reason}")
+    opened = rival.open(bundle, precision, batch, threads=threads)
+    try:
+        return opened, rival.check(bundle, opened, precision)
+    except EngineError as error:
+        opened.close()
+        raise EngineError(f"{rival.name}: {error}") from error
+    except BaseException:
+        opened.close()
+        raise
+
+
+def check_golden(bundle: Bundle, run: Callable[[Sequence[Image]], Answer], precision: str, batch: int) -> Check:
+    """Compare smoothed maps and scores with what the golden maps become.
+
+    Raises:
+        EngineError: they differ by more than `ndp_rt.engines.tolerances` allows; the message says by how much.
+    """
+
+    def run_values(images: FloatArray) -> Answer:
+        return copy_answer(run([to_image(values) for values in images]))
+
+    golden = bundle.golden()
+    smoothed = dataclasses.replace(golden, map=smooth(golden.map).astype(np.float32))
+    report = compare_golden(bundle, smoothed, run_values, precision=precision, batch=batch)
+    return Check(
+        map_max_abs_difference=report.map_max_abs_difference,
+        allowed=report.map_tolerance,
+        against="PyTorch fp32 maps of the golden images",
+        image_count=report.vector_count,
+    )
+
+
+def list_golden_images(bundle: Bundle, batch: int) -> list[Image]:
+    """Return as many golden images as a batch holds, from the first, over again where there are fewer."""
+    images = bundle.golden().image
+    return [to_image(images[index % len(images)]) for index in range(batch)]
+
+
+def compare_answers(actual: Answer, expected: Answer, *, against: str, is_held: bool = True) -> Check:
+    """Return how far maps are from another computation of the same network, or scores where that gives no map.
+
+    Args:
+        actual: of the rival.
+        expected: of the other computation.
+        against: names the other computation.
+        is_held: whether SHARE_ALLOWED holds, for maps and scores alike; else the difference is recorded and no more.
+
+    Raises:
+        EngineError: they differ by more; the message says by how much.
+    """
+    has_map = bool(expected[0].any())
+    found: dict[str, tuple[float, float]] = {}
+    for what, one, other in zip(("maps", "scores"), actual, expected, strict=True):
+        found[what] = find_largest(0.0, one, other), SHARE_ALLOWED * float(np.abs(other).max())
+        difference, allowed = found[what]
+        # Written so that NaN fails.
+        if is_held and not difference <= allowed:
+            raise EngineError(
+                f"its {what} differ by {difference:.2e} from {against}; {allowed:.2e}, {SHARE_ALLOWED:.0%} of the "
+                "largest value, is allowed. It is not timed. Leave it out, or report it."
+            )
+    difference, allowed = found["maps" if has_map else "scores"]
+    return Check(
+        map_max_abs_difference=difference,
+        allowed=allowed if is_held else None,
+        against=against if has_map else f"{against} (scores: it gives no map)",
+        image_count=len(actual[0]),
+    )
+
+
+def copy_answer(answer: Answer) -> Answer:
+    """Return maps and scores in memory of their own."""
+    return answer[0].copy(), answer[1].copy()
+
+
+def to_image(values: FloatArray) -> Image:
+    """Return the uint8 image [h, w, 3] that a golden vector's input [3, h, w] was made of."""
+    return np.ascontiguousarray(np.round(values.transpose(1, 2, 0) * 255).astype(np.uint8))

@@ -1,0 +1,142 @@
+"""The bundle's own fused graph as rivals run it on the CPU, and what turns its maps into answers there."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ndp_rt.bench.rivals.base import Answer, FloatArray, OpenRival, Rival
+from ndp_rt.bundle.open import Bundle
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.engine import Engine
+from ndp_rt.engines.registry import find_host_backend
+from ndp_rt.errors import InputError
+from ndp_rt.images.preprocess import Preprocessor
+from ndp_rt.kernels.smooth import host
+from ndp_rt.program.manifest import INT8_PRECISIONS
+
+ONNX = {"onnx": "pip install onnx"}  # what a graph is made with
+
+
+def make_fused_graph(bundle: Bundle, precision: str, batch: int) -> Any:
+    """Return an onnx.ModelProto with the input `image` and the one output `map`; needs the onnx package.
+
+    Whether it is the plain graph or a rewritten one is as the bundle was exported.
+
+    Raises:
+        InputError: a precision that graphs have not.
+        BundleError, EngineError: the graph cannot be read, or not be written in this precision.
+    """
+    from ndp_rt.graphs.folding import fix_batch, fold_constants, load_model, remove_unused
+    from ndp_rt.graphs.typed import make_typed
+
+    model = load_model(bundle.stage_path("fused"))
+    fold_constants(model)
+    kept = [value for value in model.graph.output if value.name == "map"]  # the reconstruction is not asked for
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    remove_unused(model)
+    typed = make_typed(model, precision)
+    fix_batch(typed, batch)
+    return typed
+
+
+class HostSmoother:
+    """Smooths maps into memory of its own, with OpenCV's filters, which are the fastest on a CPU."""
+
+    def __init__(self, batch: int, height_px: int, width_px: int) -> None:
+        """Allocate for maps [batch, 1, height_px, width_px]."""
+        self._maps = np.empty((batch, 1, height_px, width_px), np.float32)
+        self._scores = np.empty(batch, np.float32)
+        self._scratch = np.empty((height_px, width_px), np.float32)
+
+    def __call__(self, maps: FloatArray) -> Answer:
+        """Return smoothed maps and their largest values, in memory that the next call overwrites."""
+        host.smooth(maps, self._maps, self._scratch)
+        self._maps.max(axis=(1, 2, 3), out=self._scores)
+        return self._maps, self._scores
+
+
+class HostEngineRival(Rival):
+    """The fused graph through a backend's engine, with the inspector's own pre- and postprocessing around it."""
+
+    needs = ONNX
+
+    def __init__(self, name: str, backend: str, *, needs_plain: bool = False) -> None:
+        """Choose what runs.
+
+        Args:
+            name: in the record.
+            backend: one whose engines run on the host.
+            needs_plain: refuse a graph with rewrites.
+        """
+        self.name = name
+        # Which layers are in int8 is a choice made for our own graph; a rival runs the graph as it is.
+        self.precisions = tuple(one for one in find_host_backend(backend).precisions if one not in INT8_PRECISIONS)
+        self._backend = find_host_backend(backend)
+        self._needs_plain = needs_plain
+
+    def find(self) -> str | None:
+        status = self._backend.find()
+        if status.version is None:
+            return f"{self._backend.name} is not installed: {status.remedy}."
+        return super().find()
+
+    def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
+        if self._needs_plain and bundle.manifest.model.rewrites:
+            raise InputError(
+                f"{self.name}: expected the plain graph, got the rewritten one. Write it with ndp-rt export RUN -o "
+                "PLAIN.ndp --no-rewrite, and give it with --plain PLAIN.ndp."
+            )
+        options = EngineOptions(precision=precision, batch=batch, threads=threads)
+        engine = build_engine(self._backend.name, make_fused_graph(bundle, "fp32", batch), options)
+        contract = bundle.manifest.input
+        h, w = contract.height_px, contract.width_px
+        preprocess, smooth = Preprocessor(contract), HostSmoother(batch, h, w)
+        inputs = {"image": np.empty((batch, 3, h, w), np.float32)}
+        outputs = {"map": np.empty((batch, 1, h, w), np.float32)}
+
+        def call(images: Any) -> Answer:
+            for image, out in zip(images, inputs["image"], strict=True):
+                preprocess(image, out)
+            engine.run(inputs, outputs)
+            return smooth(outputs["map"])
+
+        facts = {self._backend.name: self._backend.find().version, "rewrites": list(bundle.manifest.model.rewrites)}
+        return OpenRival((batch, h, w, 3), call, facts, engine.close)
+
+
+def build_engine(backend: str, model: Any, options: EngineOptions) -> Engine:
+    """Compile and load an ONNX graph of one batch size in float32, as `compile_file` does.
+
+    Args:
+        backend: one whose engines run on the host.
+        model: an onnx.ModelProto.
+        options: its batch is the graph's.
+    """
+    with tempfile.TemporaryDirectory(prefix="ndp-rt-rival-") as folder:
+        path = Path(folder) / "graph.onnx"
+        path.write_bytes(model.SerializeToString())
+        return compile_file(backend, path, options)
+
+
+def compile_file(backend: str, path: Path, options: EngineOptions) -> Engine:
+    """Compile and load an ONNX file as it is, past the cache of engines and our rewrites, and check its precision.
+
+    Raises:
+        EngineError: the backend refuses it, or computes in another precision.
+        MissingExtraError: the backend is not installed.
+    """
+    one, options = find_host_backend(backend), replace(options, rewrites=False)
+    with tempfile.TemporaryDirectory(prefix="ndp-rt-rival-") as folder:
+        artifact = Path(folder)
+        one.compile(path, artifact, options)
+        engine = one.load(artifact, options)
+        try:
+            one.check_precision(engine.precision_by_layer_type(), options.precision)  # reads the artifact too
+        except BaseException:
+            engine.close()
+            raise
+        return engine

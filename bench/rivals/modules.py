@@ -1,0 +1,219 @@
+"""Other networks as PyTorch modules: run by PyTorch, or exported and run by OpenVINO, checked against plain PyTorch."""
+
+import contextlib
+import importlib.metadata
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ndp_rt.bench.rivals.base import (
+    Answer,
+    Check,
+    FloatArray,
+    Image,
+    OpenRival,
+    Rival,
+    compare_answers,
+    copy_answer,
+    list_golden_images,
+)
+from ndp_rt.bench.rivals.fused_graph import compile_file
+from ndp_rt.bench.rivals.pytorch import REMEDY, find_no_gpu
+from ndp_rt.bundle.open import Bundle
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.engine import Engine, one_line
+from ndp_rt.errors import EngineError, InputError, NdpRtError
+
+RUNTIMES = ("pytorch", "openvino")
+OPSET = 17
+AGAINST = "the same module in plain PyTorch, fp32"
+Run = Callable[[FloatArray], Answer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltModule:
+    """A torch.nn.Module in eval mode that takes float32 [n, 3, h, w], 0 to 1, to (map [n, 1, h, w], score [n])."""
+
+    module: Any
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    is_graph: bool = True  # False where it computes gradients, which inference mode forbids
+
+
+class ModuleRival(Rival):
+    """What differs between its kinds is `make_module`."""
+
+    is_same_network = False
+
+    def __init__(self, name: str, runtime: str = "pytorch", device: str = "cpu") -> None:
+        """Choose what runs.
+
+        Args:
+            name: in the record.
+            runtime: one of RUNTIMES; openvino is for the CPU.
+            device: "cuda" or "cpu".
+
+        Raises:
+            InputError: another runtime, or openvino on a GPU.
+        """
+        if runtime not in RUNTIMES or (runtime == "openvino" and device != "cpu"):
+            raise InputError(
+                f"{name}: expected {' or '.join(RUNTIMES)} on the CPU and pytorch on a GPU, got runtime '{runtime}' on "
+                f"'{device}'."
+            )
+        self.name = name
+        self._runtime, self._device = runtime, device
+        self.needs = {"torch": REMEDY} | ({"openvino": "pip install openvino"} if runtime == "openvino" else {})
+
+    def make_module(self) -> BuiltModule:
+        """Build the module on the CPU, the same at every call; PyTorch is there. May raise anything but exits."""
+        raise NotImplementedError
+
+    def find(self) -> str | None:
+        return super().find() or (find_no_gpu() if self._device == "cuda" else None)
+
+    def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
+        contract = bundle.manifest.input
+        shape = (batch, contract.height_px, contract.width_px, 3)
+        threads = threads if self._device == "cpu" else None
+        try:
+            with hold_threads(threads):
+                return self._open(shape, list_golden_images(bundle, batch), threads)
+        except NdpRtError:
+            raise
+        except Exception as error:  # a module's own code, and PyTorch's exporter, raise what they like
+            raise EngineError(f"{self.name} cannot be built or run: {one_line(error)[:2000]}") from error
+
+    def _open(self, shape: tuple[int, ...], images: Sequence[Image], threads: int | None) -> OpenRival:
+        built = self.make_module()
+        call = ModuleCall(run_module(built, self._device), shape, threads)
+        call.expected, gflop = count_gflop(lambda: copy_answer(call(images)), len(images))
+        facts = {"runtime": self._runtime, **built.facts, "torch": importlib.metadata.version("torch")}
+        facts |= {"channels_last": False, "gflop": gflop}
+        self._call = call
+        if self._runtime == "openvino":
+            facts["openvino"] = importlib.metadata.version("openvino")
+            engine = export_engine(built.module, shape, threads)
+            call.run = run_engine(engine, shape[0])
+            return OpenRival(shape, call, facts, engine.close)
+        if built.is_graph and is_convolutional(built.module):
+            call.run = run_module(built, self._device, channels_last=True)
+            try:
+                call(images)
+                facts["channels_last"] = True
+            except RuntimeError:  # a view that the module takes of its tensors does not exist in that layout
+                call.run = run_module(built, self._device)
+        return OpenRival(shape, call, facts)
+
+    def check(self, bundle: Bundle, opened: OpenRival, precision: str) -> Check:
+        images = list_golden_images(bundle, opened.shape[0])
+        # The second run shows that nothing is left of the first.
+        found = [compare_answers(opened.run(images), self._call.expected, against=AGAINST) for _ in range(2)]
+        return max(found, key=lambda check: check.map_max_abs_difference)
+
+
+class ModuleCall:
+    """Takes images to answers through `run`, which takes float32 [n, 3, h, w], the same array every time."""
+
+    expected: Answer  # plain PyTorch's, for the golden images
+
+    def __init__(self, run: Run, shape: tuple[int, ...], threads: int | None) -> None:
+        n, h, w, c = shape
+        self.run, self._threads = run, threads
+        self._values = np.empty((n, c, h, w), np.float32)
+
+    def __call__(self, images: Sequence[Image]) -> Answer:
+        """Take images to maps and scores."""
+        for image, out in zip(images, self._values, strict=True):
+            np.divide(image.transpose(2, 0, 1), np.float32(255), out=out, dtype=np.float32)
+        with hold_threads(self._threads):
+            return self.run(self._values)
+
+
+def run_module(built: BuiltModule, device: str, *, channels_last: bool = False) -> Run:
+    """Return what runs a module with PyTorch; it is moved to the device and the layout, which it keeps."""
+    import torch
+
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    module = built.module.to(device)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 4:  # Module.to would also try those of five axes, and fail
+            tensor.data = tensor.data.contiguous(memory_format=layout)
+
+    def run(values: FloatArray) -> Answer:
+        with torch.inference_mode() if built.is_graph else torch.no_grad():
+            maps, scores = module(torch.from_numpy(values).to(device).contiguous(memory_format=layout))
+            return np.ascontiguousarray(maps.detach().cpu().numpy()), scores.detach().cpu().numpy()
+
+    return run
+
+
+def run_engine(engine: Engine, batch: int) -> Run:
+    """Return what runs an engine from `image` to `map` and `score`."""
+    outputs = {name: np.empty(spec.with_batch(batch), np.float32) for name, spec in engine.outputs.items()}
+
+    def run(values: FloatArray) -> Answer:
+        engine.run({"image": values}, outputs)
+        return outputs["map"], outputs["score"]
+
+    return run
+
+
+def count_gflop(run: Callable[[], Answer], image_count: int) -> tuple[Answer, float]:
+    """Return what `run` returns, and an image's 10^9 operations: convolutions, matrix products, and their gradients."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        answer = run()
+    return answer, counter.get_total_flops() / image_count * 1e-9
+
+
+@contextlib.contextmanager
+def hold_threads(threads: int | None) -> Iterator[None]:
+    """Let PyTorch use as many threads within; None: as many as before."""
+    if threads is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def is_convolutional(module: Any) -> bool:
+    """Tell whether most of a module's weights are filters, which PyTorch on a CPU computes faster in channels_last."""
+    sizes = [(weight.ndim == 4, weight.numel()) for weight in (*module.parameters(), *module.buffers())]
+    filters = sum(size for is_filter, size in sizes if is_filter)
+    return bool(2 * filters > sum(size for _, size in sizes))
+
+
+def export_engine(module: Any, shape: tuple[int, ...], threads: int | None) -> Engine:
+    """Return an OpenVINO engine in fp32 of a module for images of shape [n, h, w, 3].
+
+    Raises:
+        EngineError: OpenVINO refuses the graph. What PyTorch's exporter raises is passed on.
+    """
+    import torch
+
+    n, h, w, c = shape
+    with tempfile.TemporaryDirectory(prefix="ndp-rt-rival-") as folder, warnings.catch_warnings(), torch.no_grad():
+        path = Path(folder) / "module.onnx"
+        warnings.simplefilter("ignore")  # the TorchScript exporter is deprecated; see export/onnx_graphs.py
+        torch.onnx.export(
+            module,
+            (torch.zeros((n, c, h, w)),),
+            str(path),  # as a Path it would not be written beside weights of more than 2 GiB
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=["map", "score"],
+        )
+        return compile_file("openvino", path, EngineOptions(batch=n, threads=threads))

@@ -1,0 +1,274 @@
+"""Any network from an ONNX file as a rival: through ONNX Runtime where it is installed, else through OpenVINO."""
+
+import contextlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ndp_rt.bench.rivals.base import (
+    Answer,
+    Check,
+    Image,
+    OpenRival,
+    Rival,
+    compare_answers,
+    copy_answer,
+    list_golden_images,
+)
+from ndp_rt.bench.rivals.device_engines import PROVIDERS
+from ndp_rt.bench.rivals.fused_graph import ONNX, build_engine
+from ndp_rt.bench.rivals.onnx_input import ImageInput, fill_input, list_free_sizes, make_float_model, read_input, resize
+from ndp_rt.bundle.open import Bundle
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.engine import one_line
+from ndp_rt.engines.registry import find_host_backend
+from ndp_rt.errors import BundleError, EngineError, InputError, NdpRtError
+
+REMEDY = "pip install 'ndp-rt[onnxruntime]'"
+Arrays = list[NDArray[Any]]
+
+
+class Session(Protocol):
+    """A file opened by some runtime."""
+
+    runtime: str  # with its version
+
+    def run(self, values: NDArray[Any]) -> Arrays:
+        """Return every output that is an array of numbers.
+
+        Raises:
+            EngineError: the runtime failed.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class OnnxFileRival(Rival):
+    """A network of which only its file is known, with random or trained weights."""
+
+    is_same_network = False
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        """Choose the file, and "cuda" or "cpu".
+
+        Raises:
+            InputError: there is no such file.
+        """
+        if not path.is_file():
+            raise InputError(f"{path}: is no file. Give the path of an ONNX model.")
+        self.name = str(path)
+        self.needs = ONNX
+        self._path, self._device = path, device
+
+    def find(self) -> str | None:
+        reason = super().find()
+        if reason is not None:
+            return reason
+        if has_onnxruntime():
+            import onnxruntime
+
+            if PROVIDERS[self._device] in onnxruntime.get_available_providers():
+                return None
+            version = onnxruntime.__version__
+            return f"ONNX Runtime {version} has no {PROVIDERS[self._device]}: pip install onnxruntime-gpu."
+        if self._device == "cuda" or not has_openvino():
+            return f"onnxruntime is not installed: {REMEDY}."
+        return None
+
+    def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
+        model, taken = self._read(bundle, batch)
+        self._session: Session
+        if has_onnxruntime():
+            self._session = OnnxRuntimeSession(self._path, model, taken, self._device, threads)
+        else:
+            self._session = OpenVinoSession(model, taken, threads)
+        return open_session(self._session, taken, bundle)
+
+    def check(self, bundle: Bundle, opened: OpenRival, precision: str) -> Check:
+        batch = opened.shape[0]
+        model, taken = self._read(bundle, batch)
+        session, how = self._open_other(model, taken)
+        images = list_golden_images(bundle, batch)
+        other = open_session(session, taken, bundle)
+        try:
+            expected = copy_answer(other.run(images))
+        finally:
+            other.close()
+        # OpenVINO twice shows no more than that it repeats itself.
+        is_held = not (isinstance(session, OpenVinoSession) and isinstance(self._session, OpenVinoSession))
+        against = f"the same file in {session.runtime}, fp32{how}"
+        return compare_answers(opened.run(images), expected, against=against, is_held=is_held)
+
+    def _open_other(self, model: Any, taken: ImageInput) -> tuple[Session, str]:
+        """Return another computation of the same file, and what is special in it, in words."""
+        if has_openvino() and has_onnxruntime():
+            with contextlib.suppress(EngineError):  # an operator that OpenVINO has not
+                return OpenVinoSession(model, taken, None), ""
+        if has_onnxruntime():
+            session = OnnxRuntimeSession(self._path, model, taken, "cpu", None, is_optimised=False)
+            return session, ", without optimisations"
+        return OpenVinoSession(model, taken, None), ", compiled again: no other runtime is installed"
+
+    def _read(self, bundle: Bundle, batch: int) -> tuple[Any, ImageInput]:
+        """Return the model, and its input with every size settled."""
+        from ndp_rt.graphs.folding import load_model
+
+        try:
+            model = load_model(self._path)
+        except BundleError as error:
+            raise InputError(
+                f"{self._path}: cannot be read as ONNX ({one_line(Exception(error.__cause__))[:500]}). Give an ONNX "
+                "model, with the files that its weights lie in beside it."
+            ) from error
+        contract = bundle.manifest.input
+        return model, read_input(model, self._path, batch, contract.height_px, contract.width_px)
+
+
+def open_session(session: Session, taken: ImageInput, bundle: Bundle) -> OpenRival:
+    """Return a session with images around it; it is run once to see what it gives, and closed if that fails."""
+    contract = bundle.manifest.input
+    n, h, w = taken.n, contract.height_px, contract.width_px
+    values = np.zeros(taken.shape, taken.dtype)
+    maps, scores = np.zeros((n, 1, h, w), np.float32), np.zeros(n, np.float32)
+    try:
+        arrays = session.run(values)
+    except NdpRtError:
+        session.close()
+        raise
+    map_index = find_map(arrays, n)
+
+    def call(images: Sequence[Image]) -> Answer:
+        fill_input(images, values, taken)
+        arrays = session.run(values)
+        if map_index is None:
+            rows = [array.reshape(n, -1) for array in arrays if array.shape[:1] == (n,)]
+            for index in range(n):
+                parts = [row[index] for row in rows] if rows else [array.ravel() for array in arrays]
+                scores[index] = np.concatenate(parts).mean()
+            return maps, scores
+        found = arrays[map_index]
+        for index, single in enumerate(found.reshape(n, *found.shape[-2:])):
+            maps[index, 0] = resize(np.asarray(single, np.float32), h, w)
+        maps.max(axis=(1, 2, 3), out=scores)
+        return maps, scores
+
+    size, own = f"{taken.h} x {taken.w}", f"{h} x {w}"
+    facts = {
+        "runtime": session.runtime,
+        "input": f"{taken.dtype.name} {list(taken.shape)}" + (", 0 to 1" if taken.dtype == np.float32 else ""),
+        "resizing": "none" if size == own else f"{own} to {size}",
+        "output": "none is a map" if map_index is None else f"map {list(arrays[map_index].shape)}",
+    }
+    return OpenRival((n, h, w, 3), call, facts, session.close)
+
+
+class OnnxRuntimeSession:
+    """See `Session`."""
+
+    def __init__(
+        self,
+        path: Path,
+        model: Any,
+        taken: ImageInput,
+        device: str,
+        threads: int | None,
+        *,
+        is_optimised: bool = True,
+    ) -> None:
+        """Open the file, its named axes settled, which lets ONNX Runtime plan ahead.
+
+        Raises:
+            EngineError: ONNX Runtime refuses it, or would run it elsewhere than on `device`.
+        """
+        import onnxruntime
+
+        self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
+        self._name = taken.name
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        settings.intra_op_num_threads = threads or 0  # 0: its own choice
+        settings.inter_op_num_threads = 1
+        for name, size in list_free_sizes(model, taken).items():
+            settings.add_free_dimension_override_by_name(name, size)
+        if not is_optimised:
+            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        providers = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(path), settings, providers=providers)
+        except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
+            raise EngineError(f"ONNX Runtime refuses {path}: {one_line(error)[:2000]}") from error
+        if self._session.get_providers()[0] != PROVIDERS[device]:  # it falls back to the CPU by itself
+            raise EngineError(f"ONNX Runtime runs {path} on the CPU, not on {device}: see its log for the reason.")
+
+    def run(self, values: NDArray[Any]) -> Arrays:
+        try:
+            found = self._session.run(None, {self._name: values})
+        except Exception as error:  # as above
+            raise EngineError(f"ONNX Runtime failed to run: {one_line(error)[:2000]}") from error
+        return [array for array in found if isinstance(array, np.ndarray) and array.dtype.kind in "fiub"]
+
+    def close(self) -> None:
+        self._session = None
+
+
+class OpenVinoSession:
+    """See `Session`; through an engine of the backend, which takes and gives float32."""
+
+    def __init__(self, model: Any, taken: ImageInput, threads: int | None) -> None:
+        """Compile a copy of the model.
+
+        Raises:
+            EngineError: OpenVINO refuses it.
+        """
+        self.runtime = f"OpenVINO {find_host_backend('openvino').find().version}"
+        options = EngineOptions(batch=taken.n, threads=threads)
+        try:
+            self._engine = build_engine("openvino", make_float_model(model, taken), options)
+        except EngineError:
+            raise
+        except Exception as error:  # of more than 2 GiB, or outputs of a size that depends on the input's values
+            raise EngineError(f"OpenVINO cannot take the model: {one_line(error)[:2000]}") from error
+        (name,) = self._engine.inputs
+        self._inputs = {name: np.zeros(taken.shape, np.float32)}
+        self._outputs = {
+            name: np.empty(spec.with_batch(taken.n), np.float32) for name, spec in self._engine.outputs.items()
+        }
+
+    def run(self, values: NDArray[Any]) -> Arrays:
+        (given,) = self._inputs.values()
+        given[...] = values
+        self._engine.run(self._inputs, self._outputs)
+        return list(self._outputs.values())
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def find_map(arrays: Sequence[NDArray[Any]], n: int) -> int | None:
+    """Return which output is a map, [n, 1, h, w] or [n, h, w]: the first; None: none is.
+
+    Raises:
+        InputError: no output holds numbers.
+    """
+    if not arrays:
+        raise InputError("the model gives no numbers. Export it with one output of numbers at least.")
+    for index, array in enumerate(arrays):
+        is_map = array.ndim == 3 or (array.ndim == 4 and array.shape[1] == 1)
+        if is_map and array.shape[0] == n and min(array.shape[-2:]) > 1:
+            return index
+    return None
+
+
+def has_onnxruntime() -> bool:
+    """Tell whether ONNX Runtime is installed."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def has_openvino() -> bool:
+    """Tell whether OpenVINO is installed."""
+    return find_host_backend("openvino").find().version is not None

@@ -1,0 +1,75 @@
+"""What is measured beside the turns, in a process in which nothing is open: ceilings, the work of a graph, profiles.
+
+What needs the onnx package is imported where it is used: `make gpu-check` does without.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ndp_rt.bench.timed.spec import OTHER_NETWORK, TimedSpec
+from ndp_rt.bundle.open import open_bundle
+from ndp_rt.devices.cuda.driver import CudaDevice
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.registry import find_backend, find_device_backend, find_host_backend, list_backends, parse_device
+from ndp_rt.program.manifest import INT8_PRECISIONS
+
+TORCH = "torch"
+FAMILIES = {"pytorch": TORCH, "torch-compile": TORCH, "torch-compile-autotuned": TORCH, "tensorrt-fused": "tensorrt"}
+
+
+def find_family(spec: TimedSpec) -> str | None:
+    """Return whose matrix product is one's ceiling: a backend, TORCH, or None where none is known."""
+    if spec.backend is not None:
+        return spec.backend
+    if spec.kind == OTHER_NETWORK:
+        return None if spec.word.endswith(".onnx") else {"pytorch": TORCH}.get(spec.models_on, spec.models_on)
+    return {**FAMILIES, "onnxruntime": "onnxruntime", "openvino-plain": "openvino"}.get(spec.word)
+
+
+def measure_ceiling(family: str, precision: str, threads: int | None, device: str) -> dict[str, Any]:
+    """Return what a matrix product reaches through a family of `find_family`: gflop_per_s, size, note."""
+    from ndp_rt.bench.ceiling import measure_device_ceiling, measure_host_ceiling
+
+    if family == TORCH:
+        from ndp_rt.bench.rivals.torch_ceiling import measure_torch_ceiling
+
+        return asdict(measure_torch_ceiling(precision, threads, "cpu" if device == "cpu" else "cuda"))
+    if family in list_backends("cpu"):
+        return asdict(measure_host_ceiling(find_host_backend(family), precision, threads))
+    one = CudaDevice(parse_device(device)[1])
+    one.activate()
+    return asdict(measure_device_ceiling(find_device_backend(family), one, precision))
+
+
+def measure_copy(threads: int) -> float:
+    """Return what copying reaches, in 10^9 bytes read and written a second."""
+    from ndp_rt.bench.ceiling import measure_copy_gbyte_per_s
+
+    return measure_copy_gbyte_per_s(threads)
+
+
+def count_work(bundle: str, precision: str, batch: int) -> dict[str, float]:
+    """Return an image's gflop and megabytes in a bundle's fused graph."""
+    from ndp_rt.bench.flops import count_file
+
+    work = count_file(open_bundle(bundle).stage_path("fused"), batch=batch, precision=precision)
+    return {"gflop": work.gflop_per_image, "megabytes": work.megabytes_per_image}
+
+
+def split_host_stages(spec: TimedSpec, batch: int, parts_ms: Mapping[str, float]) -> tuple[dict[str, float], str]:
+    """Return how the time of an inspector of ours on a CPU splits over its stages, and how that was measured."""
+    from ndp_rt.bench.stage_split import split_stages
+    from ndp_rt.graphs.quantised import prepare_graph
+
+    backend: Any = find_backend(spec.backend or "")
+    options = EngineOptions(precision=spec.precision, batch=batch, threads=spec.threads)
+    bundle = open_bundle(spec.bundle)
+    graph, profiler = bundle.stage_path("fused"), backend if hasattr(backend, "profile") else None
+    if spec.precision not in INT8_PRECISIONS or spec.plan != "fused":
+        return split_stages(parts_ms, graph, profiler, options)
+    with TemporaryDirectory(prefix="ndp-rt-split-") as folder:
+        quantised = prepare_graph(bundle, graph, spec.precision, Path(folder))
+        return split_stages(parts_ms, graph, profiler, options, quantised)

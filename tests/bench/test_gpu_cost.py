@@ -1,0 +1,85 @@
+"""What a plan costs on a GPU, on the fake one, whose events say 1 ms between any two."""
+
+from pathlib import Path
+
+import pytest
+
+from ndp_rt.bench import gpu_cost
+from ndp_rt.bench.gpu_cost import TimedDevice, measure_cost
+from ndp_rt.bench.rivals.base import to_image
+from ndp_rt.bench.timed.inspector import TimedInspector
+from ndp_rt.bench.timed.spec import OURS, TimedSpec
+from ndp_rt.bundle import open_bundle
+from tests.fakes.fake_cupy import FakeCuda
+
+STEP_MS = 1.0 / gpu_cost.STEP_REPEATS
+
+
+def make_spec(bundle: Path, plan: str, *batches: int) -> TimedSpec:
+    return TimedSpec(
+        name="ndp-rt fake fp32",
+        word=OURS,
+        kind=OURS,
+        bundle=str(bundle),
+        precision="fp32",
+        batches=batches,
+        device="cuda",
+        backend="fake",
+        plan=plan,
+    )
+
+
+@pytest.fixture(autouse=True)
+def few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_cost, "MEDIAN_COUNT", 2)
+
+
+@pytest.mark.parametrize(
+    ("plan", "step_counts", "words"),
+    [
+        ("unmerged", {"encoder": 1, "attention": 6, "decoder": 1, "segmentation": 2, "postprocess": 2}, "lower bound"),
+        ("staged", {"encoder": 1, "attention": 6, "engine": 1, "postprocess": 2}, "decoder and segmentation, which"),
+        ("fused", {"engine": 1, "postprocess": 2}, "the whole network"),
+    ],
+)
+def test_every_step_goes_to_its_stage(
+    fake_gpu: FakeCuda, tiny_bundle: Path, plan: str, step_counts: dict[str, int], words: str
+) -> None:
+    timed = TimedDevice(make_spec(tiny_bundle, plan, 1))
+    cost = measure_cost(timed.runner, open_bundle(tiny_bundle), "fake", 1)
+    timed.close()
+    around = {"upload": 1, "preprocess": 1, "download": 1}
+    stages_ms = cost["stages_ms"]
+    assert stages_ms == pytest.approx({name: n * STEP_MS for name, n in (step_counts | around).items()})
+    assert list(stages_ms)[:2] == ["upload", "preprocess"] and list(stages_ms)[-1] == "download"
+    assert words in cost["stages_source"]
+
+
+def test_a_batch_is_shared_out_and_all_memory_is_freed(fake_gpu: FakeCuda, tiny_bundle: Path) -> None:
+    timed = TimedDevice(make_spec(tiny_bundle, "staged", 2))
+    cost = measure_cost(timed.runner, open_bundle(tiny_bundle), "fake", 2)
+    timed.close()
+    assert cost["stages_ms"]["upload"] == pytest.approx(STEP_MS / 2)
+    assert fake_gpu.device_heap.blocks == fake_gpu.pinned_heap.blocks == {}
+
+
+@pytest.mark.parametrize("kind", [TimedInspector, TimedDevice])
+def test_ours_is_checked_decides_and_tells_what_it_costs(
+    tiny_bundle: Path, fake_gpu: FakeCuda, kind: type[TimedInspector] | type[TimedDevice]
+) -> None:
+    bundle = open_bundle(tiny_bundle)
+    timed = kind(make_spec(tiny_bundle, "staged", 1, 2))
+    try:
+        assert set(timed.checks) == {1, 2}
+        images = [to_image(values) for values in bundle.golden().image]
+        for batch, count in ((1, 2), (2, 2)):
+            timed.decide(images[:count], batch)
+            assert timed.take_parts()["total"] > 0
+            timed.decide_all([images[0]] * 4, batch)
+            assert timed.take_parts()["engine"] > 0
+        cost = measure_cost(timed.runner, bundle, "fake", 2)
+    finally:
+        timed.close()
+    assert {"upload", "preprocess", "encoder", "attention", "postprocess", "download"} <= set(cost["stages_ms"])
+    assert all(value >= 0 for value in cost["stages_ms"].values()) and cost["gpu"]["launch_us"] > 0
+    assert cost["stages_source"].startswith("CUDA events") and cost["gpu_memory_bytes"] > 0
