@@ -38,7 +38,12 @@ def make_fused_graph(bundle: Bundle, precision: str, batch: int) -> Any:
     del model.graph.output[:]
     model.graph.output.extend(kept)
     remove_unused(model)
+    # Without a shape the output is not taken for a level's map, which ends in float32: here levels are fused in halves.
+    shape = type(kept[0].type.tensor_type.shape)()
+    shape.CopyFrom(model.graph.output[0].type.tensor_type.shape)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
     typed = make_typed(model, precision)
+    typed.graph.output[0].type.tensor_type.shape.CopyFrom(shape)
     fix_batch(typed, batch)
     return typed
 

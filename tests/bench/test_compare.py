@@ -80,7 +80,7 @@ def test_the_tolerance_decides() -> None:
     ]
     assert compare(STEADY, slower, 0.25).losses == []
     for tolerance in (-0.1, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="a number from 0 on is taken"):
+        with pytest.raises(InputError, match="expected a number from 0 on"):
             compare(STEADY, slower, tolerance)
 
 

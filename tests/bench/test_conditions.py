@@ -83,7 +83,7 @@ def test_a_childs_work_is_our_own() -> None:
         finally:
             child.kill()
     after = look((child.pid,))  # waited for: its time is this process's children's
-    assert after.own_s - before.own_s >= 0.2
+    assert after.own_s - before.own_s >= 0.19
     assert after.busy_s > before.busy_s
 
 
