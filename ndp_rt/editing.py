@@ -130,7 +130,7 @@ def set_reference(path: Path, image_path: Path, *, backend: str | None = None, t
         current,
         thresholds={name: _carry_over(one) for name, one in current.thresholds.items()},
         reference={"source": image_path.name, "rule": "chosen by hand (ndp-rt set-reference)"},
-        golden={**current.golden, "made_by": f"plan {plan} on the CPU, fp32, by set-reference"},
+        golden={**current.golden, "made_by": f"plan '{plan}' on the CPU, fp32: by set-reference"},
         parity={**current.parity, "note": "measured at export, with the reference of then"},
         provenance=add_command(
             current.provenance, f"ndp-rt set-reference {shlex.quote(path.name)} {shlex.quote(image_path.name)}"

@@ -92,7 +92,7 @@ def test_the_changed_bundle_is_whole_and_says_what_happened(bundle: Path, photog
     assert after.fingerprint != before.fingerprint
     assert json.dumps(open_bundle(bundle).manifest.to_json()) == json.dumps(after.manifest.to_json())
     assert after.manifest.reference["source"] == "other.png"
-    assert "independent of the fused graph" in after.manifest.golden["made_by"]
+    assert "plan 'staged' on the CPU, fp32" in after.manifest.golden["made_by"]
     assert after.manifest.provenance["commands"][-1] == "ndp-rt set-reference copy.ndp other.png"
     new = after.golden()
     assert np.array_equal(old.image, new.image)
@@ -176,7 +176,7 @@ def test_a_threshold_that_another_process_sets_meanwhile_is_kept(
     ("options", "message"),
     [
         (["--calibrate", "good", "--false-alarm-rate", "2"], "above 0 and below 1, got 2.0"),
-        (["--calibrate", "good", "--precision", "fp8"], "precision is 'fp8'"),
+        (["--calibrate", "good", "--precision", "fp8"], "got 'fp8'"),
         (["--calibrate", "nowhere"], "nowhere does not exist"),
         (["--false-alarm-rate", "0.1"], "expected --calibrate with it"),
     ],
@@ -218,7 +218,7 @@ def test_a_change_that_fails_leaves_the_bundle_as_it_was(
         raise StorageError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ndp_rt.editing.check_engines", disagree)
+        patch.setattr("ndp_rt.editing.check_executor", disagree)
         expect(EngineError, photograph)
     with monkeypatch.context() as patch:
         patch.setattr("ndp_rt.editing.write_bundle", fail)
