@@ -43,7 +43,7 @@ def demo() -> Bundle:
 
 @pytest.fixture(scope="module")
 def quantised(demo: Bundle) -> ModelProto:
-    return quantise_stages(demo, "fused", measure_all_layers(demo, demo.golden().image))["fused"]
+    return quantise_stages(demo, "fused", measure_all_layers(demo, demo.golden().image))["fused_levels"]
 
 
 def test_what_reads_pictures_or_ends_in_a_sigmoid_stays_in_half_precision(demo: Bundle) -> None:
@@ -145,7 +145,7 @@ def test_stages_of_every_plan_are_written_the_same_each_time(bundle: Bundle, tmp
     graphs = {name: onnx.load(str(stage.path)).graph for name, stage in written[0].stages.items()}
     plain = {n for n, graph in graphs.items() if not any(node.op_type == "QuantizeLinear" for node in graph.node)}
     # The tiny decoder and segmentation have one convolution before each sigmoid, and no other.
-    assert plain == ({"decoder", "segmentation"} if plan == "unmerged" else set())
+    assert plain == ({"decoder", "segmentation_levels"} if plan == "unmerged" else set())
 
 
 def test_ranges_come_from_all_images(bundle: Bundle) -> None:

@@ -53,13 +53,13 @@ def test_a_kernel_is_compiled_when_first_asked_for_and_once() -> None:
     modules = FakeModules()
     kernels = KernelSet(modules)
     assert modules.compiled == []
-    first = kernels.function("threshold/threshold.cu", "threshold", {"A": 1})
-    assert kernels.function("threshold/threshold.cu", "threshold", {"A": 1}) is first
-    kernels.function("threshold/threshold.cu", "other", {"A": 1})
-    assert len(modules.compiled) == 1 and modules.names == ["threshold", "other"]
-    kernels.function("threshold/threshold.cu", "threshold")
+    first = kernels.function("score/score.cu", "score", {"A": 1})
+    assert kernels.function("score/score.cu", "score", {"A": 1}) is first
+    kernels.function("score/score.cu", "other", {"A": 1})
+    assert len(modules.compiled) == 1 and modules.names == ["score", "other"]
+    kernels.function("score/score.cu", "score")
     assert len(modules.compiled) == 2
-    assert "threshold(const float*" in modules.compiled[0]["code"]
+    assert "score(const float*" in modules.compiled[0]["code"]
     assert "-DA=1" in modules.compiled[0]["options"] and modules.compiled[0]["backend"] == "nvrtc"
     with pytest.raises(InputError, match="the kernel file 'absent.cu'"):
         kernels.function("absent.cu", "absent")
@@ -95,7 +95,7 @@ def test_without_cupy_the_error_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['cupy'] = None\n"
         "from ndp_rt.kernels.load import KernelSet\n"
-        "try: KernelSet().function('threshold/threshold.cu', 'threshold')\n"
+        "try: KernelSet().function('score/score.cu', 'score')\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
@@ -134,7 +134,7 @@ def test_what_the_compiler_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) ->
 @no_gpu
 def test_without_a_gpu_cupys_error_becomes_ours() -> None:
     with pytest.raises(DeviceError, match=r"this machine's GPU: cuda.*driver"):
-        KernelSet().function("threshold/threshold.cu", "threshold")
+        KernelSet().function("score/score.cu", "score")
 
 
 @needs_cupy
@@ -167,7 +167,7 @@ def test_a_kernel_runs_on_the_gpu() -> None:
 
     out = cupy.zeros((1, 2, 2), cupy.uint8)
     maps, limits = cupy.arange(4, dtype=cupy.float32).reshape(1, 1, 2, 2), cupy.full(1, 2, cupy.float32)
-    kernel = KernelSet().function("threshold/threshold.cu", "threshold")
+    kernel = KernelSet().function("score/score.cu", "score")
     kernel((1, 1), (256,), (maps, limits, out, np.uint32(4)), stream=cupy.cuda.get_current_stream())
     assert out.get().ravel().tolist() == [0, 0, 1, 1]
 

@@ -1,1 +1,0 @@
-"""threshold: which pixels of a map reach a limit."""
