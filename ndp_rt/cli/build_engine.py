@@ -38,12 +38,11 @@ def parse_count(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("bundle", metavar="NAME.ndp", help="the bundle to compile")
     from ndp_rt.engines.registry import list_backends
 
-    backends = list_backends()
+    parser.add_argument("bundle", metavar="NAME.ndp", help="the bundle to compile")
     parser.add_argument(
-        "--backend", choices=tuple(backends), help="default: the first that is installed for the device"
+        "--backend", choices=tuple(list_backends()), help="default: the first that is installed for the device"
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N; default: the backend's, else cpu")
     parser.add_argument(

@@ -1,15 +1,15 @@
 """Finds, builds and loads a bundle's engines. Building happens in a child process; loading never builds."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ndp_rt import errors
 from ndp_rt.bundle import Bundle
@@ -195,17 +195,7 @@ def load_engine(
     """
     spec = spec.resolve(bundle, cache_dir)
     backend = find_host_backend(spec.find_backend().name)
-    engines: Engines = {}
-    try:
-        for entry in (found or _find_built(bundle, spec, cache_dir)).entries:
-            with _name_command(spec.make_command(bundle.path)):
-                engine = backend.load(entry.path, spec.of_batch(entry.key.batch))
-            engines.setdefault(entry.key.batch, {})[entry.key.stage] = engine
-            backend.check_precision(engine.precision_by_layer_type(), spec.precision)
-    except BaseException:
-        close_engines(engines)
-        raise
-    return engines
+    return _load(bundle, spec, backend, found or _find_built(bundle, spec, cache_dir))
 
 
 def load_device_engines(bundle: Bundle, spec: EngineSpec, *, cache_dir: Path | None = None) -> DeviceEngines:
@@ -220,11 +210,18 @@ def load_device_engines(bundle: Bundle, spec: EngineSpec, *, cache_dir: Path | N
     """
     spec = spec.resolve(bundle, cache_dir)
     backend = find_device_backend(spec.find_backend().name)
-    engines: DeviceEngines = {}
+    return _load(bundle, spec, backend, _find_built(bundle, spec, cache_dir))
+
+
+def _load(bundle: Bundle, spec: EngineSpec, backend: Any, record: EngineRecord) -> dict[int, dict[str, Any]]:
+    """Load every engine of a record and check its precision."""
+    engines: dict[int, dict[str, Any]] = {}
     try:
-        for entry in _find_built(bundle, spec, cache_dir).entries:
-            with _name_command(spec.make_command(bundle.path)):
+        for entry in record.entries:
+            try:
                 engine = backend.load(entry.path, spec.of_batch(entry.key.batch))
+            except EngineError as error:
+                raise EngineError(f"{error} Build it again with: {spec.make_command(bundle.path)} --rebuild") from error
             engines.setdefault(entry.key.batch, {})[entry.key.stage] = engine
             # Some engines say nothing of their layers to a later version; what they said when they were built holds.
             counts = engine.precision_by_layer_type() or entry.precision_by_layer_type
@@ -268,15 +265,6 @@ def _find_built(bundle: Bundle, spec: EngineSpec, cache_dir: Path | None) -> Eng
                 f"Build it with: {command}"
             )
     raise EngineError(f"{engines_dir}: an engine went missing while it was looked up. Build it with: {command}")
-
-
-@contextlib.contextmanager
-def _name_command(command: str) -> Iterator[None]:
-    """Add to an engine's refusal the command that builds it anew."""
-    try:
-        yield
-    except EngineError as error:
-        raise EngineError(f"{error} Build it again with: {command} --rebuild") from error
 
 
 def close_engines(engines: Engines | DeviceEngines) -> None:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +15,39 @@ FloatArray = NDArray[np.float32]
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-class Engine(Protocol):
-    """One ONNX stage compiled for one backend, device, precision and batch size.
+class Engine(ABC):
+    """One ONNX stage compiled for the host: one backend, precision and batch size.
 
     One call at a time: `run` may be called from any thread, but not from two at once. The GIL is free while it runs.
+    A backend's own engine says how its library reads and writes the caller's memory (`_point`) and computes.
     """
 
-    @property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        """The tensors that `run` reads; the batch axis is the engine's own batch."""
-        ...
+    def __init__(self, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> None:
+        """Take the tensors that are read and written; the batch axis is the engine's own batch."""
+        self.inputs = inputs
+        self.outputs = outputs
+        self._bound: tuple[FloatArray, ...] | None = None  # the last call's arrays, kept alive and known by identity
 
     @property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        """The tensors that `run` writes."""
-        ...
+    @abstractmethod
+    def is_open(self) -> bool:
+        """False after close()."""
+
+    @abstractmethod
+    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
+        """Return, for each layer type, how many layers compute in which precision, as the backend reports it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the engine; twice is allowed."""
+
+    @abstractmethod
+    def _point(self, arrays: Mapping[str, FloatArray]) -> None:
+        """Let the library read and write these arrays of the caller's, one for each input and output."""
+
+    @abstractmethod
+    def _compute(self) -> None:
+        """Run on the arrays of the last `_point`; raises EngineError."""
 
     def run(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
         """Compute `outputs` from `inputs`: float32, C-contiguous, writeable, owned by the caller.
@@ -41,15 +59,36 @@ class Engine(Protocol):
             EngineError: the backend failed.
             ClosedError: after close().
         """
-        ...
+        self._check_open()
+        if not self._holds(inputs, outputs):
+            arrays = self._check_arrays(inputs, outputs)
+            self._bound = None
+            self._point(arrays)
+            self._bound = tuple(arrays.values())
+        self._compute()
 
-    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
-        """Return, for each layer type, how many layers compute in which precision, as the backend reports it."""
-        ...
+    def _holds(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> bool:
+        """Tell whether these are the very same array objects as in the last call."""
+        if self._bound is None:
+            return False
+        bound = iter(self._bound)
+        for specs, arrays in ((self.inputs, inputs), (self.outputs, outputs)):
+            for name in specs:
+                if arrays.get(name) is not next(bound):
+                    return False
+        return True
 
-    def close(self) -> None:
-        """Free the engine; twice is allowed."""
-        ...
+    def _check_arrays(
+        self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        """Return the arrays by name, inputs first; raises InputError."""
+        check_arrays("inputs", inputs, self.inputs)
+        check_arrays("outputs", outputs, self.outputs)
+        return {name: inputs[name] for name in self.inputs} | {name: outputs[name] for name in self.outputs}
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise ClosedError("the engine is closed. Load it again.")
 
 
 class Call(Protocol):
@@ -66,7 +105,7 @@ class Call(Protocol):
 
     @property
     def is_computing(self) -> bool:
-        """Tell whether it was started and has not ended; the arrays are the engine's until then."""
+        """True from `start` until the call has ended; the arrays are the engine's until then."""
         ...
 
     def start(self) -> None:
@@ -88,15 +127,12 @@ class Call(Protocol):
         ...
 
 
-@runtime_checkable
-class OverlappingEngine(Engine, Protocol):
-    """An engine that also takes calls beside each other."""
+class OverlappingEngine(Engine):
+    """An engine that can also compute several calls beside each other."""
 
-    @property
-    def stream_count(self) -> int:
-        """How many calls compute at once if they are not bound to run alone, each on its share of the threads."""
-        ...
+    stream_count: int  # how many calls compute at once if they are not bound to run alone, each on some of the threads
 
+    @abstractmethod
     def bind(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray], *, is_alone: bool) -> Call:
         """Return a call of the model with these arrays; not beside itself, but beside runs.
 
@@ -111,7 +147,6 @@ class OverlappingEngine(Engine, Protocol):
             EngineError: the model cannot be loaded once more.
             ClosedError: after close().
         """
-        ...
 
 
 class DeviceEngine(Protocol):
@@ -139,7 +174,7 @@ class DeviceEngine(Protocol):
         """Set the device address of every input and output; they hold until the next `bind`.
 
         The memory is the caller's, aligned to 256 bytes, and outlives the last `enqueue`. Names that the engine does
-        not know are left alone, so that one mapping serves all engines of a plan.
+        not know are left alone, so that one mapping serves all engines of a program.
 
         Raises:
             InputError: an address is missing or refused.
@@ -190,72 +225,10 @@ def check_arrays(what: str, arrays: Mapping[str, FloatArray], specs: Mapping[str
                 f"expected float32 {list(spec.shape)}, dense, as '{name}' in {what}, got {array.dtype} "
                 f"{list(array.shape)}, {layout}."
             )
-        if not array.flags.writeable:  # OpenVINO wraps no read-only memory, not even as an input
+        if not array.flags.writeable:  # some libraries wrap no read-only memory, not even as an input
             raise InputError(
                 f"expected an array that can be written as '{name}' in {what}, got a read-only one. Copy it."
             )
-
-
-class ArrayEngine(ABC):
-    """An `Engine` whose library is given pointers into the caller's arrays; a backend's own is a subclass."""
-
-    def __init__(self, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]) -> None:
-        self._inputs = inputs
-        self._outputs = outputs
-        self._bound: tuple[FloatArray, ...] | None = None  # kept alive, and known by identity
-
-    @property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        return self._outputs
-
-    @property
-    @abstractmethod
-    def is_open(self) -> bool:
-        """False after close()."""
-
-    @abstractmethod
-    def _point(self, arrays: Mapping[str, FloatArray]) -> None:
-        """Let the library read and write these arrays of the caller's, one for each input and output."""
-
-    @abstractmethod
-    def _compute(self) -> None:
-        """Run on the arrays of the last `_point`; raises EngineError."""
-
-    def run(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> None:
-        self._check_open()
-        if not self._holds(inputs, outputs):
-            arrays = self._check_arrays(inputs, outputs)
-            self._bound = None
-            self._point(arrays)
-            self._bound = tuple(arrays.values())
-        self._compute()
-
-    def _holds(self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]) -> bool:
-        """Tell whether these are the very same array objects as in the last call."""
-        if self._bound is None:
-            return False
-        bound = iter(self._bound)
-        for specs, arrays in ((self._inputs, inputs), (self._outputs, outputs)):
-            for name in specs:
-                if arrays.get(name) is not next(bound):
-                    return False
-        return True
-
-    def _check_arrays(
-        self, inputs: Mapping[str, FloatArray], outputs: Mapping[str, FloatArray]
-    ) -> dict[str, FloatArray]:
-        """Return the arrays by name, inputs first; raises InputError."""
-        check_arrays("inputs", inputs, self._inputs)
-        check_arrays("outputs", outputs, self._outputs)
-        return {name: inputs[name] for name in self._inputs} | {name: outputs[name] for name in self._outputs}
-
-    def _check_open(self) -> None:
-        if not self.is_open:
-            raise ClosedError("the engine is closed. Load it again.")
 
 
 def run_repeatedly(engine: Engine, inputs: Mapping[str, FloatArray], count: int) -> Iterator[int]:

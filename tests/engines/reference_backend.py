@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.engines.backend import BuildOptions, EngineOptions, HostBackend, option
-from ndp_rt.engines.engine import ArrayEngine, FloatArray
+from ndp_rt.engines.engine import Engine, FloatArray
 from ndp_rt.errors import EngineError
 from ndp_rt.graphs.folding import fix_batch, load_model
 from ndp_rt.program.tensors import TensorSpec
@@ -26,7 +26,7 @@ class ReferenceOptions(BuildOptions):
         return ("strict",) if self.strict else ()
 
 
-class ReferenceEngine(ArrayEngine):
+class ReferenceEngine(Engine):
     """See `ndp_rt.engines.engine.Engine`."""
 
     def __init__(self, path: Path) -> None:
@@ -46,8 +46,8 @@ class ReferenceEngine(ArrayEngine):
         self._arrays = arrays
 
     def _compute(self) -> None:
-        results = self._evaluator.run(list(self._outputs), {name: self._arrays[name] for name in self._inputs})
-        for name, result in zip(self._outputs, results, strict=True):
+        results = self._evaluator.run(list(self.outputs), {name: self._arrays[name] for name in self.inputs})
+        for name, result in zip(self.outputs, results, strict=True):
             self._arrays[name][...] = result
 
     def precision_by_layer_type(self) -> dict[str, dict[str, int]]:

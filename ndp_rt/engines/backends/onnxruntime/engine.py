@@ -10,7 +10,7 @@ from typing import Any
 
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.onnxruntime.backend import REMEDY
-from ndp_rt.engines.engine import ArrayEngine, FloatArray, one_line, run_repeatedly
+from ndp_rt.engines.engine import Engine, FloatArray, one_line, run_repeatedly
 from ndp_rt.errors import EngineError, MissingExtraError, StorageError
 from ndp_rt.program.tensors import TensorSpec
 
@@ -29,7 +29,7 @@ def _import() -> Any:
     return onnxruntime
 
 
-class OnnxRuntimeEngine(ArrayEngine):
+class OnnxRuntimeEngine(Engine):
     """One session with one set of bound arrays; see `ndp_rt.engines.engine.Engine`."""
 
     def __init__(self, session: Any, model_path: Path) -> None:
@@ -48,7 +48,7 @@ class OnnxRuntimeEngine(ArrayEngine):
     def _point(self, arrays: Mapping[str, FloatArray]) -> None:
         self._binding = self._session.io_binding()
         for name, array in arrays.items():
-            bind = self._binding.bind_input if name in self._inputs else self._binding.bind_output
+            bind = self._binding.bind_input if name in self.inputs else self._binding.bind_output
             bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
     def _compute(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino.backend import PRECISIONS, REMEDY
-from ndp_rt.engines.engine import ArrayEngine, FloatArray, one_line, run_repeatedly
+from ndp_rt.engines.engine import FloatArray, OverlappingEngine, one_line, run_repeatedly
 from ndp_rt.engines.open_file import OpenFile
 from ndp_rt.errors import ClosedError, EngineError, MissingExtraError, needs_extra
 from ndp_rt.graphs.winograd_rule import TILE_PX, has_large_convolutions
@@ -49,7 +49,7 @@ def _core() -> Any:
     return openvino.Core()
 
 
-class OpenVinoEngine(ArrayEngine):
+class OpenVinoEngine(OverlappingEngine):
     """A compiled model with an infer request; see `ndp_rt.engines.engine.OverlappingEngine`."""
 
     def __init__(self, compiled: Any, blob: "BlobFile | None" = None) -> None:
