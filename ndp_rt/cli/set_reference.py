@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", default="fp32", help="for --calibrate: fp32, bf16, int8 or mixed (default: %(default)s)"
     )
-    parser.add_argument("--backend", default="openvino", help="openvino or onnxruntime (default: %(default)s)")
+    parser.add_argument("--backend", metavar="NAME", help="of the engines (default: the CPU's first)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the engines (default: the backend's choice)")
 
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibrate is not None:  # before anything is changed
         list_images(args.calibrate)
         check_rate(args.false_alarm_rate)
-        EngineSpec(backend=args.backend, precision=args.precision)
+        EngineSpec(backend=args.backend, precision=args.precision).resolve(open_bundle(args.bundle))
     elif args.false_alarm_rate is not None:
         raise InputError("--false-alarm-rate: expected --calibrate with it, got none.")
     set_reference(args.bundle, args.image, backend=args.backend, threads=args.threads)

@@ -12,13 +12,14 @@ from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.int8_layers import Int8Layers
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.build import compile_engine
+from ndp_rt.engines.registry import choose_backend
+from ndp_rt.engines.spec import CPU
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers
 
 FloatArray = NDArray[np.float32]
 
-BACKEND = "openvino"
 SMALLEST_LIMIT = 1e-6  # of a layer that reads zeros alone on every image
 
 
@@ -75,7 +76,7 @@ def measure_limits(
     with tempfile.TemporaryDirectory(prefix="ndp-rt-ranges-") as folder:
         path = Path(folder) / "ranges.onnx"
         path.write_bytes(model.SerializeToString())
-        engine = compile_engine(BACKEND, path, Path(folder) / "engine", EngineOptions(threads=threads))
+        engine = compile_engine(choose_backend(CPU).name, path, Path(folder) / "engine", EngineOptions(threads=threads))
         try:
             for count, image in enumerate(images, start=1):
                 engine.run({"image": np.ascontiguousarray(image[None])}, outputs)

@@ -73,7 +73,7 @@ def write_stages(
     Raises:
         InputError: another precision or plan, or calibration images missing, of another shape or not needed.
         BundleError: a stage cannot be read or cut.
-        MissingExtraError: int8 from images without OpenVINO, which finds the ranges.
+        MissingExtraError: int8 from images without a backend for the CPU, which finds the ranges.
         EngineError: the precision cannot hold the weights, or onnx's checker refuses a graph.
         StorageError: the folder holds something, or cannot be written.
     """

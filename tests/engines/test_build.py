@@ -158,6 +158,9 @@ def test_loading_checks_a_golden_vector(bundle: Bundle, built_cache: Path, monke
         ({"device": "gpu"}, "expected a device of cpu, cuda, cuda:N, got 'gpu'"),
         ({"device": "cpu:1"}, "got 'cpu:1'"),
         ({"device": "cuda:-1"}, "got 'cuda:-1'"),
+        ({"device": "cuda:"}, "got 'cuda:'"),
+        ({"device": "cuda:1:2"}, "got 'cuda:1:2'"),
+        ({"device": "CUDA"}, "got 'CUDA'"),
         ({"device": "cuda:\u0663"}, "expected a device of"),  # a digit, but not one of ours
         ({"device": "cuda", "backend": "openvino"}, "expected device cpu for backend openvino, got 'cuda'"),
         ({"backend": "tensorrt"}, "expected device cuda or cuda:N for backend tensorrt, got 'cpu'"),

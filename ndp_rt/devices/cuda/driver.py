@@ -2,12 +2,11 @@
 
 import contextlib
 import logging
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from ndp_rt.devices.machine import unknown_gpu
-from ndp_rt.errors import DeviceError, InputError, MissingExtraError, NdpRtError
+from ndp_rt.errors import DeviceError, MissingExtraError, NdpRtError
 
 REMEDY = "pip install 'ndp-rt[gpu]' (CUDA 12) or 'ndp-rt[gpu13]' (CUDA 13)"
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
@@ -26,18 +25,6 @@ def import_cupy() -> Any:
     except ImportError as error:
         raise MissingExtraError(f"GPUs need CuPy, which cannot be imported ({error}). Install it: {REMEDY}.") from error
     return cupy
-
-
-def parse_device(text: str) -> int:
-    """Return the index of a device called "cuda" (the first one) or "cuda:N".
-
-    Raises:
-        InputError: it is called otherwise.
-    """
-    match = re.fullmatch(r"cuda(?::(\d+))?", text)
-    if match is None:
-        raise InputError(f"device: expected 'cpu', 'cuda' or 'cuda:N', such as 'cuda:0', got '{text}'.")
-    return int(match.group(1) or 0)
 
 
 @contextlib.contextmanager

@@ -1,20 +1,13 @@
-"""Devices: what they are called, what is said when there is none, and CUDA's errors as ours."""
+"""Devices: what they say they are, what is said when there is none, and CUDA's errors as ours."""
 
 import sys
 
 import pytest
 
-from ndp_rt.devices.cuda.driver import CudaDevice, parse_device, translate_errors
+from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
 from ndp_rt.errors import DeviceError, InputError, MissingExtraError
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.fake_streams import CUDARuntimeError
-
-
-def test_devices_are_called_cuda_and_a_number() -> None:
-    assert [parse_device(text) for text in ("cuda", "cuda:0", "cuda:12")] == [0, 0, 12]
-    for text in ("gpu", "cuda:", "cuda:-1", "cuda:1:2", "CUDA"):
-        with pytest.raises(InputError, match="expected 'cpu', 'cuda' or 'cuda:N'"):
-            parse_device(text)
 
 
 def test_a_device_says_what_it_is(gpu: FakeCuda) -> None:
