@@ -10,8 +10,6 @@ import pytest
 from ndp_rt.bundle import open_bundle
 from ndp_rt.cli import main
 from ndp_rt.engines.backends.tensorrt.options import parse_size
-from ndp_rt.engines.build_check import find_check
-from ndp_rt.runtime import gpu_check
 from tests.fakes import fake_tensorrt, toy_device
 from tests.fakes.fake_graphs import write_fake_stages
 from tests.tiny_bundle import make_tiny_bundle
@@ -111,7 +109,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Any:
     toy_device.install_gpu(monkeypatch)
     toy_device.run_worker_here(monkeypatch)
     monkeypatch.setattr("ndp_rt.engines.worker.write_stages", write_fake_stages)
-    monkeypatch.setattr(gpu_check, "CHECK", toy_device.CHECK)
+    toy_device.install_check(monkeypatch)
     return fake_tensorrt.install(monkeypatch, "10.13.3.9")
 
 
@@ -158,16 +156,3 @@ def test_fp16_that_turns_out_fp32_is_a_failure(
     assert main(["build-engine", str(bundle_path), "--backend", "tensorrt", "--precision", "fp16"]) == 1
     assert "asked for fp16, TensorRT changed the types" in capsys.readouterr().err
     assert not [path for path in (tmp_path / "engines").iterdir() if path.is_dir()]
-
-
-def test_the_check_that_is_named_is_there() -> None:
-    assert find_check(gpu_check.CHECK) is gpu_check.check_build
-
-
-def test_the_check_of_a_gpus_engines_is_the_plans(
-    bundle_path: Path, tensorrt: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(gpu_check, "CHECK", "tests.nowhere:check")
-    assert main(["build-engine", str(bundle_path), "--backend", "tensorrt", "--precision", "fp16"]) == 1
-    assert "tests.nowhere:check, cannot be loaded" in capsys.readouterr().err
-    assert not tensorrt.knobs.builds

@@ -15,12 +15,12 @@ from ndp_rt.bundle import Bundle
 from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines import spec, worker
 from ndp_rt.engines.backend import EngineOptions
-from ndp_rt.engines.build import build_engine, close_engines, find_engine, load_engine
-from ndp_rt.engines.build_check import HOST_CHECK
-from ndp_rt.engines.golden import run_stages
+from ndp_rt.engines.build import build_engine, find_engine, load_engine
 from ndp_rt.engines.registry import find_backend
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import BundleError, EngineError, InputError, MissingExtraError, StorageError
+from ndp_rt.runtime.host import HostExecutor
+from ndp_rt.runtime.open import make_host_executor, open_host
 from tests.tiny_bundle import make_tiny_bundle
 from tests.tolerances import assert_close
 
@@ -32,7 +32,6 @@ def make_job(bundle: Bundle, cache_dir: Path, **settings: Any) -> dict[str, Any]
         "bundle": str(bundle.path),
         "fingerprint": bundle.fingerprint,
         "spec": EngineSpec(**settings).resolve(bundle, cache_dir).to_json(),
-        "check": HOST_CHECK,
         "rebuild": False,
         "engines_dir": str(cache_dir / "engines"),
     }
@@ -55,13 +54,13 @@ def test_engines_of_every_backend_and_plan_agree_with_the_golden_maps(
     record = build_engine(bundle, wanted, progress=lines.append, cache_dir=tmp_path)
     assert not record.was_cached and any("golden" in line for line in lines)
     assert set(record.precision_by_layer_type()) >= {"Convolution" if backend == "openvino" else "Conv"}
-    engines, golden = load_engine(bundle, wanted, cache_dir=tmp_path), bundle.golden()
+    golden = bundle.golden()
+    executor = make_host_executor(bundle, wanted, load_engine(bundle, wanted, cache_dir=tmp_path))
     rows = [0, 1, 0]
     for batch in (1, 3):
-        image = np.ascontiguousarray(golden.image[rows[:batch]])
-        maps = run_stages(engines[batch], bundle.read_asset("reference"), image)["map"]
+        maps, _ = executor.run(np.ascontiguousarray(golden.image[rows[:batch]]))
         assert_close(maps, golden.map[rows[:batch]], "map", "float32")
-    close_engines(engines)
+    executor.close()
 
 
 def test_a_second_build_is_a_hit_without_a_child(
@@ -129,13 +128,17 @@ def test_a_build_that_disagrees_with_the_golden_vectors_fails_and_says_by_how_mu
     assert not [path for path in (tmp_path / "engines").iterdir() if path.is_dir()]
 
 
-def test_loading_checks_a_golden_vector(bundle: Bundle, built_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def shift(*arguments: Any) -> dict[str, Any]:
-        return {"map": run_stages(*arguments)["map"] + np.float32(0.01)}
+def test_opening_checks_a_golden_vector(bundle: Bundle, built_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = HostExecutor.run
 
-    monkeypatch.setattr("ndp_rt.engines.golden.run_stages", shift)
+    def shift(executor: HostExecutor, images: Any) -> Any:
+        maps, scores = run(executor, images)
+        return maps + np.float32(0.01), scores
+
+    monkeypatch.setenv("NDP_RT_CACHE", str(built_cache))
+    monkeypatch.setattr(HostExecutor, "run", shift)
     with pytest.raises(EngineError, match=r"maps differ by 1\.0"):
-        load_engine(bundle, cache_dir=built_cache)
+        open_host(bundle, EngineSpec(batches=(1,)))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,7 @@ def test_a_missing_backend_names_its_install_command(
     assert backend.find().version is None
     wanted = EngineSpec(device=backend.devices[0], backend=name)
     with pytest.raises(MissingExtraError, match=command):
-        build_engine(bundle, wanted, check="tests.fakes.toy_device:check", cache_dir=tmp_path)
+        build_engine(bundle, wanted, cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])

@@ -20,7 +20,7 @@ from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.engines.stage_files import STAGES_FILE, write_stages
 from ndp_rt.errors import BundleError, DeviceError, EngineError, InputError, MissingExtraError
 from tests.fakes import toy_device
-from tests.fakes.toy_device import CHECK, CHECKED, GPU, ToyBackend
+from tests.fakes.toy_device import CHECKED, GPU, ToyBackend
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def make_spec(**settings: Any) -> EngineSpec:
 
 
 def build(bundle: Bundle, cache_dir: Path, **settings: Any) -> Any:
-    return build_engine(bundle, make_spec(**settings), check=CHECK, cache_dir=cache_dir)
+    return build_engine(bundle, make_spec(**settings), cache_dir=cache_dir)
 
 
 def test_a_cpu_engines_key_has_nothing_of_a_gpus() -> None:
@@ -114,21 +114,13 @@ def test_engines_are_built_checked_together_stored_and_found(bundle: Bundle, toy
     assert list(engines[8]) == ["encoder", "tail"]
 
 
-def test_engines_of_a_gpu_are_not_built_without_a_check(bundle: Bundle, toy: ToyBackend, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected the name of a check for a GPU's engines, got none"):
-        build_engine(bundle, make_spec(), cache_dir=tmp_path)
-    with pytest.raises(EngineError, match=r"nowhere:check, cannot be loaded .*nothing is built that cannot be checked"):
-        build_engine(bundle, make_spec(), check="tests.nowhere:check", cache_dir=tmp_path)
-    assert not list(tmp_path.iterdir()) and not toy.compiled
-
-
 def test_a_check_that_fails_leaves_nothing_in_the_cache(
     bundle: Bundle, toy: ToyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object, **options: object) -> dict[str, float]:
         raise EngineError("maps differ by 0.3")
 
-    monkeypatch.setattr(toy_device, "check", refuse)
+    monkeypatch.setattr("ndp_rt.runtime.check.check_build", refuse)
     with pytest.raises(EngineError, match=r"maps differ by 0\.3"):
         build(bundle, tmp_path)
     assert all(engine.is_closed for engine in toy.loaded) and len(toy.loaded) == 2

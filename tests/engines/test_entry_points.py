@@ -12,11 +12,11 @@ from ndp_rt import Inspector
 from ndp_rt.bundle import Bundle
 from ndp_rt.cli import main
 from ndp_rt.engines import registry
-from ndp_rt.engines.build import build_engine, close_engines, load_engine
-from ndp_rt.engines.golden import run_stages
+from ndp_rt.engines.build import build_engine, load_engine
 from ndp_rt.engines.registry import find_backend, find_host_backend, list_backends
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import InputError
+from ndp_rt.runtime.open import make_host_executor
 from tests.engines.reference_backend import BACKEND, ReferenceOptions
 from tests.tolerances import assert_close
 
@@ -53,9 +53,10 @@ def test_its_engines_are_built_in_the_child_and_agree(bundle: Bundle, brought: P
     spec = EngineSpec(backend=NAME, plan=plan, batches=(1, 2))
     record = build_engine(bundle, spec, progress=lines.append)
     assert not record.was_cached and any("compiling" in line and NAME in line for line in lines)
-    engines, golden = load_engine(bundle, spec), bundle.golden()
-    maps = run_stages(engines[2], bundle.reference(), golden.image)["map"]
-    close_engines(engines)
+    golden = bundle.golden()
+    executor = make_host_executor(bundle, spec, load_engine(bundle, spec))
+    maps, _ = executor.run(golden.image)
+    executor.close()
     assert_close(maps, golden.map, "map", "float32")
 
 

@@ -1,7 +1,7 @@
 """A GPU and a backend for it that compute nothing, for what goes on around engines: keys, cache, checks, commands."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from ndp_rt.engines.backend import BackendStatus, DeviceBackend, EngineOptions
 from ndp_rt.engines.backends.tensorrt.backend import TensorRtBackend
 from ndp_rt.engines.backends.tensorrt.options import TensorRtOptions
 from ndp_rt.engines.golden_report import GoldenReport
+from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import EngineError
 
 GPU = Gpu(name="Toy H200", index=0, memory_bytes=2**37, compute_capability="9.0")
 DRIVER = "550.54"
-CHECK = "tests.fakes.toy_device:check"
 
 
 class ToyEngine:
@@ -71,9 +71,13 @@ class ToyBackend(DeviceBackend):
             raise EngineError(f"asked for {precision}, got {counts}")
 
 
-def check(bundle: Bundle, engines: Mapping[str, Any], **options: Any) -> Mapping[str, float | int]:
-    """A BuildCheck that finds nothing wrong; what it was called with is in `CHECKED`."""
-    CHECKED.append({"engines": dict(engines), **options})
+def check(
+    bundle: Bundle, spec: EngineSpec, engines: Mapping[str, Any], batch: int, tell: Callable[[str], None]
+) -> Mapping[str, float | int]:
+    """A check of built engines that finds nothing wrong; what it was called with is in `CHECKED`."""
+    CHECKED.append(
+        {"engines": dict(engines), "batch": batch, "precision": spec.precision, "device_index": spec.device_index}
+    )
     report = GoldenReport(
         vector_count=2,
         map_max_abs_difference=0.0,
@@ -90,10 +94,16 @@ CHECKED: list[dict[str, Any]] = []
 def install(patch: pytest.MonkeyPatch) -> ToyBackend:
     """Put the GPU and the backend in place for one test."""
     backend = ToyBackend()
-    CHECKED.clear()
     install_gpu(patch)
+    install_check(patch)
     patch.setitem(registry.find_built_in(), backend.name, backend)
     return backend
+
+
+def install_check(patch: pytest.MonkeyPatch) -> None:
+    """Let engines that are built be found right."""
+    CHECKED.clear()
+    patch.setattr("ndp_rt.runtime.check.check_build", check)
 
 
 def install_gpu(patch: pytest.MonkeyPatch) -> None:
