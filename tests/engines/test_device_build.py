@@ -240,7 +240,7 @@ def test_requests_for_one_kind_of_device_are_refused_for_the_other(bundle: Bundl
         EngineSpec(backend="openvino", build=TensorRtOptions())
     with pytest.raises(InputError, match="expected BuildOptions for backend torch-cuda, got object"):
         EngineSpec(device="cuda", backend="torch-cuda", build=cast(Any, object()))
-    with pytest.raises(InputError, match="expected a plan of fused, staged on cpu, got 'unmerged'"):
+    with pytest.raises(InputError, match="plan on cpu: expected fused or staged, got 'unmerged'"):
         EngineSpec(plan="unmerged").resolve(bundle)
     with pytest.raises(InputError, match="expected precision fp32 or fp16 for backend toy, got 'int8'"):
         make_spec(precision="int8")
