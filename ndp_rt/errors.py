@@ -58,7 +58,7 @@ class EngineError(NdpRtError, RuntimeError):
 
 
 class MissingExtraError(NdpRtError, ImportError):
-    """A package that the call needs is not installed; the message holds the install command."""
+    """A package that the call needs and that is not installed; the message holds the install command."""
 
     status = 7
 

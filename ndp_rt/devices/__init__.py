@@ -1,1 +1,1 @@
-"""What this machine computes on: its CPU, its GPUs, and arrays of other libraries there."""
+"""Devices of this machine: CPU, GPUs, and arrays of other libraries on them."""

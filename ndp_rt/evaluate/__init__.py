@@ -1,1 +1,1 @@
-"""How well a bundle decides on labelled images."""
+"""Accuracy of a bundle on labelled images."""

@@ -24,7 +24,7 @@ LARGEST_SHADE = 0.5  # change of brightness, in image units
 
 @dataclass(frozen=True, kw_only=True)
 class DefectSettings:
-    """What artificial defects look like; shares are probabilities, areas fractions of the image.
+    """Settings of artificial defects; shares are probabilities, areas fractions of the image.
 
     Raises:
         ValueError: a number out of its range.

@@ -1,4 +1,4 @@
-"""The one preprocessing: image files and arrays to the network's input, the same for training and every backend.
+"""Preprocesses image files and arrays to the network's input, in the same way for training and every backend.
 
 The rule `area-or-linear-v1`: to float32 in [0, 1] (uint8 / 255; uint16 / white level, clipped to 1); then, in float32,
 first every axis that shrinks with INTER_AREA (each target pixel is the mean of what it covers), then every axis that

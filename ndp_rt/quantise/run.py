@@ -40,7 +40,7 @@ CALIBRATION_SEED, VALIDATION_SEED = 1, 2  # of painted defects: accuracy is not 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantiseSettings:
-    """How int8 is calibrated, and how much accuracy it may cost.
+    """Settings of int8's calibration, and the accuracy that it may cost.
 
     Raises:
         InputError: a number outside its range, or a precision without int8 layers or that this processor lacks.

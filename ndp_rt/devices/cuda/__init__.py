@@ -1,1 +1,1 @@
-"""What the GPU pipeline needs of CUDA, through CuPy: devices, memory, streams, graphs, arrays of other libraries."""
+"""CUDA through CuPy, for the GPU pipeline: devices, memory, streams, graphs, arrays of other libraries."""
