@@ -23,23 +23,21 @@ from ndp_rt.bench.timed.spec import Timed, TimedSpec, choose_threshold
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.decide.decision import is_defective
 from ndp_rt.devices.cuda.driver import translate_errors
-from ndp_rt.devices.cuda.graph import Capture, CapturedGraph
 from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.engines.build import build_engine
 from ndp_rt.engines.registry import find_device_backend
-from ndp_rt.errors import DeviceError
 from ndp_rt.evaluate.record import Record
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.preprocess import launch
 from ndp_rt.options import Options
 from ndp_rt.program.manifest import InputContract
+from ndp_rt.runtime import cuda_profile
 from ndp_rt.runtime.cuda import CudaExecutor
+from ndp_rt.runtime.cuda_profile import profile_steps, time_repeats
 from ndp_rt.runtime.cuda_program import CudaProgram
 from ndp_rt.runtime.open import open_cuda
 
 FloatArray = NDArray[np.float32]
-MEDIAN_COUNT = 50  # of times of which the median is a step's, or a launch's
-STEP_REPEATS = 20  # of a step in one capture, so that launching costs nothing beside it
 UPLOAD, PREPROCESS, POSTPROCESS, DOWNLOAD = "upload", "preprocess", "postprocess", "download"
 # The steps of `ndp_rt.runtime.cuda_steps`. One engine for all that follows RBFRM, or for everything, is not split.
 STEP_STAGES = {
@@ -58,7 +56,7 @@ SOURCE = (
 ONE_ENGINE = {"tail": "decoder and segmentation, which are one engine here", "fused": "the whole network, one engine"}
 
 
-def measure_cost(runner: CudaExecutor, bundle: Bundle, backend: str, batch: int) -> Record:
+def measure_cost(runner: CudaExecutor, bundle: Bundle, batch: int) -> Record:
     """Return what a batch costs on a GPU, in the words of a record's row.
 
     Measured with uint8 RGB images of the network's own size in pinned memory; what the host does before (copying the
@@ -68,10 +66,9 @@ def measure_cost(runner: CudaExecutor, bundle: Bundle, backend: str, batch: int)
         DeviceError, EngineError: the device or an engine fails.
     """
     program, contract = runner.program, bundle.manifest.input
-    capture = partial(find_device_backend(backend).capture, program.device)
     # An engine whose end an op has taken over is named after what it gives: "segmentation_levels".
-    steps_ms = {name.removesuffix("_levels"): value for name, value in time_steps(program, batch, capture).items()}
-    stages_ms = time_transfers(program, contract, batch, runner._kernels)
+    steps_ms = {name.removesuffix("_levels"): value for name, value in profile_steps(program, batch).items()}
+    stages_ms = time_transfers(program, contract, batch, runner.kernels)
     for name, value in steps_ms.items():
         stage = ATTENTION if name.startswith(RBFRM) else STEP_STAGES.get(name, ENGINE)
         stages_ms[stage] = stages_ms.get(stage, 0.0) + value
@@ -99,47 +96,12 @@ def measure_cost(runner: CudaExecutor, bundle: Bundle, backend: str, batch: int)
 def time_launches(program: CudaProgram, size: int) -> float:
     """Return the host's microseconds to put one run on the stream."""
     times = []
-    for _ in range(MEDIAN_COUNT):
+    for _ in range(cuda_profile.MEDIAN_COUNT):
         start = time.perf_counter()
         program.enqueue(size)
         times.append((time.perf_counter() - start) * 1e6)
         program.stream.synchronize()  # outside the clock: a full queue would make the next launch wait
     return float(np.median(times))
-
-
-def time_steps(program: CudaProgram, size: int, capture: Capture) -> dict[str, float]:
-    """Return the milliseconds of each step by itself.
-
-    A step is repeated in one graph, so its inputs may lie in the GPU's cache: a lower bound of what it takes in the
-    pipeline, where steps also run side by side. Steps that cannot be captured are launched one by one.
-    """
-    times: dict[str, float] = {}
-    for step in program.list_steps(size):
-
-        def repeat(step: Any = step) -> None:
-            for _ in range(STEP_REPEATS):
-                step.enqueue(program.stream)
-
-        repeat()
-        program.stream.synchronize()
-        graph: CapturedGraph | None = None
-        with contextlib.suppress(DeviceError):
-            graph = capture(program.stream, repeat)
-        times[step.name] = time_repeats(program, repeat if graph is None else partial(graph.launch, program.stream))
-    return times
-
-
-def time_repeats(program: CudaProgram, repeat: Callable[[], Any]) -> float:
-    """Return the milliseconds of one of the STEP_REPEATS that `repeat` puts on the program's stream."""
-    cuda = program.device.cupy.cuda
-    begin, end, found = cuda.Event(), cuda.Event(), []
-    for _ in range(MEDIAN_COUNT):
-        begin.record(program.stream)
-        repeat()
-        end.record(program.stream)
-        end.synchronize()
-        found.append(cuda.get_elapsed_time(begin, end) / STEP_REPEATS)
-    return float(np.median(found))
 
 
 def time_transfers(program: CudaProgram, contract: InputContract, size: int, kernels: KernelSet) -> dict[str, float]:
@@ -173,7 +135,7 @@ def time_transfers(program: CudaProgram, contract: InputContract, size: int, ker
                 runtime.memcpyAsync(memory.pointer, tensor.data.ptr, tensor.nbytes, kind, stream.ptr)
 
         def repeat(work: Callable[[], None]) -> None:
-            for _ in range(STEP_REPEATS):
+            for _ in range(cuda_profile.STEP_REPEATS):
                 work()
 
         works = {UPLOAD: upload, PREPROCESS: preprocess, DOWNLOAD: download}

@@ -311,6 +311,11 @@ class Inspector:
         return self._last.options.device
 
     @property
+    def session(self) -> Session:
+        """What inspections run through now, or did until close(): for measuring (`Session.profile`)."""
+        return self._last
+
+    @property
     def batch_sizes(self) -> tuple[int, ...]:
         """The batch sizes that engines were built for, ascending."""
         return self._last.executor.batch_sizes

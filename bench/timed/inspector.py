@@ -95,7 +95,7 @@ class TimedInspector(Timed):
     @property
     def runner(self) -> "CudaExecutor":
         """What runs on the GPU, for `ndp_rt.bench.gpu_cost`."""
-        return cast("CudaExecutor", self._inspector._last.executor)
+        return cast("CudaExecutor", self._inspector.session.executor)
 
     def close(self) -> None:
         self._inspector.close()

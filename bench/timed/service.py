@@ -105,7 +105,7 @@ class Service:
         from ndp_rt.bench.gpu_cost import measure_cost
 
         one, bundle = self._on_gpu()
-        return measure_cost(one.runner, bundle, one.backend, batch)
+        return measure_cost(one.runner, bundle, batch)
 
     def trace_tensors(self, batch: int) -> dict[str, FloatArray]:
         """Return every tensor of ours on a GPU, for the first golden image."""

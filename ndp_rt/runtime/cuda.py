@@ -139,7 +139,7 @@ class CudaExecutor:
         self._contract = bundle.manifest.input
         self._program: CudaProgram | None = program
         self._device = program.device
-        self._kernels = kernels
+        self.kernels = kernels
         self._maker = maker
         self._channels = channels
         self._lock = threading.Lock()  # of the program's stream: one batch is put on it at a time
@@ -207,7 +207,7 @@ class CudaExecutor:
             for index, (image, source) in enumerate(zip(taken, sources, strict=True)):
                 order_after_producer(image, program.stream, batch.produced, self._device)
                 preprocess(
-                    self._kernels,
+                    self.kernels,
                     source,
                     target[index],
                     self._contract,
@@ -237,6 +237,13 @@ class CudaExecutor:
         with self._lock:
             self._device.activate()
             return self.program.run(images)
+
+    def profile(self) -> dict[str, float]:
+        from ndp_rt.runtime.cuda_profile import profile_steps
+
+        with self._lock:
+            self._device.activate()
+            return profile_steps(self.program, self.batch_sizes[0])
 
     def set_asset(self, image: Image) -> None:
         maker = self._maker

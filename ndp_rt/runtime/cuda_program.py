@@ -64,7 +64,7 @@ class CudaProgram:
         """
         self.bundle, self.plan, self.device, self.precision = bundle, plan, device, precision
         _, self.program = bundle.manifest.find_program("cuda", plan)
-        self._kernels, self._capture, self._engine_hash = kernels, capture, engine_hash
+        self._kernels, self.capture, self._engine_hash = kernels, capture, engine_hash
         self._engines = {size: dict(engines[size]) for size in sorted(engines)}
         self._memory: DeviceMemory | None = None
         self.assets: DeviceAssets | None = None
@@ -275,10 +275,10 @@ class CudaProgram:
         shape = fix_shape(steps.specs[IMAGE])
         image = np.linspace(0.0, 1.0, prod(shape), dtype=np.float32).reshape(shape)
         expected = self._run_once(steps, image, lambda: self._enqueue_steps(steps))
-        if self._capture is None:
+        if self.capture is None:
             return
         try:
-            graph = self._capture(self.stream, lambda: self._enqueue_steps(steps))
+            graph = self.capture(self.stream, lambda: self._enqueue_steps(steps))
             repeated = self._run_once(steps, image, lambda: graph.launch(self.stream))
         except DeviceError as error:
             log.warning("batch %d runs without a CUDA graph, a little slower: %s", steps.size, error)

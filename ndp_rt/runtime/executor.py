@@ -115,6 +115,10 @@ class Executor(Protocol):
         """
         ...
 
+    def profile(self) -> dict[str, float]:
+        """Return the milliseconds of each step, by its name, for the smallest batch; of one engine none."""
+        ...
+
     def set_asset(self, image: Any) -> None:
         """Make the swappable asset from another image, for use from the next `start` on; beside runs, not itself."""
         ...

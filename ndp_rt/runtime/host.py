@@ -28,6 +28,7 @@ from ndp_rt.runtime.memory_layout import Lifetime, lay_out_buffers
 from ndp_rt.runtime.times import Times
 
 Engines = dict[int, dict[str, Engine]]  # batch size -> stage -> engine
+PROFILE_RUNS = 5  # of which the least time is a step's
 
 
 class HostBatch:
@@ -235,13 +236,12 @@ class HostExecutor:
         maps = batch.maps[: len(images)]
         return maps, np.array([batch.score(index) for index in range(len(images))], np.float32)
 
-    def profile(self, runs: int = 1) -> dict[str, float]:
-        """Return the least time in milliseconds of each step over some runs of the smallest batch on a grey image."""
+    def profile(self) -> dict[str, float]:
         size = self.batch_sizes[0]
         batch = HostBatch(self)
         batch.tensors[size][IMAGE].fill(0.5)
-        found = [self._run_steps(batch.tensors[size], size) for _ in range(runs + 1)][1:]
-        return {name: min(one[name] for one in found) for name in found[0]}
+        found = [self._run_steps(batch.tensors[size], size) for _ in range(PROFILE_RUNS + 1)][1:]
+        return {name: min(one[name] for one in found) for name in self.stage_names}
 
     def set_asset(self, image: Image) -> None:
         name, picture = self._maker.name, self._maker.prepare_picture(image, self._channels)

@@ -121,6 +121,13 @@ class Session:
             reconstruction=batch.copy_output(RECONSTRUCTION, index) if outputs else None,
         )
 
+    def profile(self) -> dict[str, float]:
+        """Return the milliseconds of each step of the program; none where it is one engine, whose backend tells more.
+
+        Other calls wait meanwhile.
+        """
+        return self.executor.profile()
+
     def close(self) -> None:
         """Free engines and memory; twice is allowed."""
         self.executor.close()

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndp_rt.bench import gpu_check, gpu_cost, request
+from ndp_rt.bench import gpu_check, request
 from ndp_rt.bench import run as run_module
 from ndp_rt.bench.explain import Explainer
 from ndp_rt.bench.rivals.base import OpenRival, Rival, to_image
 from ndp_rt.bench.timed import rival as timed_rival
 from ndp_rt.bundle import Bundle
 from ndp_rt.kernels.smooth.definition import smooth
+from ndp_rt.runtime import cuda_profile
 from tests.bench.local_process import open_locally
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.fake_streams import CUDARuntimeError
@@ -49,8 +50,8 @@ class GoldenRival(Rival):
 def locally(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time in this process, where the fake GPU is, and leave out the ceilings."""
     monkeypatch.setattr(run_module, "open_process", open_locally)
-    monkeypatch.setattr(gpu_cost, "MEDIAN_COUNT", 2)
-    monkeypatch.setattr(gpu_cost, "STEP_REPEATS", 2)
+    monkeypatch.setattr(cuda_profile, "MEDIAN_COUNT", 2)
+    monkeypatch.setattr(cuda_profile, "STEP_REPEATS", 2)
     for name in ("measure_ceilings", "compare_ceilings", "explain_work"):
         monkeypatch.setattr(Explainer, name, lambda self, *values: None)
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from ndp_rt.bench import gpu_cost
 from ndp_rt.bench.gpu_cost import TimedDevice, measure_cost
 from ndp_rt.bench.rivals.base import to_image
 from ndp_rt.bench.timed.inspector import TimedInspector
 from ndp_rt.bench.timed.spec import OURS, TimedSpec
 from ndp_rt.bundle import open_bundle
+from ndp_rt.runtime import cuda_profile
 from tests.fakes.fake_cupy import FakeCuda
 
-STEP_MS = 1.0 / gpu_cost.STEP_REPEATS
+STEP_MS = 1.0 / cuda_profile.STEP_REPEATS
 
 
 def make_spec(bundle: Path, plan: str, *batches: int) -> TimedSpec:
@@ -31,7 +31,7 @@ def make_spec(bundle: Path, plan: str, *batches: int) -> TimedSpec:
 
 @pytest.fixture(autouse=True)
 def few_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_cost, "MEDIAN_COUNT", 2)
+    monkeypatch.setattr(cuda_profile, "MEDIAN_COUNT", 2)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_every_step_goes_to_its_stage(
     fake_gpu: FakeCuda, tiny_bundle: Path, plan: str, step_counts: dict[str, int], words: str
 ) -> None:
     timed = TimedDevice(make_spec(tiny_bundle, plan, 1))
-    cost = measure_cost(timed.runner, open_bundle(tiny_bundle), "fake", 1)
+    cost = measure_cost(timed.runner, open_bundle(tiny_bundle), 1)
     timed.close()
     around = {"upload": 1, "preprocess": 1, "download": 1}
     stages_ms = cost["stages_ms"]
@@ -57,7 +57,7 @@ def test_every_step_goes_to_its_stage(
 
 def test_a_batch_is_shared_out_and_all_memory_is_freed(fake_gpu: FakeCuda, tiny_bundle: Path) -> None:
     timed = TimedDevice(make_spec(tiny_bundle, "staged", 2))
-    cost = measure_cost(timed.runner, open_bundle(tiny_bundle), "fake", 2)
+    cost = measure_cost(timed.runner, open_bundle(tiny_bundle), 2)
     timed.close()
     assert cost["stages_ms"]["upload"] == pytest.approx(STEP_MS / 2)
     assert fake_gpu.device_heap.blocks == fake_gpu.pinned_heap.blocks == {}
@@ -77,7 +77,7 @@ def test_ours_is_checked_decides_and_tells_what_it_costs(
             assert timed.take_parts()["total"] > 0
             timed.decide_all([images[0]] * 4, batch)
             assert timed.take_parts()["engine"] > 0
-        cost = measure_cost(timed.runner, bundle, "fake", 2)
+        cost = measure_cost(timed.runner, bundle, 2)
     finally:
         timed.close()
     assert {"upload", "preprocess", "encoder", "attention", "postprocess", "download"} <= set(cost["stages_ms"])

@@ -242,3 +242,11 @@ def test_what_is_no_array_of_images_is_refused_before_anything_runs(make_rig: Ma
             executor.start(batch, (image,), 1)
     assert rig.gpu.machine.operation_count == operations
     executor.close()
+
+
+def test_every_step_is_timed_by_itself(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ndp_rt.runtime.cuda_profile.MEDIAN_COUNT", 1)
+    monkeypatch.setattr("ndp_rt.runtime.cuda_profile.STEP_REPEATS", 1)
+    executor = open_executor(make_rig())
+    assert set(executor.profile()) == {step.name for step in executor.program.list_steps(1)}
+    executor.close()
