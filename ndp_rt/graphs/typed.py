@@ -62,7 +62,7 @@ def make_typed(model: ModelProto, precision: str) -> ModelProto:
 
 
 def find_maps(model: ModelProto) -> set[str]:
-    """Return the graph's outputs that are maps, float32 in every precision: one channel, [n, 1, ...], from a Sigmoid."""
+    """Return the outputs that are maps, float32 in every precision: [n, 1, ...], made by a Sigmoid."""
     sigmoids = {node.output[0] for node in model.graph.node if node.op_type == "Sigmoid"}
     shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.output}
     return {name for name, dims in shapes.items() if name in sigmoids and len(dims) > 1 and dims[1].dim_value == 1}
