@@ -346,9 +346,9 @@ def test_refuses_settings_that_make_no_sense(tiny_bundle: Path) -> None:
         ({"precision": "tf32"}, InputError, "has no threshold for tf32"),
         ({"precision": "int8"}, InputError, "has no layers chosen for int8"),
         ({"precision": "fp8", "threshold": 0.5}, InputError, "got 'fp8'"),
-        ({"threads": 0}, InputError, "threads is 0"),
+        ({"threads": 0}, InputError, "expected 1 or more threads"),
         ({"threshold": float("nan")}, InputError, "expected a threshold that is a number"),
-        ({"mm_per_pixel": 0.0}, InputError, "mm_per_pixel is 0"),
+        ({"mm_per_pixel": 0.0}, InputError, "expected mm_per_pixel above 0"),
         ({"channels": "cmyk"}, InputError, "channels: expected .* got 'cmyk'"),
         ({"batches": (0,)}, InputError, "batch"),
     ):
