@@ -47,7 +47,7 @@ def test_builds_then_hits_then_rebuilds(bundle_path: Path, tmp_path: Path, capsy
             "expected precision fp32 for backend onnxruntime, got 'bf16'",
         ),
         (["--precision", "fp16"], "expected precision fp32 or bf16 or int8 or mixed for backend openvino, got 'fp16'"),
-        (["--precision", "int8"], "holds no calibration images"),
+        (["--precision", "int8"], "expected calibration images in it, got none"),
         (["--plan", "unmerged"], "plan on cpu: expected fused or staged, got 'unmerged'"),
         (
             ["--workspace", "1GiB"],

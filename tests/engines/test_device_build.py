@@ -244,7 +244,7 @@ def test_requests_for_one_kind_of_device_are_refused_for_the_other(bundle: Bundl
         EngineSpec(plan="unmerged").resolve(bundle)
     with pytest.raises(InputError, match="expected precision fp32 or fp16 for backend toy, got 'int8'"):
         make_spec(precision="int8")
-    assert make_spec(plan="unmerged").list_stages(bundle) == ("encoder", "decoder", "head", "segmentation")
+    assert make_spec(plan="unmerged").list_stages(bundle) == ("encoder", "decoder", "head", "segmentation_levels")
 
 
 @pytest.mark.parametrize(
