@@ -133,7 +133,7 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     return np.random.default_rng(crc32(request.node.nodeid.encode()))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def heeds_interrupts() -> Iterator[None]:
     """SIGINT ends this process and what it starts, although a script's background job is told to ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a new process gets the system's own again

@@ -277,7 +277,6 @@ def test_line_drops_and_counts_what_comes_too_fast(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.usefixtures("heeds_interrupts")
 def test_line_ends_in_order_on_a_signal(
     programs: dict[str, Path], environment: dict[str, str], tiny_bundle: Path, number: signal.Signals
 ) -> None:

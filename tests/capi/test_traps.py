@@ -133,7 +133,6 @@ def test_a_library_of_another_version_is_refused(run: Run, make_interpreter: Cal
     assert not list(package.rglob("__pycache__"))  # a start writes nothing where packages lie
 
 
-@pytest.mark.usefixtures("heeds_interrupts")
 def test_a_host_keeps_its_signals_locale_folder_streams_and_environment(run: Run, score: str) -> None:
     for first in ([], ["handlers"], ["ignore-children"]):
         lines = run(*first, "remember", "open", "inspect", "compare", "close", "compare", environment={"A": "b=c"})

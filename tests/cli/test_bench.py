@@ -182,7 +182,6 @@ def test_a_run_in_which_nobody_could_take_part_is_no_success(
 
 @pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.usefixtures("heeds_interrupts")
 def test_ctrl_c_leaves_a_record_that_says_so_and_no_processes(
     tiny_bundle: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -229,7 +229,6 @@ def test_huge_images_become_a_row_with_the_reason(tiny_bundle: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-@pytest.mark.usefixtures("heeds_interrupts")
 def test_ctrl_c_keeps_the_rows_that_are_done(
     tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator, kind: str
 ) -> None:

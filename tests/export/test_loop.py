@@ -108,7 +108,6 @@ def test_another_seed_gives_other_weights(data: Path, finished: Path, tmp_path: 
 
 @pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("step_count", [2, 4, 6])
-@pytest.mark.usefixtures("heeds_interrupts")
 def test_ctrl_c_leaves_a_checkpoint_that_resumes_to_the_same_weights(
     step_count: int, data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

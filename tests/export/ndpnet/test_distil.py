@@ -158,7 +158,6 @@ def test_the_student_has_the_form_of_its_own_preset(taught: Path) -> None:
 
 @pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("step_count", [2, 4, 6])
-@pytest.mark.usefixtures("heeds_interrupts")
 def test_a_stopped_distillation_resumes_to_the_same_weights(
     step_count: int, data: Path, teacher: Path, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
