@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -21,6 +21,9 @@ from tests.emulation.build import find_reason_not_to_build
 from tests.emulation.emulator import Emulator
 from tests.fakes.fake_backend import FakeDeviceBackend
 from tests.fakes.fake_cupy import FakeCuda
+
+if TYPE_CHECKING:
+    from tests.capi.library import Library
 
 LEFT_OUT = pytest.StashKey[Counter[str]]()  # how many tests, by the reason
 START_S = pytest.StashKey[float]()
@@ -172,6 +175,34 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NDP_RT_CACHE", str(folder / "cache"))
         yield make_tiny_bundle(folder / "tiny.ndp").path
+
+
+@pytest.fixture(scope="session")
+def library_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of libndp_rt.so as it is compiled from the sources now: one copy, as a process cannot hold two."""
+    from ndp_rt.capi.build import build_library
+    from ndp_rt.errors import MissingExtraError
+
+    try:
+        return build_library(tmp_path_factory.mktemp("capi"))
+    except MissingExtraError as error:
+        pytest.skip(f"needs what the C library is built with: {error}")
+
+
+@pytest.fixture(scope="session")
+def library(library_path: Path) -> "Library":
+    """The functions of libndp_rt.so, in this process."""
+    from tests.capi.library import Library
+
+    return Library(library_path)
+
+
+@pytest.fixture(scope="session")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of tests/capi/hosts/steps.c."""
+    from tests.capi.programs import compile_host
+
+    return compile_host(["steps.c", "process_state.c"], tmp_path_factory.mktemp("steps") / "steps")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from ndp_rt.cli import main
-from tests.capi.conftest import library, library_path, steps  # noqa: F401 - fixtures
 
 FOLDER = Path(__file__).parent
 SIDE_PX = (60, 50)
