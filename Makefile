@@ -9,7 +9,7 @@ HAS_TORCH := $(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.fi
 # Tests start hundreds of processes: what one has compiled of our modules is kept for the next, whatever is set.
 export PYTHONDONTWRITEBYTECODE =
 # Files go to processes whole: their tests share what was built for the first.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 .PHONY: demo docs lint test test-all gpu-check
 
