@@ -143,7 +143,7 @@ class Inspector:
                 the result's. An empty array: no map is made, which spares the time of scaling it. None: a new array.
 
         Raises:
-            InputError: an image or an array of another form; the message says which forms are taken.
+            InputError: an image or an array of another form; the message says which forms are expected.
             ClosedError: after close().
         """
         with self._lock:
@@ -169,10 +169,10 @@ class Inspector:
             maps_out: one for each image, as for `inspect`.
         """
         if not hasattr(images, "__len__"):
-            raise InputError(f"images is {type(images).__name__}; a list of images is taken. stream() takes iterators.")
+            raise InputError(f"images: expected a list, got {type(images).__name__}. stream() takes iterators.")
         maps_out = [None] * len(images) if maps_out is None else maps_out
         if len(maps_out) != len(images):
-            raise InputError(f"maps_out has {len(maps_out)} entries for {len(images)} images; one for each is taken.")
+            raise InputError(f"maps_out: expected one for each of {len(images)} images, got {len(maps_out)}.")
         with self._lock:
             session = self._need_session()
             outputs = session.check_outputs(keep_reconstruction)
@@ -200,7 +200,7 @@ class Inspector:
             overlap_px: what neighbouring tiles share at least; 0 to half a tile.
             map_out: as for `inspect`, but the map is made in any case: the score comes from it.
         """
-        check_image(image, self._options.channels)  # not the runner's: only tiles are resized, so any size is taken
+        check_image(image, self._options.channels)  # of any size, because only tiles are resized
         check_map_out(map_out, *image.shape[:2])
         with self._lock:
             return self._guard(inspect_tiles, image, self._tile_size_px, overlap_px, map_out)
@@ -285,7 +285,7 @@ class Inspector:
             InputError: `count` is below 1.
         """
         if count < 1:
-            raise InputError(f"count is {count}; 1 or more is taken.")
+            raise InputError(f"count: expected 1 or more, got {count}.")
         grey = np.full(self._tile_size_px, 128, np.uint8)
         for size in self.batch_sizes:
             images, maps_out = [grey] * size, [None] * size

@@ -133,7 +133,7 @@ def test_a_batch_that_is_not_filled_is_padded(tiny_bundle: Path, one: Inspector,
 
 
 def test_batch_takes_no_iterator(one: Inspector) -> None:
-    with pytest.raises(InputError, match=r"images is list_iterator; a list of images is taken\. stream\(\)"):
+    with pytest.raises(InputError, match=r"images: expected a list, got list_iterator\. stream\(\)"):
         one.inspect_batch(iter([]))
 
 

@@ -84,7 +84,7 @@ def test_refuses_another_array_for_the_map(one: Inspector, rng: np.random.Genera
 
 
 def test_refuses_a_list_of_maps_of_another_length(one: Inspector, rng: np.random.Generator) -> None:
-    with pytest.raises(InputError, match="maps_out has 1 entries for 2 images"):
+    with pytest.raises(InputError, match="maps_out: expected one for each of 2 images, got 1"):
         one.inspect_batch([draw_image(rng, 8, 8)] * 2, maps_out=[None])
 
 

@@ -52,7 +52,7 @@ class InputContract:
                 f"'rgb' and '{RESIZE_RULE}'. Update ndp-rt, or export the bundle again."
             )
         if not 1 <= self.white_level_16bit <= 65535:
-            raise InputError(f"white_level_16bit is {self.white_level_16bit}; 1 to 65535 is taken.")
+            raise InputError(f"white_level_16bit: expected 1 to 65535, got {self.white_level_16bit}.")
 
     def to_json(self) -> Json:
         return dataclasses.asdict(self)
@@ -148,11 +148,11 @@ class ThresholdSpec:
 
     def __post_init__(self) -> None:
         if self.source not in THRESHOLD_SOURCES:
-            raise InputError(f"threshold source is '{self.source}'; one of {', '.join(THRESHOLD_SOURCES)} is taken.")
+            raise InputError(f"threshold source: expected one of {', '.join(THRESHOLD_SOURCES)}, got '{self.source}'.")
         if (self.value is None) != (self.source == "none"):
             raise InputError(f"threshold is {self.value} with source '{self.source}'; 'none' goes with None alone.")
         if self.value is not None and not math.isfinite(self.value):
-            raise InputError(f"threshold is {self.value}; a finite number is taken.")
+            raise InputError(f"threshold: expected a finite number, got {self.value}.")
 
     def to_json(self) -> Json:
         return dataclasses.asdict(self)

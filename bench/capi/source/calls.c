@@ -85,7 +85,7 @@ void do_submit(char **words)
     double *submit_us, start_s;
 
     if (slot_count < 3 || slot_count > MAX_SLOTS)
-        fail("%zu slots are asked for; 3 to %d are taken.", slot_count, MAX_SLOTS);
+        fail("slots: expected 3 to %d, got %zu.", MAX_SLOTS, slot_count);
     submit_us = take_memory(count, sizeof *submit_us);
     for (i = 0; i < MAX_SLOTS; i++) {
         if (slots[i].job)
@@ -172,7 +172,7 @@ void do_timings(char **words)
     struct times times;
 
     if (thread_count < 1 || thread_count > MAX_THREADS)
-        fail("%zu threads are asked for; 1 to %d are taken.", thread_count, MAX_THREADS);
+        fail("threads: expected 1 to %d, got %zu.", MAX_THREADS, thread_count);
     check(ndp_rt_timings(inspector, &found), "ndp_rt_timings");
     askers = take_memory(thread_count, sizeof *askers);
     for (i = 0; i < thread_count; i++) {

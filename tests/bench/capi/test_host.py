@@ -93,8 +93,8 @@ def test_timings_are_asked_for_in_every_thread_and_their_times_kept(process: Lin
         (("picture", "/dev/null", "yuv", 4, 4), "'yuv' is not known"),
         (("expect", 0, "not hexadecimal", "0", "0", 0), "not written as `answer` writes it"),
         (("crowd", 1, 9, 10, 0, 1), "need that many inspectors"),
-        (("submit", 0, 0, 2, 5), "2 slots are asked for"),
-        (("timings", 0, 0, 1), "0 threads are asked for"),
+        (("submit", 0, 0, 2, 5), "slots: expected 3 to"),
+        (("timings", 0, 0, 1), "threads: expected 1 to"),
     ],
 )
 def test_a_request_that_cannot_be_answered_ends_nothing(
