@@ -30,9 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--plan",
-        choices=("staged", "unmerged", "fused"),
-        default="staged",
-        help="two engines, the second with decoder, head and segmentation; four engines; one (default: %(default)s)",
+        metavar="NAME",
+        help="which of the bundle's programs for a GPU: of NDP-Net staged, unmerged or fused (default: the first)",
     )
     parser.add_argument(
         "--calibrate",

@@ -62,7 +62,7 @@ def measure_limits(
         InputError: no images.
         EngineError: the graph cannot be compiled with more outputs, or a value is NaN or infinite.
     """
-    model = load_model(bundle.stage_path("fused"))
+    model = load_model(bundle.stage_path(bundle.manifest.find_single_stage()))
     layers = name_layers(model)
     read = {node.input[0]: f"largest_{index}" for index, node in enumerate(layers.values())}
     del model.graph.output[:]

@@ -57,7 +57,7 @@ def write_stages(
     precision: str,
     folder: Path,
     *,
-    plan: str = "staged",
+    plan: str | None = None,
     calibration: NDArray[np.float32] | None = None,
 ) -> StageFolder:
     """Write a bundle's typed stages for a GPU plan; needs the onnx package.
@@ -66,7 +66,7 @@ def write_stages(
         bundle: opened.
         precision: one of `typed_graph.BORDER_DTYPES`.
         folder: empty, or not there yet.
-        plan: the name of one of its programs for a GPU.
+        plan: the name of one of its programs for a GPU; None: the first.
         calibration: for int8, and only for it: images float32 [k, 3, h, w], preprocessed; all layers that gain by it
             then compute in int8. None: those that are chosen in the bundle.
 
@@ -81,6 +81,7 @@ def write_stages(
 
     from ndp_rt.graphs.typed import make_typed
 
+    plan, _ = bundle.manifest.find_program("cuda", plan)
     models = _make_models(bundle, precision, plan, calibration)
     contents, entries = {}, {}
     for name, model in models.items():

@@ -242,10 +242,17 @@ class BundleManifest:
             raise InputError(f"plan on {device_kind}: expected {have}, got '{chosen}'.")
         return chosen, programs[chosen]
 
-    def find_single_stage(self) -> str | None:
-        """Return the stage that is a whole program on the CPU by itself; None where the model has none such."""
-        alone = (one.steps[0].engine for one in self.programs.get("cpu", {}).values() if len(one.steps) == 1)
-        return next(alone, None)
+    def find_single_stage(self) -> str:
+        """Return the stage that is a whole program on the CPU by itself.
+
+        Raises:
+            InputError: the model has none such.
+        """
+        programs = self.programs.get("cpu", {}).values()
+        alone = [one.steps[0].engine for one in programs if len(one.steps) == 1 and one.steps[0].engine]
+        if not alone:
+            raise InputError(f"int8 on a CPU: expected a model with a program of one engine, got {self.name} without.")
+        return alone[0]
 
     def find_swappable(self) -> str | None:
         """Return the asset that another image may take the place of; None where the model has none such."""

@@ -25,6 +25,7 @@ from ndp_rt.engines.registry import find_backend, find_version
 from ndp_rt.errors import EngineError, InputError, StorageError, check_choice
 from ndp_rt.evaluate.metrics import require_extras
 from ndp_rt.program.manifest import INT8_PRECISIONS
+from ndp_rt.program.program import DecisionRules
 from ndp_rt.quantise.figures import Figures, Limits
 from ndp_rt.quantise.report import describe_choice
 from ndp_rt.quantise.samples import Samples, paint_defects, read_good, read_labelled
@@ -87,7 +88,7 @@ def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say
     is accepted, nothing is stored.
 
     Raises:
-        InputError: no calibration images.
+        InputError: no calibration images, or a model that is not one engine whose smoothed map's maximum is the score.
         DataError, ImageFileError: images that cannot be used.
         MissingExtraError: scikit-learn or SciPy is not installed.
         EngineError: no precision is accepted; the message says why.
@@ -95,6 +96,12 @@ def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say
     """
     require_extras()
     _check_place(bundle)  # before minutes of work, not after
+    bundle.manifest.find_single_stage()
+    if bundle.manifest.decision != DecisionRules():
+        raise InputError(
+            f"quantise: expected a model that is scored by the maximum of its map, smoothed by 5 pixels, got "
+            f"{bundle.manifest.decision}. Use fp32 or bf16."
+        )
     good = _read_calibration(bundle, settings)
     painted = paint_defects(good, CALIBRATION_SEED)
     contract = bundle.manifest.input

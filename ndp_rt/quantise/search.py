@@ -91,7 +91,9 @@ class AccuracyCheck:
     def check_golden(self, engine: Engine, precision: str) -> list[str]:
         """Return in words why a build would refuse the engine; nothing where it would not."""
         try:
-            executor = make_host_executor(self.bundle, EngineSpec(), {1: {"fused": engine}})
+            executor = make_host_executor(
+                self.bundle, EngineSpec(), {1: {self.bundle.manifest.find_single_stage(): engine}}
+            )
             check_executor(self.bundle, executor, precision, 1, golden=self.bundle.golden())
         except EngineError:
             return [f"the golden vectors differ by more than {precision} may"]

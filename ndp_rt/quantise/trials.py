@@ -37,7 +37,7 @@ class Trials:
             limits: of every layer (`ndp_rt.engines.int8_ranges`).
             threads: of every engine.
         """
-        self._model = load_model(bundle.stage_path("fused"))
+        self._model = load_model(bundle.stage_path(bundle.manifest.find_single_stage()))
         self._layers = name_layers(self._model)
         self._limits = limits
         self._threads = threads

@@ -132,7 +132,7 @@ class HostExecutor:
         self._started: weakref.WeakSet[HostBatch] = weakref.WeakSet()  # what may compute, until it is forgotten
         self._shared: list[HostBatch] = []
         self._preprocessors: list[Preprocessor] = []  # those that no thread uses now; each has the scratch of an image
-        self._is_single = manifest.find_single_stage() == self.program.steps[0].engine and len(self._steps) == 1
+        self._is_single = len(self._steps) == 1 and bool(self.program.steps[0].engine)
         self.stage_names = () if self._is_single else tuple(dict.fromkeys(step.label for step in self._steps))
         first = [next(iter(self._engines[size].values())) for size in self.batch_sizes] if self._is_single else []
         can_overlap = bool(first) and all(isinstance(one, OverlappingEngine) for one in first)
