@@ -38,7 +38,7 @@ def make_typed(model: ModelProto, precision: str) -> ModelProto:
     """Return the model with the types of a precision; fp32 and tf32 keep its float32.
 
     Args:
-        model: float32, constants folded (`gpu_stages`); for int8 with Q/DQ nodes (`quantised`).
+        model: float32, constants folded (`ndp_rt.graphs.stages`); for int8 with Q/DQ nodes (`quantised`).
         precision: one of BORDER_DTYPES.
 
     Raises:
