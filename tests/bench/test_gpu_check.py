@@ -64,6 +64,7 @@ def check(tiny_bundle: Path, out: Path, *more: str) -> tuple[int, dict[str, Any]
     return code, json.loads(out.read_text())
 
 
+@pytest.mark.nightly
 def test_writes_a_time_and_an_error_for_every_batch(
     fake_gpu: FakeCuda, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ def few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_profile, "MEDIAN_COUNT", 2)
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize(
     ("plan", "step_counts", "words"),
     [
@@ -63,6 +64,7 @@ def test_a_batch_is_shared_out_and_all_memory_is_freed(fake_gpu: FakeCuda, tiny_
     assert fake_gpu.device_heap.blocks == fake_gpu.pinned_heap.blocks == {}
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("kind", [TimedInspector, TimedDevice])
 def test_ours_is_checked_decides_and_tells_what_it_costs(
     tiny_bundle: Path, fake_gpu: FakeCuda, kind: type[TimedInspector] | type[TimedDevice]

@@ -183,6 +183,7 @@ for count in range(10**6):
 """
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("delay_ms", [0, 3, 11, 29, 57])
 def test_a_kill_at_any_time_leaves_a_bundle_that_opens(bundle: Bundle, delay_ms: int) -> None:
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}

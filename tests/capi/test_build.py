@@ -163,6 +163,7 @@ def test_an_older_library_is_replaced_and_stays_with_who_has_it_open(tmp_path: P
     assert all((tmp_path / name).read_bytes().startswith(b"\x7fELF") for name in (LIBRARY_NAME, BRIDGE_NAME))
 
 
+@pytest.mark.nightly
 def test_a_folder_that_cannot_be_written_keeps_the_older_library(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tools: None
 ) -> None:

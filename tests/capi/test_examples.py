@@ -91,6 +91,7 @@ def run(program: Path, arguments: Sequence[object], environment: dict[str, str])
 inspects = pytest.mark.parametrize("name", ["inspect", "inspect++"])
 
 
+@pytest.mark.nightly(but=1)
 @inspects
 def test_inspect_prints_what_python_finds(
     programs: dict[str, Path],
@@ -250,6 +251,7 @@ def read_summary(text: str) -> dict[str, float]:
     return figures
 
 
+@pytest.mark.nightly
 def test_line_keeps_a_slow_rate_and_finds_every_spot(
     programs: dict[str, Path], environment: dict[str, str], images: dict[str, tuple[Path, NDArray[Any]]]
 ) -> None:

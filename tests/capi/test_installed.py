@@ -116,6 +116,7 @@ def test_one_wheel_works_in_every_environment_of_its_python(
         assert find_interpreter(tmp_path / str(index)) == str(environment / "bin" / f"python{PYTHON_VERSION}")
 
 
+@pytest.mark.nightly
 def test_pkg_config_builds_programs(environments: tuple[Path, Path], tmp_path: Path, describe_c: Path) -> None:
     need("pkg-config", "pkg-config")
     export = 'export PKG_CONFIG_PATH="$(ndp-rt capi --pkgconfig-dir)"; '
@@ -142,6 +143,7 @@ def find_capi(environment: Path) -> Path:
     return capi
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("index", "variable"), [(0, "ndp_rt_DIR"), (1, "CMAKE_PREFIX_PATH")])
 def test_cmake_builds_programs_in_c_and_cpp(
     environments: tuple[Path, Path], tmp_path: Path, describe_c: Path, index: int, variable: str

@@ -18,6 +18,7 @@ def test_results_of_many_threads_are_those_of_one(library_path: Path, tiny_bundl
     assert compared_count >= 2 * THREADS * CALLS == 1440
 
 
+@pytest.mark.nightly
 def test_every_accepted_image_is_called_back_once_whatever_threads_do(
     library_path: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:

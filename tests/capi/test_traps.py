@@ -142,6 +142,7 @@ def test_a_host_keeps_its_signals_locale_folder_streams_and_environment(run: Run
         run("open", "raise")  # SIGINT still ends a host that has left it alone
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("first", ["handlers", "ignore-children"])
 def test_engines_are_built_whatever_the_host_does_with_children(run: Run, first: str, tmp_path: Path) -> None:
     assert run(first, "remember", "open", "compare", environment={"NDP_RT_CACHE": str(tmp_path)}) == [
@@ -150,6 +151,7 @@ def test_engines_are_built_whatever_the_host_does_with_children(run: Run, first:
     ]
 
 
+@pytest.mark.nightly
 def test_a_host_may_have_closed_its_streams(run: Run, score: str, tmp_path: Path) -> None:
     words = ["close-streams", "remember", "open", "inspect", "compare"]
     expected = ["open: OK", "inspect: OK", score, "compared"]

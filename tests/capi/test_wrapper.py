@@ -29,6 +29,7 @@ def test_the_wrapper_does_what_its_comments_say(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize(("compiler", "standard"), [("g++", "c++20"), ("clang++", "c++17"), ("clang++", "c++20")])
 def test_the_wrapper_compiles_without_a_warning(
     library_path: Path, tmp_path: Path, compiler: str, standard: str

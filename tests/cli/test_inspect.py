@@ -228,6 +228,7 @@ def test_huge_images_become_a_row_with_the_reason(tiny_bundle: Path, tmp_path: P
     assert "30000" in huge["error"] and pixel["status"] == "ok"
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_ctrl_c_keeps_the_rows_that_are_done(
     tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator, kind: str
@@ -259,6 +260,7 @@ def test_ctrl_c_keeps_the_rows_that_are_done(
     assert os.listdir(out) == [f"results.{kind}"]
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 def test_a_full_disk_keeps_the_rows_that_are_done(
     tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator, kind: str

@@ -147,6 +147,7 @@ def test_importing_the_package_needs_nothing() -> None:
     assert run_python(code).stdout == "[]\n"
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -120,6 +120,7 @@ def test_the_held_out_images_are_carried_along(exported, run_path):
     assert np.abs(found / 255.0 - wanted).max() <= 0.5001 / 255.0
 
 
+@pytest.mark.nightly
 def test_half_precision_weights_make_a_smaller_bundle_and_say_what_rounding_did(run_path, exported, tmp_path):
     export = export_run(run_path, tmp_path / "half.ndp", ExportSettings(weights="fp16"))
     bundle = open_bundle(export.bundle.path)

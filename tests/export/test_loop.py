@@ -145,6 +145,7 @@ train_tiny(Path(sys.argv[1]), Path(sys.argv[2]), checkpoint_interval_s=0.0)
 """
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("step_count", [2, 6])
 def test_a_run_of_the_time_before_families_resumes_to_the_same_weights(
     step_count: int, data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -169,7 +170,7 @@ def test_a_run_of_the_time_before_families_resumes_to_the_same_weights(
     assert load_run(run).family.name == "ndpnet"
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("step_count", [6, 3])
 def test_a_killed_run_resumes_to_the_same_weights(step_count: int, data: Path, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"

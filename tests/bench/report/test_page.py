@@ -59,6 +59,7 @@ def test_a_page_of_all_modes_is_whole_and_points_nowhere(rng: np.random.Generato
     assert [one["href"] for one in reader.find("a")] == [f"#r{n}" for n in range(1, 8)]
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("row_count", [1, 2, 6, 25])
 def test_every_row_is_named_in_tables_and_figures(row_count: int, rng: np.random.Generator) -> None:
     record = make_latency_record(rng, row_count)

@@ -151,6 +151,7 @@ def test_level_5_of_the_paper_equals_the_definition(rng: np.random.Generator, de
     assert_equals_definition(device, make_case(rng, *PAPER_LEVEL_5, size, "float16"), size, "float16")
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize(("dtype", "size"), [("float16", 2), ("bfloat16", 4)])
 def test_large_tiles_equal_the_definition(
     rng: np.random.Generator, device: Device, monkeypatch: pytest.MonkeyPatch, dtype: str, size: int
