@@ -80,7 +80,7 @@ def run_line(words: list[str]) -> None:
 
 def test_blocks_are_of_known_kinds() -> None:
     kinds = {language for page in PAGES for language, _ in list_blocks(page)}
-    assert kinds <= {"json", "python", "sh", "text"}
+    assert kinds <= {"json", "python", "sh", "text", "toml"}
 
 
 def test_json_examples_are_json() -> None:
