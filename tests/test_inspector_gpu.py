@@ -123,10 +123,10 @@ def test_the_first_frame_after_the_device_was_lost_is_inspected_on_the_cpu(
 def test_what_does_not_fit_together_is_refused(fake_gpu: FakeCuda, tiny_bundle: Path) -> None:
     for changes, error, message in (
         ({"device": "cuda:3"}, DeviceError, "expected one of this machine's 1 GPUs.* got 'cuda:3'"),
-        ({"backend": "openvino"}, InputError, "for the CPU; on a GPU"),
-        ({"plan": "both"}, InputError, "plan is 'both'; one of .*unmerged"),
-        ({"precision": "fp16"}, InputError, "precision is 'fp16'"),
-        ({"device": "cpu"}, InputError, "'fake', which is for a GPU"),
+        ({"backend": "openvino"}, InputError, "expected device cpu for backend openvino, got 'cuda'"),
+        ({"plan": "both"}, InputError, "plan on cuda: expected .*unmerged.* got 'both'"),
+        ({"precision": "fp16"}, InputError, "expected precision fp32 for backend fake, got 'fp16'"),
+        ({"device": "cpu"}, InputError, "for backend fake, got 'cpu'"),
     ):
         with pytest.raises(error, match=message):
             Inspector.open(tiny_bundle, **{**SETTINGS, **changes})

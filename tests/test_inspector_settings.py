@@ -113,5 +113,5 @@ def test_a_stream_takes_a_threshold_that_is_set_meanwhile(one: Inspector, rng: n
 
 def test_warms_up_every_batch_size(inspector: Inspector) -> None:
     inspector.warm_up(count=1)
-    with pytest.raises(InputError, match="count is 0"):
+    with pytest.raises(InputError, match="count: expected 1 or more, got 0"):
         inspector.warm_up(count=0)

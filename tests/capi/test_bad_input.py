@@ -266,8 +266,8 @@ def test_one_bad_image_keeps_a_batch_from_running(arguments: Arguments) -> None:
 
 
 NUMBERS: list[tuple[str, int, Any, str]] = [
-    ("ndp_rt_inspector_warm_up", 1, 0, "count is 0"),
-    ("ndp_rt_inspector_warm_up", 1, -(2**31), "count is -2147483648"),
+    ("ndp_rt_inspector_warm_up", 1, 0, "count: expected 1 or more, got 0"),
+    ("ndp_rt_inspector_warm_up", 1, -(2**31), "count: expected 1 or more, got -2147483648"),
     ("ndp_rt_inspector_set_threshold", 1, float("nan"), "nan"),
     ("ndp_rt_log_set", 2, 0, "got 0."),
     ("ndp_rt_log_set", 2, -10, "got -10."),
