@@ -68,7 +68,7 @@ def test_all_plans_and_backends_use_the_new_reference(bundle: Path, photograph: 
         assert_close(inspect_noise(bundle, backend="onnxruntime"), after, "map", "float32")
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("plan", ["fused", "staged"])
 def test_a_running_inspector_gives_what_the_changed_bundle_gives(bundle: Path, photograph: Path, plan: str) -> None:
     image = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)

@@ -28,6 +28,7 @@ def draw(rng: np.random.Generator, *shape: int, dtype: str = "uint8") -> np.ndar
     return rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("plan", [None, "unmerged", "fused"])
 def test_gives_the_results_of_the_cpu(
     fake_gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator, plan: str | None

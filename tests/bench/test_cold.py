@@ -34,6 +34,7 @@ def make_spec(bundle: Path) -> TimedSpec:
     )
 
 
+@pytest.mark.nightly
 def test_a_cold_start_is_split_and_a_missing_engine_is_built_in_it(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

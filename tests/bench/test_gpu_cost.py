@@ -34,7 +34,7 @@ def few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_profile, "MEDIAN_COUNT", 2)
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("plan", "step_counts", "words"),
     [
@@ -56,6 +56,7 @@ def test_every_step_goes_to_its_stage(
     assert words in cost["stages_source"]
 
 
+@pytest.mark.nightly
 def test_a_batch_is_shared_out_and_all_memory_is_freed(fake_gpu: FakeCuda, tiny_bundle: Path) -> None:
     timed = TimedDevice(make_spec(tiny_bundle, "staged", 2))
     cost = measure_cost(timed.runner, open_bundle(tiny_bundle), 2)

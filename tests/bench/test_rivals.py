@@ -144,6 +144,7 @@ def test_a_rival_gives_the_golden_maps_and_scores_of_every_image_of_a_batch(
         runner.run([to_image(golden.image[row]) for row in rows])
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("rival", [CPU_RIVALS[0], CPU_RIVALS[4], CPU_RIVALS[5], CPU_RIVALS[6], CPU_RIVALS[7]])
 def test_a_rival_that_is_wrong_is_refused_by_name_and_closed(tmp_path: Path, rival: Rival) -> None:
     wrong = make_tiny_bundle(tmp_path / "wrong.ndp", map_shift=0.01)
@@ -226,6 +227,7 @@ def test_more_compiled_rivals_than_one_piece_of_code_may_have_stay_compiled(tiny
         runner.close()
 
 
+@pytest.mark.nightly
 @NEEDS_TORCH
 def test_the_weights_are_read_where_they_are_by_a_cuda_graph(tiny: Bundle, torch: Any) -> None:
     kinds = []

@@ -146,6 +146,7 @@ class TestWithGivenTimes:
         assert bench.record["refused"] == {ours.name: "after it was timed: its process ended by signal 9"}
 
 
+@pytest.mark.nightly
 def test_the_whole_path_through_real_engines(tiny_bundle: Path, tmp_path: Path, capsys: Any) -> None:
     from rich.console import Console
 

@@ -115,6 +115,7 @@ def test_the_graph_that_was_compiled_is_the_one_that_is_profiled(tmp_path: Path)
     assert profiler.asked["path"] == tmp_path / "quantised.onnx"
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize(
     ("backend", "precision"),
     [("openvino", "fp32"), pytest.param("openvino", "bf16", marks=NEEDS_BF16), ("onnxruntime", "fp32")],

@@ -184,6 +184,7 @@ def limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
 
+@pytest.mark.nightly
 def test_a_full_disk_is_a_status(steps: Path, library_path: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     words = ["ignore-file-limit", f"open={tiny_bundle}", f"open={tiny_bundle}"]
     cache = {"NDP_RT_CACHE": str(tmp_path)}

@@ -24,7 +24,7 @@ def put(gpu: FakeCuda, array: NDArray[Any], stream: FakeStream) -> int:
     return int(pointer)
 
 
-@pytest.mark.nightly(but=3)
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("pixel_format", FORMATS)
 def test_images_on_the_gpu_are_read_where_they_are(
     library: Library, fake_gpu: FakeCuda, tiny_bundle: Path, rng: np.random.Generator, pixel_format: str

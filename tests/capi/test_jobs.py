@@ -296,6 +296,7 @@ def test_a_failing_job_says_why_to_callback_and_waiter(line: Line) -> None:
     assert line.read_times().failure_count == 1
 
 
+@pytest.mark.nightly
 def test_thousands_of_jobs_and_jobs_nobody_waits_for_take_no_more_handles(
     line: Line, library: Library, tiny_bundle: Path
 ) -> None:

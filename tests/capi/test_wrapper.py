@@ -29,7 +29,7 @@ def test_the_wrapper_does_what_its_comments_say(
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize(("compiler", "standard"), [("g++", "c++20"), ("clang++", "c++17"), ("clang++", "c++20")])
 def test_the_wrapper_compiles_without_a_warning(
     library_path: Path, tmp_path: Path, compiler: str, standard: str
@@ -39,6 +39,7 @@ def test_the_wrapper_compiles_without_a_warning(
     compile_cpp(library_path, EXAMPLE, tmp_path / "inspect", "-fsyntax-only", compiler=compiler, standard=standard)
 
 
+@pytest.mark.nightly
 def test_two_sources_of_one_program_may_include_the_wrapper(library_path: Path, tmp_path: Path) -> None:
     other, main = tmp_path / "other.cpp", tmp_path / "main.cpp"
     text = "#include <{}>\n{}\n{{\n    ndp_rt::set_log(nullptr);\n    return ndp_rt::abi_fits() ? 0 : 1;\n}}\n"

@@ -27,6 +27,7 @@ def path(tmp_path: Path, rng: np.random.Generator) -> Path:
     return write_records(tmp_path / "speed.jsonl", make_latency_record(rng, 1), make_latency_record(rng, 2))
 
 
+@pytest.mark.nightly
 def test_the_page_is_written_beside_the_record(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(bench_report, path) == 0
     page = path.with_suffix(".html")
@@ -47,6 +48,7 @@ def test_a_record_is_never_overwritten(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.nightly
 def test_a_page_that_cannot_be_written_is_a_storage_error(path: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):

@@ -82,6 +82,7 @@ def test_without_options_tells_where_things_are(
     assert "libndp_rt.so is not built. Run: ndp-rt capi build; before that: there is no C compiler" in text
 
 
+@pytest.mark.nightly
 def test_build_writes_to_a_folder_and_says_what_to_build_programs_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

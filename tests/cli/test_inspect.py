@@ -64,6 +64,7 @@ def read_table(folder: Path, kind: str) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 @pytest.mark.parametrize("extra", [(), ("--batch", "3"), ("--plan", "staged"), ("--tiles",)])
 def test_goes_on_past_unreadable_files_and_reports_them(

@@ -18,6 +18,7 @@ from tests.export.tiny_run import train_tiny, write_surface
 pytestmark = pytest.mark.torch
 
 
+@pytest.mark.nightly
 def test_trains_from_a_flat_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = write_surface(tmp_path / "data", count=3), tmp_path / "run"
     options = ["--size", "64x128", "--crop", "64", "--steps", "1,1", "--batch", "1", "--threads", "1", "--seed", "4"]
@@ -65,6 +66,7 @@ def test_a_device_that_is_not_there_is_one_line(
     assert line.startswith("ndp-rt: error: --device: expected cpu, or a CUDA device")
 
 
+@pytest.mark.nightly
 def test_trains_with_a_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = write_surface(tmp_path / "data", count=3), tmp_path / "run"
     teacher = train_tiny(data, tmp_path / "teacher", changes={"width": 6}).path

@@ -134,7 +134,7 @@ def start_worker(bundle: Bundle, cache: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-m", "ndp_rt.engines.worker", job], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.nightly(but=2)
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize(("line_count", "delay_ms"), [(0, 0), (0, 150), (1, 0), (1, 40), (2, 0), (2, 4), (2, 12)])
 def test_a_killed_builder_leaves_no_engine_that_would_be_used(
     bundle: Bundle, tmp_path: Path, line_count: int, delay_ms: int

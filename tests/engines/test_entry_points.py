@@ -47,6 +47,7 @@ def test_a_backend_of_another_package_is_found_by_its_name(brought: Path) -> Non
     assert list(list_backends("cpu"))[-1] == NAME and NAME not in list_backends("cuda")
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("plan", ["fused", "staged"])
 def test_its_engines_are_built_in_the_child_and_agree(bundle: Bundle, brought: Path, plan: str) -> None:
     lines: list[str] = []

@@ -45,6 +45,7 @@ def test_scores_are_those_of_pytorch(bundle, run):
     assert_close(score_images(bundle, run, "fp32"), expected, "map", "float32")
 
 
+@pytest.mark.nightly
 def test_every_precision_gets_a_threshold_of_its_own(bundle, run):
     lines = []
     thresholds = find_thresholds(bundle, run, false_alarm_rate=None, threads=1, progress=lines.append)

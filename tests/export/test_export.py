@@ -220,6 +220,7 @@ def test_a_held_out_image_that_is_gone_is_named(copied_run, tmp_path):
         export_run(copied_run, tmp_path / "a.ndp")
 
 
+@pytest.mark.nightly
 def test_a_run_without_held_out_images_gets_no_threshold(copied_run, tmp_path):
     (copied_run / "calibration.json").write_text("[]")
     export = export_run(copied_run, tmp_path / "a.ndp")

@@ -36,6 +36,7 @@ def test_losses_of_a_teacher_get_columns_only_where_there_is_one(tmp_path: Path)
     assert "dist" not in (tmp_path / "plain.csv").read_text()
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1], []])
 def test_the_curve_is_a_picture(tmp_path: Path, rows: list[dict[str, float | int]]) -> None:
     pytest.importorskip("matplotlib", reason="needs Matplotlib: pip install -e '.[evaluate]'")

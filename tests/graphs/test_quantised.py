@@ -137,6 +137,7 @@ def test_maps_and_scores_stay_within_the_tolerance(demo: Bundle, quantised: Mode
         assert 1e-3 < difference <= allowed  # below 1e-3 nothing was quantised
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("plan", ["staged", "unmerged", "fused"])
 def test_stages_of_every_plan_are_written_the_same_each_time(bundle: Bundle, tmp_path: Path, plan: str) -> None:
     images = bundle.golden().image

@@ -152,6 +152,7 @@ def test_it_gives_up_where_even_one_layer_costs_too_much(names: tuple[str, ...])
         search(StubTrials(dict.fromkeys(names, 0.5)), accuracy)
 
 
+@pytest.mark.nightly
 def test_the_golden_vectors_are_those_that_a_build_is_checked_with(
     tiny: Bundle, rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

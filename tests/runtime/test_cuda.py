@@ -88,7 +88,7 @@ def test_a_batch_that_is_not_filled_gives_its_own_images(make_rig: MakeRig, rng:
     executor.close()
 
 
-@pytest.mark.nightly(but=3)
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("seed", range(6))
 def test_streamed_frames_come_in_order_and_whole_however_late_or_early_the_gpu_works(
     make_rig: MakeRig, rng: np.random.Generator, seed: int

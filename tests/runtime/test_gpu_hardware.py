@@ -120,6 +120,7 @@ def test_streamed_frames_equal_inspected_ones_while_other_threads_inspect(
         assert not wrong, f"{name}: frames {wrong[:10]} of {len(images)} differ from those inspected alone"
 
 
+@pytest.mark.nightly
 def test_two_inspectors_at_once_give_what_each_gives_alone(place: Place, rng: np.random.Generator) -> None:
     images = place.draw_images(rng, place.count(on_gpu=100, on_fake=4))
     with place.open() as first, place.open(batches=(1,), precision="fp32") as second:
@@ -164,6 +165,7 @@ def test_a_new_reference_is_the_one_that_the_cpu_would_use(place: Place, rng: np
     report("map with a new reference", float(np.abs(found - expected).max()), allowed)
 
 
+@pytest.mark.nightly
 def test_inspections_leave_no_memory_behind(place: Place, rng: np.random.Generator) -> None:
     images = place.draw_images(rng, 8)
     slack_bytes = 0 if place.is_fake else 4 * MIB  # 2 KiB an inspection would be found; the driver gives 2 MiB at once
@@ -187,6 +189,7 @@ def test_inspections_leave_no_memory_behind(place: Place, rng: np.random.Generat
     report("bytes lost", float(lost), slack_bytes)
 
 
+@pytest.mark.nightly
 def test_opening_and_closing_leaves_no_memory_behind(place: Place, rng: np.random.Generator) -> None:
     (image,) = place.draw_images(rng, 1)
     slack_bytes = 0 if place.is_fake else 16 * MIB  # of what the driver keeps; 0.8 MiB an opening would be found

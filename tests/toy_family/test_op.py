@@ -35,6 +35,7 @@ def test_the_host_form_equals_the_definition(rng: np.random.Generator) -> None:
     assert_close(out, op.define({}, features, patches)[0], "nearest", "float32")
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_the_cuda_form_equals_the_definition(rng: np.random.Generator, kernels: object, dtype: str) -> None:
     op, device = find_op("nearest_patch"), EmulatedDevice(kernels)  # type: ignore[arg-type]

@@ -150,6 +150,7 @@ def test_the_page_of_several_records_begins_with_the_overview(two_presets: list[
     assert "0.966 *" in [data for tag, data in reader.texts if tag == "td"]
 
 
+@pytest.mark.nightly
 def test_accuracies_on_different_data_are_never_in_one_figure(two_presets: list[StoredRecord]) -> None:
     for row in two_presets[1].record["rows"]:
         row["accuracy"]["source"] = "measured: asphalt"

@@ -85,6 +85,7 @@ def test_images_that_wait_together_share_a_batch(tiny_bundle: Path, process: Tim
     assert times.latencies_ms[3] <= (times.elapsed_s - 0.2) * 1e3 + 1e-6  # counted from its own arrival
 
 
+@pytest.mark.nightly
 def test_large_images_go_through_tiles(tiny_bundle: Path, process: TimedProcess) -> None:
     process.open(make_spec(tiny_bundle, batches=(1,)))
     process.ask("use_images", [np.zeros((3 * SIDE, 3 * SIDE, 3), np.uint8)])
@@ -100,6 +101,7 @@ def test_files_are_decoded_inside_the_clock(tiny_bundle: Path, tmp_path: Path, p
     assert min(times.latencies_ms) > 1.5 * times.parts_ms["total"]  # decoding noise takes longer than a tiny network
 
 
+@pytest.mark.nightly
 def test_a_pause_comes_before_the_clock(tiny_bundle: Path, process: TimedProcess) -> None:
     process.open(make_spec(tiny_bundle, batches=(1,)))
     assert process.ask("time_after_pause", 1, 0.5) < 400

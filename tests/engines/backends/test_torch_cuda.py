@@ -57,6 +57,7 @@ def test_a_tiny_bundles_plan_gives_its_golden_maps(bundle: Bundle, precision: st
         assert_close(found["map"], golden.map[::-1], "map", DTYPES[precision])
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     ("precision", "plan"), [("fp32", "staged"), ("fp16", "staged"), ("bf16", "staged"), ("fp16", "fused")]

@@ -263,6 +263,7 @@ def make_stage(folder: Path, name: str) -> ModelProto:
     return cut(model, "map") if name in ("segmentation", "fused") else model
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("name", ["encoder", "tail", "fused"])
 def test_exported_stages_give_what_onnx_runtime_gives(exported: Path, name: str, rng: np.random.Generator) -> None:
     model = make_stage(exported, name)

@@ -209,6 +209,7 @@ def test_a_teacher_that_does_not_do_leaves_no_folder(data: Path, teacher: Path, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.nightly
 def test_says_who_teaches_and_when_it_may_have_seen_the_calibration_images(
     data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

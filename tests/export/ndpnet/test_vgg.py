@@ -38,6 +38,7 @@ def test_names_are_torchvisions() -> None:
     assert names == {f"features.{n}.{kind}" for n in convolutions for kind in ("weight", "bias")}
 
 
+@pytest.mark.nightly
 def test_loaded_weights_give_the_same_loss(vgg: VGGFeatures, tmp_path: Path) -> None:
     classifier = {"classifier.0.bias": torch.zeros(3)}  # a whole network's file has more than is used
     save_file(vgg.state_dict() | classifier, tmp_path / "vgg16.safetensors")
