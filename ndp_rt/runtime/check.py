@@ -53,7 +53,11 @@ def check_executor(
 def check_build(
     bundle: Bundle, spec: EngineSpec, engines: Mapping[str, Any], batch: int, tell: Callable[[str], None]
 ) -> Mapping[str, float | int]:
-    """Check freshly built engines of one batch size before they are stored; see `ndp_rt.engines.build_check`."""
+    """Check freshly built engines of one batch size before they are stored, in the process that built them.
+
+    Raises:
+        EngineError: a result differs by more than `ndp_rt.engines.tolerances` allows, or is NaN or infinite.
+    """
     if spec.is_on_gpu:
         return _check_on_gpu(bundle, spec, engines, batch, tell)
     from ndp_rt.runtime.open import make_host_executor  # needs OpenCV

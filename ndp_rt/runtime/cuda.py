@@ -27,7 +27,7 @@ from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.preprocess.launch import preprocess
 from ndp_rt.program.program import IMAGE, MAP
 from ndp_rt.program.tensors import TensorSpec
-from ndp_rt.runtime.assets import AssetMaker
+from ndp_rt.runtime.assets import AssetMaker, read_assets
 from ndp_rt.runtime.cuda_program import CudaProgram
 from ndp_rt.runtime.cuda_steps import SCORE, fix_shape
 from ndp_rt.runtime.executor import FloatArray, closed
@@ -254,7 +254,8 @@ class CudaExecutor:
             made_from = maker.spec.made_from
             found = program.compute_tensors(picture, maker.stages, tuple(made_from.values()))
         tensors = {own: found[made] for own, made in made_from.items()}
-        prepared = program.prepare_assets({name: maker.round_tensors(tensors)})
+        assets = {**read_assets(program.bundle, program.program), name: maker.round_tensors(tensors)}
+        prepared = program.prepare_assets(assets)
         with self._lock:
             self.program.use_assets(prepared)
 

@@ -257,7 +257,8 @@ class HostExecutor:
             EngineError: an engine that holds the asset cannot be compiled anew.
         """
         rounded = self._maker.round_tensors(tensors)
-        prepared = [step.prepare({name: rounded}) for step in self._steps]
+        assets = {**read_assets(self.bundle, self.program), name: rounded}  # an op may read another one beside it
+        prepared = [step.prepare(assets) for step in self._steps]
         rebuilt = self._maker.rebuild_engines(self.program.stages, tensors, self.batch_sizes)
         with self._lock:
             engines = self._need_engines()
