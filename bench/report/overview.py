@@ -1,27 +1,25 @@
 """Several records together: accuracy against milliseconds over bundles, rivals and precisions."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ndp_rt.bench.read_records import StoredRecord, find_number, find_section
 from ndp_rt.bench.report.accuracy_figure import (
     METRICS,
-    OURS,
-    SHAPES,
     SINGLE_STREAM,
     Plotted,
     draw_metric,
-    find_front,
+    find_fronts,
     is_reported,
     is_single,
     list_metrics,
 )
-from ndp_rt.bench.report.marks import Drawn
+from ndp_rt.bench.report.drawing import Drawn
 
 Row = Mapping[str, Any]
 NO_ACCURACY = "no accuracy was measured; run `ndp-rt bench` with --data DIR"
-FINGERPRINT_LENGTH = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +31,8 @@ class Found:
 
     @property
     def bundle(self) -> Mapping[str, Any]:
-        return find_section(self.stored.record, "bundle")
-
-    @property
-    def is_other(self) -> bool:
-        """Whether the row is of another network, whose time does not depend on the bundle."""
-        return self.row.get("kind") == "other network"
+        """What the record says of the bundle; nothing for another network, whose time does not depend on it."""
+        return {} if self.row.get("kind") == "other network" else find_section(self.stored.record, "bundle")
 
     @property
     def where(self) -> str:
@@ -48,6 +42,11 @@ class Found:
     @property
     def created(self) -> str:
         return str(self.stored.record.get("created") or "")
+
+    @property
+    def source(self) -> str:
+        """Where the row's accuracy is from."""
+        return str(find_section(self.row, "accuracy").get("source") or "source not recorded")
 
     @property
     def machine(self) -> str:
@@ -61,8 +60,19 @@ class Found:
     @property
     def key(self) -> tuple[str, ...]:
         """What two rows share where one was measured again as the other."""
-        bundle = "" if self.is_other else str(self.bundle.get("fingerprint") or self.bundle.get("name"))
+        bundle = str(self.bundle.get("fingerprint") or self.bundle.get("name"))
         return (bundle, *(str(self.row.get(name)) for name in ("name", "device", "threads")), self.machine)
+
+
+# What may tell rows of one name apart; each is added where the names so far do not.
+DIFFERENCES: tuple[Callable[[Found], str], ...] = (
+    lambda one: str(one.bundle.get("preset") or ""),
+    lambda one: str(one.bundle.get("name") or ""),
+    lambda one: str(one.bundle.get("fingerprint") or "")[:6],
+    lambda one: str(one.row.get("device")),
+    lambda one: f"threads {one.row.get('threads')}",
+    lambda one: one.machine,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +83,13 @@ class Overview:
     names: tuple[str, ...]  # of `found`, each different from the others
     left_out: Mapping[str, tuple[str, ...]]
 
-
-def list_rows(stored: Sequence[StoredRecord]) -> list[Found]:
-    """Return every row of every record."""
-    return [Found(stored=one, row=row) for one in stored for row in one.record.get("rows") or []]
+    @property
+    def plotted(self) -> list[Plotted]:
+        """The rows as marks; those of one machine and data may share a front."""
+        return [
+            Plotted(row=one.row, name=name, place=f"{one.machine}; {one.source}")
+            for one, name in zip(self.found, self.names, strict=True)
+        ]
 
 
 def is_wanted(stored: Sequence[StoredRecord]) -> bool:
@@ -91,7 +104,7 @@ def make_overview(stored: Sequence[StoredRecord]) -> Overview:
     """
     left_out: dict[str, list[str]] = {}
     latest: dict[tuple[str, ...], Found] = {}
-    for one in list_rows(stored):
+    for one in (Found(stored=each, row=row) for each in stored for row in each.record.get("rows") or []):
         reason = find_reason(one.row)
         if reason is None:
             former = latest.get(one.key)
@@ -121,80 +134,28 @@ def find_reason(row: Row) -> str | None:
 
 
 def name_found(found: Sequence[Found]) -> list[str]:
-    """Return a name for each row that tells it from the others: preset or bundle, name, and what else differs."""
-    owners = name_bundles(found)
-    rival_names = {str(one.row["name"]) for one in found if one.row.get("kind") != OURS}
-    names = []
-    for one in found:
-        same = [other for other in found if other.row["name"] == one.row["name"]]
-        name = str(one.row["name"])
-        if one.row.get("kind") == OURS:
-            short = name.removeprefix(f"{OURS} ")
-            name = name if short in rival_names else short  # the colour says whose it is
-        if not one.is_other and len(set(owners.values())) > 1:
-            name = f"{owners[bundle_key(one)]} {name}"
-        rivals = [other for other in same if one.is_other or bundle_key(other) == bundle_key(one)]
-        for key in ("device", "threads"):
-            if len({str(other.row.get(key)) for other in rivals}) > 1:
-                name += f", {key} {one.row.get(key)}"
-        if len({other.machine for other in rivals}) > 1:
-            name += f", {one.machine}"
-        names.append(name)
+    """Return a name for each row that tells it from the others."""
+    names = [str(one.row["name"]) for one in found]
+    for describe in DIFFERENCES:
+        words = [describe(one) for one in found]
+        kinds = Counter(name for name, _ in set(zip(names, words, strict=True)))
+        names = [f"{name}, {word}" if kinds[name] > 1 else name for name, word in zip(names, words, strict=True)]
     return names
 
 
-def name_bundles(found: Sequence[Found]) -> dict[str, str]:
-    """Return the shortest name of each bundle that no other has: its preset, its name, or name and fingerprint."""
-    bundles = {bundle_key(one): one.bundle for one in found if not one.is_other}
-
-    def fits(names: Mapping[str, str]) -> bool:
-        return all(names.values()) and len(set(names.values())) == len(names)
-
-    presets = {key: str(bundle.get("preset") or "") for key, bundle in bundles.items()}
-    names = {key: str(bundle.get("name") or "unnamed") for key, bundle in bundles.items()}
-    both = {key: f"{name} {key[:FINGERPRINT_LENGTH]}" for key, name in names.items()}
-    return presets if fits(presets) else names if fits(names) else both
-
-
-def bundle_key(one: Found) -> str:
-    """Return what tells a row's bundle from others."""
-    return str(one.bundle.get("fingerprint") or one.bundle.get("name"))
-
-
-def draw_overview(overview: Overview, figure_id: str) -> list[Drawn]:
+def draw_overview(overview: Overview) -> list[Drawn]:
     """Return a figure for each metric and each data that accuracies were measured on; reported ones are in each."""
-    measured = dict.fromkeys(find_source(one) for one in overview.found if not is_reported(one.row))
-    runs = dict.fromkeys(one.where for one in overview.found if not is_reported(one.row))
-    shapes = {where: SHAPES[index % len(SHAPES)] for index, where in enumerate(runs)}
+    measured = dict.fromkeys(one.source for one in overview.found if not is_reported(one.row))
+    warnings = " ".join(warn_runs(overview))
     figures = []
-    for number, source in enumerate(measured or {"": None}, 1):
-        plotted = [
-            Plotted(
-                row=one.row,
-                name=name,
-                run=f"{one.where} ({one.created[:10]})",
-                shape=shapes.get(one.where, SHAPES[0]),
-                place=one.machine,
-            )
-            for one, name in zip(overview.found, overview.names, strict=True)
-            if is_reported(one.row) or find_source(one) == source
-        ]
+    for source in measured or {"": None}:
+        pairs = zip(overview.found, overview.plotted, strict=True)
+        plotted = [mark for one, mark in pairs if is_reported(one.row) or one.source == source]
         for metric in list_metrics([one.row for one in plotted]):
-            drawn = draw_metric(plotted, metric, f"{figure_id}-{number}-{metric.replace('_', '-')}")
-            figures.append(
-                Drawn(
-                    title=drawn.title + (f", {source}" if len(measured) > 1 else ""),
-                    words=" ".join([drawn.words, *warn_runs(overview)]),
-                    svg=drawn.svg,
-                    key=drawn.key,
-                )
-            )
+            drawn = draw_metric(plotted, metric)
+            title = drawn.title + (f", {source}" if len(measured) > 1 else "")
+            figures.append(replace(drawn, title=title, words=f"{drawn.words} {warnings}"))
     return figures
-
-
-def find_source(one: Found) -> str:
-    """Return where a row's accuracy is from."""
-    return str(find_section(one.row, "accuracy").get("source") or "source not recorded")
 
 
 def warn_runs(overview: Overview) -> Iterator[str]:
@@ -218,15 +179,6 @@ def describe_owner(one: Found) -> str:
     return str(one.bundle.get("name") or "unnamed") + (f" ({preset})" if preset else "")
 
 
-def find_front_rows(overview: Overview, metric: str) -> set[int]:
-    """Return which of our rows are on the front that the figure draws, by their places in `overview.found`."""
-    places: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
-    for index, one in enumerate(overview.found):
-        p50, height = find_number(one.row, "latency", "p50_ms"), find_number(one.row, "accuracy", metric)
-        if one.row.get("kind") == OURS and not is_reported(one.row) and p50 is not None and height is not None:
-            places.setdefault((one.machine, find_source(one)), []).append((p50, height, index))
-    members = set()
-    for points in places.values():
-        front = set(find_front([(x, y) for x, y, _ in points]))
-        members |= {index for x, y, index in points if (x, y) in front}
-    return members
+def find_front_names(overview: Overview, metric: str) -> set[str]:
+    """Return the names of our rows that are on the fronts which the figures draw."""
+    return {one.name for front in find_fronts(overview.plotted, metric) for one in front}

@@ -1,41 +1,23 @@
 """The page of `ndp-rt bench report`: one section a record, one file, nothing from elsewhere."""
 
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.bench.read_records import StoredRecord, find_section, list_sentences
+from ndp_rt.bench.read_records import StoredRecord, find_number, find_section, list_sentences
 from ndp_rt.bench.report.accuracy_figure import draw_accuracies
-from ndp_rt.bench.report.distributions import draw_distributions
-from ndp_rt.bench.report.drawing import FORBIDDEN, REMEDY, import_matplotlib
-from ndp_rt.bench.report.growth import draw_growth
+from ndp_rt.bench.report.drawing import REMEDY, import_matplotlib
+from ndp_rt.bench.report.figures import draw_distributions, draw_roofline
 from ndp_rt.bench.report.overview import draw_overview, is_wanted, make_overview
-from ndp_rt.bench.report.roofline import draw_roofline
-from ndp_rt.bench.report.stage_figure import draw_stages
-from ndp_rt.bench.report.start_figures import draw_cold, draw_idle
 from ndp_rt.bench.report.tables import list_row_remarks, list_tables, make_overview_table
-from ndp_rt.bench.report.words import (
-    describe_bundle,
-    describe_machine,
-    describe_settings,
-    list_headlines,
-    name_record,
-    name_rows,
-)
+from ndp_rt.bench.report.words import clean_text, describe, list_headlines, name_record, name_rows
 from ndp_rt.errors import MissingExtraError
 from ndp_rt.evaluate.record import Record
 from ndp_rt.files import write_atomically
 
 OVERVIEW_ID = "together"
 OVERVIEW_TITLE = "All records together: accuracy against milliseconds"
-MODE_FIGURES = {
-    "sweep": lambda record, start: draw_growth(record, f"{start}-growth"),
-    "cold": lambda record, start: draw_cold(record, f"{start}-cold"),
-    "idle": lambda record, start: draw_idle(record, f"{start}-idle"),
-}
-Row = Mapping[str, Any]
+FACTS = ("plan", "device", "threads", "check", "accuracy", "ceiling", "facts", "gpu")  # of a row, beside its figures
 
 
 def write_report(stored: Sequence[StoredRecord], path: Path) -> None:
@@ -74,7 +56,7 @@ def make_page(stored: Sequence[StoredRecord]) -> str:
 
 def clean(value: Any) -> Any:
     """Return what a template shows with a mark for each character that a page cannot hold; markup stays as it is."""
-    return re.sub(FORBIDDEN, "\ufffd", value) if type(value) is str else value
+    return clean_text(value) if type(value) is str else value
 
 
 def describe_overview(stored: Sequence[StoredRecord]) -> dict[str, Any]:
@@ -85,22 +67,14 @@ def describe_overview(stored: Sequence[StoredRecord]) -> dict[str, Any]:
         "heading": OVERVIEW_TITLE,
         "table": make_overview_table(overview) if overview.found else None,
         "left_out": [(reason, "; ".join(names)) for reason, names in overview.left_out.items()],
-        "figures": draw_overview(overview, OVERVIEW_ID) if overview.found else [],
+        "figures": draw_overview(overview) if overview.found else [],
     }
 
 
 def describe_section(stored: StoredRecord, section_id: str) -> dict[str, Any]:
-    """Return the section of one record; every id inside begins with `section_id`."""
-    record, mode = stored.record, stored.record["mode"]
+    """Return the section of one record."""
+    record = stored.record
     rows: list[dict[str, Any]] = record.get("rows") or []
-    figures = []
-    if rows:
-        figures = [
-            draw_distributions(rows, f"{section_id}-latency"),
-            *draw_accuracies(rows, f"{section_id}-accuracy"),
-            draw_stages(rows, f"{section_id}-stages"),
-            draw_roofline(rows, f"{section_id}-roofline"),
-        ]
     absent = (("left_out", "Left out, for it cannot run here"), ("refused", "Refused"))
     return {
         "id": section_id,
@@ -109,14 +83,16 @@ def describe_section(stored: StoredRecord, section_id: str) -> dict[str, Any]:
         "warnings": list_warnings(record),
         "command": str(record.get("command") or "not recorded"),
         "terms": list_terms(stored),
-        "mode": mode,
+        "mode": record["mode"],
         "has_rows": bool(rows),
-        "mode_figures": [MODE_FIGURES[mode](record, section_id)] if mode in MODE_FIGURES else [],
         "tables": list_tables(record),
         "notes": list_row_remarks(rows, "notes"),
         "absent": [(heading, list(find_section(record, key).items())) for key, heading in absent],
-        "figures": figures,
-        "facts": list_facts(record, rows),
+        "figures": [draw_distributions(rows), *draw_accuracies(rows), draw_roofline(rows)] if rows else [],
+        "facts": [
+            (name, describe({key: row.get(key) for key in FACTS}))
+            for row, name in zip(rows, name_rows(rows), strict=True)
+        ],
     }
 
 
@@ -133,39 +109,11 @@ def list_warnings(record: Record) -> list[str]:
 def list_terms(stored: StoredRecord) -> list[tuple[str, str]]:
     """Return what was measured, where and how, as terms and their words."""
     record = stored.record
-    bundle, versions = find_section(record, "bundle"), find_section(record, "versions")
+    parts = (("Bundle", "bundle"), ("Machine", "machine"), ("Settings", "settings"), ("Accuracy measured on", "data"))
     state = "complete" if record.get("is_complete") else "incomplete: ended early"
-    plain = find_section(bundle, "plain")
     return [
-        ("Bundle", describe_bundle(bundle)),
-        ("Plain bundle", describe_bundle(plain) if plain else ""),
-        ("Machine", describe_machine(find_section(record, "machine"))),
-        *describe_settings(record),
-        ("Versions", ", ".join(f"{name} {versions[name]}" for name in versions if versions[name] is not None)),
+        *((term, describe(find_section(record, key))) for term, key in (*parts, ("Versions", "versions"))),
         ("Made", f"{str(record.get('created') or 'date unknown').replace('T', ' ')}, {state}"),
+        ("Took", f"{find_number(record, 'elapsed_s') or 0:.0f} s"),
         ("Record", f"{stored.path.name}, line {stored.line}"),
     ]
-
-
-def list_facts(record: Record, rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Return what else the record knows of each row."""
-    items = []
-    for row, name in zip(rows, name_rows(rows), strict=True):
-        facts = {
-            "plan": row.get("plan"),
-            "device": row.get("device"),
-            "threads": row.get("threads"),
-            "checked against": find_section(row, "check").get("against"),
-            "accuracy": find_section(row, "accuracy").get("source"),
-            "ceiling": find_section(row, "ceiling").get("note"),
-            **find_section(row, "facts"),
-            **find_section(row, "gpu"),
-        }
-        words = "; ".join(
-            f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
-            for key, value in facts.items()
-            if value is not None
-        )
-        items += [(name, words)] if words else []
-    rewrites = list_sentences(find_section(record, "bundle"), "rewrites")
-    return items + ([("Rewrites of the bundle", ", ".join(rewrites))] if rewrites else [])

@@ -6,8 +6,7 @@ from typing import Any
 
 from ndp_rt.bench.read_records import find_number, find_section, list_points, list_sentences
 from ndp_rt.bench.report.accuracy_figure import METRICS, is_reported
-from ndp_rt.bench.report.growth import find_axis
-from ndp_rt.bench.report.overview import Overview, describe_owner, find_front_rows, find_source
+from ndp_rt.bench.report.overview import Overview, describe_owner, find_front_names
 from ndp_rt.bench.report.words import (
     AXIS_WORDS,
     COLD_WORDS,
@@ -24,7 +23,7 @@ from ndp_rt.bench.report.words import (
     format_share,
     name_rows,
 )
-from ndp_rt.evaluate.record import Record
+from ndp_rt.evaluate.record import STAGES, Record
 
 Row = Mapping[str, Any]
 Show = Callable[[Row], str]
@@ -204,9 +203,17 @@ def list_tables(record: Record, *, is_short: bool = False) -> list[Table]:
         tables.append(make_table("The first image after a pause", SUMMARY_COLUMNS, rows_of, is_short=is_short))
     if not rows:
         return tables
-    times, work = "Time, error and accuracy", "Spread, work and memory"
     if not is_short:
-        return [*tables, make_table(times, TIME_COLUMNS, rows), make_table(work, WORK_COLUMNS, rows)]
+        tables += [
+            make_table("Time, error and accuracy", TIME_COLUMNS, rows),
+            make_table("Spread, work and memory", WORK_COLUMNS, rows),
+        ]
+        split = [row for row in rows if row.get("stages_ms")]
+        return (
+            [*tables, make_table("Where an image's time goes, ms", list_stage_columns(split), split)]
+            if split
+            else tables
+        )
     tables.append(make_table("Time", [one for one in TIME_COLUMNS if one not in ACCURACIES], rows, is_short=True))
     tables.append(make_table("Error, work and memory", [NAME, BATCH, ERROR, *WORK_COLUMNS[2:]], rows, is_short=True))
     known = {row["name"]: row for row in rows if row.get("accuracy")}
@@ -216,9 +223,19 @@ def list_tables(record: Record, *, is_short: bool = False) -> list[Table]:
     ]
 
 
+def list_stage_columns(rows: Sequence[Row]) -> list[Column]:
+    """Return a column for each stage that a row has, in an image's order, and how they were measured."""
+    found = {str(stage) for row in rows for stage in find_section(row, "stages_ms")}
+    known = [stage for stage in STAGES if stage in found]
+    stages = [*known, *sorted(found.difference(known))]
+    columns = [Column(heading=stage, show=show_number("stages_ms", stage)) for stage in stages]
+    source = Column(heading="how it was measured", show=show_text("stages_source"), is_text=True)
+    return [NAME, BATCH, *columns, source]
+
+
 def make_sweep_table(record: Record, *, is_short: bool = False) -> Table:
     """Return a sweep's points as a table."""
-    axis = find_axis(record)
+    axis = str(find_section(record, "sweep").get("axis") or "value")
     where = AXIS_WORDS.get(axis, axis)
     columns = (
         Column(
@@ -268,18 +285,18 @@ def make_overview_table(overview: Overview) -> Table:
 
 def list_overview_rows(overview: Overview) -> list[dict[str, Any]]:
     """Return the rows of the table: a record's own, and in words what they need beside those of other records."""
-    fronts = {metric: find_front_rows(overview, metric) for metric in METRICS}
+    fronts = {metric: find_front_names(overview, metric) for metric in METRICS}
     has_machines = len({one.machine for one in overview.found}) > 1
     return [
         {
             **one.row,
-            "bundle_words": None if one.is_other else describe_owner(one),
-            "front_metrics": [metric for metric, members in fronts.items() if index in members],
-            "source_words": DASH if is_reported(one.row) else find_source(one).removeprefix("measured: "),
+            "bundle_words": describe_owner(one) if one.bundle else None,
+            "front_metrics": [metric for metric, members in fronts.items() if name in members],
+            "source_words": DASH if is_reported(one.row) else one.source.removeprefix("measured: "),
             "where_words": f"{one.where}, {one.created[:10]}",
             "machine_words": one.machine if has_machines else None,
         }
-        for index, one in enumerate(overview.found)
+        for one, name in zip(overview.found, overview.names, strict=True)
     ]
 
 

@@ -1,14 +1,17 @@
 """Numbers and settings of a record in words."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ndp_rt.bench.read_records import find_number, find_section, list_numbers, list_sentences
+from ndp_rt.bench.read_records import find_number, find_section, list_sentences
 from ndp_rt.evaluate.record import Record
 
 DASH = "\u2013"
 MAX_NAME_LENGTH = 44
+# What XML and HTML do not take: control characters but for tab and line ends, and halves of surrogate pairs.
+FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 MODES = {
     "latency": "latency",
     "cold": "cold start",
@@ -31,25 +34,17 @@ KIND_WORDS = {
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Return a number with `digits` significant digits and thousands set apart; a dash for None."""
+    """Return a number with `digits` significant digits, all those of a large one in groups; a dash for None."""
     if value is None or not math.isfinite(value):
         return DASH
-    if value == 0:
-        return "0"
-    rounded = float(f"{value:.{digits}g}")
-    magnitude = math.floor(math.log10(abs(rounded)))
-    if magnitude < -4:
-        return f"{value:.{digits - 1}e}"
-    if magnitude >= digits:  # whole numbers are given in full: 12,345 rather than 12,300
+    if value == 0 or abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
-    return f"{rounded:.{digits - 1 - magnitude}f}"
+    return f"{value:#.{digits}g}".rstrip(".")
 
 
 def format_plain(value: float) -> str:
-    """Return a number without trailing zeros, for axes and settings: 0.5, 20, 1,000."""
-    if value != 0 and abs(value) < 1e-4:
-        return f"{value:.0e}"
-    return f"{value:,.6f}".rstrip("0").rstrip(".") if abs(value) < 1e9 else f"{value:.0e}"
+    """Return a number without trailing zeros, for settings: 0.5, 20, 1,000."""
+    return f"{value:,.12g}"
 
 
 def format_error(value: float | None) -> str:
@@ -87,14 +82,14 @@ def format_ratio(ratio: Mapping[str, Any]) -> str:
     return f"{format_number(median)} ({format_number(low)} to {format_number(high)})"
 
 
-def make_sentence(text: str) -> str:
-    """Return text with a capital at its beginning and a full stop at its end."""
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+def clean_text(text: str) -> str:
+    """Return text with a mark for each character that a page cannot hold."""
+    return FORBIDDEN.sub("\ufffd", text)
 
 
-def shorten(text: str, length: int) -> str:
-    """Return text on one line, cut in the middle where it is longer than `length`."""
-    line = " ".join(text.split())
+def shorten(text: str, length: int = MAX_NAME_LENGTH) -> str:
+    """Return text as a figure can hold it: one line, cut in the middle where it is longer than `length`."""
+    line = clean_text(" ".join(text.split()))
     if len(line) <= length:
         return line
     tail = length // 3
@@ -140,84 +135,24 @@ def describe_server(server: Mapping[str, Any]) -> str:
     )
 
 
-def describe_machine(machine: Mapping[str, Any]) -> str:
-    """Return the machine on one line."""
-    parts = [str(machine.get("cpu") or "an unnamed processor")]
-    count = find_number(machine, "core_count")
-    if count is not None:
-        parts.append(f"{count:.0f} core{'' if count == 1 else 's'}")
-    low, high = find_number(machine, "clock_mhz", "min"), find_number(machine, "clock_mhz", "max")
-    if low is not None and high is not None:
-        parts.append(f"{low:,.0f} to {high:,.0f} MHz")
-    current = find_number(machine, "clock_mhz", "current")
-    if current is not None:
-        parts.append(f"at {current:,.0f} MHz")
-    memory = find_number(machine, "memory_bytes")
-    if memory is not None:
-        parts.append(f"{format_bytes(memory)} of memory")
-    flags = machine.get("cpu_flags")
-    if isinstance(flags, list) and flags:
-        parts.append(" ".join(str(flag) for flag in flags))
-    gpu = find_section(machine, "gpu")
-    if gpu:
-        parts.append(f"GPU: {gpu.get('name') or 'unnamed'}")
-    if machine.get("system"):
-        parts.append(str(machine["system"]))
-    return ", ".join(parts)
+def describe(section: Mapping[str, Any]) -> str:
+    """Return the fields of a record's section in words; those that are not known are left out."""
+    words = ((key, describe_value(key, value)) for key, value in section.items())
+    return ", ".join(f"{key.removesuffix('_bytes').replace('_', ' ')} {text}" for key, text in words if text)
 
 
-def describe_bundle(bundle: Mapping[str, Any]) -> str:
-    """Return a bundle on one line: name, network, input and fingerprint."""
-    parts = [str(bundle.get("name") or "unnamed")]
-    network = " ".join(str(bundle[key]) for key in ("family", "preset") if bundle.get(key))
-    if network:
-        width = find_number(bundle, "width")
-        parts.append(network + (f", width {width:.0f}" if width is not None else ""))
-    sides = list_numbers(bundle, "input_px")
-    if len(sides) == 2:
-        parts.append(f"input {sides[0]:.0f} x {sides[1]:.0f} px")
-    if bundle.get("fingerprint"):
-        parts.append(f"fingerprint {str(bundle['fingerprint'])[:12]}")
-    return ", ".join(parts)
-
-
-def describe_settings(record: Record) -> list[tuple[str, str]]:
-    """Return what was set, as pairs of a term and its words; what the record does not say is left out."""
-    settings = find_section(record, "settings")
-    pairs: list[tuple[str, str]] = []
-    engine = [str(settings[key]) for key in ("device", "backend", "precision") if settings.get(key)]
-    threads = find_number(settings, "threads")
-    if threads is not None:
-        engine.append(f"{threads:.0f} thread{'' if threads == 1 else 's'}")
-    if engine:
-        pairs.append(("Engine", ", ".join(engine)))
-    scenario = str(settings.get("scenario") or "")
-    if scenario:
-        meaning = settings.get("scenario_means")
-        pairs.append(("Scenario", f"{scenario}: {meaning}" if meaning else scenario))
-    if settings.get("inside_the_clock"):
-        pairs.append(("Inside the clock", str(settings["inside_the_clock"])))
-    count = find_number(settings, "image_count")
-    if settings.get("image_source"):
-        images = f"{settings['image_source']}" + (f", {count:.0f} images" if count is not None else "")
-        pairs.append(("Images", images + (", decoded inside the clock" if settings.get("is_from_file") else "")))
-    data = find_section(record, "data")
-    if data:
-        count = find_number(data, "image_count")
-        labelled = f" ({count:.0f} labelled images)" if count is not None else ""
-        pairs.append(("Accuracy measured on", f"{data.get('name') or 'unnamed data'}{labelled}"))
-    parts = []
-    seconds, rounds = find_number(settings, "seconds"), find_number(settings, "rounds")
-    if seconds is not None:
-        parts.append(f"at least {format_plain(seconds)} s a row")
-    if rounds is not None:
-        parts.append(f"{rounds:.0f} rounds, in which rivals take turns")
-    elapsed = find_number(record, "elapsed_s")
-    if elapsed is not None:
-        parts.append(f"{format_plain(round(elapsed))} s for the whole run")
-    if parts:
-        pairs.append(("Duration", ", ".join(parts)))
-    return pairs
+def describe_value(key: str, value: object) -> str:
+    """Return a field's value in words; none where it is empty."""
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        inner = describe(value)
+        return f"({inner})" if inner else ""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return format_bytes(value) if key.endswith("_bytes") else format_plain(value)
+    return str(value)
 
 
 def name_record(record: Record) -> str:

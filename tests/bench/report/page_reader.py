@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"br", "link", "meta", "wbr"}
+VOID = {"br", "img", "link", "meta", "wbr"}
 
 
 class PageReader(HTMLParser):

@@ -2,9 +2,8 @@
 
 import pytest
 
-from ndp_rt.bench.report.drawing import choose_ticks
-from ndp_rt.bench.report.stage_figure import pick_ink
 from ndp_rt.bench.report.words import (
+    describe,
     describe_percentile,
     describe_server,
     format_bytes,
@@ -87,17 +86,13 @@ def test_a_long_name_is_cut_in_the_middle() -> None:
     assert shorten("x" * 50 + "end", 12) == "x" * 7 + "\u2026" + "xend"
 
 
-@pytest.mark.parametrize(("low", "high"), [(9.0, 11.0), (3.0, 40.0), (1.0, 1500.0), (0.02, 30000.0), (0.9, 1.0)])
-def test_a_logarithmic_axis_has_some_round_ticks(low: float, high: float) -> None:
-    ticks = choose_ticks(low, high)
-    assert 3 <= len(ticks) <= 8
-    assert all(low <= tick <= high for tick in ticks)
-
-
-def test_letters_are_readable_on_their_bar() -> None:
-    assert (pick_ink("#000000"), pick_ink("#ffffff"), pick_ink("#0072B2"), pick_ink("#E69F00")) == (
-        "#ffffff",
-        "#000000",
-        "#ffffff",
-        "#000000",
-    )
+def test_a_section_is_told_with_its_units_and_without_what_is_not_known() -> None:
+    section = {
+        "cpu": "EPYC",
+        "memory_bytes": 2**31,
+        "flags": ["a", "b"],
+        "gpu": None,
+        "input_px": [64, 64],
+        "mhz": {"max": 3.5},
+    }
+    assert describe(section) == "cpu EPYC, memory 2.00 GiB, flags a b, input px 64 64, mhz (max 3.5)"
