@@ -1,6 +1,7 @@
-"""Writes files in one step, and explains why a file cannot be written."""
+"""Writes files in one step, explains why a file cannot be written, and hashes files."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,3 +38,12 @@ def write_atomically(path: Path, content: bytes, remedy: str = REMEDY) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -18,6 +18,7 @@ from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, read_manifes
 from ndp_rt.bundle.programs import check_manifest
 from ndp_rt.bundle.tensors import read_tensors
 from ndp_rt.errors import BundleError, InputError
+from ndp_rt.files import hash_file
 from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest, StageSpec, ThresholdSpec
 
 FloatArray = NDArray[np.float32]
@@ -180,15 +181,6 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     except BundleError as error:
         raise BundleError(f"{folder / MANIFEST_FILE}: {error}") from error
     return Bundle(path=folder, manifest=manifest, fingerprint=_find_fingerprint(manifest))
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file as hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def is_plain_name(name: str) -> bool:

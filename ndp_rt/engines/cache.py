@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.bundle.open import hash_file
 from ndp_rt.bundle.write import exchange, sync_folder
 from ndp_rt.config import find_cache_dir
 from ndp_rt.errors import EngineError, StorageError
+from ndp_rt.files import hash_file
 
 ENGINE_FORMAT = "ndp-rt engine"
 ENGINE_FORMAT_VERSION = 2  # 2: large convolutions by Winograd's algorithm

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bundle.external_data import list_external_locations
-from ndp_rt.bundle.open import Bundle, hash_file, is_plain_name
+from ndp_rt.bundle.open import Bundle, is_plain_name
 from ndp_rt.errors import BundleError, InputError, StorageError
+from ndp_rt.files import hash_file
 from ndp_rt.program.tensors import TensorSpec
 
 STAGES_FORMAT = "ndp-rt stages"

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ndp_rt.engines.backend import BuildOptions, DeviceBackend, EngineOptions
 from ndp_rt.engines.backends.tensorrt.adapter import make_runtime, refit
-from ndp_rt.engines.backends.tensorrt.build_log import BuildLog
 from ndp_rt.engines.backends.tensorrt.engine import TensorRtEngine
 from ndp_rt.engines.backends.tensorrt.layers import WANTED, check_products, compare_products, sum_products
 from ndp_rt.engines.backends.tensorrt.library import DISTRIBUTIONS, REMEDY
-from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log, listen
+from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log, keep_log
 from ndp_rt.engines.backends.tensorrt.options import (
     HARDWARE_COMPATIBLE,
     VERSION_COMPATIBLE,
@@ -29,9 +28,9 @@ from ndp_rt.engines.backends.tensorrt.plan_manifest import (
     Machine,
     PlanManifest,
     find_machine,
-    hash_file,
 )
 from ndp_rt.errors import EngineError
+from ndp_rt.files import hash_file
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -55,8 +54,7 @@ class TensorRtBackend(DeviceBackend):
         self.check_offered(options.precision)
         machine = find_machine(options.device_index)
         start = time.perf_counter()
-        log = BuildLog(artifact / LOG_FILE)
-        with log, listen(log.take_line):
+        with keep_log(artifact / LOG_FILE):
             built = build_plan(onnx_path, options)
         (artifact / PLAN_FILE).write_bytes(built.content)
         describe_plan(built, onnx_path, options, machine).write(artifact)

@@ -1,12 +1,15 @@
 """TensorRT's log. It keeps the first logger that it is given for the whole process, so there is one, and it stays."""
 
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndp_rt.engines.backends.tensorrt.library import import_tensorrt
+from ndp_rt.errors import StorageError
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -53,6 +56,30 @@ def listen(listener: Listener) -> Iterator[None]:
         yield
     finally:
         log.listeners.remove(listener)
+
+
+@contextlib.contextmanager
+def keep_log(path: Path) -> Iterator[None]:
+    """Write TensorRT's lines to a file meanwhile: seconds since the start, severity, text.
+
+    Raises:
+        StorageError: a line could not be written. Raised at the end: TensorRT logs from C++, which takes no error.
+    """
+    start_s, problems = time.monotonic(), list[OSError]()
+    with path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1) as stream:
+
+        def take_line(severity: str, message: str) -> None:
+            try:
+                stream.write(f"{time.monotonic() - start_s:9.3f} {severity:14} {message}\n")
+            except OSError as error:
+                problems.append(error)
+
+        with listen(take_line):
+            yield
+    if problems:
+        raise StorageError(
+            f"{path}: the build's log cannot be written ({problems[0].strerror}). Free some space there."
+        ) from problems[0]
 
 
 def describe_errors(count_before: int) -> str:

@@ -1,6 +1,5 @@
 """What lies beside a plan: the machine that it was built on, and what it is, so that a mismatch can be named."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -111,12 +110,3 @@ def _read_specs(document: Mapping[str, Mapping[str, Any]]) -> dict[str, TensorSp
     return {
         name: TensorSpec(name=name, shape=tuple(one["shape"]), dtype=one["dtype"]) for name, one in document.items()
     }
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file as hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

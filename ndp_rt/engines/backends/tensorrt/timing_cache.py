@@ -1,17 +1,19 @@
 """The timing cache: how long each kernel took in earlier builds, so that the next need not try them again."""
 
 import contextlib
-import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log
-from ndp_rt.errors import EngineError, StorageError
+from ndp_rt.errors import EngineError
+from ndp_rt.files import storing, write_atomically
 
 if TYPE_CHECKING:
     import tensorrt as trt
+
+REMEDY = "Give a file for the timing cache in a folder that you may write to: --timing-cache FILE."
 
 
 class TimingCache:
@@ -29,7 +31,7 @@ class TimingCache:
         self._path = path
         self._cache: trt.ITimingCache | None = None  # has to outlive the build
         if path is not None:
-            with _explain_errors(path):
+            with storing(path, REMEDY):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
                     pass
@@ -57,29 +59,5 @@ class TimingCache:
             StorageError: the file cannot be written.
         """
         filled: trt.ITimingCache = config.get_timing_cache()
-        content, path = bytes(filled.serialize()), self._path
-        if path is None:
-            return
-        with _explain_errors(path):
-            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            try:
-                with os.fdopen(handle, "wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(temporary, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
-
-
-@contextlib.contextmanager
-def _explain_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{path}: the timing cache cannot be written ({error.strerror or error}). Give a file in a folder that you "
-            "may write to: --timing-cache FILE."
-        ) from error
+        if self._path is not None:
+            write_atomically(self._path, bytes(filled.serialize()), REMEDY)
