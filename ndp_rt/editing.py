@@ -19,12 +19,12 @@ from ndp_rt.bundle.write import add_command, read_current, update_manifest, writ
 from ndp_rt.decide.calibration import check_rate, threshold_from_good_scores
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
+from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.images.preprocess import read_image
 from ndp_rt.inspector import Inspector
 from ndp_rt.program.manifest import ThresholdSpec
 from ndp_rt.runtime.assets import AssetMaker, put_beside_weights, round_to_picture
-from ndp_rt.runtime.check import check_executor
 from ndp_rt.runtime.host import HostExecutor
 from ndp_rt.runtime.open import make_asset_maker, make_host_executor, open_host
 
@@ -181,7 +181,7 @@ def _check_changed(bundle: Bundle, plan: str, changed: Mapping[str, bytes], gold
                     path = put_beside_weights(path.name, changed, bundle, folder)
                 engines[stage] = compile_engine(backend, path, folder / "engine", options)
             executor = make_host_executor(bundle, dataclasses.replace(spec, plan=plan), {1: engines})
-            check_executor(bundle, executor, "fp32", 1, golden=golden)
+            compare_golden(bundle, golden, executor.run, precision="fp32", batch=1)
         finally:
             for engine in engines.values():
                 engine.close()

@@ -219,7 +219,7 @@ def test_a_change_that_fails_leaves_the_bundle_as_it_was(
         raise StorageError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ndp_rt.editing.check_executor", disagree)
+        patch.setattr("ndp_rt.editing.compare_golden", disagree)
         expect(EngineError, photograph)
     with monkeypatch.context() as patch:
         patch.setattr("ndp_rt.editing.write_bundle", fail)

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from ndp_rt.bundle import Bundle
 from ndp_rt.decide.calibration import threshold_from_good_scores
 from ndp_rt.engines.engine import Engine
+from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import EngineError
 from ndp_rt.program.manifest import ThresholdSpec
 from ndp_rt.quantise.figures import Figures, Limits, Outcome, compare_outcomes
 from ndp_rt.quantise.samples import Samples
 from ndp_rt.quantise.trials import Trials, compare_times, find_ratio, run_maps
-from ndp_rt.runtime.check import check_executor
 from ndp_rt.runtime.open import make_host_executor
 
 FloatArray = NDArray[np.float32]
@@ -94,7 +94,7 @@ class AccuracyCheck:
             executor = make_host_executor(
                 self.bundle, EngineSpec(), {1: {self.bundle.manifest.find_single_stage(): engine}}
             )
-            check_executor(self.bundle, executor, precision, 1, golden=self.bundle.golden())
+            compare_golden(self.bundle, self.bundle.golden(), executor.run, precision=precision, batch=1)
         except EngineError:
             return [f"the golden vectors differ by more than {precision} may"]
         return []

@@ -2,52 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ndp_rt.bundle.open import Bundle, Golden
-from ndp_rt.engines.golden_report import GoldenReport, compare_golden, find_largest
+from ndp_rt.engines.golden_report import compare_golden, find_largest
 from ndp_rt.engines.precision_probe import probe_precision
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
-from ndp_rt.runtime.executor import FloatArray
-
-
-class Runs(Protocol):
-    """What a check needs of an executor."""
-
-    def run(self, images: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """See `ndp_rt.runtime.executor.Executor.run`."""
-        ...
-
-
-def check_executor(
-    bundle: Bundle,
-    executor: Runs,
-    precision: str,
-    batch: int,
-    *,
-    golden: Golden | None = None,
-    vector_count: int | None = None,
-) -> GoldenReport:
-    """Compare maps and scores with golden vectors.
-
-    Args:
-        bundle: opened.
-        executor: runs preprocessed images.
-        precision: that it computes in.
-        batch: one of its batch sizes.
-        golden: the vectors; None: the bundle's.
-        vector_count: how many vectors to run, from the first; None: all.
-
-    Raises:
-        EngineError: a map or score differs by more than `ndp_rt.engines.tolerances` allows; the message says by how
-            much.
-    """
-    vectors = golden or bundle.golden()
-    return compare_golden(bundle, vectors, executor.run, precision=precision, batch=batch, vector_count=vector_count)
 
 
 def check_build(
@@ -66,7 +30,7 @@ def check_build(
     check_preprocessing(bundle, golden)
     tell(f"checking batch {batch} against {len(golden.image)} golden vectors")
     executor = make_host_executor(bundle, spec, {batch: dict(engines)})
-    return asdict(check_executor(bundle, executor, spec.precision, batch, golden=golden))
+    return asdict(compare_golden(bundle, golden, executor.run, precision=spec.precision, batch=batch))
 
 
 def _check_on_gpu(
@@ -89,7 +53,7 @@ def _check_on_gpu(
     )
     try:
         tell(f"checking batch {batch} against the golden vectors")
-        report = check_executor(bundle, program, spec.precision, batch)
+        report = compare_golden(bundle, bundle.golden(), program.run, precision=spec.precision, batch=batch)
         tell(f"probing batch {batch} with extreme images")
         probe_precision(program.trace, bundle.golden().image, batch, spec.precision)
     finally:

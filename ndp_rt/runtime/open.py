@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.build import Engines, build_engine, compile_engine, load_device_engines, load_engine, name_engines
 from ndp_rt.engines.engine import Engine
+from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.registry import find_device_backend
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.options import Options
@@ -46,15 +47,16 @@ def open_host(bundle: Bundle, spec: EngineSpec, *, channels: str = "rgb", build:
         build: build what is missing, and say so in the log; False: raise.
     """
     # Imported here: a machine that runs engines on a GPU may lack OpenCV.
-    from ndp_rt.runtime.check import check_executor, check_preprocessing
+    from ndp_rt.runtime.check import check_preprocessing
 
     spec = spec.resolve(bundle)
     found = build_engine(bundle, spec, progress=log.info) if build else None
     engines = load_engine(bundle, spec, found=found)
     executor = make_host_executor(bundle, spec, engines, channels=channels, engine_hash=name_engines(bundle, spec))
     try:
-        check_preprocessing(bundle, bundle.golden())
-        check_executor(bundle, executor, spec.precision, executor.batch_sizes[0], vector_count=1)
+        golden, size = bundle.golden(), executor.batch_sizes[0]
+        check_preprocessing(bundle, golden)
+        compare_golden(bundle, golden, executor.run, precision=spec.precision, batch=size, vector_count=1)
     except BaseException:
         executor.close()
         raise
@@ -85,7 +87,6 @@ def open_cuda(bundle: Bundle, spec: EngineSpec, *, channels: str = "rgb", build:
     # Imported here: CuPy's arrays and kernels are of no use to a program on a CPU.
     from ndp_rt.devices.cuda.driver import CudaDevice
     from ndp_rt.kernels.load import KernelSet
-    from ndp_rt.runtime.check import check_executor
     from ndp_rt.runtime.cuda import CudaExecutor
     from ndp_rt.runtime.cuda_program import CudaProgram
 
@@ -108,7 +109,8 @@ def open_cuda(bundle: Bundle, spec: EngineSpec, *, channels: str = "rgb", build:
         capture=partial(backend.capture, device),
     )
     try:
-        check_executor(bundle, program, spec.precision, program.batch_sizes[0], vector_count=1)
+        golden, size = bundle.golden(), program.batch_sizes[0]
+        compare_golden(bundle, golden, program.run, precision=spec.precision, batch=size, vector_count=1)
         return CudaExecutor(bundle, program, kernels, make_asset_maker(bundle, spec), channels=channels)
     except BaseException:
         program.close()
