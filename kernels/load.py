@@ -1,9 +1,9 @@
 """Compiles kernels on first use and keeps them; through CuPy, or through what a test puts in its place."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ndp_rt.errors import DeviceError, EngineError, MissingExtraError
 from ndp_rt.kernels.flags import make_options
@@ -13,38 +13,14 @@ REMEDY = "pip install 'ndp-rt[gpu]' (CUDA 12) or 'ndp-rt[gpu13]' (CUDA 13), on a
 DEFAULT_SHARED_BYTES = 48 * 1024  # of dynamic shared memory; more has to be asked for
 
 
-class Function(Protocol):
-    """A kernel of a module, as `cupy.RawKernel`; `stream` is a CuPy stream, or None for the current one."""
-
-    max_dynamic_shared_size_bytes: int
-
-    def __call__(
-        self,
-        grid: tuple[int, ...],
-        block: tuple[int, ...],
-        args: tuple[Any, ...],
-        *,
-        shared_mem: int = 0,
-        stream: Any = None,
-    ) -> None: ...
-
-
-class Module(Protocol):
-    """A compiled source, as `cupy.RawModule`."""
-
-    def get_function(self, name: str) -> Function: ...
-
-
-class MakeModule(Protocol):
-    """Compiles a source, as `cupy.RawModule` does."""
-
-    def __call__(self, *, code: str, options: tuple[str, ...], backend: str) -> Module: ...
+# Compiles a source as `cupy.RawModule` does, whose `get_function` gives kernels as `cupy.RawKernel`.
+MakeModule = Callable[..., Any]
 
 
 class Kernel:
     """One kernel, ready to be launched; every launch is checked."""
 
-    def __init__(self, entry: str, function: Function) -> None:
+    def __init__(self, entry: str, function: Any) -> None:
         self._entry = entry
         self._function = function
         self._shared_bytes = DEFAULT_SHARED_BYTES
@@ -87,7 +63,7 @@ class KernelSet:
     def __init__(self, make_module: MakeModule | None = None) -> None:
         """Prepare; `make_module` None means CuPy, which is imported at the first `function`."""
         self._make_module = make_module or compile_with_cupy
-        self._modules: dict[tuple[str, tuple[tuple[str, int], ...]], Module] = {}
+        self._modules: dict[tuple[str, tuple[tuple[str, int], ...]], Any] = {}
         self._kernels: dict[tuple[str, str, tuple[tuple[str, int], ...]], Kernel] = {}
 
     def function(self, file: str, entry: str, defines: Mapping[str, int] | None = None) -> Kernel:
@@ -106,7 +82,7 @@ class KernelSet:
             self._kernels[file, entry, macros] = kernel
         return kernel
 
-    def _load(self, file: str, macros: tuple[tuple[str, int], ...]) -> Module:
+    def _load(self, file: str, macros: tuple[tuple[str, int], ...]) -> Any:
         module = self._modules.get((file, macros))
         if module is None:
             source = read_source(file)
@@ -116,7 +92,7 @@ class KernelSet:
         return module
 
 
-def compile_with_cupy(*, code: str, options: tuple[str, ...], backend: str) -> Module:
+def compile_with_cupy(*, code: str, options: tuple[str, ...], backend: str) -> Any:
     """Compile a source for the current device.
 
     Raises:
@@ -131,9 +107,9 @@ def compile_with_cupy(*, code: str, options: tuple[str, ...], backend: str) -> M
             f"CUDA kernels need CuPy, which cannot be imported ({error}). Install it: {REMEDY}."
         ) from error
     includes = tuple(f"-I{folder}" for folder in find_include_folders())
-    module: Module = cupy.RawModule(code=code, options=(*options, *includes), backend=backend)
+    module = cupy.RawModule(code=code, options=(*options, *includes), backend=backend)
     try:
-        module.compile()  # type: ignore[attr-defined]
+        module.compile()
     except RuntimeError as error:
         raise DeviceError(
             f"kernels cannot be compiled for this machine's GPU: {error}. "
