@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.errors import ClosedError, InputError
+from ndp_rt.program.tensors import DTYPE_BYTES as DTYPE_BYTES
 from ndp_rt.program.tensors import TensorSpec
 
 FloatArray = NDArray[np.float32]
-# Tensor types at the borders of a GPU's engine, with their bytes. bfloat16 is held as uint16 where a library lacks it.
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class Engine(ABC):

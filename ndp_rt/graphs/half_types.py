@@ -9,6 +9,8 @@ from ndp_rt.errors import InputError, check_choice
 
 FloatArray = NDArray[np.float32]
 
+# The element type of image, features, repaired features and reconstruction; maps are float32 in every precision.
+BORDER_DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
 # The NumPy type that holds each element type.
 HELD_AS: dict[str, type[np.generic]] = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 

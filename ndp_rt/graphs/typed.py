@@ -22,10 +22,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ndp_rt.errors import EngineError, check_choice
 from ndp_rt.graphs.folding import find_readers, infer, set_nodes
-from ndp_rt.graphs.half_types import FloatArray, narrow, widen
+from ndp_rt.graphs.half_types import BORDER_DTYPES, FloatArray, narrow, widen
 
-# The element type of image, features, repaired features and reconstruction; maps are float32 in every precision.
-BORDER_DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
 ONNX_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 # Opset 22 is the first whose convolutions and pools take bfloat16, 19 the first whose QuantizeLinear takes float16; the
 # IR versions are those that came with them. Other precisions keep the bundle's own opset, which TensorRT 8.5 reads too.

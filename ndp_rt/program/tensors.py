@@ -1,8 +1,12 @@
 """Tensors by name, shape and type, as stages, programs, engines and kernels list them."""
 
 from dataclasses import dataclass
+from math import prod
 
 from ndp_rt.errors import BundleError
+
+# The types of a GPU's tensors, with their bytes. bfloat16 is held as uint16 where a library lacks it.
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +16,17 @@ class TensorSpec:
     name: str
     shape: tuple[int | None, ...]
     dtype: str = "float32"
+
+    @property
+    def fixed_shape(self) -> tuple[int, ...]:
+        """The shape of a tensor whose batch axis is fixed."""
+        assert None not in self.shape
+        return tuple(size for size in self.shape if size is not None)
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of a tensor whose batch axis is fixed."""
+        return prod(self.fixed_shape) * DTYPE_BYTES[self.dtype]
 
     def with_batch(self, count: int) -> tuple[int, ...]:
         """Return the shape with the batch axis set to `count`."""

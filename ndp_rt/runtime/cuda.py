@@ -9,7 +9,7 @@ on demand. Images already on the GPU are read where they are.
 import threading
 import time
 from collections.abc import Sequence
-from math import prod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from ndp_rt.decide.decision import not_finite
 from ndp_rt.devices.cuda.driver import tolerate_errors, translate_errors
 from ndp_rt.devices.cuda.foreign import ForeignImage, order_after_producer, take_image
 from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
-from ndp_rt.engines.engine import DTYPE_BYTES
 from ndp_rt.graphs.half_types import HELD_AS, widen
 from ndp_rt.images.checks import Image, check_image, check_whole_size
 from ndp_rt.kernels.load import KernelSet
@@ -29,8 +28,9 @@ from ndp_rt.program.program import IMAGE, MAP
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.assets import AssetMaker, read_assets
 from ndp_rt.runtime.cuda_program import CudaProgram
-from ndp_rt.runtime.cuda_steps import SCORE, fix_shape
+from ndp_rt.runtime.cuda_steps import SCORE
 from ndp_rt.runtime.executor import FloatArray, closed
+from ndp_rt.runtime.memory_layout import align
 from ndp_rt.runtime.times import Times
 
 
@@ -48,7 +48,7 @@ class CudaBatch:
         end = 0
         for name, spec in self._specs.items():
             self.offsets[name] = end
-            end += _align(prod(fix_shape(spec)) * DTYPE_BYTES[spec.dtype])
+            end += align(spec.size_bytes)
         self.results = DeviceMemory(self._device, end, "a batch's results")
         self.results_host = PinnedMemory(self._device, end)
         self.images: DeviceMemory | None = None
@@ -86,8 +86,7 @@ class CudaBatch:
 
     def count_bytes(self, name: str) -> int:
         """Return the bytes of a result of the images that are on their way."""
-        spec = self._specs[name]
-        return self.size * prod(fix_shape(spec)[1:]) * DTYPE_BYTES[spec.dtype]
+        return replace(self._specs[name], shape=(self.size, *self._specs[name].shape[1:])).size_bytes
 
     def score(self, index: int) -> float:
         score = float(self._view(SCORE)[index])
@@ -123,7 +122,7 @@ class CudaBatch:
 
     def _view(self, name: str) -> NDArray[Any]:
         spec = self._specs[name]
-        return self.results_host.view((self.size, *fix_shape(spec)[1:]), HELD_AS[spec.dtype], self.offsets[name])
+        return self.results_host.view((self.size, *spec.fixed_shape[1:]), HELD_AS[spec.dtype], self.offsets[name])
 
 
 class CudaExecutor:
@@ -279,7 +278,7 @@ class CudaExecutor:
         for index, image in enumerate(images):
             if image.device_index is None:
                 offsets[index] = end
-                end += _align(image.host_array.nbytes)
+                end += align(image.host_array.nbytes)
         if not offsets:
             return list(images)
         block, pinned = batch.reserve(end)
@@ -308,7 +307,3 @@ class CudaExecutor:
         batch.fetched = set()
         batch.fetch((SCORE, *((batch.smoothed,) if wants_maps else ()), *others), self._download_stream)
         batch.done.record(self._download_stream)
-
-
-def _align(size_bytes: int) -> int:
-    return -(-size_bytes // 256) * 256

@@ -1,21 +1,18 @@
 """Assets on a GPU: what ops prepared of them, in fixed memory that graphs point to; others are copied into it."""
 
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
 from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
-from ndp_rt.engines.engine import DTYPE_BYTES
 from ndp_rt.graphs.half_types import narrow
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.op import CudaForm, is_asset_part
 from ndp_rt.program.program import Program
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.assets import hash_asset
-from ndp_rt.runtime.cuda_steps import fix_shape
 from ndp_rt.runtime.host_step import Assets
-from ndp_rt.runtime.memory_layout import ALIGNMENT_BYTES
+from ndp_rt.runtime.memory_layout import align
 
 
 class PreparedLayout:
@@ -30,8 +27,7 @@ class PreparedLayout:
         self.size_bytes = 0
         for key, spec in self.specs.items():
             self.offsets_bytes[key] = self.size_bytes
-            size_bytes = prod(fix_shape(spec)) * DTYPE_BYTES[spec.dtype]
-            self.size_bytes += -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+            self.size_bytes += align(spec.size_bytes)
 
 
 class PreparedAssets:
@@ -42,7 +38,7 @@ class PreparedAssets:
         self.memory = DeviceMemory(device, layout.size_bytes, "the prepared assets")
         self.by_step: dict[int, dict[str, Any]] = {}
         for (number, name), spec in layout.specs.items():
-            view = self.memory.view(fix_shape(spec), spec.dtype, layout.offsets_bytes[number, name])
+            view = self.memory.view(spec.fixed_shape, spec.dtype, layout.offsets_bytes[number, name])
             self.by_step.setdefault(number, {})[name] = view
         self.digests: dict[str, str] = {}
 

@@ -25,7 +25,7 @@ from ndp_rt.kernels.registry import find_op
 from ndp_rt.program.program import IMAGE, MAP
 from ndp_rt.runtime.assets import read_assets
 from ndp_rt.runtime.cuda_assets import DeviceAssets, PreparedAssets
-from ndp_rt.runtime.cuda_steps import SCORE, CudaSteps, DeviceStep, Wave, fix_shape
+from ndp_rt.runtime.cuda_steps import SCORE, CudaSteps, DeviceStep, Wave
 from ndp_rt.runtime.executor import FloatArray
 from ndp_rt.runtime.host_step import Assets
 
@@ -272,7 +272,7 @@ class CudaProgram:
 
     def _make_ready(self, steps: CudaSteps) -> None:
         """Run once, which compiles and loads everything, then capture and check the graph."""
-        shape = fix_shape(steps.specs[IMAGE])
+        shape = steps.specs[IMAGE].fixed_shape
         image = np.linspace(0.0, 1.0, prod(shape), dtype=np.float32).reshape(shape)
         expected = self._run_once(steps, image, lambda: self._enqueue_steps(steps))
         if self.capture is None:

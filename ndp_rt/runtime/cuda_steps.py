@@ -11,7 +11,7 @@ from typing import Any
 
 from ndp_rt.devices.cuda.graph import CapturedGraph
 from ndp_rt.devices.cuda.memory import DeviceMemory
-from ndp_rt.engines.engine import DTYPE_BYTES, DeviceEngine
+from ndp_rt.engines.engine import DeviceEngine
 from ndp_rt.errors import EngineError
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.op import CudaForm, SmoothForm, SmoothingForm, is_asset_part
@@ -101,7 +101,7 @@ class CudaSteps:
         """Place all tensors, and the scratch memory of kernels, that the steps touch."""
         lifetimes = self.find_lifetimes()
         sizes = {
-            name: self.scratch_bytes[name] if name in self.scratch_bytes else count_bytes(self.specs[name])
+            name: self.scratch_bytes[name] if name in self.scratch_bytes else self.specs[name].size_bytes
             for name in lifetimes
         }
         return lay_out_buffers(sizes, lifetimes)
@@ -125,8 +125,8 @@ class CudaSteps:
                 self.tensors[name] = memory.view((self.scratch_bytes[name],), "uint8", offset)
             else:
                 spec = self.specs[name]
-                self.tensors[name] = memory.view(fix_shape(spec), spec.dtype, offset)
-        shape = fix_shape(self.specs[self.smoothed])
+                self.tensors[name] = memory.view(spec.fixed_shape, spec.dtype, offset)
+        shape = self.specs[self.smoothed].fixed_shape
         self._map_rows = memory.view((shape[0], prod(shape[1:])), "float32", offsets_bytes[self.smoothed])
         for engine in self.engines.values():
             engine.bind({name: self.tensors[name].data.ptr for name in (*engine.inputs, *engine.outputs)})
@@ -239,14 +239,3 @@ def _sort_into_waves(steps: Sequence[DeviceStep]) -> list[Wave]:
         waves[level].append(step)
         levels |= dict.fromkeys(step.writes, level)
     return list(waves)
-
-
-def count_bytes(spec: TensorSpec) -> int:
-    """Return the bytes of a tensor whose shape is fixed."""
-    return prod(fix_shape(spec)) * DTYPE_BYTES[spec.dtype]
-
-
-def fix_shape(spec: TensorSpec) -> tuple[int, ...]:
-    """Return a shape whose batch axis is fixed."""
-    assert None not in spec.shape
-    return tuple(size for size in spec.shape if size is not None)

@@ -5,15 +5,13 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from ndp_rt.engines.engine import DeviceEngine
-from ndp_rt.errors import InputError
+from ndp_rt.errors import check_choice
+from ndp_rt.graphs.half_types import BORDER_DTYPES
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.program.manifest import BundleManifest
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.cuda_assets import PreparedLayout
 from ndp_rt.runtime.cuda_steps import CudaSteps
-
-# The element type at the borders of the stages, by precision (`ndp_rt.graphs.typed` writes the graphs so).
-BORDERS = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +37,15 @@ def estimate_memory(manifest: BundleManifest, plan: str | None, precision: str, 
     Args:
         manifest: the bundle's.
         plan: the name of one of its programs for a GPU; None: the first.
-        precision: one of BORDERS.
+        precision: one of BORDER_DTYPES.
         size: the batch.
 
     Raises:
         InputError: another program or precision.
     """
-    if precision not in BORDERS:
-        raise InputError(f"precision: expected {' or '.join(BORDERS)}, got '{precision}'.")
+    check_choice("precision", precision, BORDER_DTYPES)
     _, program = manifest.find_program("cuda", plan)
-    stages = {name: describe_stage(manifest, name, BORDERS[precision], size) for name in program.stages}
+    stages = {name: describe_stage(manifest, name, BORDER_DTYPES[precision], size) for name in program.stages}
     engines = cast(Mapping[str, DeviceEngine], stages)
     steps = CudaSteps(manifest, program, size, engines, lambda number: {}, KernelSet())
     layout = steps.lay_out()

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 ALIGNMENT_BYTES = 256  # what cudaMalloc aligns to, and TensorRT asks for
 
 
+def align(size_bytes: int) -> int:
+    """Return a size rounded up to ALIGNMENT_BYTES."""
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lifetime:
     """The first and last step that needs a tensor; steps that run side by side have one number."""
@@ -40,7 +45,7 @@ def lay_out_buffers(sizes_bytes: Mapping[str, int], lifetimes: Mapping[str, Life
     placed: list[tuple[int, int, Lifetime]] = []  # start, end, life
     offsets: dict[str, int] = {}
     for name in sorted(sizes_bytes, key=lambda one: (-sizes_bytes[one], one)):
-        size, life = _align(sizes_bytes[name]), lifetimes[name]
+        size, life = align(sizes_bytes[name]), lifetimes[name]
         start = 0
         for other_start, other_end in sorted((start, end) for start, end, other in placed if other.overlaps(life)):
             if other_start >= start + size:
@@ -51,18 +56,5 @@ def lay_out_buffers(sizes_bytes: Mapping[str, int], lifetimes: Mapping[str, Life
     return BufferLayout(
         offsets_bytes=offsets,
         size_bytes=max((end for _, end, _ in placed), default=0),
-        unshared_bytes=sum(map(_align, sizes_bytes.values())),
+        unshared_bytes=sum(map(align, sizes_bytes.values())),
     )
-
-
-def find_lower_bound(sizes_bytes: Mapping[str, int], lifetimes: Mapping[str, Lifetime]) -> int:
-    """Return the largest sum of sizes that are needed in one step: no layout is smaller."""
-    steps = {step for life in lifetimes.values() for step in (life.first, life.last)}
-    return max(
-        (sum(_align(sizes_bytes[n]) for n, life in lifetimes.items() if life.first <= s <= life.last) for s in steps),
-        default=0,
-    )
-
-
-def _align(size_bytes: int) -> int:
-    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

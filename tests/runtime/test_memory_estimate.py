@@ -8,12 +8,11 @@ import pytest
 
 from ndp_rt.bundle import open_bundle
 from ndp_rt.errors import InputError
-from ndp_rt.graphs.typed import BORDER_DTYPES
 from ndp_rt.kernels.load import KernelSet
-from ndp_rt.runtime.cuda_steps import CudaSteps, count_bytes
-from ndp_rt.runtime.memory_estimate import BORDERS, describe_stage, estimate_memory
-from ndp_rt.runtime.memory_layout import find_lower_bound
+from ndp_rt.runtime.cuda_steps import CudaSteps
+from ndp_rt.runtime.memory_estimate import describe_stage, estimate_memory
 from tests.fakes.rig import Rig
+from tests.runtime.lower_bound import find_lower_bound
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 
@@ -36,15 +35,11 @@ def test_buffers_of_a_real_network_are_within_a_tenth_of_the_least(size: int) ->
     engines: Any = {name: describe_stage(manifest, name, "float16", size) for name in program.stages}
     steps = CudaSteps(manifest, program, size, engines, lambda number: {}, KernelSet())
     lives = steps.find_lifetimes()
-    sizes = {n: steps.scratch_bytes.get(n) or count_bytes(steps.specs[n]) for n in lives}
+    sizes = {n: steps.scratch_bytes.get(n) or steps.specs[n].size_bytes for n in lives}
     one, least = estimate_memory(manifest, "staged", "fp16", size), find_lower_bound(sizes, lives)
     print(f"batch {size}: {one.tensor_bytes} bytes, at least {least}, without sharing {one.unshared_bytes}")
     assert least <= one.tensor_bytes <= 1.1 * least
     assert one.tensor_bytes < one.unshared_bytes
-
-
-def test_the_borders_are_those_that_the_graphs_are_written_with() -> None:
-    assert BORDERS == BORDER_DTYPES
 
 
 def test_other_plans_and_precisions_are_refused() -> None:

@@ -5,7 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from ndp_rt.runtime.memory_layout import ALIGNMENT_BYTES, Lifetime, find_lower_bound, lay_out_buffers
+from ndp_rt.runtime.memory_layout import ALIGNMENT_BYTES, Lifetime, lay_out_buffers
+from tests.runtime.lower_bound import find_lower_bound
 
 
 def draw_chain(rng: np.random.Generator, count: int) -> tuple[dict[str, int], dict[str, Lifetime]]:

@@ -9,15 +9,7 @@ from numpy.typing import NDArray
 
 from ndp_rt.devices.cuda.driver import OUT_OF_MEMORY, CudaDevice, translate_errors
 from ndp_rt.errors import DeviceError
-
-# How CuPy's arrays hold each element type; neither CuPy nor NumPy has bfloat16.
-ARRAY_DTYPES = {
-    "float32": np.float32,
-    "float16": np.float16,
-    "bfloat16": np.uint16,
-    "uint8": np.uint8,
-    "uint16": np.uint16,
-}
+from ndp_rt.kernels.checks import HELD_AS
 
 
 class DeviceMemory:
@@ -45,8 +37,8 @@ class DeviceMemory:
             ) from error
 
     def view(self, shape: tuple[int, ...], dtype: str, offset_bytes: int = 0) -> Any:
-        """Return a dense CuPy array of `shape` in this memory; dtype is one of ARRAY_DTYPES."""
-        element = np.dtype(ARRAY_DTYPES[dtype])
+        """Return a dense CuPy array of `shape` in this memory; dtype is one of HELD_AS, or of NumPy."""
+        element = np.dtype(HELD_AS.get(dtype, dtype))
         assert self.pointer and offset_bytes + math.prod(shape) * element.itemsize <= self.size_bytes
         cuda = self._device.cupy.cuda
         held = cuda.UnownedMemory(self.pointer, self.size_bytes, self, self._device.index)
