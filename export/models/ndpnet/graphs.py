@@ -24,12 +24,12 @@ from ndp_rt.export.models.ndpnet.rewrites import (
     SplitConv,
     block_last_conv,
     ffm_softmax_differences,
-    fold_batch_norms,
     merge_upsample_conv,
     rbfrm_as_convolution,
     split_concat_conv,
     sum_of_squares,
 )
+from ndp_rt.export.onnx.batch_norm import fold_batch_norms
 from ndp_rt.export.onnx.graphs import round_to_half
 from ndp_rt.program.tensors import TensorSpec
 

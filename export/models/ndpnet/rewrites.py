@@ -7,8 +7,6 @@ PLAIN.ndp`; `bench/results/README.md` names the records.
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.export.models.ndpnet.network import FFM, MAP_WEIGHTS, NORM_EPS
+from ndp_rt.export.onnx.batch_norm import build_weights
 
 # As the manifest lists them. The last one works on the ONNX graph.
 REWRITES = (
@@ -31,47 +30,6 @@ REWRITES = (
 )
 
 
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """Build modules without gradients and without spending the random generator on weights that are replaced."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        yield
-
-
-def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """Return one convolution that equals `conv` followed by `norm` in eval mode."""
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("a batch norm without running statistics has no fixed form to fold")
-    with _weights_only():
-        folded = copy.deepcopy(conv)
-        # float64 inside: one rounding instead of several
-        scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-        bias = torch.zeros_like(scale) if conv.bias is None else conv.bias.double()
-        folded.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).to(conv.weight.dtype))
-        shifted = norm.bias.double() + (bias - norm.running_mean.double()) * scale
-        folded.bias = nn.Parameter(shifted.to(conv.weight.dtype))
-    return folded
-
-
-def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """Return a copy of `module` in which every batch norm that follows a convolution in a Sequential is folded."""
-    return _fold_inside(copy.deepcopy(module))
-
-
-def _fold_inside(module: nn.Module) -> nn.Module:
-    for name, child in list(module.named_children()):
-        setattr(module, name, _fold_inside(child))
-    if not isinstance(module, nn.Sequential):
-        return module
-    steps: list[nn.Module] = []
-    for step in module:
-        if isinstance(step, nn.BatchNorm2d) and steps and isinstance(steps[-1], nn.Conv2d):
-            steps[-1] = fold_batch_norm(steps[-1], step)
-        else:
-            steps.append(step)
-    return nn.Sequential(*steps).train(module.training)
-
-
 def merge_upsample_conv(conv: nn.Conv2d) -> nn.ConvTranspose2d:
     """Return the 4 x 4, stride 2 transposed convolution that equals nearest x2 upsampling followed by `conv` (3 x 3).
 
@@ -79,7 +37,7 @@ def merge_upsample_conv(conv: nn.Conv2d) -> nn.ConvTranspose2d:
     block instead of 36. At the borders both see zeros in the same places, so they agree there too.
     """
     o, i = conv.weight.shape[:2]
-    with _weights_only():
+    with build_weights():
         merged = nn.ConvTranspose2d(i, o, 4, stride=2, padding=1, bias=conv.bias is not None)
         # Output row 2 r + a reads upsampled row 2 r + a + t - 1 at tap t, which is source row r + (a + t - 1) // 2;
         # a transposed convolution (stride 2, padding 1) reaches that row through its own tap a + 1 - 2 (row - r).
@@ -114,7 +72,7 @@ class DifferenceFFM(nn.Module):
 
 def ffm_softmax_differences(ffm: FFM) -> DifferenceFFM:
     """Return an FFM whose softmax over three takes two convolutions: the differences to the third logit."""
-    with _weights_only():
+    with build_weights():
         pair = []
         for attend in (ffm.attend_rep4, ffm.attend_rep2):
             difference = copy.deepcopy(attend)
@@ -191,7 +149,7 @@ def split_concat_conv(conv: nn.Conv2d, first_count: int) -> SplitConv:
 
     The work is the same, but no concatenated copy is written, and the first part does not wait for the second.
     """
-    with _weights_only():
+    with build_weights():
         parts = []
         for weight, bias in ((conv.weight[:, :first_count], conv.bias), (conv.weight[:, first_count:], None)):
             o, i, kernel_h, kernel_w = weight.shape
@@ -222,7 +180,7 @@ def block_last_conv(conv: nn.Conv2d) -> BlockConv:
     instead of 36. Height and width have to be even.
     """
     o, i = conv.weight.shape[:2]
-    with _weights_only():
+    with build_weights():
         blocks = nn.Conv2d(i, 4 * o, 4, stride=2, padding=1, bias=conv.bias is not None)
         weight = torch.zeros(o, 2, 2, i, 4, 4, dtype=conv.weight.dtype)
         for a in range(2):

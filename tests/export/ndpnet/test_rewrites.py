@@ -13,6 +13,7 @@ from ndp_rt.export.models.ndpnet import network as ndpnet
 from ndp_rt.export.models.ndpnet import rewrites
 from ndp_rt.export.models.ndpnet.graphs import RewrittenNet
 from ndp_rt.export.models.ndpnet.network import FFM, Decoder, Encoder
+from ndp_rt.export.onnx import batch_norm
 from ndp_rt.kernels.fuse_maps.definition import fuse_maps
 from ndp_rt.kernels.rbfrm.definition import rbfrm
 from tests.export.random_run import WIDTH, random_network
@@ -52,7 +53,7 @@ def test_folded_batch_norm_equals_convolution_and_batch_norm(size, has_bias):
     pair = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1, bias=has_bias), nn.BatchNorm2d(5))
     randomise(pair)
     x = torch.randn(2, 3, *size)
-    check(rewrites.fold_batch_norm(pair[0], pair[1])(x), pair(x))
+    check(batch_norm.fold_batch_norm(pair[0], pair[1])(x), pair(x))
 
 
 def test_folding_leaves_no_batch_norm_and_the_original_as_it_was():
@@ -60,7 +61,7 @@ def test_folding_leaves_no_batch_norm_and_the_original_as_it_was():
     randomise(encoder)
     x = torch.randn(1, 3, 48, 80)
     before = encoder(x)
-    folded = rewrites.fold_batch_norms(encoder)
+    folded = batch_norm.fold_batch_norms(encoder)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     for actual, expected, again in zip(folded(x), before, encoder(x), strict=True):
         check(actual, expected)
@@ -71,14 +72,14 @@ def test_folding_reaches_nested_blocks():
     decoder = Decoder(WIDTH)
     randomise(decoder)
     features = torch.randn(2, 16, 12, 20), torch.randn(2, 32, 6, 10), torch.randn(2, 32, 3, 5)
-    folded = rewrites.fold_batch_norms(decoder)
+    folded = batch_norm.fold_batch_norms(decoder)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     check(folded(*features), decoder(*features))
 
 
 def test_a_batch_norm_without_statistics_is_refused():
     with pytest.raises(ValueError, match="running statistics"):
-        rewrites.fold_batch_norm(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, track_running_stats=False))
+        batch_norm.fold_batch_norm(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, track_running_stats=False))
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
