@@ -1,10 +1,8 @@
 """What a call from C costs: beside the same call from Python, while the engine is busy, empty, and as a first one."""
 
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.bench.capi.figures import Figure
-from ndp_rt.bench.capi.host import Answer, HostProgram, LineProcess, check_same, learn, read_score, teach
+from ndp_rt.bench.capi.host import Answer, HostProcess, HostProgram, check_same, learn, read_score, teach
 from ndp_rt.bench.capi.pictures import Picture, describe, load_pictures, make_frame, make_network_pictures
 from ndp_rt.bench.latency import Latency
 from ndp_rt.bench.measure import Tell, count_all_rounds
+from ndp_rt.bench.timed.process import ChildProcess, ServiceProcess
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.config import child_command, child_environment
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
 from ndp_rt.evaluate.record import Record
@@ -54,6 +52,16 @@ CASES = (
 )
 
 
+@contextmanager
+def opening(host: HostProgram, bundle: Bundle, folder: Path, tell: Tell, found: Record) -> Iterator[HostProcess]:
+    """Give a host with an inspector and the first golden image, whose answer was checked and is expected."""
+    with host.start(tell) as process:
+        process.ask("open", bundle.path, 0)
+        load_pictures(process, make_network_pictures(bundle)[:1], folder)
+        found["check"] = check_golden(bundle, learn(process, 0, 0))
+        yield process
+
+
 def list_percentiles(times: Any) -> dict[str, float]:
     """Return p50, p90 and p99 of times."""
     return {f"p{share}": float(np.percentile(times, share)) for share in (50, 90, 99)}
@@ -68,7 +76,7 @@ def measure_calls(
         EngineError: a call failed, or an answer from C was not Python's, bit for bit.
     """
     pictures = [make_network_pictures(bundle)[0], make_frame(bundle)]
-    with host.start(tell) as in_c, LineProcess("the Python side", child_command(PYTHON_SIDE), tell) as in_python:
+    with host.start(tell) as in_c, ServiceProcess(PYTHON_SIDE) as in_python:
         sides = {"c": in_c, "python": in_python}
         for process in sides.values():
             process.ask("open", bundle.path, 0)
@@ -89,7 +97,9 @@ def measure_calls(
     ]
 
 
-def learn_answers(in_c: LineProcess, in_python: LineProcess, pictures: Sequence[Picture], folder: Path) -> list[Answer]:
+def learn_answers(
+    in_c: ChildProcess, in_python: ChildProcess, pictures: Sequence[Picture], folder: Path
+) -> list[Answer]:
     """Load pictures in both processes, and have both expect from now on what Python says."""
     answers = []
     for index in load_pictures(in_python, pictures, folder):
@@ -120,7 +130,7 @@ def check_golden(bundle: Bundle, answer: Answer) -> Record:
     }
 
 
-def take_turns(case: Case, sides: dict[str, LineProcess], seconds: float, tell: Tell) -> Record:
+def take_turns(case: Case, sides: dict[str, ChildProcess], seconds: float, tell: Tell) -> Record:
     """Time one case in both processes, in rounds whose order rotates."""
     first = {name: ask_calls(one, case, AGAIN_COUNT, MIN_TURN_CALLS) for name, one in sides.items()}
     call_ms = {name: float(np.median(times["wall_ms"])) for name, times in first.items()}
@@ -140,8 +150,9 @@ def take_turns(case: Case, sides: dict[str, LineProcess], seconds: float, tell: 
     return result
 
 
-def ask_calls(process: LineProcess, case: Case, again: int, count: int) -> dict[str, Any]:
-    return process.ask("calls", 0, case.picture, case.wanted, again, count)
+def ask_calls(process: ChildProcess, case: Case, again: int, count: int) -> dict[str, Any]:
+    times: dict[str, Any] = process.ask("calls", 0, case.picture, case.wanted, again, count)
+    return times
 
 
 def summarise(rounds: Sequence[Record]) -> Record:
@@ -168,10 +179,7 @@ def measure_timings(
     Raises:
         EngineError: a call failed or told something else.
     """
-    with host.start(tell) as process:
-        process.ask("open", bundle.path, 0)
-        load_pictures(process, make_network_pictures(bundle)[:1], folder)
-        found["check"] = check_golden(bundle, process.ask("answer", 0, 0))
+    with opening(host, bundle, folder, tell, found) as process:
         for threads in (1, ASKED_THREADS):
             tell(f"timings: {threads} at once")
             process.ask("timings", 0, threads, seconds / 10)
@@ -206,10 +214,7 @@ def measure_submit(
     Raises:
         EngineError: a call failed, or a result was wrong.
     """
-    with host.start(tell) as process:
-        process.ask("open", bundle.path, 0)
-        load_pictures(process, make_network_pictures(bundle)[:1], folder)
-        found["check"] = check_golden(bundle, learn(process, 0, 0))
+    with opening(host, bundle, folder, tell, found) as process:
         few = process.ask("submit", 0, 0, SLOT_COUNT, SLOT_COUNT)
         image_s = few["elapsed_s"] / (2 * SLOT_COUNT)
         count = max(MIN_TURN_CALLS, round(seconds / image_s))
@@ -240,14 +245,14 @@ def measure_start(
     Raises:
         EngineError: a program failed or answered wrongly.
     """
-    words = [str(word) for word in (bundle.path, *describe(make_network_pictures(bundle)[0], folder))]
-    _, expected = run_once(host, words)  # builds the engine where it is not cached
+    picture = describe(make_network_pictures(bundle)[0], folder)
+    _, expected = run_once(host, bundle, picture, tell)  # builds the engine where it is not cached
     found["check"] = check_golden(bundle, expected)
     count = max(MIN_START_COUNT, round(seconds * STARTS_PER_S))
     runs = []
     for index in range(count):
         tell(f"start: {index + 1} of {count}")
-        times, answer = run_once(host, words)
+        times, answer = run_once(host, bundle, picture, tell)
         check_same(answer, expected, f"start {index + 1}")
         runs.append(times)
     found |= {
@@ -266,18 +271,14 @@ def measure_start(
     ]
 
 
-def run_once(host: HostProgram, words: list[str]) -> tuple[dict[str, float], Answer]:
-    """Run one program and return the milliseconds of each of START_PARTS, and the answer."""
-    asked = time.monotonic()  # the clock that the program reads
-    done = subprocess.run(
-        [str(host.path), sys.executable, *words], capture_output=True, text=True, env=child_environment()
-    )
-    try:
-        found = json.loads(done.stdout)
-    except ValueError as error:
-        last = done.stderr.strip()[-500:] or "it said nothing"
-        raise EngineError(f"a C program ended with exit code {done.returncode} ({last}).") from error
-    if "error" in found:
-        raise EngineError(f"a C program: {found['error']}")
-    moments = [asked, *found["moments_s"]]
-    return {name: (b - a) * 1e3 for name, (a, b) in zip(START_PARTS, pairwise(moments), strict=True)}, found["answer"]
+def run_once(
+    host: HostProgram, bundle: Bundle, picture: tuple[object, ...], tell: Tell
+) -> tuple[dict[str, float], Answer]:
+    """Start a host, have it inspect once, and return the milliseconds of each of START_PARTS, and the answer."""
+    moments = [time.monotonic()]  # the clock that the host reads
+    with host.start(tell) as process:
+        moments += [process.main_s, time.monotonic()]
+        for request, *words in (("open", bundle.path, 0), ("picture", *picture), ("answer", 0, 0)):
+            answer = process.ask(str(request), *words)
+            moments.append(time.monotonic())
+    return {name: (b - a) * 1e3 for name, (a, b) in zip(START_PARTS, pairwise(moments), strict=True)}, answer

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ndp_rt.bench.capi.calls import check_golden
 from ndp_rt.bench.capi.figures import Figure
-from ndp_rt.bench.capi.host import HostProgram, LineProcess, learn
+from ndp_rt.bench.capi.host import HostProcess, HostProgram, learn
 from ndp_rt.bench.capi.pictures import load_pictures, make_network_pictures
 from ndp_rt.bench.measure import Tell
 from ndp_rt.bundle.open import Bundle
@@ -48,12 +48,18 @@ def measure_threads(
             sweep(process, seconds, f"engine threads: {name}", tell, one)
             count = call_count if threads == 0 else max(MOST_THREADS, call_count // SHORTER)
             tell(f"threads: {count} calls from {2 * MOST_THREADS} threads, engine threads: {name}")
-            one["together"] = summarise(process.ask("crowd", MOST_THREADS, MOST_THREADS, count, 0, 1))
+            samples: list[list[int]] = []
+
+            def look(calls: int, process: HostProcess = process, samples: list[list[int]] = samples) -> None:
+                samples.append([calls, process.read_rss_bytes()])
+
+            times = process.ask("crowd", MOST_THREADS, MOST_THREADS, count, 0, 1, on_progress=look)
+            one["together"] = summarise(times, samples)
         figures += list_figures(name, one)
     return figures
 
 
-def sweep(process: LineProcess, seconds: float, what: str, tell: Tell, found: Record) -> None:
+def sweep(process: HostProcess, seconds: float, what: str, tell: Tell, found: Record) -> None:
     """Fill in calls per second by kind and number of threads: the median of rounds whose order rotates."""
     steps = [(kind, count) for kind in KINDS for count in THREAD_COUNTS]
     rates: dict[tuple[str, int], list[float]] = {step: [] for step in steps}
@@ -68,10 +74,9 @@ def sweep(process: LineProcess, seconds: float, what: str, tell: Tell, found: Re
         found["calls_per_s"][kind][str(count)] = {"median": sorted(values)[len(values) // 2], "rounds": values}
 
 
-def summarise(times: Record) -> Record:
-    """Return what the threads did together; the first memory sample is after 1,000 calls."""
+def summarise(times: Record, samples: list[list[int]]) -> Record:
+    """Return what the threads did together; samples are calls and memory, the first after 1,000 calls."""
     calls = times["thread_calls"]
-    samples = [[int(a), int(b)] for a, b in zip(times["sample_calls"], times["sample_bytes"], strict=True)]
     return {
         "calls": times["calls"],
         "elapsed_s": times["elapsed_s"],

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
+import re
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,22 +29,20 @@ Answer = dict[str, Any]  # score, map_sum, mask_sum: 16 digits; defect_count: a 
 FIELDS = ("score", "map_sum", "mask_sum", "defect_count")
 
 
-class LineProcess(ChildProcess):
-    """A process and its answers; EngineError where it reports a failure or dies."""
+class HostProcess(ChildProcess):
+    """A running host and its answers; EngineError where it reports a failure or dies."""
 
-    def __init__(self, name: str, command: Sequence[str], tell: Tell) -> None:
-        """Start it.
+    main_s: float  # when its `main` began, by time.monotonic
 
-        Args:
-            name: what it is called in messages.
-            command: program and arguments.
-            tell: gets what it says of its progress in a request.
-        """
-        super().__init__(command, title=name, encoding="utf-8", close_wait_s=CLOSE_WAIT_S)
+    def __init__(self, path: Path, tell: Tell) -> None:
+        """Start it; `tell` gets what it says of its progress in a request."""
+        super().__init__([str(path)], title="the C host", encoding="utf-8", close_wait_s=CLOSE_WAIT_S)
         self._tell = tell
 
-    def ask(self, request: str, *words: object) -> dict[str, Any]:
-        """Return the answer to a request.
+    def ask(
+        self, request: str, *words: object, on_progress: Callable[[int], object] = lambda count: None
+    ) -> dict[str, Any]:
+        """Return the answer to a request; `on_progress` gets how many calls were made, each time that it is told.
 
         Raises:
             EngineError: it failed, a result was wrong, or the process died; the message says which.
@@ -54,7 +54,8 @@ class LineProcess(ChildProcess):
             self._child.stdin.flush()
             answer: dict[str, Any] = json.loads(self._child.stdout.readline())
             while "progress" in answer:
-                self._tell(f"{request}: {answer['progress']}")
+                self._tell(f"{request}: {answer['progress']} calls")
+                on_progress(answer["progress"])
                 answer = json.loads(self._child.stdout.readline())
         except (OSError, ValueError) as error:
             raise self.explain_death() from error
@@ -62,6 +63,21 @@ class LineProcess(ChildProcess):
         if "error" in answer:
             raise EngineError(f"{self.title}: {answer['error']}")
         return answer
+
+    def read_memory(self) -> dict[str, int]:
+        """Return what it holds: resident memory, malloc's, descriptors and threads."""
+        folder = Path("/proc") / str(self.process_id)
+        counts = {name: len(os.listdir(folder / kind)) for name, kind in (("descriptors", "fd"), ("threads", "task"))}
+        return {"rss_bytes": self.read_rss_bytes(), **self.ask("heap"), **counts}
+
+    def read_rss_bytes(self) -> int:
+        """Return its resident memory.
+
+        smaps_rollup walks the pages; the counters behind status and statm may be off by some dozens for each core.
+        """
+        found = re.search(r"^Rss: *(\d+)", Path(f"/proc/{self.process_id}/smaps_rollup").read_text(), re.MULTILINE)
+        assert found is not None  # the kernel always says it
+        return int(found[1]) * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +88,15 @@ class HostProgram:
     library: Path
     library_source: str  # how the library came to be
 
-    def start(self, tell: Tell) -> LineProcess:
+    def start(self, tell: Tell) -> HostProcess:
         """Start a host whose library uses this interpreter.
 
         Raises:
             EngineError: the runtime does not start there.
         """
-        process = LineProcess("the C host", [str(self.path)], tell)
+        process = HostProcess(self.path, tell)
         try:
-            process.ask("start", sys.executable)
+            process.main_s = process.ask("start", sys.executable)["main_s"]
         except BaseException:
             process.kill()
             process.close()
@@ -148,18 +164,18 @@ def sum_values(values: NDArray[Any]) -> str:
     return f"{int((bits.astype(np.uint64) * places).sum(dtype=np.uint64)):016x}"
 
 
-def teach(process: LineProcess, picture: int, answer: Answer) -> None:
+def teach(process: ChildProcess, picture: int, answer: Answer) -> None:
     """Tell a process what a picture has to give from now on."""
     process.ask("expect", picture, *(answer[name] for name in FIELDS))
 
 
-def learn(process: LineProcess, inspector: int, picture: int) -> Answer:
+def learn(process: ChildProcess, inspector: int, picture: int) -> Answer:
     """Have a picture inspected once and its answer expected from now on; return it.
 
     Raises:
         EngineError: the inspection failed.
     """
-    answer = process.ask("answer", inspector, picture)
+    answer: Answer = process.ask("answer", inspector, picture)
     teach(process, picture, answer)
     return answer
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.capi.host import LineProcess
 from ndp_rt.bench.rivals.base import to_image
+from ndp_rt.bench.timed.process import ChildProcess
 from ndp_rt.bundle.open import Bundle
 
 FORMATS = ("grey8", "grey16", "rgb8", "bgr8", "rgba8", "bgra8", "rgb16", "bgr16")
@@ -23,12 +23,6 @@ class Picture:
 
     pixel_format: str
     pixels: NDArray[Any]
-
-    def write(self, folder: Path) -> Path:
-        """Write the raw pixels to a new file in a folder and return its path."""
-        path = folder / f"{len(list(folder.iterdir())):03d}.raw"
-        path.write_bytes(self.pixels.tobytes())
-        return path
 
 
 def make_network_pictures(bundle: Bundle) -> list[Picture]:
@@ -78,15 +72,13 @@ def lay_out(image: NDArray[np.uint8], pixel_format: str) -> NDArray[Any]:
     return np.ascontiguousarray(pixels)
 
 
-def load_pictures(process: LineProcess, pictures: Sequence[Picture], folder: Path) -> list[int]:
-    """Have a process load pictures, and return the numbers that it calls them by.
-
-    Args:
-        folder: for their files.
-    """
+def load_pictures(process: ChildProcess, pictures: Sequence[Picture], folder: Path) -> list[int]:
+    """Have a process load pictures, written to new files in a folder, and return the numbers that it calls them by."""
     return [int(process.ask("picture", *describe(one, folder))["picture"]) for one in pictures]
 
 
 def describe(picture: Picture, folder: Path) -> tuple[Path, str, int, int]:
-    """Write a picture's file and return what a host is told of it: path, format, width and height."""
-    return picture.write(folder), picture.pixel_format, picture.pixels.shape[1], picture.pixels.shape[0]
+    """Write a picture's raw pixels to a new file, and return what a host is told of it: path, format, width, height."""
+    path = folder / f"{len(list(folder.iterdir())):03d}.raw"
+    path.write_bytes(picture.pixels.tobytes())
+    return path, picture.pixel_format, picture.pixels.shape[1], picture.pixels.shape[0]

@@ -1,22 +1,17 @@
 """The Python inspector in a process of its own, for the requests of source/main.c that compare C with it."""
 
-import json
-import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.capi.host import Answer, sum_values, write_score
-from ndp_rt.bench.timed.service import leave_with_parent
+from ndp_rt.bench.capi.host import FIELDS, Answer, sum_values, write_score
+from ndp_rt.bench.timed.service import answer_requests
 from ndp_rt.decide.decision import lowest_reaching
-from ndp_rt.errors import EngineError, NdpRtError
+from ndp_rt.errors import EngineError
 from ndp_rt.inspector import Inspector
 from ndp_rt.result import Result
 
@@ -55,46 +50,37 @@ class Outputs:
 
 
 class PythonSide:
-    """Answers requests; each public method is one, and takes words."""
+    """Answers the requests of source/main.c that are compared; each public method is one."""
 
     def __init__(self) -> None:
         self._inspectors: list[Inspector] = []
         self._images: list[NDArray[Any]] = []
         self._expected: dict[int, Answer] = {}
 
-    def open(self, bundle: str, threads: str) -> dict[str, Any]:
+    def open(self, bundle: Path, threads: int) -> None:
         """Open an inspector for single images; 0 threads: the default."""
-        self._inspectors.append(Inspector.open(bundle, threads=int(threads) or None, batches=[1]))
-        return {"inspector": len(self._inspectors) - 1}
+        self._inspectors.append(Inspector.open(bundle, threads=threads or None, batches=[1]))
 
-    def picture(self, path: str, pixel_format: str, width: str, height: str) -> dict[str, Any]:
+    def picture(self, path: Path, pixel_format: str, width: int, height: int) -> dict[str, int]:
         """Load an image of the one format that is compared here."""
-        if pixel_format != "rgb8":
-            raise EngineError(f"the Python side takes rgb8, not {pixel_format}.")
-        pixels = np.frombuffer(Path(path).read_bytes(), np.uint8)
-        self._images.append(pixels.reshape(int(height), int(width), 3))
+        assert pixel_format == "rgb8"
+        self._images.append(np.frombuffer(path.read_bytes(), np.uint8).reshape(height, width, 3))
         return {"picture": len(self._images) - 1}
 
-    def answer(self, inspector: str, picture: str) -> Answer:
+    def answer(self, inspector: int, picture: int) -> Answer:
         """Inspect once and tell what came."""
-        outputs = Outputs(self._inspectors[int(inspector)], self._images[int(picture)], WANTS_ALL)
+        outputs = Outputs(self._inspectors[inspector], self._images[picture], WANTS_ALL)
         return outputs.read_answer(outputs.inspect())
 
-    def expect(self, picture: str, score: str, map_sum: str, mask_sum: str, defect_count: str) -> dict[str, Any]:
+    def expect(self, picture: int, *values: Any) -> None:
         """Keep what a picture has to give from now on."""
-        self._expected[int(picture)] = {
-            "score": score,
-            "map_sum": map_sum,
-            "mask_sum": mask_sum,
-            "defect_count": int(defect_count),
-        }
-        return {}
+        self._expected[picture] = dict(zip(FIELDS, values, strict=True))
 
-    def calls(self, inspector: str, picture: str, wanted: str, again: str, count: str) -> dict[str, Any]:
+    def calls(self, inspector: int, picture: int, wanted: int, again: int, count: int) -> dict[str, list[float]]:
         """Time `count` calls, after `again` untimed ones; every answer is checked, outside the clock."""
-        outputs = Outputs(self._inspectors[int(inspector)], self._images[int(picture)], int(wanted))
-        expected, wall_ms, total_ms = self._expected[int(picture)], [], []
-        for _ in range(int(again) + int(count)):
+        outputs = Outputs(self._inspectors[inspector], self._images[picture], wanted)
+        expected, wall_ms, total_ms = self._expected[picture], [], []
+        for _ in range(again + count):
             start = time.perf_counter()
             result = outputs.inspect()
             wall_ms.append((time.perf_counter() - start) * 1e3)
@@ -102,30 +88,14 @@ class PythonSide:
             found = outputs.read_answer(result)
             if any(value not in ("", expected[name]) for name, value in found.items()):
                 raise EngineError(f"a wrong answer: picture {picture} gave {found}; {expected} is expected.")
-        return {"wall_ms": wall_ms[int(again) :], "total_ms": total_ms[int(again) :]}
+        return {"wall_ms": wall_ms[again:], "total_ms": total_ms[again:]}
 
-
-def answer_line(side: PythonSide, line: str) -> dict[str, Any]:
-    """Return the answer to a request, or what is wrong with it."""
-    request, *words = line.rstrip("\n").split("\t")
-    method: Callable[..., dict[str, Any]] | None = None if request.startswith("_") else getattr(side, request, None)
-    if method is None:
-        return {"error": f"'{request}' is no request."}
-    try:
-        return method(*words)
-    except NdpRtError as error:
-        return {"error": str(error)}
-    except Exception as error:  # what libraries raise shares no base
-        return {"error": f"{type(error).__name__}: {error}"}
+    def close(self) -> None:
+        """Close the inspectors."""
+        for inspector in self._inspectors:
+            inspector.close()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Answer requests until stdin ends, or the benchmark does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the benchmark, which ends this process
-    threading.Thread(target=leave_with_parent, args=(os.getppid(),), daemon=True).start()
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    side = PythonSide()
-    for line in sys.stdin:
-        print(json.dumps(answer_line(side, line)), file=answers, flush=True)
-    return 0
+    """Run the Python side."""
+    return answer_requests(PythonSide())

@@ -19,7 +19,7 @@ WINDOW_SHARE = 0.1  # of the time
 MAX_SERIES_COUNT = 200
 MAX_GROWTH = 0.01  # as of the calls from many threads; what is asked of a soak is a record
 COLUMNS = ("elapsed_s", "rss_bytes", "heap_bytes", "descriptors", "threads", "cycles")
-Sample = tuple[float, int, int, int, int, int]
+Sample = tuple[float, ...]
 
 
 def measure_soak(
@@ -49,7 +49,7 @@ def measure_soak(
             while not samples or time.monotonic() - start < seconds:
                 done = process.ask("soak", bundle.path, large, block_s)
                 counts = {name: count + done[name] for name, count in counts.items()}
-                memory = process.ask("memory")
+                memory = process.read_memory()
                 elapsed = round(time.monotonic() - start, 3)
                 samples.append((elapsed, *(memory[name] for name in COLUMNS[1:-1]), counts["cycles"]))
                 tell(f"soak: {elapsed:.0f} of {seconds:.0f} s, {counts['cycles']} cycles")

@@ -52,6 +52,10 @@ class ChildProcess:
     def process_id(self) -> int:
         return self._child.pid
 
+    def ask(self, name: str, *values: Any) -> Any:
+        """Return the answer to a request."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """End it, by force if it does not go or is still at work; twice is allowed."""
         if self.is_answer_due:
@@ -94,36 +98,15 @@ class ChildProcess:
         return EngineError(f"{prefix}its process ended {how} ({last}).")
 
 
-class TimedProcess(ChildProcess):
-    """A process that runs `service.Service`; its methods raise what the service's raise.
+class ServiceProcess(ChildProcess):
+    """A process of a module that calls `service.answer_requests`; `ask` raises what the service's methods raise.
 
     EngineError where the process died, with how: a crash of one ends no other.
     """
 
-    spec: TimedSpec  # with `open`
-    opened: Opened
-
-    def __init__(self) -> None:
-        """Start the process; `open` opens what is timed in it."""
-        super().__init__(child_command(SERVICE), close_wait_s=CLOSE_WAIT_S)
-
-    def open(self, spec: TimedSpec, image_paths: Sequence[str] = ()) -> Opened:
-        """Open what a spec says, and return what it says of itself."""
-        self.spec = spec
-        self.opened = self.ask("open", spec, list(image_paths))
-        return self.opened
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-    def warm_up(self, turn: Turn, limit_s: float) -> WarmUp:
-        warm: WarmUp = self.ask("warm_up", turn, limit_s)
-        return warm
-
-    def run_turn(self, turn: Turn, again_count: int) -> TurnTimes:
-        times: TurnTimes = self.ask("run_turn", turn, again_count)
-        return times
+    def __init__(self, module: str) -> None:
+        """Start it."""
+        super().__init__(child_command(module), close_wait_s=CLOSE_WAIT_S)
 
     def ask(self, name: str, *values: Any) -> Any:
         """Return what the service's method of that name returns, or raise what it raises."""
@@ -142,3 +125,32 @@ class TimedProcess(ChildProcess):
         if kind == "error":
             raise value
         return value
+
+
+class TimedProcess(ServiceProcess):
+    """A process that runs `service.Service`."""
+
+    spec: TimedSpec  # with `open`
+    opened: Opened
+
+    def __init__(self) -> None:
+        """Start the process; `open` opens what is timed in it."""
+        super().__init__(SERVICE)
+
+    def open(self, spec: TimedSpec, image_paths: Sequence[str] = ()) -> Opened:
+        """Open what a spec says, and return what it says of itself."""
+        self.spec = spec
+        self.opened = self.ask("open", spec, list(image_paths))
+        return self.opened
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def warm_up(self, turn: Turn, limit_s: float) -> WarmUp:
+        warm: WarmUp = self.ask("warm_up", turn, limit_s)
+        return warm
+
+    def run_turn(self, turn: Turn, again_count: int) -> TurnTimes:
+        times: TurnTimes = self.ask("run_turn", turn, again_count)
+        return times

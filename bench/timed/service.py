@@ -258,7 +258,7 @@ def read_peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def answer(service: Service, name: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+def answer(service: Any, name: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
     """Do what a request asks for; no exception leaves but those that end a process."""
     try:
         return "value", getattr(service, name)(*arguments)
@@ -277,14 +277,13 @@ def leave_with_parent(parent_id: int) -> None:
     os._exit(1)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Answer requests until stdin ends, or the benchmark does."""
+def answer_requests(service: Any) -> int:
+    """Answer requests for a service's methods until stdin ends, or the benchmark does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the benchmark, which ends this process
     threading.Thread(target=leave_with_parent, args=(os.getppid(),), daemon=True).start()
     requests: BinaryIO = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    service = Service()
     while True:
         try:
             name, values = pickle.load(requests)
@@ -293,3 +292,8 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         pickle.dump(answer(service, name, values), answers)
         answers.flush()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a process in which something is timed."""
+    return answer_requests(Service())

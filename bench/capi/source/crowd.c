@@ -4,7 +4,7 @@
 
 #include "host.h"
 
-enum { MAX_SAMPLES = 200, LEAST_STEP = 100 /* a sample takes a millisecond */ };
+enum { FIRST_CALLS = 1000, MAX_PROGRESS = 200, LEAST_STEP = 100 /* who reads it looks at the memory each time */ };
 
 struct worker {
     ndp_rt_inspector *inspector;
@@ -19,24 +19,8 @@ static struct {
     atomic_ullong begun_count, done_count;
     unsigned long long call_limit; /* 0: for so many seconds */
     double seconds;
-    unsigned long long first_sample, sample_step;
-    pthread_mutex_t sample_lock;
-    size_t sample_count;
-    double sample_calls[MAX_SAMPLES + 2], sample_bytes[MAX_SAMPLES + 2];
-} crowd = {.sample_lock = PTHREAD_MUTEX_INITIALIZER};
-
-/* Note the resident memory after so many calls, and tell how far things are. */
-static void sample(unsigned long long done_count)
-{
-    pthread_mutex_lock(&crowd.sample_lock);
-    if (crowd.sample_count < MAX_SAMPLES + 2) {
-        crowd.sample_calls[crowd.sample_count] = (double)done_count;
-        crowd.sample_bytes[crowd.sample_count++] = (double)read_rss_bytes();
-    }
-    fprintf(answers, "{\"progress\": \"%llu of %llu calls\"}\n", done_count, crowd.call_limit);
-    fflush(answers);
-    pthread_mutex_unlock(&crowd.sample_lock);
-}
+    unsigned long long first, step; /* calls after which progress is told */
+} crowd;
 
 static void run_call(struct worker *worker, unsigned long long number)
 {
@@ -70,9 +54,10 @@ static void *work(void *of)
         run_call(worker, number);
         done = atomic_fetch_add(&crowd.done_count, 1) + 1;
         if (crowd.call_limit
-            && (done == crowd.first_sample || done == crowd.call_limit
-                || (done > crowd.first_sample && (done - crowd.first_sample) % crowd.sample_step == 0)))
-            sample(done);
+            && (done == crowd.call_limit || (done >= crowd.first && (done - crowd.first) % crowd.step == 0))) {
+            fprintf(answers, "{\"progress\": %llu}\n", done); /* whole lines, whichever thread writes them */
+            fflush(answers);
+        }
     }
     return NULL;
 }
@@ -83,36 +68,26 @@ static void set_limits(unsigned long long call_limit, double seconds)
     atomic_store(&crowd.done_count, 0);
     crowd.call_limit = call_limit;
     crowd.seconds = seconds;
-    crowd.first_sample = call_limit > 2000 ? 1000 : call_limit / 2;
-    crowd.sample_step = (call_limit - crowd.first_sample) / MAX_SAMPLES + 1;
-    if (crowd.sample_step < LEAST_STEP)
-        crowd.sample_step = LEAST_STEP;
-    crowd.sample_count = 0;
+    crowd.first = call_limit > 2 * FIRST_CALLS ? FIRST_CALLS : call_limit / 2;
+    crowd.step = (call_limit - crowd.first) / MAX_PROGRESS + 1;
+    if (crowd.step < LEAST_STEP)
+        crowd.step = LEAST_STEP;
 }
 
 static void write_crowd(const struct worker *workers, size_t count, struct times times)
 {
     double calls[MAX_THREADS], longest_ms[MAX_THREADS];
-    const struct {
-        const char *name;
-        const double *values;
-        size_t count;
-    } lists[] = {{"thread_calls", calls, count},
-                 {"thread_longest_ms", longest_ms, count},
-                 {"sample_calls", crowd.sample_calls, crowd.sample_count},
-                 {"sample_bytes", crowd.sample_bytes, crowd.sample_count}};
     size_t i;
 
     for (i = 0; i < count; i++) {
         calls[i] = (double)workers[i].call_count;
         longest_ms[i] = workers[i].longest_ms;
     }
-    fprintf(answers, "{\"calls\": %llu, \"elapsed_s\": %.6f, \"cpu_s\": %.6f", atomic_load(&crowd.done_count),
+    fprintf(answers, "{\"calls\": %llu, \"elapsed_s\": %.6f, \"cpu_s\": %.6f, ", atomic_load(&crowd.done_count),
             times.elapsed_s, times.cpu_s);
-    for (i = 0; i < sizeof lists / sizeof *lists; i++) {
-        fprintf(answers, ", ");
-        write_numbers(lists[i].name, lists[i].values, lists[i].count);
-    }
+    write_numbers("thread_calls", calls, count);
+    fprintf(answers, ", ");
+    write_numbers("thread_longest_ms", longest_ms, count);
     fprintf(answers, "}");
 }
 

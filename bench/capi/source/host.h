@@ -50,13 +50,12 @@ ndp_rt_inspector *find_inspector(const char *word);
 
 /* A handler gets the words after the request's name and writes its answer, without the line feed, unless it fails. */
 typedef void handler(char **words);
-handler do_calls, do_timings, do_crowd, do_submit, do_soak, do_memory;
+handler do_calls, do_timings, do_crowd, do_submit, do_soak, do_heap;
 
 /* ---- readings.c ------------------------------------------------------------------------------------------------- */
 
-double read_clock_s(void);                           /* CLOCK_MONOTONIC */
-long long read_rss_bytes(void);                      /* resident memory of this process; -1: not known */
-void write_list(const double *values, size_t count); /* [..] */
+double read_clock_s(void);                                                /* CLOCK_MONOTONIC */
+void write_list(const double *values, size_t count);                      /* [..] */
 void write_numbers(const char *name, const double *values, size_t count); /* "name": [..] */
 
 struct times {

@@ -23,6 +23,7 @@ static pthread_mutex_t message_lock = PTHREAD_MUTEX_INITIALIZER;
 static char message[MESSAGE_BYTES];
 static pthread_t main_thread;
 static jmp_buf request_end;
+static double main_s;
 
 _Noreturn void fail(const char *format, ...)
 {
@@ -96,15 +97,13 @@ ndp_rt_inspector *find_inspector(const char *word)
     return inspectors[find_index(word, inspector_count, "inspector")];
 }
 
-/* start PYTHON: start the runtime. */
+/* start PYTHON: start the runtime, and tell when this program began. */
 static void do_start(char **words)
 {
-    double start_s = read_clock_s();
-
     if (!NDP_RT_ABI_FITS(ndp_rt_abi_version()))
         fail("libndp_rt.so is of another ABI than the header that this host was compiled with.");
     check(ndp_rt_runtime_start(words[0]), "ndp_rt_runtime_start");
-    fprintf(answers, "{\"start_ms\": %.6f}", (read_clock_s() - start_s) * 1e3);
+    fprintf(answers, "{\"main_s\": %.9f}", main_s);
 }
 
 /* open BUNDLE THREADS: open an inspector for single images, with 0 threads: the default; it gets the next number. */
@@ -113,12 +112,11 @@ static void do_open(char **words)
     static const int32_t BATCH_SIZES[] = {1};
     ndp_rt_open_options options = {
         .struct_size = sizeof options, .threads = atoi(words[1]), .batch_sizes = BATCH_SIZES, .batch_size_count = 1};
-    double start_s = read_clock_s();
 
     if (inspector_count == MAX_INSPECTORS)
         fail("%d inspectors are open, as many as this host takes.", MAX_INSPECTORS);
     check(ndp_rt_inspector_open(words[0], &options, &inspectors[inspector_count]), "ndp_rt_inspector_open");
-    fprintf(answers, "{\"inspector\": %zu, \"open_ms\": %.6f}", inspector_count++, (read_clock_s() - start_s) * 1e3);
+    fprintf(answers, "{\"inspector\": %zu}", inspector_count++);
 }
 
 /* picture PATH FORMAT WIDTH HEIGHT: load an image; it gets the next number. */
@@ -131,25 +129,19 @@ static void do_picture(char **words)
     fprintf(answers, "{\"picture\": %zu}", picture_count++);
 }
 
-/* Inspect a picture once and return what came. */
-static struct answer inspect_once(ndp_rt_inspector *inspector, const struct picture *picture)
+/* answer INSPECTOR PICTURE: inspect once and tell what came. */
+static void do_answer(char **words)
 {
+    ndp_rt_inspector *inspector = find_inspector(words[0]);
+    struct picture *picture = find_picture(words[1]);
     struct outputs outputs;
     struct answer answer;
 
     make_outputs(&outputs, picture, WANTS_ALL);
     check(ndp_rt_inspector_inspect(inspector, &picture->image, &outputs.result), "ndp_rt_inspector_inspect");
     answer = read_answer(&outputs);
-    free_outputs(&outputs);
-    return answer;
-}
-
-/* answer INSPECTOR PICTURE: inspect once and tell what came. */
-static void do_answer(char **words)
-{
-    struct answer answer = inspect_once(find_inspector(words[0]), find_picture(words[1]));
-
     write_answer(&answer);
+    free_outputs(&outputs);
 }
 
 /* expect PICTURE SCORE MAP_SUM MASK_SUM DEFECT_COUNT: what the picture has to give from now on, in `answer`s words. */
@@ -173,9 +165,9 @@ static const struct {
     size_t word_count;
     handler *run;
 } REQUESTS[] = {
-    {"start", 1, do_start},     {"open", 2, do_open},     {"picture", 4, do_picture}, {"answer", 2, do_answer},
-    {"expect", 5, do_expect},   {"memory", 0, do_memory}, {"soak", 3, do_soak},       {"calls", 5, do_calls},
-    {"timings", 3, do_timings}, {"crowd", 5, do_crowd},   {"submit", 4, do_submit},
+    {"start", 1, do_start},     {"open", 2, do_open},   {"picture", 4, do_picture}, {"answer", 2, do_answer},
+    {"expect", 5, do_expect},   {"heap", 0, do_heap},   {"soak", 3, do_soak},       {"calls", 5, do_calls},
+    {"timings", 3, do_timings}, {"crowd", 5, do_crowd}, {"submit", 4, do_submit},
 };
 
 /* Split a line at its tabs and have its request answered. */
@@ -209,60 +201,30 @@ static void write_failure(void)
     fprintf(answers, "\"}");
 }
 
-/* Do what a program does first and tell when, by the system's clock: main, runtime, open, image, first decision. */
-static void run_first(char **words)
-{
-    static struct outputs outputs;
-    double moments_s[5] = {read_clock_s()};
-    struct answer answer;
-
-    check(ndp_rt_runtime_start(words[0]), "ndp_rt_runtime_start");
-    moments_s[1] = read_clock_s();
-    check(ndp_rt_inspector_open(words[1], NULL, &inspectors[inspector_count++]), "ndp_rt_inspector_open");
-    moments_s[2] = read_clock_s();
-    load_picture(&pictures[0], words[2], words[3], atoi(words[4]), atoi(words[5]));
-    make_outputs(&outputs, &pictures[0], WANTS_ALL);
-    moments_s[3] = read_clock_s();
-    check(ndp_rt_inspector_inspect(inspectors[0], &pictures[0].image, &outputs.result), "ndp_rt_inspector_inspect");
-    moments_s[4] = read_clock_s();
-    answer = read_answer(&outputs);
-    fprintf(answers, "{");
-    write_numbers("moments_s", moments_s, 5);
-    fprintf(answers, ", \"answer\": ");
-    write_answer(&answer);
-    fprintf(answers, "}");
-}
-
-/* Without arguments: answer requests. With PYTHON BUNDLE PATH FORMAT WIDTH HEIGHT: inspect that picture and leave. */
-int main(int argument_count, char **arguments)
+/* Answer requests until stdin ends. */
+int main(void)
 {
     static char *line;
     static size_t capacity;
-    static ssize_t length;
-    bool is_first = argument_count == 7;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* a long request ends with the benchmark that asked for it */
+    main_s = read_clock_s();
     main_thread = pthread_self();
     answers = fdopen(dup(1), "w");
     if (!answers || dup2(2, 1) < 0)
         return 1;
-    while (is_first || (length = getline(&line, &capacity, stdin)) > 0) {
+    while (getline(&line, &capacity, stdin) > 0) {
         *message = '\0';
-        if (setjmp(request_end) != 0) {
-            write_failure();
-        } else if (is_first) {
-            run_first(arguments + 1);
-        } else {
-            line[strcspn(line, "\n")] = '\0';
+        line[strcspn(line, "\n")] = '\0';
+        if (setjmp(request_end) == 0)
             run_line(line);
-        }
+        else
+            write_failure();
         fprintf(answers, "\n");
         fflush(answers);
-        if (is_first)
-            break;
     }
     while (inspector_count)
         ndp_rt_inspector_close(inspectors[--inspector_count]);
     free(line);
-    return is_first && *message;
+    return 0;
 }

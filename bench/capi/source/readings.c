@@ -1,10 +1,7 @@
-/* Times, threads that begin together, and what this process holds. */
-#include <dirent.h>
+/* Times, threads that begin together, and what malloc has handed out. */
 #include <malloc.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "host.h"
 
@@ -67,67 +64,16 @@ struct times run_together(void *(*work)(void *), void *items, size_t count, size
     return end;
 }
 
-/* Read the number after `field` in a file of /proc; -1: there is none. */
-static long read_field(const char *path, const char *field)
+/* heap: what malloc has handed out and not got back: a leak shows here, fragmentation does not. -1: this C library does
+   not tell. */
+void do_heap(char **words)
 {
-    FILE *file = fopen(path, "r");
-    char line[256];
-    long value = -1;
-
-    if (!file)
-        return -1;
-    while (value < 0 && fgets(line, sizeof line, file))
-        if (strncmp(line, field, strlen(field)) == 0 && sscanf(line + strlen(field), "%ld", &value) != 1)
-            value = -1;
-    fclose(file);
-    return value;
-}
-
-long long read_rss_bytes(void)
-{
-    /* smaps_rollup walks the pages; the counters behind status and statm may be off by some dozens for each core. */
-    long rss_kib = read_field("/proc/self/smaps_rollup", "Rss:");
-
-    if (rss_kib < 0)
-        rss_kib = read_field("/proc/self/status", "VmRSS:");
-    return rss_kib < 0 ? -1 : rss_kib * 1024LL;
-}
-
-static long count_descriptors(void)
-{
-    DIR *folder = opendir("/proc/self/fd");
-    long count = -1; /* of the folder itself */
-
-    if (!folder)
-        return -1;
-    for (const struct dirent *entry = readdir(folder); entry; entry = readdir(folder))
-        count += entry->d_name[0] != '.';
-    closedir(folder);
-    return count;
-}
-
-/* What malloc has handed out and not got back: a leak shows here, fragmentation does not. -1: this C library does not
-   tell. */
-static long long count_heap_bytes(void)
-{
+    long long heap_bytes = -1;
 #if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
     struct mallinfo2 info = mallinfo2();
 
-    return (long long)(info.uordblks + info.hblkhd);
-#else
-    return -1;
+    heap_bytes = (long long)(info.uordblks + info.hblkhd);
 #endif
-}
-
-/* memory: what this process holds. */
-void do_memory(char **words)
-{
-    long long rss_bytes = read_rss_bytes();
-    long threads = read_field("/proc/self/status", "Threads:");
-
     (void)words;
-    if (rss_bytes < 0 || threads < 0)
-        fail("/proc/self does not tell this process's memory and threads.");
-    fprintf(answers, "{\"rss_bytes\": %lld, \"heap_bytes\": %lld, \"descriptors\": %ld, \"threads\": %ld}", rss_bytes,
-            count_heap_bytes(), count_descriptors(), threads);
+    fprintf(answers, "{\"heap_bytes\": %lld}", heap_bytes);
 }

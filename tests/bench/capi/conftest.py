@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ndp_rt.bench.capi.host import HostProgram, LineProcess, build_host, learn
+from ndp_rt.bench.capi.host import HostProcess, HostProgram, build_host, learn
 from ndp_rt.bench.capi.pictures import load_pictures, make_network_pictures
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.errors import MissingExtraError
@@ -25,7 +25,7 @@ def bundle(tiny_bundle: Path) -> Bundle:
 
 
 @pytest.fixture
-def process(host: HostProgram, bundle: Bundle, tmp_path: Path) -> Iterator[LineProcess]:
+def process(host: HostProgram, bundle: Bundle, tmp_path: Path) -> Iterator[HostProcess]:
     """A host with two inspectors of the tiny bundle and a picture, whose answer it knows."""
     with host.start(lambda line: None) as started:
         for _ in range(2):

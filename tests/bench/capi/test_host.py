@@ -5,14 +5,16 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ndp_rt.bench.capi.calls import PYTHON_SIDE, learn_answers
-from ndp_rt.bench.capi.host import FLAGS, SOURCE, HostProgram, LineProcess, check_same, learn, teach
+from ndp_rt.bench.capi.host import FLAGS, SOURCE, HostProcess, HostProgram, check_same, learn, teach
 from ndp_rt.bench.capi.pictures import make_frame, make_network_pictures
+from ndp_rt.bench.timed.process import ServiceProcess
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.capi.installed import list_compile_flags
-from ndp_rt.config import child_command, find_compiler
+from ndp_rt.config import find_compiler
 from ndp_rt.errors import EngineError
 
 MEASUREMENTS = {
@@ -26,7 +28,7 @@ WRONG = {"score": "3fe0000000000001", "map_sum": "1", "mask_sum": "1", "defect_c
 
 @pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("name", MEASUREMENTS)
-def test_right_answers_are_taken(process: LineProcess, name: str) -> None:
+def test_right_answers_are_taken(process: HostProcess, name: str) -> None:
     assert "error" not in process.ask(*MEASUREMENTS[name])
 
 
@@ -35,7 +37,7 @@ def test_right_answers_are_taken(process: LineProcess, name: str) -> None:
     ("name", "field"),
     [(name, field) for name in MEASUREMENTS for field in WRONG if field != "mask_sum" or name in WITH_MASK],
 )
-def test_an_answer_that_is_not_the_expected_one_is_noticed(process: LineProcess, name: str, field: str) -> None:
+def test_an_answer_that_is_not_the_expected_one_is_noticed(process: HostProcess, name: str, field: str) -> None:
     answer = process.ask("answer", 0, 0)
     teach(process, 0, {**answer, field: WRONG[field]})
     with pytest.raises(EngineError, match="a wrong answer: picture 0"):
@@ -45,7 +47,7 @@ def test_an_answer_that_is_not_the_expected_one_is_noticed(process: LineProcess,
 
 
 @pytest.mark.nightly
-def test_the_soak_notices_a_wrong_answer_too(process: LineProcess, bundle: Bundle) -> None:
+def test_the_soak_notices_a_wrong_answer_too(process: HostProcess, bundle: Bundle) -> None:
     answer = process.ask("answer", 0, 0)
     assert process.ask("soak", bundle.path, 0, 0)["cycles"] == 1
     teach(process, 0, {**answer, "map_sum": "1"})
@@ -57,7 +59,7 @@ def test_the_python_side_gives_the_same_and_notices_what_is_wrong(
     host: HostProgram, bundle: Bundle, tmp_path: Path
 ) -> None:
     tell = print
-    with host.start(tell) as in_c, LineProcess("Python", child_command(PYTHON_SIDE), tell) as in_python:
+    with host.start(tell) as in_c, ServiceProcess(PYTHON_SIDE) as in_python:
         for one in (in_c, in_python):
             one.ask("open", bundle.path, 1)
         pictures = [make_network_pictures(bundle)[0], make_frame(bundle)]
@@ -69,11 +71,9 @@ def test_the_python_side_gives_the_same_and_notices_what_is_wrong(
             in_python.ask("calls", 0, 1, 0, 0, 1)
         with pytest.raises(EngineError, match="a wrong answer: C against Python: score is"):
             check_same(learn(in_c, 0, 1), answers[0], "C against Python")
-        with pytest.raises(EngineError, match="'_open' is no request"):
-            in_python.ask("_open", 1)
 
 
-def test_timings_are_asked_for_in_every_thread_and_their_times_kept(process: LineProcess) -> None:
+def test_timings_are_asked_for_in_every_thread_and_their_times_kept(process: HostProcess) -> None:
     found = process.ask("timings", 0, 3, 0.1)
     kept = [len(times) for times in found["block_us"]]
     assert len(kept) == 3 and all(1 <= count <= 2000 for count in kept)
@@ -98,14 +98,14 @@ def test_timings_are_asked_for_in_every_thread_and_their_times_kept(process: Lin
     ],
 )
 def test_a_request_that_cannot_be_answered_ends_nothing(
-    process: LineProcess, request_words: tuple[str, ...], message: str
+    process: HostProcess, request_words: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(EngineError, match=message):
         process.ask(*request_words)
-    assert process.ask("memory")["rss_bytes"] > 2**20
+    assert process.read_memory()["rss_bytes"] > 2**20
 
 
-def test_a_picture_of_another_size_is_refused(process: LineProcess, tmp_path: Path) -> None:
+def test_a_picture_of_another_size_is_refused(process: HostProcess, tmp_path: Path) -> None:
     for byte_count in (47, 49):
         (tmp_path / "odd.raw").write_bytes(bytes(byte_count))
         with pytest.raises(EngineError, match="does not have 48 bytes"):
@@ -123,11 +123,11 @@ def test_a_host_that_died_is_told_with_its_signal(host: HostProgram) -> None:
     with host.start(print) as started:
         os.kill(started.process_id, signal.SIGSEGV)
         with pytest.raises(EngineError, match="the C host: its process ended by signal 11"):
-            started.ask("memory")
+            started.ask("heap")
 
 
-def test_descriptors_and_threads_are_those_of_the_system(process: LineProcess) -> None:
-    found = process.ask("memory")
-    folder = Path("/proc") / str(process.process_id)
-    assert found["descriptors"] == len(list((folder / "fd").iterdir()))
-    assert found["threads"] == len(list((folder / "task").iterdir()))
+def test_memory_descriptors_and_threads_are_those_of_the_host(process: HostProcess) -> None:
+    found = process.read_memory()
+    one = psutil.Process(process.process_id)
+    assert (found["descriptors"], found["threads"]) == (one.num_fds(), one.num_threads())
+    assert abs(found["rss_bytes"] - one.memory_info().rss) < 2**22 and 0 < found["heap_bytes"] < found["rss_bytes"]
