@@ -1,17 +1,16 @@
 """The manifest of a bundle: input contract, stages, assets, programs, decision rules and thresholds.
 
-Every class here is plain data with `to_json` and `from_json`; nothing here reads a file.
+Every class here is plain data that reads and writes itself as JSON (`JsonData`); nothing here reads a file.
 """
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, cast, get_type_hints
 
 from ndp_rt.errors import BundleError, InputError
-from ndp_rt.program.json_reading import Json, take
-from ndp_rt.program.program import AssetSpec, DecisionRules, Program, take_keys
+from ndp_rt.program.json_reading import Json, JsonData, optional, take, take_as
+from ndp_rt.program.program import AssetSpec, DecisionRules, Program
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.program.version1 import upgrade
 
@@ -23,18 +22,12 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8", "mixed")
 INT8_PRECISIONS = ("int8", "mixed")
 THRESHOLD_SOURCES = ("calibrated", "manual", "none")
 
-_Value = TypeVar("_Value")
-
-
-def _parse(document: object, key: str, parse: Callable[[object], _Value]) -> dict[str, _Value]:
-    """Return the entries of the object document[key], each parsed."""
-    entries: Mapping[str, object] = take(document, key, dict, "the manifest")
-    return {str(name): parse(entry) for name, entry in entries.items()}
-
 
 @dataclass(frozen=True, kw_only=True)
-class InputContract:
+class InputContract(JsonData):
     """What the network takes, and how an image becomes it (`ndp_rt.images.preprocess`)."""
+
+    where = "input"
 
     height_px: int = 256
     width_px: int = 256
@@ -54,31 +47,20 @@ class InputContract:
         if not 1 <= self.white_level_16bit <= 65535:
             raise InputError(f"white_level_16bit: expected 1 to 65535, got {self.white_level_16bit}.")
 
-    def to_json(self) -> Json:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: object) -> "InputContract":
-        return cls(
-            height_px=take(document, "height_px", int, "input"),
-            width_px=take(document, "width_px", int, "input"),
-            colour=take(document, "colour", str, "input"),
-            resize=take(document, "resize", str, "input"),
-            white_level_16bit=take(document, "white_level_16bit", int, "input"),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class StageSpec:
+class StageSpec(JsonData):
     """A graph with its tensors, in order: an ONNX file of the bundle or, for a device, one that is derived from others.
 
     A derived stage merges `parts`, which feed each other by name. With `cut`, the work of that op is taken off its end,
     because a kernel does it: the stage then gives what the op reads instead of what it writes.
     """
 
-    file: str | None = None
-    parts: tuple[str, ...] = ()
-    cut: str | None = None
+    where = "a stage"
+
+    file: str | None = optional(None)
+    parts: tuple[str, ...] = optional(())
+    cut: str | None = optional(None)
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
 
@@ -86,58 +68,25 @@ class StageSpec:
         if (self.file is None) != bool(self.parts):
             raise InputError(f"a stage: expected either a file or parts, got {self.file} and {list(self.parts)}.")
 
-    def to_json(self) -> Json:
-        source: Json = {"file": self.file} if self.file is not None else {"parts": list(self.parts)}
-        if self.cut is not None:
-            source["cut"] = self.cut
-        return {
-            **source,
-            "inputs": {name: spec.to_dims() for name, spec in self.inputs.items()},
-            "outputs": {name: spec.to_dims() for name, spec in self.outputs.items()},
-        }
-
-    @classmethod
-    def from_json(cls, document: object) -> "StageSpec":
-        inputs, outputs = (take(document, key, dict, "a stage") for key in ("inputs", "outputs"))
-        keys = take_keys(document)
-        return cls(
-            file=None if "parts" in keys else take(document, "file", str, "a stage"),
-            parts=tuple(map(str, take(document, "parts", list, "a stage"))) if "parts" in keys else (),
-            cut=take(document, "cut", str, "a stage") if "cut" in keys else None,
-            inputs={name: TensorSpec.from_dims(name, dims) for name, dims in inputs.items()},
-            outputs={name: TensorSpec.from_dims(name, dims) for name, dims in outputs.items()},
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSpec:
+class ModelSpec(JsonData):
     """Which network a bundle holds: for people. What runs is in the programs."""
+
+    where = "model"
 
     family: str
     preset: str
-    width: int | None = None  # channels of the first level, where the family has such a number
+    width: int | None = optional(None)  # channels of the first level, where the family has such a number
     rewrites: tuple[str, ...] = ()
     weights: str = "fp32"  # how weights are stored: fp32 or fp16
 
-    def to_json(self) -> Json:
-        width = {} if self.width is None else {"width": self.width}
-        others = {"rewrites": list(self.rewrites), "weights": self.weights}
-        return {"family": self.family, "preset": self.preset, **width, **others}
-
-    @classmethod
-    def from_json(cls, document: object) -> "ModelSpec":
-        return cls(
-            family=take(document, "family", str, "model"),
-            preset=take(document, "preset", str, "model"),
-            width=take(document, "width", int, "model") if "width" in take_keys(document) else None,
-            rewrites=tuple(str(name) for name in take(document, "rewrites", list, "model")),
-            weights=take(document, "weights", str, "model"),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class ThresholdSpec:
+class ThresholdSpec(JsonData):
     """The decision threshold of one precision (a defect: score >= value), and how much it promises."""
+
+    where = "a threshold"
 
     value: float | None = None  # None exactly when source is "none"
     source: str = "none"
@@ -154,43 +103,22 @@ class ThresholdSpec:
         if self.value is not None and not math.isfinite(self.value):
             raise InputError(f"threshold: expected a finite number, got {self.value}.")
 
-    def to_json(self) -> Json:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: object) -> "ThresholdSpec":
-        number = (int, float, type(None))
-        value: float | None = take(document, "value", number, "a threshold")
-        bound: float | None = take(document, "false_alarm_rate_bound", number, "a threshold")
-        confidence: float | None = take(document, "confidence", number, "a threshold")
-        return cls(
-            value=None if value is None else float(value),
-            source=take(document, "source", str, "a threshold"),
-            good_image_count=take(document, "good_image_count", int, "a threshold"),
-            false_alarm_rate_bound=None if bound is None else float(bound),
-            confidence=None if confidence is None else float(confidence),
-            note=take(document, "note", str, "a threshold"),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class FileSpec:
+class FileSpec(JsonData):
     """Size and SHA-256 (hex) of one file of a bundle."""
 
+    where = "a file"
+
     sha256: str
-    size_bytes: int
-
-    def to_json(self) -> Json:
-        return {"sha256": self.sha256, "bytes": self.size_bytes}
-
-    @classmethod
-    def from_json(cls, document: object) -> "FileSpec":
-        return cls(sha256=take(document, "sha256", str, "a file"), size_bytes=take(document, "bytes", int, "a file"))
+    size_bytes: int = field(metadata={"key": "bytes"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class BundleManifest:
+class BundleManifest(JsonData):
     """Everything that manifest.json says. `files` is filled by `ndp_rt.bundle.write_bundle`."""
+
+    where = "the manifest"
 
     name: str
     model: ModelSpec
@@ -208,26 +136,11 @@ class BundleManifest:
 
     def to_json(self) -> Json:
         """Return the manifest as JSON values, format and version first."""
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "name": self.name,
-            "model": self.model.to_json(),
-            "input": self.input.to_json(),
-            "stages": {name: stage.to_json() for name, stage in self.stages.items()},
-            "assets": {name: asset.to_json() for name, asset in self.assets.items()},
-            "programs": {
-                kind: [{"name": name, **program.to_json()} for name, program in programs.items()]
-                for kind, programs in self.programs.items()
-            },
-            "decision": self.decision.to_json(),
-            "thresholds": {name: threshold.to_json() for name, threshold in self.thresholds.items()},
-            "reference": dict(self.reference),
-            "golden": dict(self.golden),
-            "parity": dict(self.parity),
-            "provenance": dict(self.provenance),
-            "files": {name: entry.to_json() for name, entry in self.files.items()},
+        programs = {
+            kind: [{"name": name, **program.to_json()} for name, program in programs.items()]
+            for kind, programs in self.programs.items()
         }
+        return {"format": FORMAT, "format_version": FORMAT_VERSION, **super().to_json(), "programs": programs}
 
     def find_program(self, device_kind: str, name: str | None = None) -> tuple[str, Program]:
         """Return a program for "cpu" or "cuda" with its name; None: the first.
@@ -277,18 +190,7 @@ class BundleManifest:
         if version == 1:
             document = upgrade(document)
         try:
-            return cls(
-                name=take(document, "name", str, "the manifest"),
-                model=ModelSpec.from_json(take(document, "model", dict, "the manifest")),
-                input=InputContract.from_json(take(document, "input", dict, "the manifest")),
-                **read_model(document),
-                thresholds=_parse(document, "thresholds", ThresholdSpec.from_json),
-                reference=take(document, "reference", dict, "the manifest"),
-                golden=take(document, "golden", dict, "the manifest"),
-                parity=take(document, "parity", dict, "the manifest"),
-                provenance=take(document, "provenance", dict, "the manifest"),
-                files=_parse(document, "files", FileSpec.from_json),
-            )
+            return super().from_json(_name_programs(document))
         except InputError as error:
             raise BundleError(f"manifest: {error}") from error
 
@@ -299,16 +201,16 @@ def read_model(document: object) -> dict[str, Any]:
     Raises:
         BundleError: an entry is missing or of another type.
     """
-    return {
-        "stages": _parse(document, "stages", StageSpec.from_json),
-        "assets": _parse(document, "assets", AssetSpec.from_json),
-        "programs": _parse(document, "programs", _read_programs),
-        "decision": DecisionRules.from_json(take(document, "decision", dict, "the manifest")),
-    }
+    types, named = get_type_hints(BundleManifest), _name_programs(document)
+    entries = ("stages", "assets", "programs", "decision")
+    return {name: take_as(named, name, types[name], BundleManifest.where) for name in entries}
 
 
-def _read_programs(document: object) -> dict[str, Program]:
-    """Read the programs for one kind of device, in order."""
-    if not isinstance(document, list):
-        raise BundleError(f"manifest: programs: expected a list for each kind of device, got {document!r:.60}.")
-    return {take(one, "name", str, "a program"): Program.from_json(one) for one in document}
+def _name_programs(document: object) -> Json:
+    """Return a manifest's entries with the programs for each kind of device by name, in order."""
+    kinds: dict[str, Json] = {}
+    for kind, programs in take(document, "programs", dict, BundleManifest.where).items():
+        if not isinstance(programs, list):
+            raise BundleError(f"manifest: programs: expected a list for each kind of device, got {programs!r:.60}.")
+        kinds[kind] = {take(one, "name", str, Program.where): one for one in programs}
+    return {**cast(Json, document), "programs": kinds}

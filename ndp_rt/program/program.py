@@ -1,13 +1,14 @@
 """A model as data: steps over named tensors, assets that come from images, and the rules of the decision.
 
-Every class is plain data with `to_json` and `from_json`; `ndp_rt.program.check` holds a program against its bundle.
+Every class is plain data that reads and writes itself as JSON. `ndp_rt.program.check` compares a program with its
+bundle.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ndp_rt.errors import InputError
-from ndp_rt.program.json_reading import Json, take
+from ndp_rt.program.json_reading import Json, JsonData, optional, take
 from ndp_rt.program.tensors import TensorSpec
 
 IMAGE, MAP = "image", "map"  # the tensor that every program reads, and the output that every program has
@@ -20,17 +21,19 @@ Parameter = int | float | str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class Step(JsonData):
     """One step of a program: a stage's engine, which reads and writes that stage's tensors, or an op.
 
     Exactly one of `engine` and `op` is set. What an op reads is a tensor or, as ASSET.TENSOR, a part of an asset.
     """
 
-    engine: str = ""
-    op: str = ""
-    params: Mapping[str, Parameter] = field(default_factory=dict)
-    reads: tuple[str, ...] = ()
-    writes: tuple[str, ...] = ()
+    where = "a step"
+
+    engine: str = optional("")
+    op: str = optional("")
+    params: Mapping[str, Parameter] = optional(dict)
+    reads: tuple[str, ...] = optional(())
+    writes: tuple[str, ...] = optional(())
 
     def __post_init__(self) -> None:
         if bool(self.engine) == bool(self.op):
@@ -42,27 +45,18 @@ class Step:
         """Return the step's name in messages and times."""
         return f"engine {self.engine}" if self.engine else f"op {self.op} -> {', '.join(self.writes)}"
 
-    def to_json(self) -> Json:
-        if self.engine:
-            return {"engine": self.engine}
-        params = {"params": dict(self.params)} if self.params else {}
-        return {"op": self.op, **params, "reads": list(self.reads), "writes": list(self.writes)}
-
     @classmethod
     def from_json(cls, document: object) -> "Step":
-        if isinstance(document, Mapping) and "engine" in document:
-            return cls(engine=take(document, "engine", str, "a step"))
-        return cls(
-            op=take(document, "op", str, "a step"),
-            params=take(document, "params", dict, "a step") if "params" in take_keys(document) else {},
-            reads=_take_names(document, "reads"),
-            writes=_take_names(document, "writes"),
-        )
+        if isinstance(document, Mapping) and "engine" in document:  # what else is said of it, a later version may know
+            document = {"engine": document["engine"]}
+        return super().from_json(document)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
+class Program(JsonData):
     """The steps of a model on one kind of device, in an order in which they can run."""
+
+    where = "a program"
 
     steps: tuple[Step, ...]
     outputs: Mapping[str, str]  # output -> tensor; "map" always, others where the model has them
@@ -78,64 +72,38 @@ class Program:
         names = (name.partition(".")[0] for step in self.steps for name in step.reads if "." in name)
         return tuple(dict.fromkeys(names))
 
-    def to_json(self) -> Json:
-        return {"steps": [step.to_json() for step in self.steps], "outputs": dict(self.outputs)}
-
-    @classmethod
-    def from_json(cls, document: object) -> "Program":
-        outputs = take(document, "outputs", dict, "a program")
-        return cls(
-            steps=tuple(Step.from_json(one) for one in take(document, "steps", list, "a program")),
-            outputs={str(name): str(tensor) for name, tensor in outputs.items()},
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class AssetSpec:
+class AssetSpec(JsonData):
     """Tensors that come from images and not from training, such as the features of a reference image."""
+
+    where = "an asset"
 
     file: str  # a safetensors file with the tensors
     tensors: Mapping[str, TensorSpec]
-    is_swappable: bool = False  # whether another image may take its place while the model runs
-    picture: str | None = None  # the image that it was made from
-    made_by: tuple[Step, ...] = ()  # the steps that make it from an image, where it is swappable
-    made_from: Mapping[str, str] = field(default_factory=dict)  # asset tensor -> what these steps call it
-    in_graphs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # stage -> initializer -> asset tensor
+    # Whether another image may take its place while the model runs.
+    is_swappable: bool = field(default=False, metadata={"key": "swappable"})
+    picture: str | None = optional(None)  # the image that it was made from
+    made_by: tuple[Step, ...] = optional(())  # the steps that make it from an image, where it is swappable
+    made_from: Mapping[str, str] = optional(dict)  # asset tensor -> what these steps call it
+    in_graphs: Mapping[str, Mapping[str, str]] = optional(dict)  # stage -> initializer -> asset tensor
 
     def to_json(self) -> Json:
-        document: Json = {
-            "file": self.file,
-            "tensors": {name: spec.to_dims() for name, spec in self.tensors.items()},
-            "swappable": self.is_swappable,
-        }
-        if self.picture is not None:
-            document["picture"] = self.picture
-        if self.made_by:
-            steps = [step.to_json() for step in self.made_by]
-            document["made_by"] = {"steps": steps, "tensors": dict(self.made_from)}
-        if self.in_graphs:
-            document["in_graphs"] = {stage: dict(names) for stage, names in self.in_graphs.items()}
+        document = super().to_json()
+        if self.made_by:  # both as one entry
+            document["made_by"] = {"steps": document["made_by"], "tensors": document.pop("made_from", {})}
         return document
 
     @classmethod
     def from_json(cls, document: object) -> "AssetSpec":
-        keys = take_keys(document)
-        tensors = take(document, "tensors", dict, "an asset")
-        making = take(document, "made_by", dict, "an asset") if "made_by" in keys else {"steps": [], "tensors": {}}
-        graphs = take(document, "in_graphs", dict, "an asset") if "in_graphs" in keys else {}
-        return cls(
-            file=take(document, "file", str, "an asset"),
-            tensors={name: TensorSpec.from_dims(name, dims) for name, dims in tensors.items()},
-            is_swappable=take(document, "swappable", bool, "an asset"),
-            picture=take(document, "picture", str, "an asset") if "picture" in keys else None,
-            made_by=tuple(Step.from_json(one) for one in take(making, "steps", list, "made_by")),
-            made_from={str(name): str(tensor) for name, tensor in take(making, "tensors", dict, "made_by").items()},
-            in_graphs={stage: take(graphs, stage, dict, "in_graphs") for stage in graphs},
-        )
+        if isinstance(document, Mapping) and "made_by" in document:
+            steps, tensors = (take(document["made_by"], key, object, "made_by") for key in ("steps", "tensors"))
+            document = {**document, "made_by": steps, "made_from": tensors}
+        return super().from_json(document)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecisionRules:
+class DecisionRules(JsonData):
     """How an anomaly map is smoothed, and how it becomes the score that is compared with the threshold."""
 
     smooth: str = "mean_median"  # "none", or the mean and then the median of size x size pixels
@@ -170,12 +138,3 @@ class DecisionRules:
             score=take(score, "rule", str, "decision.score"),
             k=take(score, "k", int, "decision.score") if "k" in score else 1,
         )
-
-
-def take_keys(document: object) -> Sequence[str]:
-    """Return the keys of a JSON object, none of anything else."""
-    return list(document) if isinstance(document, Mapping) else []
-
-
-def _take_names(document: object, key: str) -> tuple[str, ...]:
-    return tuple(str(name) for name in take(document, key, list, "a step"))

@@ -127,7 +127,7 @@ def test_programs_that_cannot_run_are_refused(change: Change, words: str) -> Non
         ),
         (lambda d: d["decision"].update(score={"rule": "top_k_mean", "k": 0}), "expected k from 1, got 0"),
         (lambda d: find_steps(d).append({"engine": "head", "reads": ["x"]}), None),
-        (lambda d: find_steps(d).append({}), "expected 'op' in a step"),
+        (lambda d: find_steps(d).append({}), "expected either 'engine' or 'op'"),
         (lambda d: d["programs"].update(cpu={}), "expected a list for each kind of device"),
         (lambda d: d["stages"]["tail"].update(parts=[]), "expected either a file or parts"),
     ],
