@@ -5,23 +5,18 @@ This module alone reaches into an inspector's private parts; nobody but a benchm
 
 import contextlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import cycle, islice
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bench.graph_stages import ATTENTION, DECODER, ENCODER, ENGINE, SEGMENTATION, order_stages
 from ndp_rt.bench.kernel_work import GPUS, count_inspection, time_floor_us
-from ndp_rt.bench.rivals.base import Image, check_golden
-from ndp_rt.bench.timed.spec import Timed, TimedSpec, choose_threshold
+from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.bundle.open import Bundle, open_bundle
-from ndp_rt.decide.decision import is_defective
 from ndp_rt.devices.cuda.driver import translate_errors
 from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.engines.build import build_engine
@@ -35,7 +30,6 @@ from ndp_rt.runtime import cuda_profile
 from ndp_rt.runtime.cuda import CudaExecutor
 from ndp_rt.runtime.cuda_profile import profile_steps, time_repeats
 from ndp_rt.runtime.cuda_program import CudaProgram
-from ndp_rt.runtime.open import open_cuda
 
 FloatArray = NDArray[np.float32]
 UPLOAD, PREPROCESS, POSTPROCESS, DOWNLOAD = "upload", "preprocess", "postprocess", "download"
@@ -155,15 +149,7 @@ def count_free_bytes(runner: CudaExecutor) -> int:
 
 def build_from_stages(spec: TimedSpec) -> None:
     """Build engines from typed stages that `ndp-rt export-stages` wrote where the onnx package is."""
-    bundle = open_bundle(spec.bundle)
-    options_type = find_device_backend(spec.backend or "").build_options
-    engine_spec = replace(make_options(spec).engine_spec, build=options_type(onnx_stages=spec.onnx_stages))
-    build_engine(bundle, engine_spec, progress=print)
-
-
-def make_options(spec: TimedSpec) -> Options:
-    """Return an inspector's options."""
-    return Options(
+    options = Options(
         bundle=spec.bundle,
         device=spec.device,
         backend=spec.backend,
@@ -171,77 +157,5 @@ def make_options(spec: TimedSpec) -> Options:
         plan=spec.plan,
         batches=spec.batches,
     )
-
-
-class TimedDevice(Timed):
-    """The pipeline on a GPU without the inspector around it, where OpenCV is not installed: no boxes of defects."""
-
-    def __init__(self, spec: TimedSpec) -> None:
-        """Open engines, building those that are missing, and compare them with the golden vectors.
-
-        Raises:
-            NdpRtError: as `TimedInspector`.
-        """
-        self._bundle = open_bundle(spec.bundle)
-        options = make_options(spec)
-        self.runner = open_cuda(self._bundle, options.engine_spec, channels=options.channels)
-        self.backend, self.plan = spec.backend or "", spec.plan
-        self._threshold = choose_threshold(self._bundle, spec.precision)
-        self._batch = self.runner.make_batch()
-        self._elapsed_ms, self._image_count = 0.0, 0
-        self.facts = {"engine_hash": self.runner.engine_hash, "left out": "boxes of defects: OpenCV is not installed"}
-        try:
-            self.checks = {
-                batch: check_golden(self._bundle, self._answer, spec.precision, batch) for batch in spec.batches
-            }
-        except BaseException:
-            self.close()
-            raise
-
-    def _answer(self, images: Sequence[Image]) -> tuple[FloatArray, FloatArray]:
-        self.runner.start(self._batch, images, len(images))
-        self.runner.finish(self._batch)
-        indices = range(len(images))
-        maps = np.stack([self._batch.read_map(index) for index in indices])[:, None]
-        return maps, np.array([self._batch.score(index) for index in indices], np.float32)
-
-    def decide(self, images: Sequence[Image], batch: int) -> None:
-        start, rest = time.perf_counter(), iter(images)
-        while part := list(islice(rest, batch)):
-            self.runner.start(self._batch, list(islice(cycle(part), batch)), batch, wants_maps=False)
-            self.runner.finish(self._batch)
-            for index in range(len(part)):
-                is_defective(self._batch.score(index), self._threshold)
-        self._note(start, len(images))
-
-    def decide_all(self, images: Iterable[Image], batch: int) -> None:
-        """Take images through batches that overlap upload, program and download."""
-        start, rest, count = time.perf_counter(), iter(images), 0
-        free = [self.runner.make_batch() for _ in range(self.runner.stream_batch_count)]
-        running: deque[tuple[Any, int]] = deque()
-        while (part := list(islice(rest, batch))) or running:
-            if running and (not part or not free):
-                one, size = running.popleft()
-                self.runner.finish(one)
-                for index in range(size):
-                    is_defective(one.score(index), self._threshold)
-                count += size
-                free.append(one)
-            if part:
-                self.runner.start(free[-1], list(islice(cycle(part), batch)), batch, wants_maps=False)
-                running.append((free.pop(), len(part)))
-        for one in free:
-            self.runner.release_batch(one)
-        self._note(start, count)
-
-    def _note(self, start: float, image_count: int) -> None:
-        self._elapsed_ms += (time.perf_counter() - start) * 1e3
-        self._image_count += image_count
-
-    def take_parts(self) -> Mapping[str, float]:
-        count, elapsed_ms = self._image_count, self._elapsed_ms
-        self._image_count, self._elapsed_ms = 0, 0.0
-        return {"engine": elapsed_ms / count, "total": elapsed_ms / count} if count else {}
-
-    def close(self) -> None:
-        self.runner.close()
+    build = find_device_backend(spec.backend or "").build_options(onnx_stages=spec.onnx_stages)
+    build_engine(open_bundle(spec.bundle), replace(options.engine_spec, build=build), progress=print)

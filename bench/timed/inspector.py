@@ -1,5 +1,6 @@
 """Our own inspector as it is timed: the production path, `Inspector.inspect` and its like."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle, islice
@@ -10,11 +11,15 @@ import numpy as np
 from ndp_rt.bench.rivals.base import Answer, check_golden
 from ndp_rt.bench.timed.spec import FloatArray, Image, Timed, TimedSpec, choose_threshold
 from ndp_rt.bundle.open import open_bundle
+from ndp_rt.images.opencv import cv2
 from ndp_rt.inspector import Inspector
 from ndp_rt.result import Result
 
 if TYPE_CHECKING:
     from ndp_rt.runtime.cuda import CudaExecutor
+
+
+NO_BOXES = "boxes of defects: OpenCV is not installed, so nothing is taken for a defect"
 
 
 class TimedInspector(Timed):
@@ -27,7 +32,7 @@ class TimedInspector(Timed):
             NdpRtError: as `Inspector.open`; EngineError also where the maps differ by more than is allowed.
         """
         bundle = open_bundle(spec.bundle)
-        threshold = choose_threshold(bundle, spec.precision)
+        threshold = choose_threshold(bundle, spec.precision) if cv2 is not None else math.inf
         if bundle.threshold(spec.precision).value is None:
             self.notes = (f"decided by {threshold}: no threshold for {spec.precision}",)
         self._inspector = Inspector.open(
@@ -51,6 +56,8 @@ class TimedInspector(Timed):
                 "threshold": self._inspector.threshold,
                 "stage_names": list(self._inspector.stage_names),
             }
+            if cv2 is None:
+                self.facts = {**self.facts, "threshold": None, "left out": NO_BOXES}
         except BaseException:
             self._inspector.close()
             raise

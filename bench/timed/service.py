@@ -197,10 +197,6 @@ def open_timed(spec: TimedSpec) -> Timed:
         from ndp_rt.bench.timed.rival import TimedRival
 
         return TimedRival(spec)
-    if spec.device != "cpu" and importlib.util.find_spec("cv2") is None:
-        from ndp_rt.bench.gpu_cost import TimedDevice
-
-        return TimedDevice(spec)
     from ndp_rt.bench.timed.inspector import TimedInspector
 
     return TimedInspector(spec)

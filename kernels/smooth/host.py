@@ -1,9 +1,9 @@
 """smooth on the CPU: OpenCV's filters."""
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.images.opencv import cv2
 from ndp_rt.kernels.checks import check_dense
 from ndp_rt.kernels.smooth.definition import SIZE_PX, check_size
 

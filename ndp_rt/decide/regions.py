@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.decide.decision import lowest_reaching
+from ndp_rt.images.opencv import cv2
 
 FloatArray = NDArray[np.float32]
 

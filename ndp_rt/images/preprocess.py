@@ -8,7 +8,6 @@ aspect ratio is not kept.
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ImageFileError, InputError
 from ndp_rt.images.checks import Image, check_channels, check_image, check_resizable
 from ndp_rt.images.headers import check_complete, read_size
+from ndp_rt.images.opencv import cv2
 from ndp_rt.program.manifest import InputContract
 
 FloatArray = NDArray[np.float32]

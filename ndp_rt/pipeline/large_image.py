@@ -4,13 +4,13 @@ import time
 from collections.abc import Sequence
 from itertools import chain, islice
 
-import cv2
 import numpy as np
 
 from ndp_rt.decide.decision import is_defective
 from ndp_rt.decide.regions import list_defects
 from ndp_rt.decide.score import score_map
 from ndp_rt.images.checks import Image
+from ndp_rt.images.opencv import cv2
 from ndp_rt.pipeline.tiles import Tile, cut_tile, list_tiles
 from ndp_rt.result import Result
 from ndp_rt.runtime.executor import FloatArray

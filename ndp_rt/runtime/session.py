@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-import cv2
 import numpy as np
 
 from ndp_rt.bundle.open import Bundle
@@ -12,6 +11,7 @@ from ndp_rt.decide.decision import is_defective
 from ndp_rt.decide.regions import Defect, list_defects
 from ndp_rt.errors import InputError
 from ndp_rt.images.checks import Image
+from ndp_rt.images.opencv import cv2
 from ndp_rt.options import Options, find_threshold
 from ndp_rt.result import Result
 from ndp_rt.runtime.executor import Batch, Executor, FloatArray

@@ -1,15 +1,20 @@
 """What a plan costs on a GPU, on the fake one, whose events say 1 ms between any two."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from ndp_rt.bench.gpu_cost import TimedDevice, measure_cost
+from ndp_rt.bench.gpu_cost import measure_cost
 from ndp_rt.bench.rivals.base import to_image
+from ndp_rt.bench.timed import inspector
 from ndp_rt.bench.timed.inspector import TimedInspector
 from ndp_rt.bench.timed.spec import OURS, TimedSpec
 from ndp_rt.bundle import open_bundle
-from ndp_rt.runtime import cuda_profile
+from ndp_rt.decide import regions
+from ndp_rt.images import preprocess
+from ndp_rt.runtime import cuda_profile, session
 from tests.fakes.fake_cupy import FakeCuda
 
 STEP_MS = 1.0 / cuda_profile.STEP_REPEATS
@@ -46,7 +51,7 @@ def few_times(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_step_goes_to_its_stage(
     fake_gpu: FakeCuda, tiny_bundle: Path, plan: str, step_counts: dict[str, int], words: str
 ) -> None:
-    timed = TimedDevice(make_spec(tiny_bundle, plan, 1))
+    timed = TimedInspector(make_spec(tiny_bundle, plan, 1))
     cost = measure_cost(timed.runner, open_bundle(tiny_bundle), 1)
     timed.close()
     around = {"upload": 1, "preprocess": 1, "download": 1}
@@ -58,7 +63,7 @@ def test_every_step_goes_to_its_stage(
 
 @pytest.mark.nightly
 def test_a_batch_is_shared_out_and_all_memory_is_freed(fake_gpu: FakeCuda, tiny_bundle: Path) -> None:
-    timed = TimedDevice(make_spec(tiny_bundle, "staged", 2))
+    timed = TimedInspector(make_spec(tiny_bundle, "staged", 2))
     cost = measure_cost(timed.runner, open_bundle(tiny_bundle), 2)
     timed.close()
     assert cost["stages_ms"]["upload"] == pytest.approx(STEP_MS / 2)
@@ -66,12 +71,15 @@ def test_a_batch_is_shared_out_and_all_memory_is_freed(fake_gpu: FakeCuda, tiny_
 
 
 @pytest.mark.nightly(but=1)
-@pytest.mark.parametrize("kind", [TimedInspector, TimedDevice])
+@pytest.mark.parametrize("has_opencv", [True, False])
 def test_ours_is_checked_decides_and_tells_what_it_costs(
-    tiny_bundle: Path, fake_gpu: FakeCuda, kind: type[TimedInspector] | type[TimedDevice]
+    tiny_bundle: Path, fake_gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch, has_opencv: bool
 ) -> None:
     bundle = open_bundle(tiny_bundle)
-    timed = kind(make_spec(tiny_bundle, "staged", 1, 2))
+    if not has_opencv:
+        for module in (inspector, preprocess, regions, session):
+            monkeypatch.setattr(module, "cv2", None)
+    timed = TimedInspector(make_spec(tiny_bundle, "staged", 1, 2))
     try:
         assert set(timed.checks) == {1, 2}
         images = [to_image(values) for values in bundle.golden().image]
@@ -83,6 +91,12 @@ def test_ours_is_checked_decides_and_tells_what_it_costs(
         cost = measure_cost(timed.runner, bundle, 2)
     finally:
         timed.close()
+    assert ("left out" in timed.facts) != has_opencv
     assert {"upload", "preprocess", "encoder", "attention", "postprocess", "download"} <= set(cost["stages_ms"])
     assert all(value >= 0 for value in cost["stages_ms"].values()) and cost["gpu"]["launch_us"] > 0
     assert cost["stages_source"].startswith("CUDA events") and cost["gpu_memory_bytes"] > 0
+
+
+def test_an_inspector_loads_where_opencv_is_missing() -> None:
+    program = "import sys; sys.modules['cv2'] = None; import ndp_rt.bench.timed.inspector, ndp_rt.bench.gpu_check"
+    subprocess.run([sys.executable, "-c", program], check=True)
