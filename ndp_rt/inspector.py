@@ -233,9 +233,8 @@ class Inspector:
                 with self._lock:
                     result = stream.finish(frame, is_current=self._need_session() is session)
                     if result is None:  # the device failed, and this frame was kept
-                        kept = frame.batch.kept
-                        assert kept is not None
-                        result = self._guard(Session.inspect, (kept,), (None,), outputs)[0]
+                        assert frame.kept is not None
+                        result = self._guard(Session.inspect, (frame.kept,), (None,), outputs)[0]
                 stream.release(frame)
                 yield result
         finally:

@@ -1,10 +1,10 @@
 """Reads frames in a thread of its own and starts them on their way while earlier ones are finished."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -15,65 +15,80 @@ from ndp_rt.runtime.executor import Batch
 from ndp_rt.runtime.session import Session
 
 STOP_WAIT_S = 1.0
-BatchT = TypeVar("BatchT")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StartedFrame(Generic[BatchT]):
-    """A frame on its way; `FrameReader.release` gives its batch back."""
+@dataclass(eq=False)
+class FrameBatch:
+    """A frame on its way, in a batch of the stream's; `FrameStream.release` gives it back."""
 
-    batch: BatchT
-    height_px: int
-    width_px: int
+    inner: Batch
+    size_px: tuple[int, int] = (0, 0)
+    kept: Image | None = None  # a copy of the frame where the device may fail without loss
+    is_started: bool = False
 
 
-class FrameReader(Generic[BatchT]):
-    """Iterates over frames in a worker thread; it reads no further ahead than it has batches."""
+class FrameStream:
+    """Frames on their way through a session: read and started in a worker thread, finished by the caller in order."""
 
-    def __init__(
-        self, frames: Iterable[Any], start: Callable[[BatchT, Any], tuple[int, int]], batches: Sequence[BatchT]
-    ) -> None:
-        """Start reading.
+    def __init__(self, session: Session, frames: Iterable[Any], outputs: Sequence[str]) -> None:
+        """Start reading, no further ahead than the executor has batches for a stream.
 
         Args:
+            session: whose executor runs the frames.
             frames: each is started before the next is asked for, so one buffer may serve for all.
-            start: checks a frame, starts it in a batch and returns its height and width; called in the worker alone.
-            batches: at least two, so that one is filled while another is finished.
+            outputs: of the program, beside the map.
         """
+        self.session = session
+        self.outputs = outputs
         self._frames = frames
-        self._start = start
-        self._free: SimpleQueue[BatchT | None] = SimpleQueue()
-        self._ready: SimpleQueue[StartedFrame[BatchT] | BaseException | None] = SimpleQueue()
+        executor = session.executor
+        self._batches = [FrameBatch(executor.make_batch()) for _ in range(executor.stream_batch_count)]
+        self._free: SimpleQueue[FrameBatch | None] = SimpleQueue()
+        self._ready: SimpleQueue[FrameBatch | BaseException | None] = SimpleQueue()
         self._is_stopping = threading.Event()
-        for batch in batches:
+        for batch in self._batches:
             self._free.put(batch)
         self._worker = threading.Thread(target=self._read, name="ndp-rt frame reader", daemon=True)
         self._worker.start()
 
-    def __iter__(self) -> Iterator[StartedFrame[BatchT]]:
-        """Yield the frames in order; an exception of the source or of `start` is raised in its place."""
-        while True:
-            item = self._ready.get()
-            if item is None:
-                return
+    def __iter__(self) -> Iterator[FrameBatch]:
+        """Yield the frames in order; an exception of the source, or of starting a frame, is raised in its place."""
+        while (item := self._ready.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item
 
-    def release(self, frame: StartedFrame[BatchT]) -> None:
-        """Give the frame's batch back; it must not be used after this."""
-        self._free.put(frame.batch)
+    def finish(self, frame: FrameBatch, *, is_current: bool) -> Result | None:
+        """Return a frame's result; None where the device failed and the frame's copy is to be inspected elsewhere.
 
-    def stop(self) -> bool:
-        """Stop reading; waits for the frame that the source is about to give, at most STOP_WAIT_S.
+        Args:
+            frame: of this stream.
+            is_current: whether the stream's session still is the inspector's.
+        """
+        if frame.is_started and is_current:
+            try:
+                self.session.executor.finish(frame.inner)
+                return self.session.make_result(frame.inner, 0, frame.size_px, outputs=self.outputs)
+            except DeviceError:
+                if frame.kept is None:
+                    raise
+        return None
 
-        Returns:
-            True if the worker has ended, so that nobody uses the batches any more.
+    def release(self, frame: FrameBatch) -> None:
+        """Give a frame's batch back to the reader; it must not be used after this."""
+        self._free.put(frame)
+
+    def close(self) -> None:
+        """Stop reading, and give the memory back where nobody uses it any more.
+
+        Waits for the frame that the source is about to give, at most STOP_WAIT_S.
         """
         self._is_stopping.set()
         self._free.put(None)
         self._worker.join(STOP_WAIT_S)
-        return not self._worker.is_alive()
+        if not self._worker.is_alive():
+            for batch in self._batches:
+                self.session.executor.release_batch(batch.inner)
 
     def _read(self) -> None:
         try:
@@ -87,67 +102,15 @@ class FrameReader(Generic[BatchT]):
                 if frame is end or self._is_stopping.is_set():
                     self._ready.put(None)
                     return
-                height_px, width_px = self._start(batch, frame)
-                self._ready.put(StartedFrame(batch=batch, height_px=height_px, width_px=width_px))
+                self._start(batch, frame)
+                self._ready.put(batch)
                 del frame
         except BaseException as error:  # whatever it is, the consumer gets it; this thread has nobody to tell
             self._ready.put(error)
 
-
-@dataclass(eq=False)
-class FrameBatch:
-    """A batch of a stream; `kept` is a copy of its frame where the device may fail without loss."""
-
-    inner: Batch
-    kept: Image | None = None
-    is_started: bool = False
-
-
-class FrameStream:
-    """Frames on their way through a session: started in the reader's thread, finished by the caller in order."""
-
-    def __init__(self, session: Session, frames: Iterable[Any], outputs: Sequence[str]) -> None:
-        """Start reading."""
-        self.session = session
-        self.outputs = outputs
-        executor = session.executor
-        self._batches = [FrameBatch(executor.make_batch()) for _ in range(executor.stream_batch_count)]
-        self._reader = FrameReader(frames, self._start, self._batches)
-
-    def __iter__(self) -> Iterator[StartedFrame[FrameBatch]]:
-        return iter(self._reader)
-
-    def finish(self, frame: StartedFrame[FrameBatch], *, is_current: bool) -> Result | None:
-        """Return a frame's result; None where the device failed and the frame's copy is to be inspected elsewhere.
-
-        Args:
-            frame: of this stream.
-            is_current: whether the stream's session still is the inspector's.
-        """
-        batch = frame.batch
-        if batch.is_started and is_current:
-            try:
-                self.session.executor.finish(batch.inner)
-                size_px = frame.height_px, frame.width_px
-                return self.session.make_result(batch.inner, 0, size_px, outputs=self.outputs)
-            except DeviceError:
-                if batch.kept is None:
-                    raise
-        return None
-
-    def release(self, frame: StartedFrame[FrameBatch]) -> None:
-        """Give the frame's batch back to the reader."""
-        self._reader.release(frame)
-
-    def close(self) -> None:
-        """Stop reading, and give the memory back where nobody uses it any more."""
-        if self._reader.stop():
-            for batch in self._batches:
-                self.session.executor.release_batch(batch.inner)
-
-    def _start(self, batch: FrameBatch, image: Any) -> tuple[int, int]:
+    def _start(self, batch: FrameBatch, image: Any) -> None:
         executor, options = self.session.executor, self.session.options
-        size_px = executor.check_image(image)
+        batch.size_px = executor.check_image(image)
         batch.kept = image.copy() if options.can_fall_back and isinstance(image, np.ndarray) else None
         batch.is_started = False
         try:
@@ -156,4 +119,3 @@ class FrameStream:
         except (DeviceError, ClosedError):
             if batch.kept is None:
                 raise
-        return size_px

@@ -1,6 +1,7 @@
 """The executor on the fake GPU: images in, maps out, several on their way, and the same answers as the CPU's."""
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
 from ndp_rt.images.preprocess import Preprocessor
 from ndp_rt.kernels.smooth.definition import smooth
-from ndp_rt.pipeline.stream import FrameReader
+from ndp_rt.pipeline.stream import FrameStream
 from ndp_rt.runtime.cuda import CudaBatch, CudaExecutor
 from ndp_rt.runtime.open import make_asset_maker
 from tests.fakes.fake_streams import CUDARuntimeError, FakeStream
@@ -97,7 +98,7 @@ def test_streamed_frames_come_in_order_and_whole_however_late_or_early_the_gpu_w
     executor = open_executor(rig)
     images = [draw(rng, 64, 64) for _ in range(8)]
     expected = [expect(rig, image) for image in images]
-    batches = [executor.make_batch() for _ in range(executor.stream_batch_count)]
+    session: Any = SimpleNamespace(executor=executor, options=SimpleNamespace(can_fall_back=False))
     buffer = np.empty((64, 64), np.uint8)
 
     def fill_buffer() -> Iterator[np.ndarray]:
@@ -105,16 +106,13 @@ def test_streamed_frames_come_in_order_and_whole_however_late_or_early_the_gpu_w
             buffer[...] = image
             yield buffer
 
-    def start(batch: Any, image: np.ndarray) -> tuple[int, int]:
-        executor.start(batch, (image,), 1)
-        return executor.check_image(image)
-
-    reader = FrameReader(fill_buffer(), start, batches)
-    for frame, one in zip(reader, expected, strict=True):
-        executor.finish(frame.batch)
-        assert_close(read_map(frame.batch), one, "map", "float32")
-        reader.release(frame)
-    assert reader.stop()
+    stream = FrameStream(session, fill_buffer(), ())
+    for frame, one in zip(stream, expected, strict=True):
+        batch: Any = frame.inner
+        executor.finish(batch)
+        assert_close(read_map(batch), one, "map", "float32")
+        stream.release(frame)
+    stream.close()
     executor.close()
 
 
