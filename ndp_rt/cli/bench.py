@@ -5,9 +5,9 @@ import contextlib
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli.build_engine import parse_batches, parse_count
 from ndp_rt.cli.engine_arguments import log_to_stderr
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ndp_rt.bench.request import BenchRequest
     from ndp_rt.bench.run import Bench
     from ndp_rt.evaluate.record import Record
+
+Say = Callable[[str], None]
 
 EXIT_INTERRUPTED = 130
 EXIT_REFUSED = 4
@@ -129,35 +131,50 @@ def make_request(args: argparse.Namespace) -> "BenchRequest":
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the table and append the record."""
+    from ndp_rt.bench.run import Bench
+    from ndp_rt.bench.table import print_record
+
+    request, command = make_request(args), shlex.join(["ndp-rt", *sys.argv[1:]])
+    out = args.out or Path(f"{args.bundle.resolve().stem}-bench.jsonl")
+    bench, code = run_bench(out, lambda say: Bench(request, command, say), lambda one: measure(one, args), print_record)
+    return code or (EXIT_REFUSED if bench.refused or not bench.has_figures else 0)
+
+
+def run_bench(
+    out: Path, make_bench: Callable[[Say], Any], measure: Callable[[Any], None], show: Callable[["Console", Any], None]
+) -> tuple[Any, int]:
+    """Measure, append the record to `out` and print it; return the benchmark, and EXIT_INTERRUPTED or 0.
+
+    Args:
+        out: a file of records.
+        make_bench: takes what shows a line of progress; its `record` is kept, if it `has_figures`, whatever ends it.
+        measure: fills in the record.
+        show: prints it.
+    """
     from rich.console import Console
     from rich.markup import escape
 
-    from ndp_rt.bench.run import Bench
     from ndp_rt.evaluate.record import check_appendable
 
-    request = make_request(args)
-    out = args.out or Path(f"{args.bundle.resolve().stem}-bench.jsonl")
-    command = shlex.join(["ndp-rt", *sys.argv[1:]])
     console, notes = Console(highlight=False), Console(stderr=True, highlight=False)
     console.width = max(console.width, TABLE_WIDTH)
     log_to_stderr()
     check_appendable(out)
     is_interrupted = False
     with taking_sigterm_for_ctrl_c(), notes.status("starting") as status:
-        bench = Bench(request, command, lambda line: status.update(escape(line)))
+        bench = make_bench(lambda line: status.update(escape(line)))
         try:
-            measure(bench, args)
+            measure(bench)
         except KeyboardInterrupt:
             is_interrupted = True
         except Exception:
             if bench.has_figures:
-                keep_record(bench.record, out, console)
+                keep_record(bench.record, out, console, show)
             raise
-    keep_record(bench.record, out, console)
+    keep_record(bench.record, out, console, show)
     if is_interrupted:
         console.print("Interrupted: the record holds what was measured until then, and says so.", soft_wrap=True)
-        return EXIT_INTERRUPTED
-    return EXIT_REFUSED if bench.refused or not bench.has_figures else 0
+    return bench, EXIT_INTERRUPTED if is_interrupted else 0
 
 
 @contextlib.contextmanager
@@ -170,19 +187,18 @@ def taking_sigterm_for_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def keep_record(record: "Record", out: Path, console: "Console") -> None:
+def keep_record(record: "Record", out: Path, console: "Console", show: Callable[["Console", Any], None]) -> None:
     """Append a record and print its table: the reader of the table may have left, and the disk may be full.
 
     Raises:
         StorageError: it could not be appended; the table was printed.
     """
-    from ndp_rt.bench.table import print_record
     from ndp_rt.evaluate.record import append_record
 
     try:
         append_record(record, out)
     finally:
-        print_record(console, record)
+        show(console, record)
     console.print(f"Appended to {out}", soft_wrap=True, markup=False)
 
 

@@ -4,13 +4,8 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ndp_rt.cli.bench import EXIT_INTERRUPTED, TABLE_WIDTH, split_words, taking_sigterm_for_ctrl_c
-from ndp_rt.cli.engine_arguments import log_to_stderr
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from ndp_rt.cli.bench import run_bench, split_words
 
 EXIT_FAILED = 1
 DETAILS = """\
@@ -48,42 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the table and append the record."""
-    from rich.console import Console
-    from rich.markup import escape
-
+    from ndp_rt.bench.capi.figures import print_figures
     from ndp_rt.bench.capi.run import CapiBench, CapiRequest
-    from ndp_rt.evaluate.record import check_appendable
 
     request = CapiRequest(
         bundle=args.bundle, seconds=args.seconds, call_count=args.calls, soak_s=args.soak, only=args.only
     )
-    out = args.out or Path(f"{args.bundle.resolve().stem}-capi.jsonl")
-    console, notes = Console(highlight=False), Console(stderr=True, highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    log_to_stderr()
-    check_appendable(out)
-    bench = CapiBench(request, shlex.join(["ndp-rt", *sys.argv[1:]]), lambda line: status.update(escape(line)))
-    is_interrupted = False
-    with taking_sigterm_for_ctrl_c(), notes.status("starting") as status:
-        try:
-            bench.measure()
-        except KeyboardInterrupt:
-            is_interrupted = True
-    if bench.has_figures:
-        keep_record(bench.record, out, console)
-    if is_interrupted:
-        console.print("Interrupted: the record holds what was measured until then, and says so.", soft_wrap=True)
-        return EXIT_INTERRUPTED
-    return EXIT_FAILED if bench.failures else 0
-
-
-def keep_record(record: dict[str, Any], out: Path, console: "Console") -> None:
-    """Append a record and print its figures: the reader of the table may have left, and the disk may be full."""
-    from ndp_rt.bench.capi.figures import print_figures
-    from ndp_rt.evaluate.record import append_record
-
-    try:
-        append_record(record, out)
-    finally:
-        print_figures(console, record)
-    console.print(f"Appended to {out}", soft_wrap=True, markup=False)
+    out, command = args.out or Path(f"{args.bundle.resolve().stem}-capi.jsonl"), shlex.join(["ndp-rt", *sys.argv[1:]])
+    bench, code = run_bench(out, lambda say: CapiBench(request, command, say), CapiBench.measure, print_figures)
+    return code or (EXIT_FAILED if bench.failures else 0)
