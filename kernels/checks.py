@@ -23,7 +23,7 @@ class DevicePointer(Protocol):
 
 
 class DeviceArray(Protocol):
-    """What launchers use of `cupy.ndarray`."""
+    """The part of `cupy.ndarray` that launchers use."""
 
     @property
     def data(self) -> DevicePointer: ...

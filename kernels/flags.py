@@ -1,4 +1,4 @@
-"""How the kernels are compiled, and what each may use of a GPU: options, registers, shared memory."""
+"""The kernels' compiler options, and each kernel's limits: registers and shared memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

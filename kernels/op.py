@@ -1,4 +1,4 @@
-"""What an op is: one step of a program that is no engine, with a definition and a form for each kind of device."""
+"""Ops: steps of a program that are no engines, each with a definition and a form for each kind of device."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -106,7 +106,7 @@ class CudaForm(Protocol):
 
     @property
     def scratch_bytes(self) -> int:
-        """How much memory `enqueue` overwrites; where it is 0, `enqueue` gets None."""
+        """The bytes of memory that `enqueue` overwrites; where it is 0, `enqueue` gets None."""
         ...
 
     def prepare(

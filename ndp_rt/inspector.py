@@ -306,12 +306,12 @@ class Inspector:
 
     @property
     def device(self) -> str:
-        """Where inspections run now: what was asked for at `open`, or "cpu" after a fall-back."""
+        """The device of inspections now: what was asked for at `open`, or "cpu" after a fall-back."""
         return self._last.options.device
 
     @property
     def session(self) -> Session:
-        """What inspections run through now, or did until close(): for measuring (`Session.profile`)."""
+        """The session of inspections now, or until close(): for measuring (`Session.profile`)."""
         return self._last
 
     @property

@@ -1,4 +1,4 @@
-"""How an inspector is opened."""
+"""Options of opening an inspector."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from ndp_rt.program.manifest import INT8_PRECISIONS
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How an inspector was opened; checked on creation, picklable."""
+    """The arguments that an inspector was opened with; checked on creation, picklable."""
 
     bundle: str
     device: str = "cpu"
@@ -37,7 +37,7 @@ class Options:
 
     @property
     def engine_spec(self) -> EngineSpec:
-        """Which engines are meant."""
+        """The engines that are meant."""
         return EngineSpec(
             device=self.device,
             backend=self.backend,

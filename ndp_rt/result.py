@@ -1,4 +1,4 @@
-"""What an inspection returns."""
+"""The result of an inspection."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -40,7 +40,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """How a bundle is made.
+    """Settings of an export.
 
     Raises:
         InputError: weights of another type, or a rate outside 0 to 1.

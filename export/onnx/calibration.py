@@ -1,4 +1,4 @@
-"""What the run's held-out good images give a bundle: thresholds, and images that int8 is calibrated on later."""
+"""Makes a bundle's thresholds, and the images that int8 is calibrated on later, of the run's held-out good images."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""How far a bundle's programs are from PyTorch, measured before it is given to anybody."""
+"""Measures how far a bundle's programs are from PyTorch, before it is given to anybody."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping

@@ -34,7 +34,7 @@ class WeightStore:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a tensor's bytes lie in a file of the bundle."""
+    """The place of a tensor's bytes in a file of the bundle."""
 
     file: str
     offset: int

@@ -43,7 +43,7 @@ VARIANTS = tuple(
 
 
 class DeviceImage(Protocol):
-    """What is used of an image: `cupy.ndarray` has it, and `ndp_rt.devices.cuda.foreign.ForeignImage`."""
+    """An image, as `cupy.ndarray` and `ndp_rt.devices.cuda.foreign.ForeignImage` are one."""
 
     @property
     def data(self) -> DevicePointer: ...
@@ -57,7 +57,7 @@ class DeviceImage(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where the samples of images lie: in bytes, `offset` from the array's own address to the input's first plane."""
+    """The places of images' samples: in bytes, `offset` from the array's own address to the input's first plane."""
 
     sample_bytes: int
     rows: int
@@ -79,7 +79,7 @@ class Layout:
 
     @property
     def first_channel(self) -> int:
-        """Which of a pixel's samples, lowest first, is the input's first plane."""
+        """The number of the sample of a pixel, lowest first, that is the input's first plane."""
         return self.channel_count - 1 if self.channel_stride < 0 else 0
 
     @property

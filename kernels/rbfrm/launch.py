@@ -72,7 +72,7 @@ VARIANTS = _list_variants()
 
 @dataclass(frozen=True, kw_only=True)
 class CallLayout:
-    """How one call is cut: sizes, tiles, parts and where things lie in the scratch memory."""
+    """The layout of one call: sizes, tiles, parts and places in the scratch memory."""
 
     row_count: int  # n N
     reference_count: int  # M

@@ -1,4 +1,4 @@
-"""What a backend is: a library that compiles graphs into engines, and what it declares about itself.
+"""Backends: each makes engines of graphs with one library, and declares what it offers.
 
 A backend is a subclass of `HostBackend` or `DeviceBackend`, and an instance of it that `ndp_rt.engines.registry` finds.
 Its module imports neither the library nor NumPy until an engine is compiled or loaded.
@@ -45,7 +45,7 @@ def option(flag: str, help_text: str, *, parse: Callable[[str], Any] = str, meta
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How engines are built from typed stages; a backend with more options declares a subclass.
+    """Options of building engines from typed stages; a backend with more options declares a subclass.
 
     Values are text, numbers and bools alone, since they travel to the building process as JSON.
     """
@@ -56,7 +56,7 @@ class BuildOptions:
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """What makes another engine of the same stage; the rest changes only how it is built."""
+        """Names of the options that make another engine of the same stage; the rest changes only how it is built."""
         return ()
 
     def to_words(self) -> list[str]:
@@ -73,7 +73,7 @@ class BuildOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """What one engine is compiled and loaded for."""
+    """Options that one engine is compiled and loaded with."""
 
     precision: str = "fp32"
     batch: int = 1
@@ -92,7 +92,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BackendStatus:
-    """What was found of a backend: its version and devices, or what to do to get it."""
+    """A backend's version and devices on this machine, or the command that installs it."""
 
     version: str | None
     devices: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ def find_distribution(names: Sequence[str]) -> tuple[str, str] | None:
 
 
 class Backend(ABC):
-    """What every backend offers, before its engines differ."""
+    """The part of a backend that is the same for hosts and GPUs."""
 
     name: ClassVar[str]
     devices: ClassVar[tuple[str, ...]]  # the device strings that it takes, such as "cpu", or "cuda" and "cuda:N"
@@ -238,7 +238,7 @@ class DeviceBackend(Backend):
 
 @runtime_checkable
 class Profiler(Protocol):
-    """What a backend also offers that can say where an engine's time goes; not every one does."""
+    """A backend that can also tell the time of each layer; not every one does."""
 
     def profile(
         self, onnx_path: Path, options: EngineOptions, inputs: Mapping[str, "FloatArray"], runs: int

@@ -67,7 +67,7 @@ class EngineKey:
 
     @property
     def family(self) -> str:
-        """What engines for the same purpose share, made by whichever version for whichever machine."""
+        """The part of the name that engines for the same purpose share, whatever version and machine made them."""
         return f"{self.bundle_fingerprint[:12]}-{self.stage}-{self.backend}-{self.precision}-b{self.batch}"
 
     @property

@@ -1,4 +1,4 @@
-"""What an engine is, whichever library runs it: one for the host, which takes arrays, and one for a GPU."""
+"""Engines, whichever library runs them: one class for the host, which takes arrays, and one for a GPU."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""How far engines are from a bundle's golden vectors, whatever runs them; needs NumPy alone."""
+"""Compares engines with a bundle's golden vectors, whatever runs them; needs NumPy alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

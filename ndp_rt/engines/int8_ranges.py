@@ -1,4 +1,4 @@
-"""How large the values get that each convolution reads, measured on images: what int8 steps are chosen by."""
+"""Measures on images the largest value that each convolution reads: int8 steps are chosen by it."""
 
 import tempfile
 from collections.abc import Callable, Iterable

@@ -21,7 +21,7 @@ CPU = "cpu"
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """Which engines of a bundle are meant, and how they are run; what needs no bundle is checked on creation."""
+    """A choice of a bundle's engines, and how they run; what needs no bundle is checked on creation."""
 
     device: str = CPU  # "cpu", "cuda" (the first GPU), "cuda:N", or what another backend takes
     backend: str | None = None  # None: the device's first that is installed
@@ -64,7 +64,7 @@ class EngineSpec:
 
     @property
     def device_index(self) -> int:
-        """Which device of its kind."""
+        """The number of the device among those of its kind."""
         return parse_device(self.device)[1]
 
     @property

@@ -1,4 +1,4 @@
-"""How far an engine may be from its bundle's golden vectors; every entry says why it is as wide as it is.
+"""Tolerances of engines against their bundle's golden vectors; every entry says why it is as wide as it is.
 
 These are checked when an engine is built and when it is loaded. Tests have their own table (`tests/tolerances.py`).
 """

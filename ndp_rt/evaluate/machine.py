@@ -1,4 +1,4 @@
-"""What a record says of the machine and the software that it was measured with."""
+"""Describes the machine and the software that a record was measured with."""
 
 import os
 import platform

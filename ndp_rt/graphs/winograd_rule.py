@@ -1,4 +1,4 @@
-"""Which convolutions Winograd's algorithm makes faster; apart from the rewrite, which needs the onnx package."""
+"""Finds the convolutions that Winograd's algorithm makes faster; unlike the rewrite, it needs no onnx package."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,1 +1,1 @@
-"""What a model is, as data: its tensors, stages, contract and thresholds."""
+"""A model as data: its tensors, stages, contract and thresholds."""

@@ -25,7 +25,7 @@ THRESHOLD_SOURCES = ("calibrated", "manual", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class InputContract(JsonData):
-    """What the network takes, and how an image becomes it (`ndp_rt.images.preprocess`)."""
+    """The network's input, and how an image becomes it (`ndp_rt.images.preprocess`)."""
 
     where = "input"
 
@@ -71,7 +71,7 @@ class StageSpec(JsonData):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(JsonData):
-    """Which network a bundle holds: for people. What runs is in the programs."""
+    """The name of a bundle's network, for people. What runs is in the programs."""
 
     where = "model"
 

@@ -104,7 +104,7 @@ class AssetSpec(JsonData):
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionRules(JsonData):
-    """How an anomaly map is smoothed, and how it becomes the score that is compared with the threshold."""
+    """Rules of smoothing an anomaly map, and of the score that is compared with the threshold."""
 
     smooth: str = "mean_median"  # "none", or the mean and then the median of size x size pixels
     smooth_size_px: int = 5

@@ -1,1 +1,1 @@
-"""What runs a model on a host or on a GPU."""
+"""Executors, which run a model on a host or on a GPU."""

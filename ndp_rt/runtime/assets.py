@@ -85,7 +85,7 @@ class AssetMaker:
 
     @property
     def spec(self) -> AssetSpec:
-        """What the bundle says of the asset."""
+        """The asset's entry in the manifest."""
         return self._bundle.manifest.assets[self.name]
 
     @property

@@ -16,7 +16,7 @@ from ndp_rt.runtime.memory_layout import align
 
 
 class PreparedLayout:
-    """Where the prepared memory of every step that reads assets lies, in one block."""
+    """The places of prepared memory, for every step that reads assets, in one block."""
 
     def __init__(self, forms: Mapping[int, CudaForm]) -> None:
         """Lay out for forms by number of the step; the same for every batch size."""
@@ -31,7 +31,7 @@ class PreparedLayout:
 
 
 class PreparedAssets:
-    """What ops prepared of assets, in a block of its own."""
+    """Assets as ops prepared them, in a block of its own."""
 
     def __init__(self, device: CudaDevice, layout: PreparedLayout) -> None:
         """Allocate."""

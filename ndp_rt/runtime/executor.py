@@ -1,4 +1,4 @@
-"""What runs a program on a device, whichever it is: images in, anomaly maps out."""
+"""Executors: they run a program on a device, images in, anomaly maps out."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -60,7 +60,7 @@ class Executor(Protocol):
 
     @property
     def stream_batch_count(self) -> int:
-        """How many batches keep everything busy while frames stream through."""
+        """The number of batches that keep everything busy while frames stream through."""
         ...
 
     def check_image(self, image: Any) -> tuple[int, int]:

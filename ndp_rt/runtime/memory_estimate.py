@@ -1,4 +1,4 @@
-"""How much device memory a program will take, worked out from the bundle before anything is loaded; needs no GPU."""
+"""Estimates a program's device memory from the bundle, before anything is loaded; needs no GPU."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class MemoryEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class StageShapes:
-    """What an engine would read and write: as much of a DeviceEngine as a layout needs."""
+    """The tensors that an engine would read and write: as much of a DeviceEngine as a layout needs."""
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]

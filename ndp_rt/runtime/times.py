@@ -1,4 +1,4 @@
-"""How long the parts of an inspection took."""
+"""Times of the parts of an inspection."""
 
 from dataclasses import dataclass, field
 

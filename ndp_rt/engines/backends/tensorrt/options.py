@@ -1,4 +1,4 @@
-"""How TensorRT builds engines, as `ndp-rt build-engine` takes it."""
+"""Options of building engines by TensorRT, as `ndp-rt build-engine` takes them."""
 
 import argparse
 import re

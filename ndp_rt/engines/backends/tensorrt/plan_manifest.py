@@ -1,4 +1,4 @@
-"""What lies beside a plan: the machine that it was built on, and what it is, so that a mismatch can be named."""
+"""The description beside a plan: its machine, its source and its tensors, so that a mismatch can be named."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What an engine depends on outside itself."""
+    """The machine and the software that an engine depends on."""
 
     gpu_name: str
     compute_capability: str

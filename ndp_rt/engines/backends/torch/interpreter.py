@@ -30,7 +30,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What one run showed: which operators gave which element type, and how much memory lay between them at most."""
+    """Facts of one run: the element types that each operator gave, and the most memory that lay between them."""
 
     counts: Mapping[str, Mapping[torch.dtype, int]]
     peak_bytes: int

@@ -26,7 +26,7 @@ TORCH_TYPES: dict[int, torch.dtype] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """How a node becomes a call.
+    """Makes a call of a node.
 
     `build` takes the node's attributes and parameters and returns a function of its data: the first `data_count`
     inputs (None: all of them). With `has_out` that function also takes `out`, the tensor to write.
