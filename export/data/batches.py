@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from ndp_rt.export.data.images import GoodImages, to_network
 from ndp_rt.export.training.settings import AugmentSettings, TrainSettings
-from ndp_rt.images.painting import TextureSource, clip_image, paint_defect, paint_spots
+from ndp_rt.images.painting.defects import paint_defect, paint_spots
+from ndp_rt.images.painting.kinds import TextureSource
+from ndp_rt.images.painting.noise import clip_image
 
 FloatArray = npt.NDArray[np.float32]
 Example = tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]  # good [h, w, c], with a defect, mask [h, w]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ndp_rt.export.data.images import GoodImages
     from ndp_rt.export.training.run_folder import RunFolder, TrainedRun
     from ndp_rt.export.training.settings import TrainSettings
-    from ndp_rt.images.painting import TextureSource
+    from ndp_rt.images.painting.kinds import TextureSource
     from ndp_rt.program.manifest import StageSpec
     from ndp_rt.program.program import AssetSpec, DecisionRules, Program
     from ndp_rt.program.tensors import TensorSpec

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ndp_rt.errors import InputError
-from ndp_rt.images.painting import DefectSettings
+from ndp_rt.images.painting.defects import DefectSettings
 from ndp_rt.program.manifest import InputContract
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class TrainSettings:
         InputContract(height_px=self.height_px, width_px=self.width_px)
         self.check("crop_px", self.crop_px >= 1, "1 or more")
         self.check("batch_size", self.batch_size >= 1, "1 or more")
-        self.check("phase_steps", min(self.phase_steps, default=0) >= 1, "numbers from 1")
+        self.check("phase_steps", min(self.phase_steps, default=1) >= 1, "numbers from 1")
         self.check("learning_rate", 0.0 < self.learning_rate < 1.0, "a number between 0 and 1")
         self.check("holdout", 0.0 <= self.holdout < 1.0, "a share from 0 to below 1")
         self.check("seed", 0 <= self.seed <= LARGEST_SEED, f"0 to {LARGEST_SEED}")
@@ -120,6 +120,9 @@ def _read(kind: type[_Settings], document: Mapping[str, Any]) -> _Settings:
     for name, hint in typing.get_type_hints(kind).items():
         if isinstance(hint, types.UnionType):  # an optional part
             hint = next(one for one in typing.get_args(hint) if one is not types.NoneType)
+        if name in values and hint is DefectSettings:  # runs before 0.3 have settings of another painter: left out
+            known = {field.name for field in dataclasses.fields(DefectSettings)}
+            values[name] = {key: value for key, value in values[name].items() if key in known}
         if name in values and isinstance(hint, type) and dataclasses.is_dataclass(hint):
             values[name] = _read(hint, values[name])
         elif name in values and typing.get_origin(hint) is tuple:

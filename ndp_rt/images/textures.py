@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.errors import DataError, ImageFileError
-from ndp_rt.images.painting import clip_image
+from ndp_rt.images.painting.noise import clip_image
 from ndp_rt.images.paths import IMAGE_SUFFIXES
 from ndp_rt.images.preprocess import read_image
 

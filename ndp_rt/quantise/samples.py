@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ndp_rt.errors import DataError
 from ndp_rt.evaluate.dataset import list_samples, read_mask
-from ndp_rt.images.painting import DefectSettings, paint_defect
+from ndp_rt.images.painting.defects import DefectSettings, paint_defect
 from ndp_rt.images.preprocess import preprocess, read_image
 from ndp_rt.images.textures import TextureImages
 from ndp_rt.program.manifest import InputContract

@@ -11,7 +11,7 @@ from ndp_rt.export.data.images import GoodImages, textures_from_data
 from ndp_rt.export.data.split import list_images
 from ndp_rt.export.models.ndpnet.settings import NdpNetSettings
 from ndp_rt.export.training.settings import AugmentSettings
-from ndp_rt.images.painting import DefectSettings
+from ndp_rt.images.painting.defects import DefectSettings
 from ndp_rt.images.textures import TextureImages
 from tests.export.tiny_run import TINY, write_surface
 
