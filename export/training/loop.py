@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ndp_rt.errors import RunError
 from ndp_rt.export.data.batches import Batch, draw_batches
-from ndp_rt.export.models.family import TrainData, Training
+from ndp_rt.export.models.family import Phase, TrainData, Training
 from ndp_rt.export.training.checkpoint import load_tensors, pack_state, save_tensors, unpack_modules, unpack_optimizer
 from ndp_rt.export.training.progress import Reporter, describe_losses, plot_losses, read_losses, write_losses
 from ndp_rt.export.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, RunFolder
@@ -98,8 +98,15 @@ class Trainer:
         self.minutes, self.checkpoint_interval_s = minutes, checkpoint_interval_s
         self.state = TrainState()
         self.rows: list[dict[str, float | int]] = []
-        self.phase = training.begin_phase(1)
+        self._phase: Phase | None = None
         self._stop_signal: int | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that the run is in, begun."""
+        if self._phase is None:
+            self._phase = self.training.begin_phase(self.state.phase)
+        return self._phase
 
     def resume(self) -> None:
         """Take up the state of the run folder's checkpoint.
@@ -116,7 +123,6 @@ class Trainer:
             )
         self.state = TrainState.from_json(header["state"])
         unpack_modules(self.training.modules, tensors)
-        self.phase = self.training.begin_phase(self.state.phase)
         unpack_optimizer(self.phase.optimizer, tensors)
         done = (self.state.phase, self.state.step)
         rows = read_losses(self.folder / "losses.csv")
@@ -152,7 +158,7 @@ class Trainer:
             capped_phase=done.capped_phase,
             facts=done.facts,
         )
-        self.phase = self.training.begin_phase(self.state.phase)
+        self._phase = None
 
     def _end_phase(self) -> None:
         self.state.facts |= self.training.end_phase(self.state.phase, self.folder, self.reporter.say)

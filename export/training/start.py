@@ -65,7 +65,7 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunFolder:
     settings = training.settings = _with_steps(family, settings, request, len(split.training))
     reporter.say(
         f"{len(split.training)} good images to train on, {len(split.calibration)} held out for calibration; "
-        f"{family.title}, preset {settings.preset}, {' + '.join(map(str, settings.phase_steps))} steps"
+        f"{family.title}, preset {settings.preset}, {_describe_length(settings)}"
     )
     seed_torch(settings)
     document, data_files = _describe(request, training, split)
@@ -94,6 +94,10 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunFolder:
     folder.write_json("run.json", document)
     folder.write_json("run.json", document | trainer.train())
     return folder
+
+
+def _describe_length(settings: TrainSettings) -> str:
+    return " + ".join(map(str, settings.phase_steps)) + " steps" if settings.phase_steps else "fitted without training"
 
 
 def _with_steps(family: Family, settings: TrainSettings, request: TrainRequest, image_count: int) -> TrainSettings:

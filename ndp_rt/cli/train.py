@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--defects",
         type=_changes,
         metavar="NAME=NUMBER,...",
-        help="what is known of the defects to expect, such as line_share=0.9,blob_share=0.05 for cracks "
+        help="what is known of the defects to expect, such as scratch=0.9,texture=0.05 for cracks "
         "(names: DefectSettings)",
     )
     parser.add_argument(
@@ -66,8 +66,9 @@ def add_arguments_after(parser: argparse.ArgumentParser, arguments: Sequence[str
     own = parser.add_argument_group(f"{family.title} (--family {family.name})")
     presets = family.presets
     own.add_argument("--preset", choices=presets, default=presets[0], help=f"default: {presets[0]}")
+    parser.set_defaults(steps=None, epochs=None)
     length = own.add_mutually_exclusive_group()
-    for option in ("steps", "epochs"):
+    for option in ("steps", "epochs") if family.phase_count else ():
         numbers = ",".join("ABCDEFGH"[: family.phase_count])
         what = "the phases" if family.phase_count > 1 else "training"
         take = _numbers(family.phase_count)

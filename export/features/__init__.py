@@ -1,0 +1,1 @@
+"""Networks pretrained on ImageNet, whose features the families `gaussian` and `memseg` compare."""

@@ -1,0 +1,15 @@
+"""What a pretrained network offers."""
+
+from torch import nn
+
+
+class Backbone(nn.Module):
+    """Images [n, 3, h, w] from 0 to 1 to a tuple of features, one for each stride; h and w multiples of the largest.
+
+    Attributes:
+        strides: of the features, rising.
+        channels: of the features.
+    """
+
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]

@@ -1,0 +1,46 @@
+"""Merges a Pad with zeros into the convolution that reads it."""
+
+from onnx import ModelProto, helper, numpy_helper
+
+from ndp_rt.graphs.folding import remove_unused, set_nodes
+
+
+def merge_pads(model: ModelProto) -> None:
+    """Give each convolution the padding of the Pad with zeros before it, in place; exact.
+
+    Runtimes have convolutions that pad each side by itself, and few of them look for a Pad of its own.
+    """
+    graph = model.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    constants |= {
+        node.output[0]: numpy_helper.to_array(node.attribute[0].t)
+        for node in graph.node
+        if node.op_type == "Constant" and node.attribute[0].name == "value"
+    }
+    pads = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "Pad" and node.input[1] in constants and _fills_with_zeros(node, constants)
+    }
+    nodes = []
+    for node in graph.node:
+        pad = pads.get(node.input[0]) if node.op_type == "Conv" else None
+        if pad is not None:
+            before = constants[pad.input[1]]  # of n, c, h, w: first before, then after each
+            if not before[[0, 1, 4, 5]].any():
+                kept = [attribute for attribute in node.attribute if attribute.name != "pads"]
+                own = next((list(one.ints) for one in node.attribute if one.name == "pads"), [0, 0, 0, 0])
+                added = before[[2, 3, 6, 7]].tolist()
+                del node.attribute[:]
+                node.attribute.extend(kept)
+                node.attribute.append(helper.make_attribute("pads", [a + b for a, b in zip(own, added, strict=True)]))
+                node.input[0] = pad.input[0]
+        nodes.append(node)
+    set_nodes(model, nodes)
+    remove_unused(model)
+
+
+def _fills_with_zeros(node, constants) -> bool:  # type: ignore[no-untyped-def]
+    mode = next((one.s for one in node.attribute if one.name == "mode"), b"constant")
+    value = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
+    return mode == b"constant" and value is not None and float(value) == 0.0
