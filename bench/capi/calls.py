@@ -24,7 +24,7 @@ from ndp_rt.evaluate.record import Record
 PYTHON_SIDE = "ndp_rt.bench.capi.python_side"
 AGAIN_COUNT = 2  # untimed calls at the start of a turn, because another process had the processor
 MIN_TURN_CALLS = 3
-SCORE_ALONE, EVERYTHING = 0, 7  # sums of what source/host.h calls WANTS_
+SCORE_ALONE, EVERYTHING = 0, 7  # sums of what source/host.hpp calls WANTS_
 MAX_OVERHEAD_US, MAX_EMPTY_US = 50.0, 1.0
 ASKED_THREADS = 16
 SLOT_COUNT = 8  # of the queue that submits fill

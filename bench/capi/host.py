@@ -1,4 +1,4 @@
-"""The C host, compiled for a run and driven by lines, and what its answers say: bits and checksums in hexadecimal."""
+"""The host, compiled for a run and driven by lines, and what its answers say: bits and checksums in hexadecimal."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from ndp_rt.config import find_compiler
 from ndp_rt.errors import EngineError, MissingExtraError
 
 SOURCE = Path(__file__).parent / "source"
-FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-g", "-Wall", "-Wextra", "-pedantic")
+FLAGS = ("-std=c++20", "-O2", "-g", "-Wall", "-Wextra", "-pedantic")
 CLOSE_WAIT_S = 30.0
 Answer = dict[str, Any]  # score, map_sum, mask_sum: 16 digits; defect_count: a number
 FIELDS = ("score", "map_sum", "mask_sum", "defect_count")
@@ -129,10 +129,10 @@ def build_host(folder: Path) -> HostProgram:
         if find_problem() is not None:
             raise
     out = folder / "host"
-    inputs = [str(path) for path in sorted(SOURCE.glob("*.c"))]
+    inputs = [str(path) for path in sorted(SOURCE.glob("*.cpp"))]
     command = [*find_compiler(), *FLAGS, *list_compile_flags(), *inputs, "-o", str(out)]
-    command += [*list_link_flags(library.parent), "-lpthread"]
-    run_compiler(command, "the C host")
+    command += [*list_link_flags(library.parent), "-lstdc++", "-lpthread"]
+    run_compiler(command, "the host in C++")
     return HostProgram(path=out, library=library, library_source=source)
 
 
@@ -157,7 +157,7 @@ def read_score(answer: Answer) -> float:
 
 
 def sum_values(values: NDArray[Any]) -> str:
-    """Return the checksum that source/pictures.c makes: each value's bits times an odd number of its place's own."""
+    """Return the checksum that source/pictures.cpp makes: each value's bits times an odd number of its place's own."""
     bits = np.ascontiguousarray(values).reshape(-1)
     bits = bits.view(np.uint32) if bits.dtype == np.float32 else bits
     places = 2 * np.arange(bits.size, dtype=np.uint64) + np.uint64(1)

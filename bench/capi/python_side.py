@@ -1,4 +1,4 @@
-"""The Python inspector in a process of its own, for the requests of source/main.c that compare C with it."""
+"""The Python inspector in a process of its own, for the requests of source/main.cpp that compare C with it."""
 
 import time
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ndp_rt.errors import EngineError
 from ndp_rt.inspector import Inspector
 from ndp_rt.result import Result
 
-WANTS_MAP, WANTS_MASK, WANTS_DEFECTS = 1, 2, 4  # as in source/host.h
+WANTS_MAP, WANTS_MASK, WANTS_DEFECTS = 1, 2, 4  # as in source/host.hpp
 WANTS_ALL = 7
 NO_MAP = np.empty((0, 0), np.float32)
 
@@ -50,7 +50,7 @@ class Outputs:
 
 
 class PythonSide:
-    """Answers the requests of source/main.c that are compared; each public method is one."""
+    """Answers the requests of source/main.cpp that are compared; each public method is one."""
 
     def __init__(self) -> None:
         self._inspectors: list[Inspector] = []

@@ -9,8 +9,8 @@ from ndp_rt.cli.bench import run_bench, split_words
 
 EXIT_FAILED = 1
 DETAILS = """\
-Compiles a host in C against libndp_rt.so and drives it. Every answer is compared, bit for bit, with the first of its
-image, and the first golden image's score with PyTorch's; a figure that is missed is printed as such.
+Compiles a host in C++ against libndp_rt.so and has it call the C functions. Every answer is compared, bit for bit, with
+the first of its image, and the first golden image's score with PyTorch's; a figure that is missed is printed as such.
 
 PART of --only:
   calls    what a call costs beyond the inspector's own time, in turn with the same call from Python

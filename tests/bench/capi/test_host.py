@@ -113,7 +113,7 @@ def test_a_picture_of_another_size_is_refused(process: HostProcess, tmp_path: Pa
 
 
 def test_the_sources_give_no_warning(host: HostProgram, tmp_path: Path) -> None:
-    sources = [str(path) for path in SOURCE.glob("*.c")]
+    sources = [str(path) for path in SOURCE.glob("*.cpp")]
     command = [*find_compiler(), *FLAGS, "-Werror", *list_compile_flags(), "-c", *sources]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and sources, done.stderr
