@@ -6,7 +6,6 @@ the machine did can only have slowed the others.
 """
 
 import contextlib
-import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,14 +20,12 @@ from numpy.typing import NDArray
 from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
 from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.engines.backend import DeviceBackend, EngineOptions, HostBackend
-from ndp_rt.engines.engine import DTYPE_BYTES
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.half_types import narrow
 from ndp_rt.graphs.products import make_convolution, make_product
 from ndp_rt.graphs.quantised import name_layers, quantise
 from ndp_rt.graphs.typed import make_typed
 from ndp_rt.program.manifest import INT8_PRECISIONS
-from ndp_rt.program.tensors import TensorSpec
 
 FloatArray = NDArray[np.float32]
 RunOnce = Callable[[], float]  # one product; returns its seconds
@@ -45,11 +42,11 @@ COPY_REPEATS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """A matrix product [n, k] x [k, m], or the 3 x 3 convolution that is one.
+    """A matrix product of three sides, or the 3 x 3 convolution of a square image that is one.
 
     Attributes:
-        side: n, k and m of a product; channels in and out of a convolution.
-        image_px: side of the convolution's image, whose pixels are n; 0: a product.
+        side: of a product's matrices; channels in and out of a convolution.
+        image_px: side of the convolution's image; 0: a product.
     """
 
     side: int
@@ -76,8 +73,7 @@ class Product:
         """Return random weights, since a product with zeros takes less current and may run at a higher clock."""
         shape = (self.side, self.side, KERNEL, KERNEL) if self.image_px else (self.side, self.side)
         scale = np.sqrt(self.side * (KERNEL**2 if self.image_px else 1))  # so that sums stay near 1
-        weights: FloatArray = (rng.standard_normal(shape, np.float32) / scale).astype(np.float32)
-        return weights
+        return np.asarray(rng.standard_normal(shape, np.float32) / scale, np.float32)
 
     def make_graph(self, rng: np.random.Generator) -> Any:
         """Return it as an onnx.ModelProto."""
@@ -104,13 +100,7 @@ DEVICE_PRODUCTS = (Product(side=2048), Product(side=4096), Product(side=8192))
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:
-    """The most that was reached.
-
-    Attributes:
-        gflop_per_s: a multiply-add counted as 2.
-        size: of the product that reached it, as words.
-        note: a sentence: what was measured.
-    """
+    """The most that was reached, a multiply-add counted as 2; `size` of the product in words, `note` a sentence."""
 
     gflop_per_s: float
     size: str
@@ -128,6 +118,18 @@ def make_host_graph(product: Product, precision: str, rng: np.random.Generator) 
     if precision not in INT8_PRECISIONS:
         return graph
     return quantise(graph, dict.fromkeys(name_layers(graph), INT8_LIMIT))
+
+
+@contextlib.contextmanager
+def compiling(backend: Any, graph: Any, options: EngineOptions) -> Iterator[Any]:
+    """Give a graph's engine, compiled and loaded past the cache, and close it."""
+    with tempfile.TemporaryDirectory(prefix="ndp-rt-ceiling-") as name:
+        path, artifact = Path(name) / "product.onnx", Path(name) / "engine"
+        path.write_bytes(graph.SerializeToString())
+        artifact.mkdir()
+        backend.compile(path, artifact, options)
+        with contextlib.closing(backend.load(artifact, options)) as engine:
+            yield engine
 
 
 def measure_host_ceiling(
@@ -152,23 +154,17 @@ def measure_host_ceiling(
     @contextlib.contextmanager
     def open_product(product: Product) -> Iterator[RunOnce]:
         rng = np.random.default_rng(0)
-        with tempfile.TemporaryDirectory(prefix="ndp-rt-ceiling-") as name:
-            path, artifact = _write_graph(make_host_graph(product, precision, rng), Path(name))
-            options = EngineOptions(precision=precision, batch=product.batch, threads=threads, rewrites=False)
-            backend.compile(path, artifact, options)
-            engine = backend.load(artifact, options)
-            try:
-                inputs = {name: rng.standard_normal(_fix(spec), np.float32) for name, spec in engine.inputs.items()}
-                outputs = {name: np.empty(_fix(spec), np.float32) for name, spec in engine.outputs.items()}
+        options = EngineOptions(precision=precision, batch=product.batch, threads=threads, rewrites=False)
+        with compiling(backend, make_host_graph(product, precision, rng), options) as engine:
+            inputs = {name: rng.standard_normal(spec.with_batch(1), np.float32) for name, spec in engine.inputs.items()}
+            outputs = {name: np.empty(spec.with_batch(1), np.float32) for name, spec in engine.outputs.items()}
 
-                def run_once() -> float:
-                    start = time.perf_counter()
-                    engine.run(inputs, outputs)
-                    return time.perf_counter() - start
+            def run_once() -> float:
+                start = time.perf_counter()
+                engine.run(inputs, outputs)
+                return time.perf_counter() - start
 
-                yield run_once
-            finally:
-                engine.close()
+            yield run_once
 
     words = "its own choice of threads" if threads is None else f"{threads} thread{'s' if threads > 1 else ''}"
     words = f"{backend.name} {precision}, {words}"
@@ -180,15 +176,9 @@ def measure_host_ceiling(
 def measure_device_ceiling(
     backend: DeviceBackend, device: CudaDevice, precision: str, products: Iterable[Product] = DEVICE_PRODUCTS
 ) -> Ceiling:
-    """Measure what a backend on a GPU reaches.
+    """Measure what a backend on a GPU reaches; arguments as for `measure_host_ceiling`.
 
     int8 engines quantise by nodes that a single product has not, so their ceiling is float16's.
-
-    Args:
-        backend: such as `ndp_rt.engines.registry.find_device_backend("tensorrt")`.
-        device: the GPU.
-        precision: of the graph's types, one that the backend offers.
-        products: to try, the smaller ones first.
 
     Raises:
         MissingExtraError, DeviceError, InputError: as `DeviceBackend.compile`.
@@ -200,21 +190,22 @@ def measure_device_ceiling(
     def open_product(product: Product) -> Iterator[RunOnce]:
         rng = np.random.default_rng(0)
         device.activate()
-        with tempfile.TemporaryDirectory(prefix="ndp-rt-ceiling-") as name, contextlib.ExitStack() as stack:
-            path, artifact = _write_graph(make_typed(product.make_graph(rng), typed), Path(name))
-            options = EngineOptions(precision=typed, batch=product.batch, device_index=device.index)
-            backend.compile(path, artifact, options)
-            engine = backend.load(artifact, options)
-            stack.callback(engine.close)
+        options = EngineOptions(precision=typed, batch=product.batch, device_index=device.index)
+        with contextlib.ExitStack() as stack:
+            engine = stack.enter_context(compiling(backend, make_typed(product.make_graph(rng), typed), options))
             stream = device.cupy.cuda.Stream(non_blocking=True)
-            pointers = {}
+            pointers, runtime = {}, device.cupy.cuda.runtime
             for spec in (*engine.inputs.values(), *engine.outputs.values()):
-                size_bytes = math.prod(_fix(spec)) * DTYPE_BYTES[spec.dtype]
-                memory = DeviceMemory(device, size_bytes, f"'{spec.name}' of a product")
+                values = narrow(rng.standard_normal(spec.with_batch(1), np.float32), spec.dtype)
+                memory = DeviceMemory(device, values.nbytes, f"'{spec.name}' of a product")
+                pinned = PinnedMemory(device, values.nbytes)
                 stack.callback(memory.close)
+                stack.callback(pinned.close)
+                pinned.view(values.shape, values.dtype)[...] = values
+                with translate_errors("filling a product's tensors"):
+                    kind = runtime.memcpyHostToDevice
+                    runtime.memcpyAsync(memory.pointer, pinned.pointer, values.nbytes, kind, stream.ptr)
                 pointers[spec.name] = memory.pointer
-                if spec.name in engine.inputs:
-                    _upload(narrow(rng.standard_normal(_fix(spec), np.float32), spec.dtype), memory, stream, device)
             engine.bind(pointers)
             stack.callback(stream.synchronize)
             yield make_device_run(device, stream, lambda: engine.enqueue(stream.ptr))
@@ -223,18 +214,6 @@ def measure_device_ceiling(
     if typed != precision:
         words += f" (by a product in {typed}, which is what a single product can be given)"
     return search_ceiling(products, open_product, words, too_long_s=TOO_LONG_ON_DEVICE_S)
-
-
-def _upload(values: NDArray[Any], memory: DeviceMemory, stream: Any, device: CudaDevice) -> None:
-    """Copy values into device memory and wait."""
-    pinned, runtime = PinnedMemory(device, values.nbytes), device.cupy.cuda.runtime
-    try:
-        pinned.view(values.shape, values.dtype)[...] = values
-        with translate_errors("filling a product's input"):
-            runtime.memcpyAsync(memory.pointer, pinned.pointer, values.nbytes, runtime.memcpyHostToDevice, stream.ptr)
-            stream.synchronize()
-    finally:
-        pinned.close()
 
 
 def make_device_run(device: CudaDevice, stream: Any, enqueue: Callable[[], None]) -> RunOnce:
@@ -324,15 +303,3 @@ def measure_copy_gbyte_per_s(threads: int, array_bytes: int = COPY_BYTES) -> flo
             list(pool.map(lambda pair: np.copyto(*pair), arrays))  # without the GIL
             seconds.append(time.perf_counter() - start)
     return 2e-9 * array_bytes * threads / min(seconds[1:])  # the first one warms up
-
-
-def _write_graph(model: Any, folder: Path) -> tuple[Path, Path]:
-    """Write the graph; return its path and an empty folder for the engine."""
-    path, artifact = folder / "product.onnx", folder / "engine"
-    path.write_bytes(model.SerializeToString())
-    artifact.mkdir()
-    return path, artifact
-
-
-def _fix(spec: TensorSpec) -> tuple[int, ...]:
-    return spec.with_batch(1)
