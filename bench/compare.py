@@ -1,50 +1,46 @@
 """Comparing two records row by row: ratios of times with their uncertainty, errors and accuracies."""
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ndp_rt.bench.latency import RATIO_CONFIDENCE, RESAMPLE_COUNT
+from ndp_rt.bench.latency import Ratio, compare_medians
 from ndp_rt.bench.read_records import StoredRecord, find_number, find_section, list_numbers, read_records
+from ndp_rt.bench.report.words import describe_value
 from ndp_rt.errors import InputError
 
 DEFAULT_TOLERANCE = 0.05
 ACCURACY_DROP = 0.005  # a ROC area or AUPRO that falls by more is a loss
 MIN_ROUND_COUNT = 3  # of each side; with fewer, queries are resampled instead
 ACCURACIES = {"image_rocauc": "image ROCAUC", "pixel_rocauc": "pixel ROCAUC", "aupro": "AUPRO"}
-BLOCK_SIZE = 2**20  # times of resamples in memory at once
+SECTIONS = {
+    "machine": "The machines differ, so a ratio is about them too",
+    "versions": "Versions differ",
+    "bundle": "The bundles differ",
+    "settings": "Settings differ",
+}
+UNTOLD = ("clock_mhz", "plain", "backend", "precision", "scenario", "scenario_means", "batches", "seconds", "rounds")
+MAX_WORDS = 60  # letters of a value
 LINE_SUFFIX = re.compile(r"(?P<path>.+)[:#](?P<line>[0-9]+)$")
 
 RowKey = tuple[str, str, str]
-FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeRatio:
-    """B's p50 over A's with its interval at RATIO_CONFIDENCE; `low` and `high` are None where nothing can be resampled.
-
-    `source` says what was resampled: "rounds", "queries" or "nothing".
-    """
-
-    median: float
-    low: float | None
-    high: float | None
-    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowComparison:
-    """One row in both records. `losses` are sentences, each of them a reason to fail; `verdict` is about time alone."""
+    """One row in both records. `losses` are sentences, each of them a reason to fail; `verdict` is about time alone.
+
+    `ratio` is B's time over A's, resampled from `source`: "rounds", "queries" or, without an interval, "nothing".
+    """
 
     key: RowKey
     a_p50_ms: float
     b_p50_ms: float
-    ratio: TimeRatio
+    ratio: Ratio
+    source: str
     rate_ratio: float | None
     error_change: float | None
     accuracy_changes: Mapping[str, float]
@@ -114,7 +110,7 @@ def compare_records(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float
     Raises:
         InputError: a negative tolerance, or no row is in both.
     """
-    if not 0 <= tolerance < np.inf:
+    if not 0 <= tolerance < math.inf:
         raise InputError(f"--tolerance: expected a number from 0 on, such as 0.05 for 5 %, got {tolerance}.")
     rows_a, rows_b = index_rows(a), index_rows(b)
     shared = [key for key in rows_a if key in rows_b]
@@ -148,7 +144,7 @@ def _list_names(rows: Mapping[RowKey, Any]) -> str:
 
 def compare_rows(key: RowKey, a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float) -> RowComparison:
     """Return one row of both records beside each other."""
-    ratio = compare_times(a, b)
+    ratio, source = compare_times(a, b)
     verdict = judge_time(ratio, tolerance)
     losses = []
     if verdict == "slower":
@@ -169,6 +165,7 @@ def compare_rows(key: RowKey, a: Mapping[str, Any], b: Mapping[str, Any], tolera
         a_p50_ms=float(a["latency"]["p50_ms"]),
         b_p50_ms=float(b["latency"]["p50_ms"]),
         ratio=ratio,
+        source=source,
         rate_ratio=rate_b / rate_a if rate_a and rate_b else None,
         error_change=None if error_a is None or error_b is None else error_b - error_a,
         accuracy_changes=changes,
@@ -177,49 +174,28 @@ def compare_rows(key: RowKey, a: Mapping[str, Any], b: Mapping[str, Any], tolera
     )
 
 
-def judge_time(ratio: TimeRatio, tolerance: float) -> str:
+def judge_time(ratio: Ratio, tolerance: float) -> str:
     """Return "slower" or "faster" where the whole interval is beyond the tolerance, else "uncertain" or "same"."""
     bound = 1 + tolerance
-    if ratio.low is not None and ratio.low > bound:
+    if ratio.low > bound:
         return "slower"
-    if ratio.high is not None and ratio.high < 1 / bound:
+    if ratio.high < 1 / bound:
         return "faster"
     return "uncertain" if ratio.median > bound else "same"
 
 
-def compare_times(a: Mapping[str, Any], b: Mapping[str, Any]) -> TimeRatio:
-    """Return the ratio of two rows' median times; rounds are resampled where both have enough, else queries.
+def compare_times(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Ratio, str]:
+    """Return the ratio of two rows' median times, and what was resampled: rounds, where both have enough, or queries.
 
     The median is over the same numbers as the interval: a query's median differs a little from that of the rounds.
     """
     for source, key, least in (("rounds", "round_p50_ms", MIN_ROUND_COUNT), ("queries", "latencies_ms", 2)):
         times_a, times_b = list_numbers(a, key), list_numbers(b, key)
         if min(len(times_a), len(times_b)) >= least and min(*times_a, *times_b) > 0:
-            low, high = bootstrap_ratio(np.array(times_a), np.array(times_b))
-            return TimeRatio(median=float(np.median(times_b) / np.median(times_a)), low=low, high=high, source=source)
-    ratio = float(b["latency"]["p50_ms"]) / float(a["latency"]["p50_ms"])
-    return TimeRatio(median=ratio, low=None, high=None, source="nothing")
-
-
-def bootstrap_ratio(times_a: FloatArray, times_b: FloatArray) -> tuple[float, float]:
-    """Return the interval of median(b) / median(a), each resampled by itself; the same every time.
-
-    Args:
-        times_a: float64 [k], k > 0, above 0.
-        times_b: float64 [m], m > 0, above 0.
-    """
-    rng = np.random.default_rng(0)
-    ratios = resample_medians(times_b, rng) / resample_medians(times_a, rng)
-    tail = (1 - RATIO_CONFIDENCE) / 2 * 100
-    low, high = np.percentile(ratios, (tail, 100 - tail))
-    return float(low), float(high)
-
-
-def resample_medians(times: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Return float64 [RESAMPLE_COUNT], the medians of resamples of times [k]."""
-    block = max(1, BLOCK_SIZE // times.size)
-    counts = [min(block, RESAMPLE_COUNT - start) for start in range(0, RESAMPLE_COUNT, block)]
-    return np.concatenate([np.median(rng.choice(times, (count, times.size)), axis=1) for count in counts])
+            return compare_medians(times_b, times_a), source
+    return Ratio(
+        median=float(b["latency"]["p50_ms"]) / float(a["latency"]["p50_ms"]), low=0.0, high=math.inf
+    ), "nothing"
 
 
 def list_accuracy_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, float]:
@@ -237,33 +213,12 @@ def list_accuracy_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[st
 
 def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Return sentences on what differs besides the figures: machine, versions, bundle, settings, data."""
-    sentences = []
-    machine = _list_changes(find_section(a, "machine"), find_section(b, "machine"), skip=("clock_mhz",))
-    if machine:
-        sentences.append(f"The machines differ, so a ratio is about them too: {'; '.join(machine)}.")
-    versions = _list_changes(find_section(a, "versions"), find_section(b, "versions"))
-    if versions:
-        sentences.append(f"Versions differ: {'; '.join(versions)}.")
-    bundle_a, bundle_b = find_section(a, "bundle"), find_section(b, "bundle")
-    if bundle_a.get("fingerprint") != bundle_b.get("fingerprint"):
-        changed = _list_changes(bundle_a, bundle_b, skip=("fingerprint", "plain"))
-        words = f": {'; '.join(changed)}" if changed else ", though their descriptions are the same"
-        prints = " and ".join(str(one.get("fingerprint"))[:12] for one in (bundle_a, bundle_b))
-        sentences.append(f"The bundles differ (fingerprints {prints}){words}.")
-    names = {
-        "threads": "threads",
-        "device": "device",
-        "inside_the_clock": "inside the clock",
-        "is_from_file": "decoding from a file",
-        "image_source": "images",
-        "image_count": "count of images",
-    }
-    settings = [{names[key]: find_section(one, "settings").get(key) for key in names} for one in (a, b)]
-    changed = _list_changes(settings[0], settings[1])
-    if changed:
-        sentences.append(f"Settings differ: {'; '.join(changed)}.")
-    data_a, data_b = find_section(a, "data"), find_section(b, "data")
-    if data_a != data_b:
+    sentences = [
+        f"{words}: {'; '.join(changes)}."
+        for section, words in SECTIONS.items()
+        if (changes := _list_changes(find_section(a, section), find_section(b, section)))
+    ]
+    if find_section(a, "data") != find_section(b, "data"):
         sentences.append("Accuracies are of different data, and those of different sources are not compared.")
     for letter, record in (("A", a), ("B", b)):
         if not record.get("is_complete"):
@@ -271,15 +226,8 @@ def list_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _list_changes(a: Mapping[str, Any], b: Mapping[str, Any], skip: Sequence[str] = ()) -> list[str]:
+def _list_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Return "key: from -> to" for each key whose value differs; what neither has is no difference."""
-    keys = [key for key in dict.fromkeys([*a, *b]) if key not in skip and a.get(key) != b.get(key)]
-    return [f"{key}: {_show(a.get(key))} -> {_show(b.get(key))}" for key in keys]
-
-
-def _show(value: object) -> str:
-    if isinstance(value, list):
-        return " ".join(str(one) for one in value) or "none"
-    if isinstance(value, Mapping):
-        return str(value.get("name") or value)
-    return "none" if value is None else str(value)
+    keys = [key for key in dict.fromkeys([*a, *b]) if key not in UNTOLD and a.get(key) != b.get(key)]
+    values = ((key, *(describe_value(key, one.get(key))[:MAX_WORDS] or "none" for one in (a, b))) for key in keys)
+    return [f"{key.replace('_', ' ')}: {before} -> {after}" for key, before, after in values]

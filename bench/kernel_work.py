@@ -116,26 +116,10 @@ FUSE_FLOPS = 2 * 3 * 3 + 3 * 2
 SMOOTH_FLOPS = 4 + 4 + 1
 
 
-def _count_levels_bytes(n: int, h: int, w: int) -> int:
-    return MAP_BYTES * n * (h * w + (h // 2) * (w // 2) + (h // 4) * (w // 4))
-
-
-def count_fuse_maps(n: int, h: int, w: int) -> Work:
-    """Return the work of `fuse_maps`: n maps of h x w pixels and their levels."""
-    return Work(moved_bytes=_count_levels_bytes(n, h, w) + MAP_BYTES * n * h * w, flop_count=FUSE_FLOPS * n * h * w)
-
-
-def count_smooth(n: int, h: int, w: int) -> Work:
-    """Return the work of `smooth`."""
-    return Work(moved_bytes=2 * MAP_BYTES * n * h * w, flop_count=SMOOTH_FLOPS * n * h * w)
-
-
 def count_smooth_levels(n: int, h: int, w: int) -> Work:
-    """Return the work of `smooth_levels`: `fuse_maps` and `smooth` without the map between them."""
-    return Work(
-        moved_bytes=_count_levels_bytes(n, h, w) + MAP_BYTES * n * h * w,
-        flop_count=(FUSE_FLOPS + SMOOTH_FLOPS) * n * h * w,
-    )
+    """Return the work of `smooth_levels`: n maps of h x w pixels from their levels, smoothed."""
+    level_values = h * w + (h // 2) * (w // 2) + (h // 4) * (w // 4)
+    return Work(moved_bytes=MAP_BYTES * n * (level_values + h * w), flop_count=(FUSE_FLOPS + SMOOTH_FLOPS) * n * h * w)
 
 
 def count_score(n: int, value_count: int) -> Work:

@@ -12,6 +12,8 @@ from ndp_rt.errors import MissingExtraError
 CONFIDENCE = 0.99  # of MLPerf's early stopping
 RATIO_CONFIDENCE = 0.95
 RESAMPLE_COUNT = 2000
+BLOCK_SIZE = 2**20  # times of resamples in memory at once
+MOST_NEEDED = 10_000  # for shares up to 0.999
 REMEDY = "pip install 'ndp-rt[bench]'"
 
 FloatArray = NDArray[np.float64]
@@ -80,13 +82,8 @@ def count_allowed(query_count: int, share: float) -> int:
 
 def count_needed(share: float) -> int:
     """Return the fewest times that bound a percentile: one may lie above, as in MLPerf (64 for 0.9, 662 for 0.99)."""
-    low, high = 1, 2
-    while count_allowed(high, share) < 1:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if count_allowed(middle, share) >= 1 else (middle, high)
-    return high
+    counts = np.arange(1, MOST_NEEDED)
+    return int(counts[import_binom().cdf(1, counts, 1 - share) <= 1 - CONFIDENCE][0])
 
 
 def bound_percentile(times_ms: Sequence[float], share: float) -> Percentile:
@@ -107,7 +104,7 @@ def bound_percentile(times_ms: Sequence[float], share: float) -> Percentile:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """A ratio of paired times with its interval (RATIO_CONFIDENCE, bootstrap over pairs)."""
+    """A ratio of times with its interval (RATIO_CONFIDENCE, bootstrap)."""
 
     median: float
     low: float
@@ -120,10 +117,28 @@ def compare_pairs(times_ms: Sequence[float], base_ms: Sequence[float]) -> Ratio:
     median = float(np.median(ratios))
     if len(ratios) < 2:
         return Ratio(median=median, low=median, high=median)
-    picks = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLE_COUNT, len(ratios)))
+    return make_ratio(median, resample_medians(ratios, np.random.default_rng(0)))
+
+
+def compare_medians(times_ms: Sequence[float], base_ms: Sequence[float]) -> Ratio:
+    """Return median(times) / median(base), each resampled by itself; the same every time."""
+    rng = np.random.default_rng(0)
+    times, base = (resample_medians(np.array(values), rng) for values in (times_ms, base_ms))
+    return make_ratio(float(np.median(times_ms) / np.median(base_ms)), times / base)
+
+
+def make_ratio(median: float, resampled: FloatArray) -> Ratio:
+    """Return a ratio with the interval of its resamples."""
     tail = (1 - RATIO_CONFIDENCE) / 2 * 100
-    low, high = np.percentile(np.median(ratios[picks], axis=1), (tail, 100 - tail))
+    low, high = np.percentile(resampled, (tail, 100 - tail))
     return Ratio(median=median, low=float(low), high=float(high))
+
+
+def resample_medians(values: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return float64 [RESAMPLE_COUNT], the medians of resamples of values [k]."""
+    block = max(1, BLOCK_SIZE // values.size)
+    counts = [min(block, RESAMPLE_COUNT - start) for start in range(0, RESAMPLE_COUNT, block)]
+    return np.concatenate([np.median(rng.choice(values, (count, values.size)), axis=1) for count in counts])
 
 
 def import_binom() -> Any:

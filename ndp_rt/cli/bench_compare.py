@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     for sentence in comparison.differences:
         say(sentence)
     console.print(make_time_table(comparison))
-    if any(row.ratio.source == "queries" for row in comparison.rows):
+    if any(row.source == "queries" for row in comparison.rows):
         say("* from queries: there are fewer than 3 rounds, and such an interval is too narrow.")
     console.print(make_answer_table(comparison))
     for letter, names in (("A", comparison.only_in_a), ("B", comparison.only_in_b)):
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 def explain_doubt(row: "RowComparison") -> str:
     """Return why a slower row is no loss."""
-    if row.ratio.low is None:
+    if row.source == "nothing":
         return "the records hold nothing to resample, so there is no interval"
     return f"its interval begins at {row.ratio.low:.3f}"
 
@@ -156,7 +156,7 @@ def start_table(title: str, headings: Sequence[str]) -> "Table":
 
 def show_interval(row: "RowComparison") -> str:
     """Return the ratio's interval, with a star where it is from queries."""
-    if row.ratio.low is None or row.ratio.high is None:
+    if row.source == "nothing":
         return "-"
-    mark = " *" if row.ratio.source == "queries" else ""
+    mark = " *" if row.source == "queries" else ""
     return f"{row.ratio.low:.3f} to {row.ratio.high:.3f}{mark}"

@@ -10,12 +10,10 @@ from ndp_rt.bench.kernel_work import (
     GPUS,
     Gpu,
     Work,
-    count_fuse_maps,
     count_inspection,
     count_preprocess,
     count_rbfrm,
     count_score,
-    count_smooth,
     count_smooth_levels,
     time_floor_us,
 )
@@ -46,9 +44,7 @@ def test_rbfrm_is_two_products_and_three_arrays(rng: np.random.Generator) -> Non
 def test_other_kernels_move_each_array_once() -> None:
     n, h, w = 3, 16, 32
     levels = n * (16 * 32 + 8 * 16 + 4 * 8)
-    assert count_fuse_maps(n, h, w).moved_bytes == 4 * (levels + n * h * w)
     assert count_smooth_levels(n, h, w).moved_bytes == 4 * (levels + n * h * w)
-    assert count_smooth(n, h, w).moved_bytes == 4 * 2 * n * h * w
     assert count_score(n, 128).moved_bytes == 4 * n * 129
     work = count_preprocess((n, h, w, 4), 2, h, w, "float16")
     assert (work.moved_bytes, work.flop_count) == (n * h * w * (4 * 2 + 3 * 2), n * h * w * 3)
