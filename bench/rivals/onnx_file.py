@@ -2,9 +2,10 @@
 
 import contextlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,20 +33,16 @@ REMEDY = "pip install 'ndp-rt[onnxruntime]'"
 Arrays = list[NDArray[Any]]
 
 
-class Session(Protocol):
-    """A file opened by some runtime."""
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A file opened by some runtime: what it is, with its version, what runs it, and what closes it.
 
-    runtime: str  # with its version
+    `run` takes the input's array to every output that is an array of numbers, and raises EngineError where it fails.
+    """
 
-    def run(self, values: NDArray[Any]) -> Arrays:
-        """Return every output that is an array of numbers.
-
-        Raises:
-            EngineError: the runtime failed.
-        """
-        ...
-
-    def close(self) -> None: ...
+    runtime: str
+    run: Callable[[NDArray[Any]], Arrays]
+    close: Callable[[], None] = lambda: None
 
 
 class OnnxFileRival(Rival):
@@ -82,12 +79,9 @@ class OnnxFileRival(Rival):
 
     def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
         model, taken = self._read(bundle, batch)
-        self._session: Session
         if has_onnxruntime():
-            self._session = OnnxRuntimeSession(self._path, model, taken, self._device, threads)
-        else:
-            self._session = OpenVinoSession(model, taken, threads)
-        return open_session(self._session, taken, bundle)
+            return open_session(open_onnxruntime(self._path, model, taken, self._device, threads), taken, bundle)
+        return open_session(open_openvino(model, taken, threads), taken, bundle)
 
     def check(self, bundle: Bundle, opened: OpenRival, precision: str) -> Check:
         batch = opened.shape[0]
@@ -100,19 +94,19 @@ class OnnxFileRival(Rival):
         finally:
             other.close()
         # OpenVINO twice shows no more than that it repeats itself.
-        is_held = not (isinstance(session, OpenVinoSession) and isinstance(self._session, OpenVinoSession))
+        is_held = has_onnxruntime()
         against = f"the same file in {session.runtime}, fp32{how}"
         return compare_answers(opened.run(images), expected, against=against, is_held=is_held)
 
     def _open_other(self, model: Any, taken: ImageInput) -> tuple[Session, str]:
         """Return another computation of the same file, and what is special in it, in words."""
-        if has_openvino() and has_onnxruntime():
+        if not has_onnxruntime():
+            return open_openvino(model, taken, None), ", compiled again: no other runtime is installed"
+        if has_openvino():
             with contextlib.suppress(EngineError):  # an operator that OpenVINO has not
-                return OpenVinoSession(model, taken, None), ""
-        if has_onnxruntime():
-            session = OnnxRuntimeSession(self._path, model, taken, "cpu", None, is_optimised=False)
-            return session, ", without optimisations"
-        return OpenVinoSession(model, taken, None), ", compiled again: no other runtime is installed"
+                return open_openvino(model, taken, None), ""
+        plain = open_onnxruntime(self._path, model, taken, "cpu", None, is_optimised=False)
+        return plain, ", without optimisations"
 
     def _read(self, bundle: Bundle, batch: int) -> tuple[Any, ImageInput]:
         """Return the model, and its input with every size settled."""
@@ -167,86 +161,66 @@ def open_session(session: Session, taken: ImageInput, bundle: Bundle) -> OpenRiv
     return OpenRival((n, h, w, 3), call, facts, session.close)
 
 
-class OnnxRuntimeSession:
-    """See `Session`."""
+def open_onnxruntime(
+    path: Path, model: Any, taken: ImageInput, device: str, threads: int | None, *, is_optimised: bool = True
+) -> Session:
+    """Open the file in ONNX Runtime, its named axes settled, which lets it plan ahead.
 
-    def __init__(
-        self,
-        path: Path,
-        model: Any,
-        taken: ImageInput,
-        device: str,
-        threads: int | None,
-        *,
-        is_optimised: bool = True,
-    ) -> None:
-        """Open the file, its named axes settled, which lets ONNX Runtime plan ahead.
+    Raises:
+        EngineError: ONNX Runtime refuses it, or would run it elsewhere than on `device`.
+    """
+    import onnxruntime
 
-        Raises:
-            EngineError: ONNX Runtime refuses it, or would run it elsewhere than on `device`.
-        """
-        import onnxruntime
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.intra_op_num_threads = threads or 0  # 0: its own choice
+    settings.inter_op_num_threads = 1
+    for name, size in list_free_sizes(model, taken).items():
+        settings.add_free_dimension_override_by_name(name, size)
+    if not is_optimised:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    providers = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))
+    try:
+        session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
+        raise EngineError(f"ONNX Runtime refuses {path}: {one_line(error)[:2000]}") from error
+    if session.get_providers()[0] != PROVIDERS[device]:  # it falls back to the CPU by itself
+        raise EngineError(f"ONNX Runtime runs {path} on the CPU, not on {device}: see its log for the reason.")
 
-        self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
-        self._name = taken.name
-        settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = 3
-        settings.intra_op_num_threads = threads or 0  # 0: its own choice
-        settings.inter_op_num_threads = 1
-        for name, size in list_free_sizes(model, taken).items():
-            settings.add_free_dimension_override_by_name(name, size)
-        if not is_optimised:
-            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        providers = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))
+    def run(values: NDArray[Any]) -> Arrays:
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), settings, providers=providers)
-        except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
-            raise EngineError(f"ONNX Runtime refuses {path}: {one_line(error)[:2000]}") from error
-        if self._session.get_providers()[0] != PROVIDERS[device]:  # it falls back to the CPU by itself
-            raise EngineError(f"ONNX Runtime runs {path} on the CPU, not on {device}: see its log for the reason.")
-
-    def run(self, values: NDArray[Any]) -> Arrays:
-        try:
-            found = self._session.run(None, {self._name: values})
+            found = session.run(None, {taken.name: values})
         except Exception as error:  # as above
             raise EngineError(f"ONNX Runtime failed to run: {one_line(error)[:2000]}") from error
         return [array for array in found if isinstance(array, np.ndarray) and array.dtype.kind in "fiub"]
 
-    def close(self) -> None:
-        self._session = None
+    return Session(runtime=f"ONNX Runtime {onnxruntime.__version__}", run=run)
 
 
-class OpenVinoSession:
-    """See `Session`; through an engine of the backend, which takes and gives float32."""
+def open_openvino(model: Any, taken: ImageInput, threads: int | None) -> Session:
+    """Open a model through an engine of the backend, which takes and gives float32.
 
-    def __init__(self, model: Any, taken: ImageInput, threads: int | None) -> None:
-        """Compile a copy of the model.
+    Raises:
+        EngineError: OpenVINO refuses it.
+    """
+    options = EngineOptions(batch=taken.n, threads=threads)
+    try:
+        engine = build_engine("openvino", make_float_model(model, taken), options)
+    except EngineError:
+        raise
+    except Exception as error:  # of more than 2 GiB, or outputs of a size that depends on the input's values
+        raise EngineError(f"OpenVINO cannot take the model: {one_line(error)[:2000]}") from error
+    (name,) = engine.inputs
+    given = np.zeros(taken.shape, np.float32)
+    outputs = {name: np.empty(spec.with_batch(taken.n), np.float32) for name, spec in engine.outputs.items()}
 
-        Raises:
-            EngineError: OpenVINO refuses it.
-        """
-        self.runtime = f"OpenVINO {find_host_backend('openvino').find().version}"
-        options = EngineOptions(batch=taken.n, threads=threads)
-        try:
-            self._engine = build_engine("openvino", make_float_model(model, taken), options)
-        except EngineError:
-            raise
-        except Exception as error:  # of more than 2 GiB, or outputs of a size that depends on the input's values
-            raise EngineError(f"OpenVINO cannot take the model: {one_line(error)[:2000]}") from error
-        (name,) = self._engine.inputs
-        self._inputs = {name: np.zeros(taken.shape, np.float32)}
-        self._outputs = {
-            name: np.empty(spec.with_batch(taken.n), np.float32) for name, spec in self._engine.outputs.items()
-        }
-
-    def run(self, values: NDArray[Any]) -> Arrays:
-        (given,) = self._inputs.values()
+    def run(values: NDArray[Any]) -> Arrays:
         given[...] = values
-        self._engine.run(self._inputs, self._outputs)
-        return list(self._outputs.values())
+        engine.run({name: given}, outputs)
+        return list(outputs.values())
 
-    def close(self) -> None:
-        self._engine.close()
+    version = find_host_backend("openvino").find().version
+    return Session(runtime=f"OpenVINO {version}", run=run, close=engine.close)
 
 
 def find_map(arrays: Sequence[NDArray[Any]], n: int) -> int | None:
