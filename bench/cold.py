@@ -65,15 +65,15 @@ def measure_cold(spec: TimedSpec, bundle: Bundle, image_path: str, tell: Tell) -
     """
     expected = float(bundle.golden().score[0])
     run_once(spec, bundle, image_path, expected, None)
-    hits, misses = [], []
-    for index in range(HIT_COUNT):
-        tell(f"{spec.name}: cold start {index + 1} of {HIT_COUNT}, engine cached")
-        hits.append(run_once(spec, bundle, image_path, expected, None))
-    for index in range(MISS_COUNT):
-        tell(f"{spec.name}: cold start {index + 1} of {MISS_COUNT}, engine to be built")
-        with TemporaryDirectory(prefix="ndp-rt-cold-") as cache:
-            misses.append(run_once(spec, bundle, image_path, expected, Path(cache)))
-    return {"hit": summarise(hits, spec.precision), "miss": summarise(misses, spec.precision)}
+    found: Record = {}
+    for kind, count, words in (("hit", HIT_COUNT, "engine cached"), ("miss", MISS_COUNT, "engine to be built")):
+        runs = []
+        for index in range(count):
+            tell(f"{spec.name}: cold start {index + 1} of {count}, {words}")
+            with TemporaryDirectory(prefix="ndp-rt-cold-") as cache:
+                runs.append(run_once(spec, bundle, image_path, expected, Path(cache) if kind == "miss" else None))
+        found[kind] = summarise(runs, spec.precision)
+    return found
 
 
 def run_once(spec: TimedSpec, bundle: Bundle, image_path: str, expected: float, cache: Path | None) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """What may falsify a time: other processes, a hypervisor, a clock that jumps, a machine that sleeps; and its words."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -24,23 +25,14 @@ JUMP_S, JUMP_SHARE = 0.1, 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """Clocks and CPU time, in seconds since some beginning.
-
-    Attributes:
-        wall_s: the wall clock.
-        monotonic_s: stands while the machine sleeps.
-        boot_s: runs on while it sleeps; None: there is no such clock.
-        busy_s: that the usable cores worked.
-        own_s: our share of it.
-        steal_s: that a hypervisor gave to others.
-    """
+    """Clocks and CPU time, in seconds since some beginning."""
 
     wall_s: float
-    monotonic_s: float
-    boot_s: float | None
-    busy_s: float
-    own_s: float
-    steal_s: float
+    monotonic_s: float  # stands while the machine sleeps
+    boot_s: float | None  # runs on while it sleeps; None: there is no such clock
+    busy_s: float  # that the usable cores worked
+    own_s: float  # our share of it
+    steal_s: float  # that a hypervisor gave to others
 
 
 def look(pids: Collection[int]) -> Moment:
@@ -56,34 +48,26 @@ def look(pids: Collection[int]) -> Moment:
     if hasattr(os, "sched_getaffinity"):
         cores = [cores[index] for index in sorted(os.sched_getaffinity(0)) if index < len(cores)]
     working = ("user", "nice", "system", "irq", "softirq", "interrupt", "dpc")  # guests are part of user and nice
-    own_s = 0.0
-    for process in _list_tree(psutil, {os.getpid(), *pids}):
-        try:
-            times = process.cpu_times()
-        except psutil.Error:  # it has just ended, or is not ours to look at
-            continue
-        own_s += sum(getattr(times, name, 0.0) for name in ("user", "system", "children_user", "children_system"))
+    own: set[Any] = set()
+    for pid in (os.getpid(), *pids):
+        with contextlib.suppress(psutil.Error):  # it has just ended, or is not ours to look at
+            process = psutil.Process(pid)
+            own |= {process, *process.children(recursive=True)}
     return Moment(
         wall_s=time.time(),
         monotonic_s=time.monotonic(),
         boot_s=time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else None,
         busy_s=sum(getattr(core, name, 0.0) for core in cores for name in working),
-        own_s=own_s,
+        own_s=sum(add_times(psutil, one) for one in own),
         steal_s=sum(getattr(core, "steal", 0.0) for core in cores),
     )
 
 
 class Watch:
-    """Looks at clocks and CPU time before and after a timed block, a `with`; then it says what went on beside it.
+    """Looks at clocks and CPU time before and after a timed block, a `with`; then it says what went on beside it."""
 
-    Attributes:
-        other_load_cores: cores that other processes used, on average.
-        steal_cores: cores that a hypervisor gave to others, on average.
-        jump_s: by how much the wall clock jumped, forwards positive; 0: it did not.
-        sleep_s: for how long the machine slept.
-    """
-
-    other_load_cores = steal_cores = jump_s = sleep_s = 0.0
+    other_load_cores = steal_cores = 0.0  # that other processes used, and that a hypervisor gave to others, on average
+    jump_s = sleep_s = 0.0  # by which the wall clock jumped, forwards positive, and for which the machine slept
 
     def __init__(self, pids: Collection[int] = (), look: Callable[[Collection[int]], Moment] = look) -> None:
         """Take the processes that count as our own, with all that they started; this one always does."""
@@ -122,17 +106,13 @@ class Watch:
         return found
 
 
-def _list_tree(psutil: Any, pids: Collection[int]) -> list[Any]:
-    """Return the processes of these numbers and all that they started, each once."""
-    found: dict[int, Any] = {}
-    for pid in pids:
-        try:
-            process = psutil.Process(pid)
-            for one in (process, *process.children(recursive=True)):
-                found[one.pid] = one
-        except psutil.Error:
-            continue
-    return list(found.values())
+def add_times(psutil: Any, process: Any) -> float:
+    """Return the CPU time of a process and of its children that have ended; 0 where it is gone."""
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return sum(getattr(times, name, 0.0) for name in ("user", "system", "children_user", "children_system"))
 
 
 def warn_unstable(cv: float, round_p50_ms: Sequence[float] = ()) -> str | None:

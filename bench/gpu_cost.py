@@ -13,8 +13,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.graph_stages import ATTENTION, DECODER, ENCODER, ENGINE, SEGMENTATION, order_stages
 from ndp_rt.bench.kernel_work import GPUS, count_inspection, time_floor_us
+from ndp_rt.bench.stage_split import ENGINE, PLAN_STAGES, order_stages
 from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.devices.cuda.driver import translate_errors
@@ -34,15 +34,7 @@ from ndp_rt.runtime.cuda_program import CudaProgram
 FloatArray = NDArray[np.float32]
 UPLOAD, PREPROCESS, POSTPROCESS, DOWNLOAD = "upload", "preprocess", "postprocess", "download"
 # The steps of `ndp_rt.runtime.cuda_steps`. One engine for all that follows RBFRM, or for everything, is not split.
-STEP_STAGES = {
-    "encoder": ENCODER,
-    "decoder": DECODER,
-    "head": SEGMENTATION,
-    "segmentation": SEGMENTATION,
-    "smooth": POSTPROCESS,
-    "score": POSTPROCESS,
-}
-RBFRM = "rbfrm "
+STEP_STAGES = {**PLAN_STAGES, "smooth": POSTPROCESS, "score": POSTPROCESS}
 SOURCE = (
     "CUDA events around each step by itself, repeated, its inputs perhaps in the GPU's cache: a lower bound; RBFRM's "
     "steps are added up, although they run side by side"
@@ -64,7 +56,7 @@ def measure_cost(runner: CudaExecutor, bundle: Bundle, batch: int) -> Record:
     steps_ms = {name.removesuffix("_levels"): value for name, value in profile_steps(program, batch).items()}
     stages_ms = time_transfers(program, contract, batch, runner.kernels)
     for name, value in steps_ms.items():
-        stage = ATTENTION if name.startswith(RBFRM) else STEP_STAGES.get(name, ENGINE)
+        stage = STEP_STAGES.get(name.split()[0], ENGINE)
         stages_ms[stage] = stages_ms.get(stage, 0.0) + value
     whole = [f"; engine: {words}" for name, words in ONE_ENGINE.items() if name in steps_ms]
     work = count_inspection(

@@ -13,6 +13,7 @@ from ndp_rt.evaluate.record import Record
 FORMAT = "ndp-rt bench"
 FORMAT_VERSION = 1
 MODES = ("latency", "cold", "idle", "sweep")
+REMEDY = "Give a file that `ndp-rt bench` wrote."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +56,6 @@ def list_sentences(source: object, key: str) -> list[str]:
     return [str(one) for one in found] if isinstance(found, list) else []
 
 
-def list_points(record: Record) -> list[Mapping[str, Any]]:
-    """Return the points of a sweep that hold a value, in order; empty for other modes."""
-    found = find_section(record, "sweep").get("points")
-    points = found if isinstance(found, list) else []
-    return [point for point in points if find_number(point, "value") is not None]
-
-
 def read_records(path: Path) -> list[StoredRecord]:
     """Return the records of a file that holds one JSON object a line, or one object in all.
 
@@ -72,62 +66,45 @@ def read_records(path: Path) -> list[StoredRecord]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is no UTF-8 text ({error.reason}); expected a file of `ndp-rt bench` records."
-        ) from error
+        raise InputError(f"{path} is no UTF-8 text ({error.reason}). {REMEDY}") from error
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror or error}). Give a file that `ndp-rt bench` wrote."
-        ) from error
-    found = [
-        StoredRecord(path=path, line=line, record=_check_record(_parse(piece, path, line), path, line))
-        for line, piece in _split(text)
-    ]
-    if not found:
-        raise InputError(f"{path} holds no record. Give a file that `ndp-rt bench` wrote.")
-    return found
-
-
-def _split(text: str) -> list[tuple[int, str]]:
-    """Return the pieces that hold an object each, with the line where they begin; blank lines are left out."""
+        raise InputError(f"{path} cannot be read ({error.strerror or error}). {REMEDY}") from error
     try:
         json.loads(text)
+        pieces = [(text[: len(text) - len(text.lstrip())].count("\n") + 1, text)]
     except (ValueError, RecursionError):
-        return [(line, piece) for line, piece in enumerate(text.split("\n"), 1) if piece.strip()]
-    return [(text[: len(text) - len(text.lstrip())].count("\n") + 1, text)]
+        pieces = [(line, piece) for line, piece in enumerate(text.split("\n"), 1) if piece.strip()]
+    if not pieces:
+        raise InputError(f"{path} holds no record. {REMEDY}")
+    return [StoredRecord(path=path, line=line, record=_read(piece, f"{path}, line {line}")) for line, piece in pieces]
 
 
-def _parse(piece: str, path: Path, line: int) -> Record:
+def _read(piece: str, where: str) -> Record:
+    """Return a record that holds what every reader needs; `where` begins the messages."""
+
     def refuse(name: str) -> float:
         raise ValueError(f"{name} is no JSON number")
 
     try:
-        parsed = json.loads(piece, parse_constant=refuse)
+        record: Record = json.loads(piece, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}, line {line} is no JSON ({error}). A record is one object on one line; mend the line or remove it."
+            f"{where} is no JSON ({error}). A record is one object on one line; mend the line or remove it."
         ) from error
-    if not isinstance(parsed, dict):
-        raise InputError(f"{path}, line {line} is a JSON {type(parsed).__name__}; a record is an object.")
-    return parsed
-
-
-def _check_record(record: Record, path: Path, line: int) -> Record:
-    where = f"{path}, line {line}"
+    if not isinstance(record, dict):
+        raise InputError(f"{where} is a JSON {type(record).__name__}; a record is an object.")
+    version, mode = record.get("format_version"), record.get("mode")
     if record.get("format") != FORMAT:
         came = record.get("format")
-        raise InputError(
-            f"{where}: expected a record of the format '{FORMAT}', got {came!r}. Give a file that `ndp-rt bench` wrote."
-        )
-    version = record.get("format_version")
+        raise InputError(f"{where}: expected a record of the format '{FORMAT}', got {came!r}. {REMEDY}")
     if not isinstance(version, int) or version < 1:
         raise InputError(f"{where}: expected a format_version from 1 to {FORMAT_VERSION}, got {version!r}.")
     if version > FORMAT_VERSION:
         raise InputError(
             f"{where}: format_version is {version}; this ndp-rt reads up to {FORMAT_VERSION}. Update ndp-rt to read it."
         )
-    if record.get("mode") not in MODES:
-        raise InputError(f"{where}: expected one of the modes {', '.join(MODES)}, got {record.get('mode')!r}.")
+    if mode not in MODES:
+        raise InputError(f"{where}: expected one of the modes {', '.join(MODES)}, got {mode!r}.")
     rows = record.get("rows", [])
     if not isinstance(rows, list) or not all(
         isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows

@@ -1,27 +1,36 @@
-"""How an image's time splits over the parts of NDP-Net: measured by the plan itself, or by a profile of its engine."""
+"""How an image's time splits over the parts of NDP-Net: measured by the plan itself, or by a profile of its engine.
 
-from collections.abc import Mapping
+The parts are a record's: encoder, attention (RBFRM on levels 3 to 5), decoder (FFM and decoder), segmentation (the
+encoder's first levels on the reconstruction, then MSDSM and eq. 11). Which part a layer of a profile belongs to is told
+by the names of the bundle's graph.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.graph_stages import (
-    ATTENTION,
-    DECODER,
-    ENCODER,
-    ENGINE,
-    OTHER,
-    SEGMENTATION,
-    name_stages,
-    order_stages,
-    sum_by_stage,
-)
 from ndp_rt.engines.backend import EngineOptions, Profiler
 from ndp_rt.engines.engine import FloatArray
 from ndp_rt.errors import InputError
+from ndp_rt.evaluate import record
 from ndp_rt.graphs.folding import fix_batch, load_model
 
+ENCODER, ATTENTION, DECODER, SEGMENTATION, OTHER = "encoder", "attention", "decoder", "segmentation", "other"
+ENGINE = "engine"  # what is not split further
+STAGES = (ENCODER, ATTENTION, DECODER, SEGMENTATION)
+RECONSTRUCTION = "reconstruction"
+# Names as PyTorch's exporter makes them: /module/module/Operator. RBFRM is written into the whole network's forward, so
+# its nodes lie at the top, those that cut the reference into patches under /LkK.
+NAMES = (
+    (re.compile(r"/encoder/"), ENCODER),
+    (re.compile(r"/(ffm\.\d+|decoder)/"), DECODER),
+    (re.compile(r"/(\dk\d/.*|[^/]+)$"), ATTENTION),
+)
+# A backend goes on after a node's or a tensor's name with one of these: "/Conv/WithoutBiases", "Relu_output_0_nchwc".
+BOUNDARIES = "/_"
 # The record's key of each stage that a staged plan on the host tells apart (`ndp_rt.runtime.staged`).
 PLAN_STAGES = {
     "encoder": ENCODER,
@@ -63,22 +72,17 @@ def split_stages(
     """
     if ENGINE not in parts_ms:
         raise InputError(f"the parts are {', '.join(parts_ms) or 'none'}; 'engine' is needed to split it.")
+    inside: dict[str, float] = {}
     around = {name: parts_ms[name] for name in AROUND if name in parts_ms}
     if any(name in parts_ms for name in PLAN_STAGES):
-        inside, source = sum_plan_stages(parts_ms), "the plan's own clock around each of its engines and RBFRM"
+        source = "the plan's own clock around each of its engines and RBFRM"
+        for name, stage in PLAN_STAGES.items():
+            inside[stage] = inside.get(stage, 0.0) + parts_ms.get(name, 0.0)
     elif profiler is None:
         inside, source = {ENGINE: parts_ms[ENGINE]}, "not split: the backend does not tell layers apart"
     else:
         inside, source = profile_engine(parts_ms[ENGINE], onnx_path, profiler, options, compiled_path)
     return order_stages({**around, **inside}), source
-
-
-def sum_plan_stages(parts_ms: Mapping[str, float]) -> dict[str, float]:
-    """Return the record's stages from those that a staged plan on the host measures."""
-    sums: dict[str, float] = {}
-    for name, stage in PLAN_STAGES.items():
-        sums[stage] = sums.get(stage, 0.0) + parts_ms.get(name, 0.0)
-    return sums
 
 
 def profile_engine(
@@ -118,3 +122,92 @@ def make_inputs(model: Any) -> dict[str, FloatArray]:
         shape = [int(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
         inputs[value.name] = rng.random(shape, np.float32)
     return inputs
+
+
+def find_node_stages(model: Any) -> dict[int, str]:
+    """Return the stage of each node, by its number in the graph.
+
+    What the reconstruction does not depend on is segmentation: the names alone cannot tell its nodes at the top from
+    RBFRM's. A node that no rule fits is OTHER, and so is every node of a graph without a reconstruction.
+
+    Args:
+        model: an onnx.ModelProto of the whole network, its nodes in topological order.
+    """
+    graph = model.graph
+    if all(RECONSTRUCTION not in node.output for node in graph.node):
+        return dict.fromkeys(range(len(graph.node)), OTHER)
+    needed, stages = {RECONSTRUCTION}, {}
+    for number in reversed(range(len(graph.node))):
+        node = graph.node[number]
+        if needed.isdisjoint(node.output):
+            stages[number] = SEGMENTATION
+        else:
+            needed.update(node.input)
+            stages[number] = next((stage for pattern, stage in NAMES if pattern.match(node.name)), OTHER)
+    return stages
+
+
+def name_stages(model: Any) -> dict[str, str]:
+    """Return the stage of every name that a backend may derive a layer's from: nodes, their outputs, the inputs."""
+    stages = find_node_stages(model)
+    named: dict[str, str] = {}
+    for number, node in enumerate(model.graph.node):
+        for name in (node.name, *node.output):
+            if name:
+                named[name] = stages[number]
+        for name in node.input:  # an input of the graph belongs to its first reader
+            if name:
+                named.setdefault(name, stages[number])
+    return named
+
+
+def find_layer_stages(layers: Iterable[str], named: Mapping[str, str]) -> dict[str, str]:
+    """Return the stage of every layer, by its name.
+
+    A layer has the stage of the longest known name that its own begins with. One that begins with none (converted
+    layouts, operators that a backend made up) has that of its neighbours where both agree, and is OTHER elsewhere.
+
+    Args:
+        layers: names in the order in which they run.
+        named: from `name_stages`.
+    """
+    names = list(layers)
+    found = [_find_longest(name, named) for name in names]
+    stages = {}
+    for index, name in enumerate(names):
+        before = next((stage for stage in reversed(found[:index]) if stage is not None), None)
+        after = next((stage for stage in found[index + 1 :] if stage is not None), None)
+        around = {stage for stage in (before, after) if stage is not None}
+        stages[name] = found[index] or (around.pop() if len(around) == 1 else OTHER)
+    return stages
+
+
+def sum_by_stage(layers_ms: Mapping[str, float], named: Mapping[str, str]) -> dict[str, float]:
+    """Return the milliseconds of each stage, those of OTHER where there are any.
+
+    Args:
+        layers_ms: by layer, in the order in which they run.
+        named: from `name_stages`.
+
+    Raises:
+        InputError: there is no layer, or none took any time.
+    """
+    if not any(value > 0 for value in layers_ms.values()):
+        raise InputError(f"{len(layers_ms)} layers took 0 ms together. Profile more runs.")
+    stages = find_layer_stages(layers_ms, named)
+    sums: dict[str, float] = {}
+    for name, value in layers_ms.items():
+        sums[stages[name]] = sums.get(stages[name], 0.0) + value
+    return {stage: sums[stage] for stage in (*STAGES, OTHER) if stage in sums}
+
+
+def _find_longest(layer: str, named: Mapping[str, str]) -> str | None:
+    for end in range(len(layer), 0, -1):
+        if (end == len(layer) or layer[end] in BOUNDARIES) and layer[:end] in named:
+            return named[layer[:end]]
+    return None
+
+
+def order_stages(stages_ms: Mapping[str, float]) -> dict[str, float]:
+    """Return the stages in the order in which an image goes through them."""
+    return {name: stages_ms[name] for name in record.STAGES if name in stages_ms}

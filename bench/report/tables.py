@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ndp_rt.bench.read_records import find_number, find_section, list_points, list_sentences
+from ndp_rt.bench.read_records import find_number, find_section, list_sentences
 from ndp_rt.bench.report.accuracy_figure import METRICS, is_reported
 from ndp_rt.bench.report.overview import Overview, describe_owner, find_front_names
 from ndp_rt.bench.report.words import (
@@ -251,7 +251,9 @@ def make_sweep_table(record: Record, *, is_short: bool = False) -> Table:
         Column(heading="efficiency (linear: 1)", show=show_number("efficiency"), short="efficiency"),
         Column(heading="map error", show=show_check),
     )
-    return make_table("Points of the sweep", columns, list_points(record), is_short=is_short)
+    return make_table(
+        "Points of the sweep", columns, find_section(record, "sweep").get("points") or [], is_short=is_short
+    )
 
 
 def list_cold_rows(cold: Mapping[str, Any]) -> list[Row]:

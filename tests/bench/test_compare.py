@@ -156,7 +156,7 @@ def test_what_else_differs_is_said(rng: np.random.Generator) -> None:
     assert compare_records(a, b).differences == (
         "The machines differ, so a ratio is about them too: cpu: AMD EPYC -> Xeon; gpu: none -> (name H100).",
         "Versions differ: openvino: 2026.4.1 -> 2026.5.0.",
-        "The bundles differ: fingerprint: f0c48db4026c8c38b3adc17d694a8fcab2d17d5b -> 0123456789abcdef; width: 64 -> 32.",
+        f"The bundles differ: fingerprint: {a['bundle']['fingerprint']} -> 0123456789abcdef; width: 64 -> 32.",
         "Settings differ: threads: 2 -> 1.",
         "Accuracies are of different data, and those of different sources are not compared.",
         "B is incomplete: its run was ended early.",

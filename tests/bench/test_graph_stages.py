@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from onnx import helper
 
-from ndp_rt.bench.graph_stages import (
+from ndp_rt.bench.stage_split import (
     ATTENTION,
     DECODER,
     ENCODER,
@@ -71,14 +71,6 @@ def test_every_node_of_an_export_without_rewrites_has_a_stage() -> None:
     assert set(found.values()) == set(STAGES)
     # Products of RBFRM and sigmoids of the maps both lie at the top.
     assert (found["/MatMul"], found["/Softmax"], found["/Sigmoid"]) == (ATTENTION, ATTENTION, SEGMENTATION)
-
-
-@pytest.mark.parametrize(
-    ("name", "stage"),
-    [("encoder", ENCODER), ("decoder", DECODER), ("head", SEGMENTATION), ("segmentation", SEGMENTATION)],
-)
-def test_a_graph_of_one_stage_is_that_stage(name: str, stage: str) -> None:
-    assert set(find_by_name(load(DEMO / f"{name}.onnx")).values()) == {stage}
 
 
 def test_a_graph_of_another_network_has_no_stages() -> None:

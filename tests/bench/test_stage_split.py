@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndp_rt.bench.graph_stages import STAGES
-from ndp_rt.bench.stage_split import MAX_OTHER_SHARE, MAX_RUNS, MIN_RUNS, count_runs, split_stages
+from ndp_rt.bench.stage_split import MAX_OTHER_SHARE, MAX_RUNS, MIN_RUNS, STAGES, count_runs, split_stages
 from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.registry import find_host_backend
