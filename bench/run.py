@@ -87,23 +87,16 @@ class Bench:
 
     def measure_latencies(self) -> None:
         """Fill in the rows of mode "latency"."""
-        with self.running(), self.images() as paths:
+        with self.running(), self.images() as paths, ExitStack() as stack:
             self.explainer.measure_ceilings([*self.together, *self.alone])
-            processes = self._open(self.together, paths)
-            try:
-                for batch in self.request.batches:
-                    self._run_session(processes, batch, processes)
-                self.finish(processes)
-                for spec in self.alone:
-                    rivals = self._open([spec], paths)
-                    try:
-                        for batch in self.request.batches:
-                            self._run_session([*self._base(processes), *rivals], batch, rivals)
-                        self.finish(rivals)
-                    finally:
-                        close_all(rivals)
-            finally:
-                close_all(processes)
+            processes = self._open(self.together, paths, stack)
+            self._run_session(processes, processes)
+            for spec in self.alone:
+                with ExitStack() as own:
+                    rivals = self._open([spec], paths, own)
+                    base = [one for one in processes[:1] if one.name not in self.refused]
+                    self._run_session([*base, *rivals], rivals)
+            stack.close()
             self.explainer.compare_ceilings()
 
     def measure_cold(self) -> None:
@@ -119,16 +112,12 @@ class Bench:
         """Fill in `idle`, for the first of ours."""
         check_above_zero("idle", pause_s)
         self.record["mode"] = "idle"
-        with self.running(), self.images() as paths:
-            one = open_process(self._first_alone(), paths, self.tell)
-            try:
-                self.record["idle"] = {
-                    "name": one.name,
-                    "check": describe_check(one.opened.checks[1]),
-                    **measure_idle(one, pause_s, self.request.seconds, self.tell),
-                }
-            finally:
-                one.close()
+        with self.running(), self.images() as paths, open_process(self._first_alone(), paths, self.tell) as one:
+            self.record["idle"] = {
+                "name": one.name,
+                "check": describe_check(one.opened.checks[1]),
+                **measure_idle(one, pause_s, self.request.seconds, self.tell),
+            }
 
     def measure_sweep(self, axis: str) -> None:
         """Fill in `sweep`, for the first of ours."""
@@ -153,26 +142,26 @@ class Bench:
             )
         return self.together[0]
 
-    def _base(self, processes: Sequence[TimedProcess]) -> list[TimedProcess]:
-        return [one for one in processes[:1] if one.name not in self.refused]
-
-    def _open(self, specs: Sequence[TimedSpec], paths: Sequence[str]) -> list[TimedProcess]:
-        """Open what can be opened; the others' reasons go to the record."""
+    def _open(self, specs: Sequence[TimedSpec], paths: Sequence[str], stack: ExitStack) -> list[TimedProcess]:
+        """Open what can be opened, until the stack closes; the others' reasons go to the record."""
         processes: list[TimedProcess] = []
-        try:
-            for spec in specs:
-                try:
-                    processes.append(open_process(spec, paths, self.tell))
-                except MissingExtraError as error:
-                    self.left_out[spec.name] = str(error)
-                except NdpRtError as error:
-                    self.refused[spec.name] = str(error)
-        except BaseException:
-            close_all(processes)
-            raise
+        for spec in specs:
+            try:
+                processes.append(open_process(spec, paths, self.tell))
+                stack.callback(processes[-1].close)
+            except MissingExtraError as error:
+                self.left_out[spec.name] = str(error)
+            except NdpRtError as error:
+                self.refused[spec.name] = str(error)
         return processes
 
-    def _run_session(self, processes: Sequence[TimedProcess], batch: int, wanted: Sequence[TimedProcess]) -> None:
+    def _run_session(self, processes: Sequence[TimedProcess], wanted: Sequence[TimedProcess]) -> None:
+        """Time processes in turn with each batch size, and add the rows of those that are wanted."""
+        for batch in self.request.batches:
+            self._run_batch(processes, batch, wanted)
+        self.finish(wanted)
+
+    def _run_batch(self, processes: Sequence[TimedProcess], batch: int, wanted: Sequence[TimedProcess]) -> None:
         """Time processes in turn and add the rows of those that are wanted, also where Ctrl-C ends it."""
         alive = [one for one in processes if one.name not in self.refused]
         found: dict[str, Series] = {}
@@ -273,12 +262,6 @@ class Bench:
             "inside_the_clock": f"{start} to the decision",
             "rounds": count_all_rounds(request.seconds),
         }
-
-
-def close_all(processes: Sequence[TimedProcess]) -> None:
-    """End processes."""
-    for one in processes:
-        one.close()
 
 
 def describe_data(data: Path) -> Record:

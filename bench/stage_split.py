@@ -16,7 +16,6 @@ from ndp_rt.engines.backend import EngineOptions, Profiler
 from ndp_rt.engines.engine import FloatArray
 from ndp_rt.errors import InputError
 from ndp_rt.evaluate import record
-from ndp_rt.graphs.folding import fix_batch, load_model
 
 ENCODER, ATTENTION, DECODER, SEGMENTATION, OTHER = "encoder", "attention", "decoder", "segmentation", "other"
 ENGINE = "engine"  # what is not split further
@@ -93,6 +92,8 @@ def profile_engine(
     compiled_path: Path | None = None,
 ) -> Split:
     """Return `engine_ms` split by the layers' shares in a profile of the graph, and how that was done."""
+    from ndp_rt.graphs.folding import fix_batch, load_model  # `make gpu-check` does without onnx
+
     model = load_model(onnx_path)
     fix_batch(model, options.batch)
     run_count = count_runs(engine_ms * options.batch)

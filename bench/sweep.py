@@ -1,8 +1,10 @@
 """`ndp-rt bench --sweep AXIS`: how cost grows with batch size, threads, image size or parallel streams."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import takewhile
 
 import numpy as np
 
@@ -56,102 +58,80 @@ def measure_sweep(axis: str, spec: TimedSpec, bundle: Bundle, cores: int, second
     return {"axis": axis, "points": points, "words": describe_growth(axis, points)}
 
 
+@contextmanager
+def opening(specs: Iterable[TimedSpec], tell: Tell) -> Iterator[list[TimedProcess]]:
+    """Give a process for each spec, and close them all."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(open_process(spec, (), tell)) for spec in specs]
+
+
+def time_rounds(processes: Sequence[TimedProcess], batch: int, seconds: float, tell: Tell) -> dict[str, Series]:
+    """Time processes in the rounds of a session of their own.
+
+    Raises:
+        EngineError: one failed.
+    """
+    found: dict[str, Series] = {}
+    refused: dict[str, str] = {}
+    take_turns(processes, SINGLE, batch, seconds, tell, found, refused)
+    if refused:
+        raise EngineError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
+    return found
+
+
 def sweep_batches(spec: TimedSpec, seconds: float, tell: Tell) -> list[Record]:
     """One engine for each batch size; `value` is the size, efficiency an image's time at 1 over that at the size."""
-    one = open_process(dataclasses.replace(spec, batches=BATCHES), (), tell)
-    points = []
-    try:
-        for batch in BATCHES:
-            found = time_alone(one, batch, seconds, tell)
-            points.append(make_point(batch, found, one, batch))
-    finally:
-        one.close()
+    with opening([replace(spec, batches=BATCHES)], tell) as [one]:
+        series = {batch: time_rounds([one], batch, seconds, tell)[one.name] for batch in BATCHES}
+        points = [make_point(batch, found, one, batch) for batch, found in series.items()]
     return set_efficiency(points, lambda point: point["images_per_s"])
 
 
 def sweep_threads(spec: TimedSpec, cores: int, seconds: float, tell: Tell) -> list[Record]:
     """Inspectors that differ in threads take turns; efficiency is throughput over threads times that of one."""
     counts = sorted({*(2**power for power in range(cores.bit_length())), cores})
-    specs = [dataclasses.replace(spec, name=f"{spec.name}, {n} threads", threads=n, batches=(1,)) for n in counts]
-    processes: list[TimedProcess] = []
-    found: dict[str, Series] = {}
-    refused: dict[str, str] = {}
-    try:
-        for own in specs:
-            processes.append(open_process(own, (), tell))
-        take_turns(processes, SINGLE, 1, seconds, tell, found, refused)
-    finally:
-        for one in processes:
-            one.close()
-    if refused:
-        raise EngineError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
-    points = [make_point(n, found[one.name], one, 1) for n, one in zip(counts, processes, strict=True)]
+    specs = [replace(spec, name=f"{spec.name}, {n} threads", threads=n, batches=(1,)) for n in counts]
+    with opening(specs, tell) as processes:
+        found = time_rounds(processes, 1, seconds, tell)
+        points = [make_point(n, found[one.name], one, 1) for n, one in zip(counts, processes, strict=True)]
     return set_efficiency(points, lambda point: point["images_per_s"] / point["value"])
 
 
 def sweep_sizes(spec: TimedSpec, bundle: Bundle, seconds: float, tell: Tell) -> list[Record]:
     """The camera's image grows: resized to the network's input, and cut into tiles; efficiency is pixels a second."""
-    one = open_process(dataclasses.replace(spec, batches=(1,)), (), tell)
     golden = to_image(bundle.golden().image[0])
     points: list[Record] = []
-    try:
+    with opening([replace(spec, batches=(1,))], tell) as [one]:
         for series_name, method in METHODS.items():
             of_method = []
             for factor in FACTORS[series_name]:
                 side_px = factor * max(golden.shape[:2])
                 tell(f"{spec.name}: {series_name}, {side_px} px")
                 one.ask("use_images", [enlarge(golden, side_px)])
-                turn = Turn(batch=1, query_size=1, seconds=seconds, method=method)
-                warm = one.warm_up(turn, seconds / 2)
-                found = Series(warm_up=warm, turns={0: one.run_turn(turn, 0)})
+                found = run_together([one], Turn(batch=1, query_size=1, seconds=seconds, method=method))
                 of_method.append({**make_point(side_px, found, one, 1), "series": series_name})
             points += set_efficiency(of_method, lambda point: point["images_per_s"] * point["value"] ** 2)
-    finally:
-        one.close()
     return points
 
 
 def sweep_streams(spec: TimedSpec, cores: int, seconds: float, tell: Tell) -> list[Record]:
     """Inspectors in processes of their own work at once and share the cores; efficiency is throughput over one's."""
-    counts = sorted({1, 2, cores, 2 * cores})
     points = []
-    for count in counts:
+    for count in sorted({1, 2, cores, 2 * cores}):
         threads = max(1, cores // count) if spec.device == "cpu" else spec.threads
-        own = dataclasses.replace(spec, threads=threads, batches=(1,))
-        processes: list[TimedProcess] = []
-        try:
-            for _ in range(count):
-                processes.append(open_process(own, (), tell))
+        with opening([replace(spec, threads=threads, batches=(1,))] * count, tell) as processes:
             tell(f"{spec.name}: {count} streams of {threads} threads")
-            found = run_together(processes, seconds)
+            found = run_together(processes, Turn(batch=1, query_size=1, seconds=seconds))
             points.append({**make_point(count, found, processes[0], 1), "threads": threads})
-        finally:
-            for one in processes:
-                one.close()
     return set_efficiency(points, lambda point: point["images_per_s"])
 
 
-def run_together(processes: Sequence[TimedProcess], seconds: float) -> Series:
+def run_together(processes: Sequence[TimedProcess], turn: Turn) -> Series:
     """Let all inspect at once; the series holds everyone's times, in turns that ran side by side."""
-    turn = Turn(batch=1, query_size=1, seconds=seconds)
     with ThreadPoolExecutor(len(processes)) as pool:  # each thread waits for one process
-        warm = list(pool.map(lambda one: one.warm_up(turn, seconds / 2), processes))
+        warm = list(pool.map(lambda one: one.warm_up(turn, turn.seconds / 2), processes))
         turns = list(pool.map(lambda one: one.run_turn(turn, 0), processes))
     return Series(warm_up=warm[0], turns=dict(enumerate(turns)), is_side_by_side=True)
-
-
-def time_alone(one: TimedProcess, batch: int, seconds: float, tell: Tell) -> Series:
-    """Time one in the rounds of a session of its own.
-
-    Raises:
-        EngineError: it failed.
-    """
-    found: dict[str, Series] = {}
-    refused: dict[str, str] = {}
-    take_turns([one], SINGLE, batch, seconds, tell, found, refused)
-    if refused:
-        raise EngineError(refused[one.name])
-    return found[one.name]
 
 
 def make_point(value: int, series: Series, one: TimedProcess, batch: int) -> Record:
@@ -187,7 +167,7 @@ def describe_growth(axis: str, points: Sequence[Record]) -> list[str]:
         first, last, best = part[0], part[-1], max(part, key=lambda point: float(point["images_per_s"]))
         sentences = []
         if axis in LINEAR:
-            linear = last_linear(part)
+            linear = [first, *takewhile(lambda point: point["efficiency"] >= LINEAR_SHARE, part)][-1]
             sentences.append(f"{LINEAR[axis]} is {LINEAR_SHARE:.0%} of linear or more up to {linear['value']}")
             if linear is not last:
                 after = part[part.index(linear) + 1]
@@ -203,13 +183,3 @@ def describe_growth(axis: str, points: Sequence[Record]) -> list[str]:
         )
         words.append((f"{name}: " if name else "") + ". ".join(sentences) + ".")
     return words
-
-
-def last_linear(points: Sequence[Record]) -> Record:
-    """Return the last point before efficiency falls below LINEAR_SHARE."""
-    linear = points[0]
-    for point in points:
-        if point["efficiency"] < LINEAR_SHARE:
-            break
-        linear = point
-    return linear
