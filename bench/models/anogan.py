@@ -1,12 +1,10 @@
 """AnoGAN: gradient steps on the code until the generator's image resembles the one inspected."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.method import Method, centre_values, measure_gap
+from ndp_rt.bench.models.method import Method, centre_values, chain, measure_gap
 
 INPUT_PX = 64
 LATENT_COUNT = 100
@@ -17,16 +15,24 @@ STEP_COUNT = 500
 RATE = 0.01
 
 
+def make_doubling(c_in: int, c_out: int) -> nn.ConvTranspose2d:
+    """Return a transposed convolution that doubles the side."""
+    return nn.ConvTranspose2d(c_in, c_out, 5, 2, 2, output_padding=1)
+
+
 class Generator(nn.Module):
     """DCGAN's, [n, LATENT_COUNT] to [n, 3, INPUT_PX, INPUT_PX], -1 to 1."""
 
     def __init__(self) -> None:
         super().__init__()
         self.project = nn.Linear(LATENT_COUNT, CHANNELS[0] * CODE_PX**2)
-        layers: list[nn.Module] = [nn.BatchNorm2d(CHANNELS[0]), nn.ReLU()]
-        for c_in, c_out in pairwise(CHANNELS):
-            layers += [nn.ConvTranspose2d(c_in, c_out, 5, 2, 2, output_padding=1), nn.BatchNorm2d(c_out), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(CHANNELS[-1], 3, 5, 2, 2, output_padding=1), nn.Tanh())
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(CHANNELS[0]),
+            nn.ReLU(),
+            chain(CHANNELS, lambda a, b: (make_doubling(a, b), nn.BatchNorm2d(b), nn.ReLU())),
+            make_doubling(CHANNELS[-1], 3),
+            nn.Tanh(),
+        )
 
     def forward(self, code: Tensor) -> Tensor:
         x: Tensor = self.layers(self.project(code).unflatten(1, (CHANNELS[0], CODE_PX, CODE_PX)))
@@ -35,11 +41,10 @@ class Generator(nn.Module):
 
 def make_features() -> nn.Sequential:
     """Return DCGAN's discriminator up to its last convolution, [n, 3, INPUT_PX, INPUT_PX] to [n, 512, 4, 4]."""
-    channels = CHANNELS[::-1]
-    layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 5, 2, 2), nn.LeakyReLU(0.2)]
-    for c_in, c_out in pairwise(channels):
-        layers += [nn.Conv2d(c_in, c_out, 5, 2, 2), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers)
+    first = nn.Sequential(nn.Conv2d(3, CHANNELS[-1], 5, 2, 2), nn.LeakyReLU(0.2))
+    return first.extend(
+        chain(CHANNELS[::-1], lambda a, b: (nn.Conv2d(a, b, 5, 2, 2), nn.BatchNorm2d(b), nn.LeakyReLU(0.2)))
+    )
 
 
 class Anogan(Method):

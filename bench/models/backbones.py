@@ -5,6 +5,7 @@ after its last tap) is dropped from it. torchvision itself is no dependency: its
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -15,67 +16,43 @@ VGG19_PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512
 RESIDUAL_WEIGHT = 0.2
 
 
-def make_shortcut(c_in: int, c_out: int, stride: int) -> nn.Module | None:
-    """Return what a block's input passes on its way round the block; None: nothing."""
-    if stride == 1 and c_in == c_out:
-        return None
-    return nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+class Block(nn.Module):
+    """Convolutions without bias, each normalised, and the block's input around them.
 
+    3 x 3 and 3 x 3 (ResNet-18 and 34), or 1 x 1, 3 x 3 and 1 x 1 (ResNet-50 and WideResNet-50-2); the first 3 x 3 one
+    has the stride.
+    """
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, of ResNet-18 and ResNet-34."""
-
-    expansion = 1
-
-    def __init__(self, c_in: int, planes: int, stride: int, width: int) -> None:
+    def __init__(self, c_in: int, counts: Sequence[int], stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(c_in, planes, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.count = len(counts)
+        kernels, strides = ((3, 3), (stride, 1)) if self.count == 2 else ((1, 3, 1), (1, stride, 1))
+        channels = (c_in, *counts)
+        for number, (kernel_px, step) in enumerate(zip(kernels, strides, strict=True), 1):
+            before, after = channels[number - 1], channels[number]
+            convolution = nn.Conv2d(before, after, kernel_px, step, kernel_px // 2, bias=False)
+            self.add_module(f"conv{number}", convolution)
+            self.add_module(f"bn{number}", nn.BatchNorm2d(after))
+        nn.init.constant_(self.get_submodule(f"bn{self.count}").weight, RESIDUAL_WEIGHT)  # type: ignore[arg-type]
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        nn.init.constant_(self.bn2.weight, RESIDUAL_WEIGHT)
-        self.downsample = make_shortcut(c_in, planes, stride)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or c_in != counts[-1]:
+            around = nn.Conv2d(c_in, counts[-1], 1, stride, bias=False)
+            self.downsample = nn.Sequential(around, nn.BatchNorm2d(counts[-1]))
 
     def forward(self, x: Tensor) -> Tensor:
         around = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        out: Tensor = self.relu(self.bn2(self.conv2(x)) + around)
-        return out
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution, of ResNet-50 (`width` 64) and WideResNet-50-2 (`width` 128)."""
-
-    expansion = 4
-
-    def __init__(self, c_in: int, planes: int, stride: int, width: int) -> None:
-        super().__init__()
-        inner, c_out = planes * width // 64, planes * self.expansion
-        self.conv1 = nn.Conv2d(c_in, inner, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(inner)
-        self.conv3 = nn.Conv2d(inner, c_out, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(c_out)
-        nn.init.constant_(self.bn3.weight, RESIDUAL_WEIGHT)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = make_shortcut(c_in, c_out, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        around = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        out: Tensor = self.relu(self.bn3(self.conv3(x)) + around)
-        return out
+        for number in range(1, self.count + 1):
+            x = self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(x))
+            x = self.relu(x if number < self.count else x + around)
+        return x
 
 
 class ResNet(nn.Module):
     """Stages `layer1` to `layer4` of a ResNet, or the first of them; the map after each, from 1/4 of the side down."""
 
-    def __init__(
-        self, block: type[BasicBlock] | type[Bottleneck], block_counts: Sequence[int], *, stages: int, width: int = 64
-    ) -> None:
+    def __init__(self, block_counts: Sequence[int], width: int = 0, stages: int = 4) -> None:
+        """Take the blocks of each stage, and the bottlenecks' width (of 64 in the first stage); 0: there are none."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -85,11 +62,12 @@ class ResNet(nn.Module):
         self.channels: list[int] = []  # of the maps
         c_in = 64
         for stage, name in enumerate(self.stage_names):
-            planes = 64 << stage
+            planes, inner = 64 << stage, width << stage
+            counts = (inner, inner, 4 * planes) if width else (planes, planes)
             blocks: list[nn.Module] = []
             for index in range(block_counts[stage]):
-                blocks.append(block(c_in, planes, 2 if stage and not index else 1, width))
-                c_in = planes * block.expansion
+                blocks.append(Block(c_in, counts, 2 if stage and not index else 1))
+                c_in = counts[-1]
             self.add_module(name, nn.Sequential(*blocks))
             self.channels.append(c_in)
 
@@ -100,26 +78,6 @@ class ResNet(nn.Module):
             x = self.get_submodule(name)(x)
             maps.append(x)
         return maps
-
-
-def make_resnet18(stages: int = 4) -> ResNet:
-    """Return ResNet-18 without its classifier, up to a stage."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), stages=stages)
-
-
-def make_resnet34(stages: int = 4) -> ResNet:
-    """Return ResNet-34 without its classifier, up to a stage."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), stages=stages)
-
-
-def make_resnet50(stages: int = 4) -> ResNet:
-    """Return ResNet-50 without its classifier, up to a stage."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), stages=stages)
-
-
-def make_wide_resnet50_2(stages: int = 4) -> ResNet:
-    """Return WideResNet-50-2 without its classifier, up to a stage."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), stages=stages, width=128)
 
 
 class VGG(nn.Module):
@@ -151,11 +109,10 @@ class VGG(nn.Module):
         return maps
 
 
-def make_vgg16(taps: Sequence[int]) -> VGG:
-    """Return VGG-16's convolutions with these taps."""
-    return VGG(VGG16_PLAN, taps)
-
-
-def make_vgg19(taps: Sequence[int]) -> VGG:
-    """Return VGG-19's convolutions with these taps."""
-    return VGG(VGG19_PLAN, taps)
+# Without their classifiers; those of ResNets up to `stages`, those of VGGs up to the last of `taps`.
+make_resnet18 = partial(ResNet, (2, 2, 2, 2))
+make_resnet34 = partial(ResNet, (3, 4, 6, 3))
+make_resnet50 = partial(ResNet, (3, 4, 6, 3), 64)
+make_wide_resnet50_2 = partial(ResNet, (3, 4, 6, 3), 128)
+make_vgg16 = partial(VGG, VGG16_PLAN)
+make_vgg19 = partial(VGG, VGG19_PLAN)

@@ -1,13 +1,11 @@
 """DFR: ImageNet features of twelve layers, put together at every region and rebuilt by an autoencoder."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.bench.models.backbones import make_vgg19
-from ndp_rt.bench.models.method import ImageNetNormalisation, Method
+from ndp_rt.bench.models.method import ImageNetNormalisation, Method, chain
 
 INPUT_PX = 256
 REGION_PX = 4
@@ -35,12 +33,12 @@ def make_autoencoder(c: int, latent: int) -> nn.Sequential:
     """Return 1x1 convolutions from c channels down to `latent` and back, batch norm and ReLU after each inner one."""
     inner = (c + 2 * latent) // 2
     counts = (c, inner, 2 * latent, latent, 2 * latent, inner, c)
-    layers: list[nn.Module] = []
-    for c_in, c_out in pairwise(counts):
-        layers.append(nn.Conv2d(c_in, c_out, 1))
-        if c_out not in (latent, c):
-            layers += [nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+
+    def make(c_in: int, c_out: int) -> list[nn.Module]:
+        is_inner = c_out not in (latent, c)
+        return [nn.Conv2d(c_in, c_out, 1), *([nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)] if is_inner else [])]
+
+    return chain(counts, make)
 
 
 class Dfr(Method):

@@ -1,10 +1,8 @@
 """GANomaly: encoder, decoder and a second encoder; the score is the gap between the two codes."""
 
-from itertools import pairwise
-
 from torch import Tensor, nn
 
-from ndp_rt.bench.models.method import Method, centre_values, measure_gap
+from ndp_rt.bench.models.method import Method, centre_values, chain, measure_gap
 
 INPUT_PX = 256
 LATENT_COUNT = 100
@@ -21,20 +19,25 @@ def list_channels() -> list[int]:
 def make_encoder() -> nn.Sequential:
     """Return [n, 3, INPUT_PX, INPUT_PX] to [n, LATENT_COUNT, 1, 1]."""
     channels = list_channels()
-    layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
-    for c_in, c_out in pairwise(channels):
-        layers += [nn.Conv2d(c_in, c_out, 4, 2, 1, bias=False), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, nn.Conv2d(channels[-1], LATENT_COUNT, CODE_PX, bias=False))
+    return nn.Sequential(
+        nn.Conv2d(3, channels[0], 4, 2, 1, bias=False),
+        nn.LeakyReLU(0.2),
+        chain(channels, lambda a, b: (nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2))),
+        nn.Conv2d(channels[-1], LATENT_COUNT, CODE_PX, bias=False),
+    )
 
 
 def make_decoder() -> nn.Sequential:
     """Return [n, LATENT_COUNT, 1, 1] to [n, 3, INPUT_PX, INPUT_PX], -1 to 1."""
     channels = list_channels()[::-1]
-    layers: list[nn.Module] = [nn.ConvTranspose2d(LATENT_COUNT, channels[0], CODE_PX, bias=False)]
-    layers += [nn.BatchNorm2d(channels[0]), nn.ReLU()]
-    for c_in, c_out in pairwise(channels):
-        layers += [nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
-    return nn.Sequential(*layers, nn.ConvTranspose2d(channels[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
+    return nn.Sequential(
+        nn.ConvTranspose2d(LATENT_COUNT, channels[0], CODE_PX, bias=False),
+        nn.BatchNorm2d(channels[0]),
+        nn.ReLU(),
+        chain(channels, lambda a, b: (nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())),
+        nn.ConvTranspose2d(channels[-1], 3, 4, 2, 1, bias=False),
+        nn.Tanh(),
+    )
 
 
 class Ganomaly(Method):

@@ -4,7 +4,8 @@ The methods are for time, not for accuracy: weights, memory banks and reference 
 sizes. What a method computes for one image at inspection, it computes here too; training is left out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,11 @@ class ImageNetNormalisation(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return (image - self.mean) / self.std
+
+
+def chain(channels: Sequence[int], make: Callable[[int, int], Sequence[nn.Module]], *last: nn.Module) -> nn.Sequential:
+    """Return what `make` returns for each count of channels and the next one, in a row, and then the last layers."""
+    return nn.Sequential(*(layer for c_in, c_out in pairwise(channels) for layer in make(c_in, c_out)), *last)
 
 
 def centre_values(x: Tensor) -> Tensor:

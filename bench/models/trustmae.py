@@ -1,13 +1,11 @@
 """TrustMAE: an autoencoder whose code is put together from memory slots, and a perceptual distance from VGG-16."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.bench.models.backbones import make_vgg16
-from ndp_rt.bench.models.method import ImageNetNormalisation, Method, fit_map
+from ndp_rt.bench.models.method import ImageNetNormalisation, Method, chain, fit_map
 from ndp_rt.export.models.ndpnet.vgg import TAPPED_LAYERS
 
 INPUT_PX = 256
@@ -37,19 +35,18 @@ class Memory(nn.Module):
 
 def make_encoder() -> nn.Sequential:
     """Return [n, 3, 256, 256] to [n, 256, 16, 16]."""
-    layers: list[nn.Module] = []
-    for c_in, c_out in pairwise(CHANNELS):
-        layers += [nn.Conv2d(c_in, c_out, 4, 2, 1), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers)
+    return chain(CHANNELS, lambda a, b: (nn.Conv2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.LeakyReLU(0.2)))
 
 
 def make_decoder() -> nn.Sequential:
     """Return the encoder's mirror image, with values from 0 to 1."""
-    layers: list[nn.Module] = []
-    channels = CHANNELS[::-1]
-    for c_in, c_out in pairwise(channels[:-1]):
-        layers += [nn.ConvTranspose2d(c_in, c_out, 4, 2, 1), nn.BatchNorm2d(c_out), nn.ReLU()]
-    return nn.Sequential(*layers, nn.ConvTranspose2d(channels[-2], 3, 4, 2, 1), nn.Sigmoid())
+    last = nn.ConvTranspose2d(CHANNELS[1], 3, 4, 2, 1)
+    return chain(
+        CHANNELS[:0:-1],
+        lambda a, b: (nn.ConvTranspose2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.ReLU()),
+        last,
+        nn.Sigmoid(),
+    )
 
 
 class TrustMae(Method):
