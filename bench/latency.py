@@ -19,35 +19,13 @@ REMEDY = "pip install 'ndp-rt[bench]'"
 FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Latency:
-    """Times of single calls in milliseconds; `cv` is their standard deviation over their mean."""
-
-    count: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    max_ms: float
-    mean_ms: float
-    cv: float
-
-    @classmethod
-    def of(cls, times_ms: Sequence[float]) -> "Latency":
-        """Summarise at least one time."""
-        p50, p90, p99 = (float(np.percentile(times_ms, share)) for share in (50, 90, 99))
-        mean = float(np.mean(times_ms))
-        return cls(
-            count=len(times_ms),
-            p50_ms=p50,
-            p90_ms=p90,
-            p99_ms=p99,
-            max_ms=float(np.max(times_ms)),
-            mean_ms=mean,
-            cv=float(np.std(times_ms)) / mean if mean > 0 else 0.0,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+def summarise(times_ms: Sequence[float]) -> dict[str, float]:
+    """Return a record's `latency` of at least one time; `cv` is their standard deviation over their mean."""
+    p50, p90, p99 = (float(np.percentile(times_ms, share)) for share in (50, 90, 99))
+    mean, most = float(np.mean(times_ms)), float(np.max(times_ms))
+    cv = float(np.std(times_ms)) / mean if mean > 0 else 0.0
+    found = {"count": len(times_ms), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": most}
+    return {**found, "mean_ms": mean, "cv": cv}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.latency import Latency, bound_percentile, compare_pairs
+from ndp_rt.bench.latency import bound_percentile, compare_pairs, summarise
 from ndp_rt.bench.measure import Series
-from ndp_rt.bench.rivals.base import Check
 from ndp_rt.bench.scenarios import Scenario
 from ndp_rt.bench.timed.process import TimedProcess
 from ndp_rt.errors import MissingExtraError
@@ -43,14 +42,14 @@ def make_row(
         "threads": spec.threads,
         "batch": batch,
         "scenario": scenario.name,
-        "latency": Latency.of(latencies).to_json(),
+        "latency": summarise(latencies),
         "latencies_ms": [round(value, 4) for value in thin(latencies)],
         "thinned": len(latencies) > KEPT_COUNT,
         "round_p50_ms": [round(value, 4) for value in series.round_p50_ms.values()],
         "images_per_s": series.images_per_s,
         "warm_up": dataclasses.asdict(series.warm_up),
         "parts_ms": series.parts_ms,
-        "check": describe_check(check),
+        "check": dataclasses.asdict(check),
         "facts": dict(opened.facts),
         "notes": list(opened.notes),
         "warnings": [],
@@ -61,12 +60,6 @@ def make_row(
     if base is not None:
         row["ratio"] = compare_series(series, *base)
     return row
-
-
-def describe_check(check: Check) -> Record:
-    """Return a check as a record has it."""
-    names = ("map_max_abs_difference", "allowed", "against", "image_count")
-    return {name: getattr(check, name) for name in names}
 
 
 def compare_series(series: Series, base_name: str, base: Series) -> Mapping[str, Any]:

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ndp_rt.bench.cold import measure_cold
 from ndp_rt.bench.explain import Explainer
-from ndp_rt.bench.idle import measure_idle
 from ndp_rt.bench.latency import import_binom
 from ndp_rt.bench.measure import Series, Tell, count_all_rounds, open_process, take_turns
 from ndp_rt.bench.read_records import FORMAT, FORMAT_VERSION
 from ndp_rt.bench.request import BenchRequest, check_above_zero, list_specs
 from ndp_rt.bench.rivals.base import to_image
-from ndp_rt.bench.rows import describe_check, make_row
+from ndp_rt.bench.rows import make_row
 from ndp_rt.bench.same_network import check_same_network
 from ndp_rt.bench.scenarios import SCENARIOS
 from ndp_rt.bench.server import serve
+from ndp_rt.bench.starts import measure_cold, measure_idle
 from ndp_rt.bench.sweep import measure_sweep
 from ndp_rt.bench.timed.process import TimedProcess
 from ndp_rt.bench.timed.spec import TimedSpec
@@ -115,7 +115,7 @@ class Bench:
         with self.running(), self.images() as paths, open_process(self._first_alone(), paths, self.tell) as one:
             self.record["idle"] = {
                 "name": one.name,
-                "check": describe_check(one.opened.checks[1]),
+                "check": asdict(one.opened.checks[1]),
                 **measure_idle(one, pause_s, self.request.seconds, self.tell),
             }
 

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import takewhile
 
 import numpy as np
 
-from ndp_rt.bench.latency import Latency
+from ndp_rt.bench.latency import summarise
 from ndp_rt.bench.measure import Series, Tell, open_process, take_turns
 from ndp_rt.bench.rivals.base import Image, to_image
-from ndp_rt.bench.rows import describe_check
 from ndp_rt.bench.scenarios import SCENARIOS
 from ndp_rt.bench.timed.process import TimedProcess
 from ndp_rt.bench.timed.spec import TimedSpec, Turn
@@ -139,9 +138,9 @@ def make_point(value: int, series: Series, one: TimedProcess, batch: int) -> Rec
     return {
         "value": value,
         "images_per_s": series.images_per_s,
-        "latency": Latency.of(series.latencies_ms).to_json(),
+        "latency": summarise(series.latencies_ms),
         "parts_ms": series.parts_ms,
-        "check": describe_check(one.opened.checks[batch]),
+        "check": asdict(one.opened.checks[batch]),
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ndp_rt.bench.capi.figures import Figure
 from ndp_rt.bench.capi.host import Answer, HostProcess, HostProgram, check_same, learn, read_score, teach
 from ndp_rt.bench.capi.pictures import Picture, describe, load_pictures, make_frame, make_network_pictures
-from ndp_rt.bench.latency import Latency
+from ndp_rt.bench.latency import summarise
 from ndp_rt.bench.measure import Tell, count_all_rounds
 from ndp_rt.bench.timed.process import ChildProcess, ServiceProcess
 from ndp_rt.bundle.open import Bundle
@@ -141,7 +141,7 @@ def take_turns(case: Case, sides: dict[str, ChildProcess], seconds: float, tell:
         for name in list(sides) if index % 2 == 0 else list(sides)[::-1]:
             count = max(MIN_TURN_CALLS, round(seconds * 1e3 / round_count / call_ms[name]))
             rounds[name].append(ask_calls(sides[name], case, AGAIN_COUNT, count))
-    result: Record = {name: summarise(times) for name, times in rounds.items()}
+    result: Record = {name: summarise_rounds(times) for name, times in rounds.items()}
     c, python = (result[name]["overhead_us"] for name in ("c", "python"))
     result["difference_us"] = {name: c[name] - python[name] for name in c}
     c_ms, python_ms = ([float(np.median(one["wall_ms"])) for one in rounds[name]] for name in ("c", "python"))
@@ -155,12 +155,12 @@ def ask_calls(process: ChildProcess, case: Case, again: int, count: int) -> dict
     return times
 
 
-def summarise(rounds: Sequence[Record]) -> Record:
+def summarise_rounds(rounds: Sequence[Record]) -> Record:
     """Return a process's times of all rounds."""
     wall_ms, total_ms = (np.concatenate([one[name] for one in rounds]) for name in ("wall_ms", "total_ms"))
     overhead_us = (wall_ms - total_ms) * 1e3
     return {
-        "wall": Latency.of(list(wall_ms)).to_json(),
+        "wall": summarise(list(wall_ms)),
         "overhead_us": list_percentiles(overhead_us),
         "round_overhead_p50_us": [
             float(np.median(np.subtract(one["wall_ms"], one["total_ms"]))) * 1e3 for one in rounds
@@ -257,8 +257,8 @@ def measure_start(
         runs.append(times)
     found |= {
         "page_cache": "warm",
-        "total": Latency.of([sum(times.values()) for times in runs]).to_json(),
-        "parts": {name: Latency.of([times[name] for times in runs]).to_json() for name in START_PARTS},
+        "total": summarise([sum(times.values()) for times in runs]),
+        "parts": {name: summarise([times[name] for times in runs]) for name in START_PARTS},
     }
     return [
         Figure(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.latency import Latency, bound_percentile
+from ndp_rt.bench.latency import bound_percentile, summarise
 
 ROUND_COUNT = 20
 # Name, word, kind, p50 of a single query in ms, GFLOP, megabytes, ceiling in GFLOP/s, (ROCAUC, AUPRO) or None.
@@ -66,8 +66,8 @@ def make_row(index: int, rng: np.random.Generator, batch: int = 1, query_count: 
     name, word, kind, p50_ms, gflop, megabytes, ceiling, accuracy = RIVALS[index]
     p50_ms *= batch
     times = draw_times(rng, p50_ms, query_count)
-    latency = Latency.of(times)
-    images_per_s = batch * 1000 / latency.mean_ms
+    latency = summarise(times)
+    images_per_s = batch * 1000 / latency["mean_ms"]
     row: dict[str, Any] = {
         "name": name,
         "contender": word,
@@ -79,7 +79,7 @@ def make_row(index: int, rng: np.random.Generator, batch: int = 1, query_count: 
         "threads": 2,
         "batch": batch,
         "scenario": "single-stream",
-        "latency": latency.to_json(),
+        "latency": latency,
         "latencies_ms": times,
         "thinned": False,
         "round_p50_ms": [float(np.median(part)) for part in np.array_split(times, ROUND_COUNT)],
@@ -170,11 +170,11 @@ def make_latency_record(rng: np.random.Generator, row_count: int, **changes: Any
 
 def make_point(rng: np.random.Generator, value: int, p50_ms: float, images: int, efficiency: float, **more: Any) -> Any:
     """Return a point of a sweep whose queries hold `images` images."""
-    latency = Latency.of(draw_times(rng, p50_ms, 60))
+    latency = summarise(draw_times(rng, p50_ms, 60))
     return {
         "value": value,
-        "images_per_s": images * 1000 / latency.p50_ms,
-        "latency": latency.to_json(),
+        "images_per_s": images * 1000 / latency["p50_ms"],
+        "latency": latency,
         "check": {"map_max_abs_difference": 2e-7, "allowed": 1e-4},
         "efficiency": efficiency,
         **more,
@@ -210,19 +210,19 @@ def make_cold_record(rng: np.random.Generator) -> dict[str, Any]:
         "first inspection": 190.0,
     }
 
-    def summarise(parts: dict[str, float]) -> dict[str, Any]:
+    def summarise_parts(parts: dict[str, float]) -> dict[str, Any]:
         times = {name: draw_times(rng, ms, 10) for name, ms in parts.items()}
         total = [sum(run) for run in zip(*times.values(), strict=True)]
         return {
             "count": 10,
-            "total": Latency.of(total).to_json(),
-            "parts": {name: Latency.of(runs).to_json() for name, runs in times.items()},
-            "following": Latency.of(draw_times(rng, 140.0, 10)).to_json(),
+            "total": summarise(total),
+            "parts": {name: summarise(runs) for name, runs in times.items()},
+            "following": summarise(draw_times(rng, 140.0, 10)),
             "first_ratio": {"median": 1.36, "low": 1.31, "high": 1.41},
             "check": {"map_max_abs_difference": 2e-7, "allowed": 1e-4},
         }
 
-    cold = {"hit": summarise(medians), "miss": summarise(medians | {"open": 9400.0})}
+    cold = {"hit": summarise_parts(medians), "miss": summarise_parts(medians | {"open": 9400.0})}
     return make_record(mode="cold", cold=cold)
 
 
@@ -230,8 +230,8 @@ def make_idle_record(rng: np.random.Generator) -> dict[str, Any]:
     """Return a record of mode "idle"."""
     idle = {
         "pause_s": 2.5,
-        "first": Latency.of(draw_times(rng, 171.0, 12)).to_json(),
-        "steady": Latency.of(draw_times(rng, 132.0, 60)).to_json(),
+        "first": summarise(draw_times(rng, 171.0, 12)),
+        "steady": summarise(draw_times(rng, 132.0, 60)),
         "ratio": {"median": 1.3, "low": 1.26, "high": 1.35},
     }
     return make_record(mode="idle", idle=idle)

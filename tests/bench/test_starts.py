@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ndp_rt.bench import cold, idle
+from ndp_rt.bench import starts
 from ndp_rt.bench.request import BenchRequest
 from ndp_rt.bench.run import Bench, write_golden_files
 from ndp_rt.bench.table import print_record
@@ -38,15 +38,15 @@ def make_spec(bundle: Path) -> TimedSpec:
 def test_a_cold_start_is_split_and_a_missing_engine_is_built_in_it(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cold, "HIT_COUNT", 2)
-    monkeypatch.setattr(cold, "MISS_COUNT", 1)
+    monkeypatch.setattr(starts, "HIT_COUNT", 2)
+    monkeypatch.setattr(starts, "MISS_COUNT", 1)
     bundle = open_bundle(tiny_bundle)
     image = write_golden_files(bundle, tmp_path)[0]
-    found = cold.measure_cold(make_spec(tiny_bundle), bundle, image, quiet)
+    found = starts.measure_cold(make_spec(tiny_bundle), bundle, image, quiet)
     hit, miss = found["hit"], found["miss"]
     assert (hit["count"], miss["count"]) == (2, 1)
     assert hit["check"]["score_max_abs_difference"] <= hit["check"]["allowed"]
-    assert list(hit["parts"]) == list(cold.PARTS)
+    assert list(hit["parts"]) == list(starts.PARTS)
     assert hit["parts"]["import"]["p50_ms"] < hit["parts"]["load names"]["p50_ms"]  # NumPy comes with the names
     assert hit["following"]["count"] == 2 and hit["following"]["p50_ms"] > 0
     assert hit["first_ratio"]["low"] <= hit["first_ratio"]["median"] <= hit["first_ratio"]["high"]
@@ -57,7 +57,7 @@ def test_a_cold_start_is_split_and_a_missing_engine_is_built_in_it(
 def test_what_the_first_image_takes_longer_is_found_run_by_run() -> None:
     runs = [
         {
-            **dict.fromkeys(cold.PARTS, 1.0),
+            **dict.fromkeys(starts.PARTS, 1.0),
             "first inspection": first,
             "following": later,
             "total": 9.0,
@@ -65,7 +65,7 @@ def test_what_the_first_image_takes_longer_is_found_run_by_run() -> None:
         }
         for first, later in ((30.0, 10.0), (24.0, 20.0), (60.0, 40.0))
     ]
-    found = cold.summarise(runs, "fp32")
+    found = starts.summarise_starts(runs, "fp32")
     assert found["first_ratio"]["median"] == 1.5  # of 3, 1.2 and 1.5; the medians' own ratio is 30 / 20
     assert found["following"]["p50_ms"] == 20.0
 
@@ -73,7 +73,7 @@ def test_what_the_first_image_takes_longer_is_found_run_by_run() -> None:
 def test_a_start_counts_as_many_later_images_as_its_limits_say(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cold, "FOLLOWING_S", 0.0)
+    monkeypatch.setattr(starts, "FOLLOWING_S", 0.0)
     seen: list[list[float]] = []
 
     def keep(gaps: Iterable[float]) -> float:
@@ -83,25 +83,25 @@ def test_a_start_counts_as_many_later_images_as_its_limits_say(
     monkeypatch.setattr("statistics.median", keep)
     bundle = open_bundle(tiny_bundle)
     image = write_golden_files(bundle, tmp_path)[0]
-    cold.run_once(make_spec(tiny_bundle), bundle, image, float(bundle.golden().score[0]), None)
-    assert [len(gaps) for gaps in seen] == [cold.FOLLOWING_MIN]
+    starts.run_once(make_spec(tiny_bundle), bundle, image, float(bundle.golden().score[0]), None)
+    assert [len(gaps) for gaps in seen] == [starts.FOLLOWING_MIN]
 
 
 def test_a_cold_start_that_answers_wrongly_is_not_recorded(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = open_bundle(tiny_bundle)
     other = write_golden_files(bundle, tmp_path)[1]
     with pytest.raises(EngineError, match="scored the first golden image"):
-        cold.run_once(make_spec(tiny_bundle), bundle, other, float(bundle.golden().score[0]), None)
+        starts.run_once(make_spec(tiny_bundle), bundle, other, float(bundle.golden().score[0]), None)
 
 
 def test_a_cold_start_that_fails_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"a fresh process failed: .*missing\.png"):
-        cold.run_once(make_spec(tiny_bundle), open_bundle(tiny_bundle), str(tmp_path / "missing.png"), 0.0, None)
+        starts.run_once(make_spec(tiny_bundle), open_bundle(tiny_bundle), str(tmp_path / "missing.png"), 0.0, None)
 
 
 def test_the_first_image_after_a_pause_is_compared_with_those_before_it() -> None:
-    found = idle.measure_idle(make_process("a", 10.0), 2.0, 1.0, quiet)
-    assert found["first"]["count"] == idle.MIN_PAUSE_COUNT
+    found = starts.measure_idle(make_process("a", 10.0), 2.0, 1.0, quiet)
+    assert found["first"]["count"] == starts.MIN_PAUSE_COUNT
     assert (found["first"]["p50_ms"], found["steady"]["p50_ms"]) == (20.0, 10.0)
     assert found["ratio"] == {"median": 2.0, "low": 2.0, "high": 2.0}
 
@@ -109,8 +109,8 @@ def test_the_first_image_after_a_pause_is_compared_with_those_before_it() -> Non
 def test_the_record_says_what_the_clock_holds_and_the_table_cuts_no_heading(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = {**dict.fromkeys(cold.PARTS, 1.0), "total": 6.0, "following": 0.8, "score error": 2e-7}
-    monkeypatch.setattr(cold, "run_once", lambda *values: run)
+    run = {**dict.fromkeys(starts.PARTS, 1.0), "total": 6.0, "following": 0.8, "score error": 2e-7}
+    monkeypatch.setattr(starts, "run_once", lambda *values: run)
     bench = Bench(BenchRequest(bundle=tiny_bundle, threads=1), "ndp-rt bench x --cold", lambda line: None)
     bench.measure_cold()
     print_record(Console(width=60, highlight=False), bench.record)

@@ -1,4 +1,4 @@
-"""`ndp-rt bench --cold`: from the start of a process to its first decision, with a cached engine and without."""
+"""`ndp-rt bench --cold` and `--idle S`: first decisions, of a fresh process and after a pause."""
 
 import json
 import statistics
@@ -10,9 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ndp_rt.bench.latency import Latency, compare_pairs
+from ndp_rt.bench.latency import compare_pairs, summarise
 from ndp_rt.bench.measure import Tell
-from ndp_rt.bench.timed.spec import TimedSpec, choose_threshold
+from ndp_rt.bench.timed.process import TimedProcess
+from ndp_rt.bench.timed.spec import TimedSpec, Turn, choose_threshold
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.config import child_environment
 from ndp_rt.engines.engine import one_line
@@ -23,6 +24,8 @@ from ndp_rt.evaluate.record import Record
 HIT_COUNT, MISS_COUNT = 10, 3
 # "import" is `import ndp_rt` alone; what it names is loaded on first use, which is "load names".
 PARTS = ("interpreter", "import", "load names", "open", "read image", "first inspection")
+MIN_PAUSE_COUNT = 10
+STEADY_S = 0.5  # of inspections one after another, between two pauses
 FOLLOWING_MIN, FOLLOWING_MAX, FOLLOWING_S = 5, 30, 1.0  # inspections after the first one: as many as fit
 # What a user's program does first. The clock is the system's, so the parent knows when the process was asked for.
 PROGRAM = """
@@ -72,7 +75,7 @@ def measure_cold(spec: TimedSpec, bundle: Bundle, image_path: str, tell: Tell) -
             tell(f"{spec.name}: cold start {index + 1} of {count}, {words}")
             with TemporaryDirectory(prefix="ndp-rt-cold-") as cache:
                 runs.append(run_once(spec, bundle, image_path, expected, Path(cache) if kind == "miss" else None))
-        found[kind] = summarise(runs, spec.precision)
+        found[kind] = summarise_starts(runs, spec.precision)
     return found
 
 
@@ -115,7 +118,7 @@ def run_once(spec: TimedSpec, bundle: Bundle, image_path: str, expected: float, 
     }
 
 
-def summarise(runs: list[dict[str, float]], precision: str) -> Record:
+def summarise_starts(runs: list[dict[str, float]], precision: str) -> Record:
     """Return the latencies of whole starts, of each part and of later images, and how far first scores were off."""
     check = {
         "score_max_abs_difference": max(run["score error"] for run in runs),
@@ -128,8 +131,32 @@ def summarise(runs: list[dict[str, float]], precision: str) -> Record:
     return {
         "count": len(runs),
         "check": check,
-        "total": Latency.of([run["total"] for run in runs]).to_json(),
-        "parts": {name: Latency.of([run[name] for run in runs]).to_json() for name in PARTS},
-        "following": Latency.of(following).to_json(),
+        "total": summarise([run["total"] for run in runs]),
+        "parts": {name: summarise([run[name] for run in runs]) for name in PARTS},
+        "following": summarise(following),
         "first_ratio": {"median": ratio.median, "low": ratio.low, "high": ratio.high},
+    }
+
+
+def measure_idle(one: TimedProcess, pause_s: float, seconds: float, tell: Tell) -> Record:
+    """Time one image after each of many pauses, and images one after another between them, for `seconds` at least.
+
+    As a triggered camera gives them.
+    """
+    turn = Turn(batch=1, query_size=1, seconds=STEADY_S)
+    one.warm_up(turn, max(1.0, seconds))
+    count = max(MIN_PAUSE_COUNT, round(seconds / (pause_s + STEADY_S)))
+    first, steady, steady_p50 = [], [], []
+    for index in range(count):
+        tell(f"{one.name}: pause {index + 1} of {count}")
+        times = one.run_turn(turn, 0)
+        steady += times.latencies_ms
+        steady_p50.append(statistics.median(times.latencies_ms))
+        first.append(float(one.ask("time_after_pause", 1, pause_s)))
+    ratio = compare_pairs(first, steady_p50)
+    return {
+        "pause_s": pause_s,
+        "first": summarise(first),
+        "steady": summarise(steady),
+        "ratio": {"median": ratio.median, "low": ratio.low, "high": ratio.high},
     }
