@@ -11,14 +11,12 @@ from ndp_rt.bench.report.words import (
     AXIS_WORDS,
     COLD_WORDS,
     DASH,
-    IDLE_WORDS,
     describe_percentile,
     describe_server,
     format_accuracy,
     format_bytes,
     format_error,
     format_number,
-    format_plain,
     format_ratio,
     format_share,
     name_rows,
@@ -28,6 +26,11 @@ from ndp_rt.evaluate.record import STAGES, Record
 Row = Mapping[str, Any]
 Show = Callable[[Row], str]
 FRONT = "*"
+FIRST_TITLES = {
+    "cold": "From the start of a process to its first decision",
+    "idle": "The first image after a pause",
+}
+FIRST = "first inspection"  # of a cold start's parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +101,9 @@ def show_check(row: Row) -> str:
 
 
 def show_error(row: Row) -> str:
-    """Return the largest difference of maps."""
-    return format_error(find_number(row, "check", "map_max_abs_difference"))
+    """Return the largest difference of maps, or of scores where those were compared."""
+    found = [find_number(row, "check", f"{what}_max_abs_difference") for what in ("map", "score")]
+    return format_error(found[1] if found[0] is None else found[0])
 
 
 def show_count(row: Row) -> str:
@@ -181,46 +185,40 @@ SUMMARY_COLUMNS = (
     P50,
     P90,
     P99,
-    Column(heading="max, ms", show=show_number("latency", "max_ms"), short="max"),
+    MAX,
     MEAN,
     CV,
-    Column(heading="map error", show=show_check),
+)
+CHECK_COLUMNS = (
+    SUMMARY_COLUMNS[0],
+    Column(heading="times a later one (95 % interval)", show=show_ratio, short="x later (95 %)"),
+    Column(heading="error of map or score", show=show_check, short="error"),
 )
 
 
 def list_tables(record: Record, *, is_short: bool = False) -> list[Table]:
     """Return a record's tables: those of its mode, and its rows' times, work and, on a terminal, accuracy."""
     mode, rows = record["mode"], record.get("rows") or []
-    tables = []
+    found: list[tuple[str, Sequence[Column], Sequence[Row]]] = []
     if mode == "sweep":
-        tables.append(make_sweep_table(record, is_short=is_short))
-    elif mode == "cold":
-        rows_of = list_cold_rows(find_section(record, "cold"))
-        title = "From the start of a process to its first decision"
-        tables.append(make_table(title, SUMMARY_COLUMNS, rows_of, is_short=is_short))
-    elif mode == "idle":
-        rows_of = list_idle_rows(find_section(record, "idle"))
-        tables.append(make_table("The first image after a pause", SUMMARY_COLUMNS, rows_of, is_short=is_short))
-    if not rows:
-        return tables
-    if not is_short:
-        tables += [
-            make_table("Time, error and accuracy", TIME_COLUMNS, rows),
-            make_table("Spread, work and memory", WORK_COLUMNS, rows),
-        ]
+        points = find_section(record, "sweep").get("points") or []
+        found.append(("Points of the sweep", list_sweep_columns(record), points))
+    elif mode in ("cold", "idle"):
+        firsts = list_cold_rows(find_section(record, "cold")) if mode == "cold" else list_idle_rows(record["idle"])
+        found.append((FIRST_TITLES[mode], SUMMARY_COLUMNS, firsts))
+        checked = [row for row in firsts if row.get("ratio") or row.get("check")]
+        found.append(("Against later ones, and errors", CHECK_COLUMNS, checked))
+    if is_short:
+        known = {row["name"]: row for row in rows if row.get("accuracy")}
+        found.append(("Time", [one for one in TIME_COLUMNS if one not in ACCURACIES], rows))
+        found.append(("Error, work and memory", [NAME, BATCH, ERROR, *WORK_COLUMNS[2:]], rows))
+        found.append(("Accuracy", [NAME, *ACCURACIES], [*known.values()]))
+    else:
         split = [row for row in rows if row.get("stages_ms")]
-        return (
-            [*tables, make_table("Where an image's time goes, ms", list_stage_columns(split), split)]
-            if split
-            else tables
-        )
-    tables.append(make_table("Time", [one for one in TIME_COLUMNS if one not in ACCURACIES], rows, is_short=True))
-    tables.append(make_table("Error, work and memory", [NAME, BATCH, ERROR, *WORK_COLUMNS[2:]], rows, is_short=True))
-    known = {row["name"]: row for row in rows if row.get("accuracy")}
-    return [
-        *tables,
-        *([make_table("Accuracy", [NAME, *ACCURACIES], [*known.values()], is_short=True)] if known else []),
-    ]
+        found.append(("Time, error and accuracy", TIME_COLUMNS, rows))
+        found.append(("Spread, work and memory", WORK_COLUMNS, rows))
+        found.append(("Where an image's time goes, ms", list_stage_columns(split), split))
+    return [make_table(title, columns, shown, is_short=is_short) for title, columns, shown in found if shown]
 
 
 def list_stage_columns(rows: Sequence[Row]) -> list[Column]:
@@ -233,16 +231,14 @@ def list_stage_columns(rows: Sequence[Row]) -> list[Column]:
     return [NAME, BATCH, *columns, source]
 
 
-def make_sweep_table(record: Record, *, is_short: bool = False) -> Table:
-    """Return a sweep's points as a table."""
+def list_sweep_columns(record: Record) -> list[Column]:
+    """Return the columns of a sweep's points."""
     axis = str(find_section(record, "sweep").get("axis") or "value")
-    where = AXIS_WORDS.get(axis, axis)
-    columns = (
-        Column(
-            heading=where, show=lambda one: format_plain(find_number(one, "value") or 0.0), short=axis, is_text=True
-        ),
+    threads = [] if axis == "threads" else [Column(heading="threads", show=show_text("threads"))]
+    return [
+        Column(heading=AXIS_WORDS.get(axis, axis), show=show_text("value"), short=axis, is_text=True),
         Column(heading="series", show=show_text("series"), short="series", is_text=True),
-        *([] if axis == "threads" else [Column(heading="threads", show=show_text("threads"))]),
+        *threads,
         RATE,
         P50,
         P90,
@@ -250,10 +246,7 @@ def make_sweep_table(record: Record, *, is_short: bool = False) -> Table:
         CV,
         Column(heading="efficiency (linear: 1)", show=show_number("efficiency"), short="efficiency"),
         Column(heading="map error", show=show_check),
-    )
-    return make_table(
-        "Points of the sweep", columns, find_section(record, "sweep").get("points") or [], is_short=is_short
-    )
+    ]
 
 
 def list_cold_rows(cold: Mapping[str, Any]) -> list[Row]:
@@ -264,7 +257,9 @@ def list_cold_rows(cold: Mapping[str, Any]) -> list[Row]:
         if not found:
             continue
         rows.append({"name": f"{words}: in all", "latency": found.get("total"), "check": find_section(found, "check")})
-        rows += [{"name": f"{words}: {name}", "latency": one} for name, one in find_section(found, "parts").items()]
+        for name, latency in find_section(found, "parts").items():
+            ratio = find_section(found, "first_ratio") if name == FIRST else {}
+            rows.append({"name": f"{words}: {name}", "latency": latency, "ratio": ratio})
         if find_section(found, "following"):
             rows.append({"name": f"{words}: a later inspection", "latency": found["following"]})
     return rows
@@ -272,11 +267,12 @@ def list_cold_rows(cold: Mapping[str, Any]) -> list[Row]:
 
 def list_idle_rows(idle: Mapping[str, Any]) -> list[Row]:
     """Return the latencies of first images and of those one after another as rows."""
-    return [
-        {"name": words, "latency": find_section(idle, key), "check": find_section(idle, "check")}
-        for key, words in IDLE_WORDS.items()
-        if find_section(idle, key)
-    ]
+    first: Row = {
+        "name": f"first after {idle.get('pause_s')} s",
+        "latency": idle.get("first"),
+        "ratio": idle.get("ratio"),
+    }
+    return [first, {"name": "one after another", "latency": idle.get("steady"), "check": idle.get("check")}]
 
 
 def make_overview_table(overview: Overview) -> Table:

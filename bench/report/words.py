@@ -25,7 +25,6 @@ AXIS_WORDS = {
     "streams": "parallel streams",
 }
 COLD_WORDS = {"hit": "engine cached", "miss": "engine to be built"}
-IDLE_WORDS = {"first": "first after the pause", "steady": "one after another"}
 KIND_WORDS = {
     "ndp-rt": "ndp-rt",
     "same network": "another runtime, same network",
@@ -170,47 +169,20 @@ def list_headlines(record: Record) -> list[str]:
     """Return what the record says, in a sentence or two."""
     rows = record.get("rows") or []
     sentences = list_sentences(find_section(record, "sweep"), "words")
-    idle = find_section(record, "idle")
-    if find_number(idle, "pause_s") is not None:
-        words = (
-            f"After a pause of {format_plain(find_number(idle, 'pause_s') or 0.0)} s the first image takes "
-            f"{format_number(find_number(idle, 'first', 'p50_ms'))} ms at the median; images one after another take "
-            f"{format_number(find_number(idle, 'steady', 'p50_ms'))} ms"
-        )
-        ratio = find_section(idle, "ratio")
-        sentences.append(f"{words}; ratio {format_ratio(ratio)}." if ratio else f"{words}.")
-    totals = {
-        key: find_number(find_section(find_section(record, "cold"), key), "total", "p50_ms") for key in ("hit", "miss")
-    }
-    if totals["hit"] is not None:
-        words = f"From the start of a process to its first decision: {format_number(totals['hit'])} ms at the median"
-        miss = "" if totals["miss"] is None else f", {format_number(totals['miss'])} ms where the engine is built first"
-        sentences.append(f"{words} with the engine in the cache{miss}.")
-        ratio = find_section(find_section(find_section(record, "cold"), "hit"), "first_ratio")
-        if ratio:
-            words = "the 95 % interval in brackets"
-            sentences.append(f"The first image takes {format_ratio(ratio)} times as long as those after it, {words}.")
-        error = find_number(find_section(find_section(record, "cold"), "hit"), "check", "score_max_abs_difference")
-        if error is not None:
-            sentences.append(f"The score of the first decisions is off by {format_error(error)} at most.")
     if rows:
-        sentences.append(describe_first(rows[0], name_rows(rows)[0]))
-        slower = [row for row in rows[1:] if find_number(row, "ratio", "median") is not None]
-        if slower:
-            row = min(slower, key=lambda one: find_number(one, "ratio", "median") or 0.0)
-            sentences.append(
-                f"The fastest of the others is {row['name']}: {format_ratio(row['ratio'])} times the time of "
-                f"{row['ratio'].get('to') or 'the first row'}, the 95 % interval in brackets."
-            )
+        row = rows[0]
+        numbers = (
+            (find_number(row, "latency", "p50_ms"), "ms at the median"),
+            (find_number(row, "latency", "p99_ms"), "ms at p99"),
+            (find_number(row, "images_per_s"), "images/s"),
+        )
+        words = ", ".join(f"{format_number(value)} {unit}" for value, unit in numbers if value is not None)
+        sentences.append(f"{name_rows(rows)[0]}: {words}.")
+    slower = [row for row in rows[1:] if find_number(row, "ratio", "median") is not None]
+    if slower:
+        row = min(slower, key=lambda one: find_number(one, "ratio", "median") or 0.0)
+        sentences.append(
+            f"The fastest of the others is {row['name']}: {format_ratio(row['ratio'])} times the time of "
+            f"{row['ratio'].get('to') or 'the first row'}, the 95 % interval in brackets."
+        )
     return sentences
-
-
-def describe_first(row: Mapping[str, Any], name: str) -> str:
-    """Return what counts of the first row."""
-    words = f"{name}: {format_number(find_number(row, 'latency', 'p50_ms'))} ms at the median"
-    p99, rate = find_number(row, "latency", "p99_ms"), find_number(row, "images_per_s")
-    if p99 is not None:
-        words += f", {format_number(p99)} ms at p99"
-    if rate is not None:
-        words += f", {format_number(rate)} images/s"
-    return f"{words}."

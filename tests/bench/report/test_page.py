@@ -119,7 +119,10 @@ def test_a_record_without_rows_says_so() -> None:
 
 def test_other_modes_have_their_numbers_in_a_table(rng: np.random.Generator) -> None:
     reader = check_safe(make(make_idle_record(rng)))
-    assert [data for tag, data in reader.texts if tag == "caption"] == ["The first image after a pause"]
+    assert [data for tag, data in reader.texts if tag == "caption"] == [
+        "The first image after a pause",
+        "Against later ones, and errors",
+    ]
 
 
 def test_the_stages_stand_in_a_table_in_an_images_order(rng: np.random.Generator) -> None:
