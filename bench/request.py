@@ -1,15 +1,17 @@
-"""What a benchmark is asked for."""
+"""What a benchmark is asked for, and whether its two bundles hold one network."""
 
 import difflib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ndp_rt.bench.rivals import expand, find_rival
 from ndp_rt.bench.scenarios import SCENARIOS
 from ndp_rt.bench.timed.spec import OTHER_NETWORK, OURS, SAME_NETWORK, TimedSpec
 from ndp_rt.bundle.manifest import read_manifest
-from ndp_rt.bundle.open import open_bundle
+from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.devices.core_limit import count_usable_cores
 from ndp_rt.engines.registry import find_backend, list_backends, parse_device
 from ndp_rt.errors import InputError
@@ -17,6 +19,7 @@ from ndp_rt.program.manifest import PRECISIONS
 
 MODEL_RUNTIMES = ("pytorch", "openvino")
 NEEDS_PLAIN = "openvino-plain"
+SAME_ANSWERS = 1e-3  # golden maps of two exports of one network differ by float32 roundings alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,3 +191,28 @@ def make_rival(request: BenchRequest, word: str, precision: str, left_out: dict[
         threads=request.used_threads,
         models_on=request.models_on,
     )
+
+
+def check_same_network(rewritten: Bundle, plain: Bundle) -> None:
+    """Check that `plain` holds the network of `rewritten`, and no rewrites.
+
+    Raises:
+        InputError: it holds rewrites, or another network.
+    """
+    if plain.manifest.model.rewrites:
+        raise InputError(
+            f"{plain.path.name} has the rewrites {', '.join(plain.manifest.model.rewrites)}; expected a plain bundle: "
+            "ndp-rt export RUN -o PLAIN.ndp --no-rewrite."
+        )
+    a, b = rewritten.golden(), plain.golden()
+    is_same = (
+        rewritten.manifest.input == plain.manifest.input
+        and a.image.shape == b.image.shape
+        and np.array_equal(a.image, b.image)
+        and float(np.abs(a.map - b.map).max()) <= SAME_ANSWERS
+    )
+    if not is_same:
+        raise InputError(
+            f"{rewritten.path.name} and {plain.path.name} answer differently to their golden images; two exports of "
+            "one run are compared."
+        )

@@ -9,12 +9,10 @@ from typing import Any
 
 from ndp_rt.bench.explain import Explainer
 from ndp_rt.bench.latency import import_binom
-from ndp_rt.bench.measure import Series, Tell, count_all_rounds, open_process, take_turns
+from ndp_rt.bench.measure import Series, Tell, count_all_rounds, make_row, open_process, take_turns
 from ndp_rt.bench.read_records import FORMAT, FORMAT_VERSION
-from ndp_rt.bench.request import BenchRequest, check_above_zero, list_specs
+from ndp_rt.bench.request import BenchRequest, check_above_zero, check_same_network, list_specs
 from ndp_rt.bench.rivals.base import to_image
-from ndp_rt.bench.rows import make_row
-from ndp_rt.bench.same_network import check_same_network
 from ndp_rt.bench.scenarios import SCENARIOS
 from ndp_rt.bench.server import serve
 from ndp_rt.bench.starts import measure_cold, measure_idle

@@ -1,24 +1,139 @@
-"""Figures of a record's rows: how their times are spread, and what they reach of the machine's roofline."""
+"""The page's figures: how times are spread, speed against accuracy, and the roofline, as images in the page."""
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.read_records import find_number, list_numbers
-from ndp_rt.bench.report.drawing import (
-    INK,
-    Drawn,
-    Mark,
-    add_legend,
-    draw_marks,
-    drawing,
-    find_kind_colour,
-    make_address,
-    set_log_axis,
+from ndp_rt.bench.read_records import find_number, find_section, list_numbers
+from ndp_rt.bench.report.words import (
+    KIND_WORDS,
+    clean_text,
+    format_accuracy,
+    format_number,
+    format_share,
+    name_rows,
+    shorten,
 )
-from ndp_rt.bench.report.words import format_number, format_share, name_rows, shorten
+from ndp_rt.errors import MissingExtraError
 from ndp_rt.evaluate.plots import COLOURS
+
+WIDTH_IN = 10.0
+INK, FAINT = "#222222", "#d9d9d9"
+REMEDY = "The report needs matplotlib and Jinja2: pip install 'ndp-rt[bench]'."
+SETTINGS = {
+    "svg.hashsalt": "ndp-rt",  # without it ids differ from run to run
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "font.size": 10.0,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+}
+KIND_COLOURS = {"ndp-rt": COLOURS[0], "same network": COLOURS[1], "other network": COLOURS[4]}
+MARK_SIZE = 13.0  # a number of two digits fits inside
+NARROW = 8.0  # the highest over the lowest of an axis whose ticks are evenly spaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A figure with its caption; without `address` the words say why there is none. `key` names its numbers, from 1."""
+
+    title: str
+    words: str
+    address: str | None = None  # of the image, with the image in it
+    label: str = ""  # what it shows, for those who cannot see it
+    key: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A numbered mark, where it stands in data, and its name in the key."""
+
+    x: float
+    y: float
+    name: str
+    colour: str
+    is_hollow: bool = False
+
+
+def import_matplotlib() -> Any:
+    """Return matplotlib, without its pyplot.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import matplotlib
+        import matplotlib.figure
+    except ImportError as error:
+        raise MissingExtraError(f"{error}. {REMEDY}") from error
+    return matplotlib
+
+
+@contextmanager
+def drawing(height_in: float) -> Iterator[tuple[Any, Any]]:
+    """Give a Figure and its axes, with matplotlib set up for the page."""
+    matplotlib = import_matplotlib()
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the table has the letters
+        figure = matplotlib.figure.Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def make_address(figure: Any) -> str:
+    """Return the address of an image that holds the figure as SVG, its letters drawn."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def find_kind_colour(kind: object) -> str:
+    """Return the colour of a row's kind; black for one that is not known."""
+    return KIND_COLOURS.get(str(kind), COLOURS[7])
+
+
+def set_log_axis(axis: Any, low: float, high: float) -> None:
+    """Make a matplotlib axis logarithmic, around values from low to high, with plain numbers at its ticks."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    low, high = low / 1.25, high * 1.25
+    axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low, high)})
+    axis.set_major_locator(MaxNLocator(6) if high / low < NARROW else LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")
+
+
+def draw_marks(axes: Any, marks: Sequence[Mark]) -> tuple[str, ...]:
+    """Draw marks with their numbers, from 1, and return the names that belong to these."""
+    for number, mark in enumerate(marks, 1):
+        face, ink = ("white", mark.colour) if mark.is_hollow else (mark.colour, "white")
+        looks = {"markersize": MARK_SIZE, "markerfacecolor": face, "markeredgecolor": ink, "zorder": 3}
+        axes.plot([mark.x], [mark.y], "o", clip_on=False, **looks)
+        axes.annotate(str(number), (mark.x, mark.y), ha="center", va="center_baseline", fontsize=8, color=ink, zorder=4)
+    return tuple(mark.name for mark in marks)
+
+
+def add_legend(figure: Any, axes: Any, kinds: Sequence[object] = ()) -> None:
+    """Put a legend below the axes: kinds of rows by their colours, and everything that was drawn with a label."""
+    from matplotlib.lines import Line2D
+
+    entries = {
+        KIND_WORDS.get(str(kind), str(kind)): Line2D([], [], linestyle="", marker="o", color=find_kind_colour(kind))
+        for kind in kinds
+    }
+    drawn, labels = axes.get_legend_handles_labels()
+    entries |= dict(zip(labels, drawn, strict=True))
+    figure.legend(entries.values(), map(clean_text, entries), loc="outside lower center", ncols=2)
+
 
 SPREAD, ROOFLINE = "Latency distributions", "Roofline"
 Row = Mapping[str, Any]
@@ -99,11 +214,15 @@ def draw_roofline(rows: Sequence[Row]) -> Drawn:
         add_legend(figure, axes)
         label = "; ".join(f"{mark.name}: {format_number(mark.y)} GFLOP/s" for mark in marks)
         return Drawn(
-            title=ROOFLINE, words=_describe(rows, len(marks)), address=make_address(figure), label=label, key=key
+            title=ROOFLINE,
+            words=_describe_roofline(rows, len(marks)),
+            address=make_address(figure),
+            label=label,
+            key=key,
         )
 
 
-def _describe(rows: Sequence[Row], mark_count: int) -> str:
+def _describe_roofline(rows: Sequence[Row], mark_count: int) -> str:
     words = (
         "Flat: the rate of a matrix product through the same backend and threads in the same run; slope: what a copy "
         "reaches. A mark has its roof's colour, and as much room above it as there is to gain."
@@ -115,3 +234,116 @@ def _describe(rows: Sequence[Row], mark_count: int) -> str:
     if mark_count < len(rows):
         words += f" {len(rows) - mark_count} of {len(rows)} rows lack GFLOP or memory traffic and have no mark."
     return words
+
+
+METRICS = {"image_rocauc": "image ROCAUC", "aupro": "AUPRO", "pixel_rocauc": "pixel ROCAUC"}
+TITLE = "Speed and accuracy"
+OURS, SINGLE_STREAM = "ndp-rt", "single-stream"
+LEAST_GAP = 1e-4  # an accuracy of 1 has no place on the logarithmic axis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plotted:
+    """A row as a mark: its name in the figure, and on what its time and accuracy were found.
+
+    A front joins rows of one place.
+    """
+
+    row: Mapping[str, Any]
+    name: str
+    place: str = ""
+
+    def find_point(self, metric: str) -> tuple[float, float] | None:
+        """Return its milliseconds and how far its accuracy is from 1; None: it has not both."""
+        height, p50 = find_number(self.row, "accuracy", metric), find_number(self.row, "latency", "p50_ms")
+        return None if height is None or p50 is None else (p50, max(1 - height, LEAST_GAP))
+
+
+def is_reported(row: Mapping[str, Any]) -> bool:
+    """Tell whether a row's accuracy is from a publication; otherwise it was measured in the run."""
+    return str(find_section(row, "accuracy").get("source") or "").startswith("reported")
+
+
+def is_single(row: Mapping[str, Any]) -> bool:
+    """Tell whether a query of the row is one image by itself, so that its latency is what an image takes."""
+    return bool(row.get("batch", 1) == 1 and row.get("scenario", SINGLE_STREAM) == SINGLE_STREAM)
+
+
+def draw_accuracies(rows: Sequence[Mapping[str, Any]]) -> list[Drawn]:
+    """Return a figure for image ROCAUC and one for AUPRO; for pixel ROCAUC where neither has data."""
+    plotted = [Plotted(row=row, name=name) for row, name in zip(rows, name_rows(rows), strict=True)]
+    wanted = list_metrics(rows)
+    if not wanted:
+        words = "Left out: no row has an accuracy. Run `ndp-rt bench` with --data DIR to measure it."
+        return [Drawn(title=TITLE, words=words)]
+    return [draw_metric(plotted, metric) for metric in wanted]
+
+
+def list_metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the metrics that are drawn; none where no row has an accuracy."""
+    metrics = [metric for metric in METRICS if any(find_number(row, "accuracy", metric) is not None for row in rows)]
+    return [metric for metric in metrics if metric != "pixel_rocauc"] or metrics
+
+
+def draw_metric(plotted: Sequence[Plotted], metric: str) -> Drawn:
+    """Return the figure of one metric; one row at least has it."""
+    points = [(one, point) for one in plotted if (point := one.find_point(metric)) is not None]
+    marks = [
+        Mark(x=x, y=y, name=one.name, colour=find_kind_colour(one.row.get("kind")), is_hollow=is_reported(one.row))
+        for one, (x, y) in points
+    ]
+    with drawing(5.6) as (figure, axes):
+        for front in (front for front in find_fronts(plotted, metric) if len(front) > 1):
+            steps = [one.find_point(metric) or (0.0, 0.0) for one in front]
+            looks = {"color": KIND_COLOURS[OURS], "linewidth": 1.3, "alpha": 0.55}
+            label = "ndp-rt's front: nothing of ours is both faster and better"
+            axes.step(*zip(*steps, strict=True), where="post", label=label, **looks)
+        set_log_axis(axes.xaxis, min(mark.x for mark in marks), max(mark.x for mark in marks))
+        set_log_axis(axes.yaxis, min(mark.y for mark in marks), max(mark.y for mark in marks))
+        axes.invert_yaxis()
+        axes.set_xlabel("p50 latency of a query, ms (logarithmic); left is faster")
+        axes.set_ylabel(f"1 - {METRICS[metric]} (logarithmic); up is better")
+        key = draw_marks(axes, marks)
+        add_legend(figure, axes, [one.row.get("kind") for one, _ in points])
+        label = f"{METRICS[metric]} against median latency: " + "; ".join(
+            f"{mark.name} {format_accuracy(1 - mark.y)} at {format_number(mark.x)} ms" for mark in marks
+        )
+        title, words = f"{TITLE}: {METRICS[metric]}", _describe_accuracies(plotted, metric, marks)
+        return Drawn(title=title, words=words, address=make_address(figure), label=label, key=key)
+
+
+def _describe_accuracies(plotted: Sequence[Plotted], metric: str, marks: Sequence[Mark]) -> str:
+    sources = dict.fromkeys(
+        str(find_section(one.row, "accuracy").get("source") or "source not recorded")
+        for one in plotted
+        if one.find_point(metric) is not None
+    )
+    missing = len(plotted) - len(marks)
+    words = f"Where the accuracies are from: {'; '.join(sources)}."
+    if any(mark.is_hollow for mark in marks):
+        words += " Hollow marks: reported by others, from other data than measured ones."
+    if missing:
+        words += f" {missing} row{' has' if missing == 1 else 's have'} no {METRICS[metric]} and no mark."
+    return words
+
+
+def find_fronts(plotted: Sequence[Plotted], metric: str) -> list[list[Plotted]]:
+    """Return, for each place, ours whose single images no other of ours is at least as fast and as good as.
+
+    Measured ones alone, by rising time; of equal ones the first.
+    """
+    places: dict[str, list[tuple[tuple[float, float], Plotted]]] = {}
+    for one in plotted:
+        point = one.find_point(metric)
+        if one.row.get("kind") == OURS and is_single(one.row) and not is_reported(one.row) and point is not None:
+            places.setdefault(one.place, []).append((point, one))
+    fronts = []
+    for points in places.values():
+        front: list[Plotted] = []
+        best = float("inf")
+        for (_, gap), one in sorted(points, key=lambda pair: pair[0]):
+            if gap < best:
+                front.append(one)
+                best = gap
+        fronts.append(front)
+    return fronts

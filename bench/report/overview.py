@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ndp_rt.bench.read_records import StoredRecord, find_number, find_section
-from ndp_rt.bench.report.accuracy_figure import (
+from ndp_rt.bench.report.figures import (
     METRICS,
     SINGLE_STREAM,
+    Drawn,
     Plotted,
     draw_metric,
     find_fronts,
@@ -16,7 +17,6 @@ from ndp_rt.bench.report.accuracy_figure import (
     is_single,
     list_metrics,
 )
-from ndp_rt.bench.report.drawing import Drawn
 
 Row = Mapping[str, Any]
 NO_ACCURACY = "no accuracy was measured; run `ndp-rt bench` with --data DIR"

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.bench.read_records import StoredRecord, find_number, find_section, list_sentences
-from ndp_rt.bench.report.accuracy_figure import draw_accuracies
-from ndp_rt.bench.report.drawing import REMEDY, import_matplotlib
-from ndp_rt.bench.report.figures import draw_distributions, draw_roofline
+from ndp_rt.bench.report.figures import REMEDY, draw_accuracies, draw_distributions, draw_roofline, import_matplotlib
 from ndp_rt.bench.report.overview import draw_overview, is_wanted, make_overview
 from ndp_rt.bench.report.tables import list_row_remarks, list_tables, make_overview_table
 from ndp_rt.bench.report.words import clean_text, describe, list_headlines, name_record, name_rows

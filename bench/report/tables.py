@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ndp_rt.bench.read_records import find_number, find_section, list_sentences
-from ndp_rt.bench.report.accuracy_figure import METRICS, is_reported
+from ndp_rt.bench.report.figures import METRICS, is_reported
 from ndp_rt.bench.report.overview import Overview, describe_owner, find_front_names
 from ndp_rt.bench.report.words import (
     AXIS_WORDS,

@@ -47,11 +47,11 @@ def find_rival(word: str, device: str, *, models_on: str = "pytorch") -> "Rival"
 
         return OnnxFileRival(Path(word), device)
     if word in (*PAPER, *LATER):
-        from ndp_rt.bench.rivals.architecture import ArchitectureRival
+        from ndp_rt.bench.rivals.modules import ArchitectureRival
 
         return ArchitectureRival(word, models_on, device)
     if word.startswith(ANOMALIB_PREFIX):
-        from ndp_rt.bench.rivals.anomalib_models import AnomalibRival
+        from ndp_rt.bench.rivals.modules import AnomalibRival
 
         return AnomalibRival(word.removeprefix(ANOMALIB_PREFIX), device)
     if word in NAMES[device]:
@@ -65,7 +65,7 @@ def expand(words: Iterable[str], device: str) -> tuple[str, ...]:
     Raises:
         InputError: a word that `find_rival` does not take.
     """
-    from ndp_rt.bench.rivals.anomalib_models import ANOMALIB
+    from ndp_rt.bench.rivals.modules import ANOMALIB
 
     groups = {"paper": PAPER, "anomalib": tuple(ANOMALIB_PREFIX + name for name in ANOMALIB)}
     found = dict.fromkeys(name for word in words for name in groups.get(word, (word,)))

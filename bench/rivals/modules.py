@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ndp_rt.bench.models import find_architecture
+from ndp_rt.bench.rivals import ANOMALIB_PREFIX
 from ndp_rt.bench.rivals.base import (
     Answer,
     Check,
@@ -217,3 +219,90 @@ def export_engine(module: Any, shape: tuple[int, ...], threads: int | None) -> E
             output_names=["map", "score"],
         )
         return compile_file("openvino", path, EngineOptions(batch=n, threads=threads))
+
+
+SOURCE = "reported: NDP-Net paper, tables II to IV, MVTec AD's five textures"
+
+
+class ArchitectureRival(ModuleRival):
+    """A reference architecture with random weights."""
+
+    def find(self) -> str | None:
+        reason = super().find()
+        if reason is not None or self._runtime != "openvino" or find_architecture(self.name).is_graph:
+            return reason
+        return "it is no single graph that could be exported. Run it with PyTorch: --models-on pytorch."
+
+    def make_module(self) -> BuiltModule:
+        page = find_architecture(self.name)
+        module = page.build()
+        facts = {
+            "title": page.title,
+            "source": page.source,
+            "input_px": module.crop_px or module.input_px,
+            "weights": "random",
+            "counted": f"docs/bench-methods.md, {page.title}",
+            "notes": ["random weights: its time is that of any, its maps mean nothing"],
+            "reported": describe_reported(page.reported),
+        }
+        return BuiltModule(module=module, facts=facts, is_graph=page.is_graph)
+
+
+def describe_reported(reported: Mapping[str, float]) -> dict[str, float | str | None] | None:
+    """Return reported percents as a record's row has accuracies, 0 to 1; None where nothing is reported."""
+    if not reported:
+        return None
+    metrics = ("image_rocauc", "pixel_rocauc", "aupro")
+    areas = {name: round(reported[name] / 100, 4) if name in reported else None for name in metrics}
+    return {**areas, "source": SOURCE}
+
+
+PEERS_REMEDY = "pip install 'ndp-rt[peers]'"
+# Its image models that can be built without fetching weights or data (seen in 2.7.0). Others, such as Stfpm and Cfa,
+# want a pre-trained network whatever they are told; STPM is among the reference architectures.
+ANOMALIB = (
+    "Cflow",
+    "Dfkde",
+    "Dfm",
+    "Draem",
+    "Dsr",
+    "EfficientAd",
+    "Fastflow",
+    "Fre",
+    "Ganomaly",
+    "Glass",
+    "Padim",
+    "Patchcore",
+    "Patchflow",
+    "ReverseDistillation",
+)
+
+
+class AnomalibRival(ModuleRival):
+    """One of anomalib's models with random weights."""
+
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        """Choose one of ANOMALIB, and "cuda" or "cpu".
+
+        Raises:
+            InputError: another name.
+        """
+        if name not in ANOMALIB:
+            raise InputError(
+                f"--against names '{ANOMALIB_PREFIX}{name}'. Choose {ANOMALIB_PREFIX} and one of {', '.join(ANOMALIB)}."
+            )
+        super().__init__(f"{ANOMALIB_PREFIX}{name}", device=device)
+        self._model = name
+        self.needs = {"anomalib": PEERS_REMEDY, **self.needs}
+
+    def make_module(self) -> BuiltModule:
+        from ndp_rt.bench.rivals.torch_anomalib import build_anomalib
+
+        module, filled, size = build_anomalib(self._model)
+        facts = {
+            "anomalib": importlib.metadata.version("anomalib"),
+            "weights": "random",
+            "filled": filled,
+            "input_px": list(size),
+        }
+        return BuiltModule(module=module, facts=facts)

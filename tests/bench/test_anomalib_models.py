@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ndp_rt.bench.rivals.anomalib_models import AnomalibRival
 from ndp_rt.bench.rivals.base import list_golden_images, open_checked
+from ndp_rt.bench.rivals.modules import AnomalibRival
 from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.errors import EngineError, MissingExtraError
 from tests.tiny_bundle import SIDE

@@ -5,8 +5,17 @@ from typing import Any
 
 import pytest
 
-from ndp_rt.bench.measure import MAX_TURN_S, MIN_TURN_COUNT, Series, count_rounds, is_in_round, take_turns
-from ndp_rt.bench.rows import KEPT_COUNT, make_row, thin
+from ndp_rt.bench.measure import (
+    KEPT_COUNT,
+    MAX_TURN_S,
+    MIN_TURN_COUNT,
+    Series,
+    count_rounds,
+    is_in_round,
+    make_row,
+    take_turns,
+    thin,
+)
 from ndp_rt.bench.scenarios import SCENARIOS
 from tests.bench.fake_process import make_process
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from ndp_rt.bench.models import Architecture
-from ndp_rt.bench.rivals import architecture
-from ndp_rt.bench.rivals.architecture import ArchitectureRival
+from ndp_rt.bench.rivals import modules
 from ndp_rt.bench.rivals.base import open_checked
-from ndp_rt.bench.rivals.modules import BuiltModule, ModuleRival, is_convolutional
+from ndp_rt.bench.rivals.modules import ArchitectureRival, BuiltModule, ModuleRival, is_convolutional
 from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
 from tests.tiny_bundle import SIDE
@@ -72,7 +71,7 @@ def test_a_page_runs_and_is_compared_with_plain_pytorch(
     tiny: Bundle, torch: Any, monkeypatch: pytest.MonkeyPatch, runtime: str, rng: np.random.Generator
 ) -> None:
     page = make_page(torch)
-    monkeypatch.setattr(architecture, "find_architecture", lambda name: page)
+    monkeypatch.setattr(modules, "find_architecture", lambda name: page)
     runner, check = open_checked(ArchitectureRival("padim", runtime), tiny, "fp32", 2, threads=1)
     assert check.allowed is not None and 0.0 <= check.map_max_abs_difference <= check.allowed
     assert check.against == "the same module in plain PyTorch, fp32" and check.image_count == 2
@@ -96,7 +95,7 @@ def test_a_page_that_is_no_graph_is_left_out_of_openvino(
     tiny: Bundle, torch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = make_page(torch, is_graph=False)
-    monkeypatch.setattr(architecture, "find_architecture", lambda name: page)
+    monkeypatch.setattr(modules, "find_architecture", lambda name: page)
     with pytest.raises(MissingExtraError, match="padim cannot run here: it is no single graph.*--models-on pytorch"):
         open_checked(ArchitectureRival("padim", "openvino"), tiny, "fp32", 1)
     runner, _ = open_checked(ArchitectureRival("padim"), tiny, "fp32", 1)

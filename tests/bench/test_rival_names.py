@@ -8,7 +8,7 @@ import pytest
 
 from ndp_rt.bench.models import LATER, PAPER
 from ndp_rt.bench.rivals import NAMES, expand, find_rival, list_rivals
-from ndp_rt.bench.rivals.anomalib_models import ANOMALIB
+from ndp_rt.bench.rivals.modules import ANOMALIB
 from ndp_rt.errors import InputError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.bench.read_records import StoredRecord
-from ndp_rt.bench.report.accuracy_figure import Plotted, find_fronts
+from ndp_rt.bench.report.figures import Plotted, find_fronts
 from ndp_rt.bench.report.overview import NO_ACCURACY, find_front_names, make_overview
 from ndp_rt.bench.report.page import OVERVIEW_ID, make_page
 from ndp_rt.bench.report.tables import list_overview_rows
