@@ -1,9 +1,8 @@
 """Resizing one axis as a product with a matrix: what the definitions of preprocess and fuse_maps are made of."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
+from ndp_rt.arrays import Float64Array
 
 
 def weigh_linear(source: int, target: int) -> Float64Array:

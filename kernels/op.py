@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ndp_rt.arrays import Array, FloatArray
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.checks import DeviceArray
 from ndp_rt.kernels.load import KernelSet
@@ -14,8 +12,6 @@ from ndp_rt.program.tensors import TensorSpec
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-Array = NDArray[Any]
-FloatArray = NDArray[np.float32]
 Params = Mapping[str, Any]  # from the manifest: numbers and strings
 
 

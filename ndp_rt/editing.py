@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.assets import replace_initializers
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import GOLDEN_FILE, Bundle, Golden, open_bundle
@@ -27,8 +28,6 @@ from ndp_rt.program.manifest import ThresholdSpec
 from ndp_rt.runtime.assets import AssetMaker, put_beside_weights, round_to_picture
 from ndp_rt.runtime.host import HostExecutor
 from ndp_rt.runtime.open import make_asset_maker, make_host_executor, open_host
-
-FloatArray = NDArray[np.float32]
 
 CARRIED_OVER = "carried over from the former reference, not calibrated for this one: run set-threshold --calibrate"
 

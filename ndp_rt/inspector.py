@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.errors import DeviceError, EngineError, InputError, MissingExtraError
 from ndp_rt.images.checks import Image, check_image
@@ -23,7 +23,6 @@ from ndp_rt.result import Result
 from ndp_rt.runtime.executor import closed
 from ndp_rt.runtime.session import Session, check_map_out
 
-FloatArray = NDArray[np.float32]
 Value = TypeVar("Value")
 
 log = logging.getLogger("ndp_rt")

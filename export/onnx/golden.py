@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.decide.score import score_map
 from ndp_rt.export.models.family import ExportedModel
 from ndp_rt.images.preprocess import preprocess
@@ -20,7 +21,6 @@ from ndp_rt.kernels.smooth.host import smooth
 from ndp_rt.program.manifest import InputContract
 from ndp_rt.program.program import DecisionRules
 
-FloatArray = NDArray[np.float32]
 ByteImage = NDArray[np.uint8]  # [h, w, 3] at the network's size
 
 # Sources for the preprocessing: name, shape and type. The contract shrinks, grows, and does one of each.

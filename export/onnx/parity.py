@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle import Bundle
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.registry import find_backend
@@ -24,7 +25,6 @@ from ndp_rt.runtime.open import make_host_executor
 if TYPE_CHECKING:
     from ndp_rt.runtime.host import HostExecutor
 
-FloatArray = NDArray[np.float32]
 Progress = Callable[[str], None]
 
 BACKENDS = ("openvino", "onnxruntime")  # the first runs every program for the CPU, the others the first one

@@ -1,15 +1,11 @@
 """The definition of fuse_maps: NumPy, float64 inside."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import Array, Float64Array
 from ndp_rt.kernels.interpolation import weigh_linear
-
-Array = NDArray[Any]
-Float64Array = NDArray[np.float64]
 
 LEVEL_MAPS = ("am1", "am2", "am3")  # what it reads, the largest first
 MAP_WEIGHTS = (0.2, 0.2, 0.6)  # eq. 11

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ndp_rt.arrays import Array
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS
-from ndp_rt.kernels.op import Array, HostForm, Params, SmoothingForm, describe
+from ndp_rt.kernels.op import HostForm, Params, SmoothingForm, describe
 from ndp_rt.program.tensors import TensorSpec
 
 if TYPE_CHECKING:

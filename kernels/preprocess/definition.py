@@ -1,14 +1,9 @@
 """The definition of preprocess: NumPy, float64 inside."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import Array, Float64Array
 from ndp_rt.kernels.interpolation import weigh_area, weigh_linear
-
-Array = NDArray[Any]
-Float64Array = NDArray[np.float64]
 
 
 def preprocess(

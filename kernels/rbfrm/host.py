@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.kernels.checks import check_dense
 from ndp_rt.kernels.rbfrm.definition import NORM_EPS
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from ndp_rt.arrays import Array
 from ndp_rt.errors import InputError
-from ndp_rt.kernels.op import Array, CudaForm, HostForm, Params, describe, is_asset_part, take_count
+from ndp_rt.kernels.op import CudaForm, HostForm, Params, describe, is_asset_part, take_count
 from ndp_rt.program.tensors import TensorSpec
 
 

@@ -1,12 +1,8 @@
 """The definition of score: NumPy, float64 inside."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Float64Array = NDArray[np.float64]
+from ndp_rt.arrays import Array, Float64Array
 
 
 def score(smoothed: Array) -> Float64Array:

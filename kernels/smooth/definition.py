@@ -1,15 +1,10 @@
 """The definition of smooth: NumPy, float64 inside."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import Array, Float64Array
 from ndp_rt.errors import InputError
 from ndp_rt.program.program import SMOOTH_SIZES_PX
-
-Array = NDArray[Any]
-Float64Array = NDArray[np.float64]
 
 SIZE_PX = 5  # of NDP-Net's smoothing; the rule knows 3 too
 

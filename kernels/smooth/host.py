@@ -1,13 +1,9 @@
 """smooth on the CPU: OpenCV's filters."""
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ndp_rt.arrays import FloatArray
 from ndp_rt.images.opencv import cv2
 from ndp_rt.kernels.checks import check_dense
 from ndp_rt.kernels.smooth.definition import SIZE_PX, check_size
-
-FloatArray = NDArray[np.float32]
 
 
 def smooth(maps: FloatArray, out: FloatArray, scratch: FloatArray, *, size_px: int = SIZE_PX) -> None:

@@ -1,12 +1,8 @@
 """The definition of top_k_mean: NumPy, float64 inside."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Float64Array = NDArray[np.float64]
+from ndp_rt.arrays import Array, Float64Array
 
 
 def top_k_mean(values: Array, k: int) -> Float64Array:

@@ -1,12 +1,10 @@
 """top_k_mean on the CPU: NumPy's selection."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.checks import check_dense
-
-FloatArray = NDArray[np.float32]
 
 
 def top_k_mean(values: FloatArray, k: int, out: FloatArray, scratch: FloatArray) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.errors import BundleError, InputError, needs_extra
-
-FloatArray = NDArray[np.float32]
 
 _ONNX_TYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.float32), 10: np.dtype(np.float16)}
 _SAFETENSORS_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}

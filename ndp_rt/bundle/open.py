@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers, read_int8_layers
 from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, read_manifest
@@ -20,8 +21,6 @@ from ndp_rt.bundle.tensors import read_tensors
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.files import hash_file
 from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest, StageSpec, ThresholdSpec
-
-FloatArray = NDArray[np.float32]
 
 GOLDEN_FILE = "golden.safetensors"
 CALIBRATION_FILE = "calibration.safetensors"

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.decide.decision import lowest_reaching
 from ndp_rt.images.opencv import cv2
-
-FloatArray = NDArray[np.float32]
 
 STRIP_PX = 2**22  # pixels labelled at once: bounds the labels to 16 MiB whatever the map's size
 

@@ -1,12 +1,10 @@
 """From a smoothed map to its score, by the rules of the bundle; on a host."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.kernels.top_k_mean.host import top_k_mean
 from ndp_rt.program.program import DecisionRules
-
-FloatArray = NDArray[np.float32]
 
 
 def score_map(smoothed: FloatArray, rules: DecisionRules) -> float:

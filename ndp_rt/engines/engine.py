@@ -5,13 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray as FloatArray
 from ndp_rt.errors import ClosedError, InputError
 from ndp_rt.program.tensors import DTYPE_BYTES as DTYPE_BYTES
 from ndp_rt.program.tensors import TensorSpec
-
-FloatArray = NDArray[np.float32]
 
 
 class Engine(ABC):

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.open import Bundle, Golden
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.int8_layers import Int8Layers
 from ndp_rt.engines.backend import EngineOptions
@@ -17,8 +17,6 @@ from ndp_rt.engines.spec import CPU
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers
-
-FloatArray = NDArray[np.float32]
 
 SMALLEST_LIMIT = 1e-6  # of a layer that reads zeros alone on every image
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.errors import EngineError
 
-FloatArray = NDArray[np.float32]
 Run = Callable[[FloatArray], Mapping[str, FloatArray]]
 
 

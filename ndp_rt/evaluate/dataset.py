@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import BoolArray
 from ndp_rt.errors import DataError
 from ndp_rt.images.preprocess import read_image
 
@@ -14,8 +14,6 @@ LAYOUT = (
     "MVTec AD's layout is DATA/test/good/*.png, DATA/test/KIND/*.png for each kind of defect, and "
     "DATA/ground_truth/KIND/NAME_mask.png for each of their images."
 )
-
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)

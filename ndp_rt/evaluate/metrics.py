@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.errors import InputError, MissingExtraError
 
 FPR_LIMIT = 0.3
 REMEDY = "The command needs scikit-learn, SciPy and matplotlib: pip install 'ndp-rt[evaluate]'."
-
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import DataError, ImageFileError, InputError
@@ -31,9 +32,6 @@ FORMAT = "ndp-rt evaluation"
 FORMAT_VERSION = 1
 ALL_DEFECTS = "all defects"
 UNREACHABLE = math.inf  # for a bundle without a threshold: areas need none, and decisions are left out
-
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.errors import InputError, check_choice
-
-FloatArray = NDArray[np.float32]
 
 # The element type of image, features, repaired features and reconstruction; maps are float32 in every precision.
 BORDER_DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float16"}

@@ -13,17 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.int8_layers import Int8Layers
 from ndp_rt.errors import EngineError
 from ndp_rt.graphs.folding import find_readers, load_model, set_nodes
 from ndp_rt.graphs.stages import make_stages
 from ndp_rt.graphs.typed import find_islands
-
-FloatArray = NDArray[np.float32]
 
 QUANTISED = ("Conv", "ConvTranspose")
 PICTURES = ("image", "reconstruction")

@@ -20,9 +20,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.errors import EngineError, check_choice
 from ndp_rt.graphs.folding import find_readers, infer, set_nodes
-from ndp_rt.graphs.half_types import BORDER_DTYPES, FloatArray, narrow, widen
+from ndp_rt.graphs.half_types import BORDER_DTYPES, narrow, widen
 
 ONNX_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 # Opset 22 is the first whose convolutions and pools take bfloat16, 19 the first whose QuantizeLinear takes float16; the

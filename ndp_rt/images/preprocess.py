@@ -9,16 +9,14 @@ aspect ratio is not kept.
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ImageFileError, InputError
 from ndp_rt.images.checks import Image, check_channels, check_image, check_resizable
 from ndp_rt.images.headers import check_complete, read_size
 from ndp_rt.images.opencv import cv2
 from ndp_rt.program.manifest import InputContract
-
-FloatArray = NDArray[np.float32]
 
 # Scratch for larger images is not kept between calls: 16 million float32 RGB pixels are 192 MiB.
 KEPT_SCRATCH_PX = 2**24

@@ -6,6 +6,7 @@ from itertools import chain, islice
 
 import numpy as np
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.decide.decision import is_defective
 from ndp_rt.decide.regions import list_defects
 from ndp_rt.decide.score import score_map
@@ -13,7 +14,6 @@ from ndp_rt.images.checks import Image
 from ndp_rt.images.opencv import cv2
 from ndp_rt.pipeline.tiles import Tile, cut_tile, list_tiles
 from ndp_rt.result import Result
-from ndp_rt.runtime.executor import FloatArray
 from ndp_rt.runtime.session import Session, choose_batch_size
 from ndp_rt.runtime.times import Times
 

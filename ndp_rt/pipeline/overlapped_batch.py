@@ -3,15 +3,11 @@
 from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ndp_rt.arrays import FloatArray
 from ndp_rt.images.checks import Image
 from ndp_rt.result import Result
 from ndp_rt.runtime.host import HostBatch, HostExecutor
 from ndp_rt.runtime.session import Session
-
-FloatArray = NDArray[np.float32]
 
 # A round of fewer parts than this share of those that fit in beside each other is left to all threads, part by part:
 # these do 0.75 of what they do on a part each (CPU time of `edge` in `mixed`: 48 ms against 36 ms an image).

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.decide.decision import lowest_reaching
 from ndp_rt.result import Result
 
 Picture = NDArray[np.uint8]  # RGB [h, w, 3]
-FloatArray = NDArray[np.float32]
 
 SMALL_PX, LARGE_PX = 256, 512  # the longer side of a shown image is brought between these
 CELL_PX = 200  # narrowest cell, so that captions fit below slim images

@@ -5,13 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.evaluate.metrics import measure_aupro, measure_pixel_rocauc, measure_rocauc
 from ndp_rt.quantise.samples import Samples
-
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

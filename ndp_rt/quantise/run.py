@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle import Bundle, write_bundle
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
 from ndp_rt.bundle.write import add_command, read_current
@@ -32,7 +32,6 @@ from ndp_rt.quantise.samples import Samples, paint_defects, read_good, read_labe
 from ndp_rt.quantise.search import REST, AccuracyCheck, Choice, Search, choose_probe, measure_errors_alone
 from ndp_rt.quantise.trials import BACKEND, Trials
 
-FloatArray = NDArray[np.float32]
 Say = Callable[[str], None]
 
 MAX_DROP = 0.003

@@ -5,17 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.errors import DataError
 from ndp_rt.evaluate.dataset import list_samples, read_mask
 from ndp_rt.images.painting.defects import DefectSettings, paint_defect
 from ndp_rt.images.preprocess import preprocess, read_image
 from ndp_rt.images.textures import TextureImages
 from ndp_rt.program.manifest import InputContract
-
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 FEWEST_PAINTED = 32
 ATTEMPTS = 8  # of painting a defect that differs from the surface

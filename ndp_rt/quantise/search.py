@@ -6,8 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle import Bundle
 from ndp_rt.decide.calibration import threshold_from_good_scores
 from ndp_rt.engines.engine import Engine
@@ -20,7 +20,6 @@ from ndp_rt.quantise.samples import Samples
 from ndp_rt.quantise.trials import Trials, compare_times, find_ratio, run_maps
 from ndp_rt.runtime.open import make_host_executor
 
-FloatArray = NDArray[np.float32]
 Say = Callable[[str], None]
 
 REST = {"int8": "fp32", "mixed": "bf16"}  # what the other layers compute in

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle import Bundle
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
@@ -18,8 +18,6 @@ from ndp_rt.engines.engine import Engine
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers, quantise
 from ndp_rt.kernels.smooth.host import smooth
-
-FloatArray = NDArray[np.float32]
 
 BACKEND = "openvino"
 UNNAMED_TRANSPOSED = "ConvolutionBackpropData_"  # what OpenVINO calls a transposed convolution with a bias

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.assets import replace_initializers, replace_tensors
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import Bundle
@@ -18,7 +19,6 @@ from ndp_rt.errors import InputError, StorageError
 from ndp_rt.images.checks import Image
 from ndp_rt.program.manifest import INT8_PRECISIONS
 from ndp_rt.program.program import AssetSpec, Program
-from ndp_rt.runtime.executor import FloatArray
 from ndp_rt.runtime.host_step import run_steps
 
 # Compiles a graph into an engine that is in no cache: the graph, a folder for its files, batch size, precision.

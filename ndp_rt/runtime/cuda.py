@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.decide.decision import not_finite
 from ndp_rt.devices.cuda.driver import tolerate_errors, translate_errors
@@ -29,7 +30,7 @@ from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.assets import AssetMaker, read_assets
 from ndp_rt.runtime.cuda_program import CudaProgram
 from ndp_rt.runtime.cuda_steps import SCORE
-from ndp_rt.runtime.executor import FloatArray, closed
+from ndp_rt.runtime.executor import closed
 from ndp_rt.runtime.memory_layout import align
 from ndp_rt.runtime.times import Times
 

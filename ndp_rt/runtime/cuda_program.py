@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.devices.cuda.driver import CudaDevice, tolerate_errors, translate_errors
 from ndp_rt.devices.cuda.graph import Capture
@@ -26,7 +27,6 @@ from ndp_rt.program.program import IMAGE, MAP
 from ndp_rt.runtime.assets import read_assets
 from ndp_rt.runtime.cuda_assets import DeviceAssets, PreparedAssets
 from ndp_rt.runtime.cuda_steps import SCORE, CudaSteps, DeviceStep, Wave
-from ndp_rt.runtime.executor import FloatArray
 from ndp_rt.runtime.host_step import Assets
 
 log = logging.getLogger("ndp_rt")

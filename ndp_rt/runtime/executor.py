@@ -3,13 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ndp_rt.arrays import FloatArray
 from ndp_rt.errors import ClosedError
 from ndp_rt.runtime.times import Times
-
-FloatArray = NDArray[np.float32]
 
 
 class Batch(Protocol):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.bundle.programs import list_tensors
 from ndp_rt.config import MAX_IMAGE_PX, MAX_SIDE_PX
@@ -22,7 +23,7 @@ from ndp_rt.kernels.smooth.host import smooth_map
 from ndp_rt.program.program import IMAGE, MAP
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.assets import AssetMaker, hash_asset, read_assets
-from ndp_rt.runtime.executor import FloatArray, closed
+from ndp_rt.runtime.executor import closed
 from ndp_rt.runtime.host_step import HostStep, Tensors
 from ndp_rt.runtime.memory_layout import Lifetime, lay_out_buffers
 from ndp_rt.runtime.times import Times

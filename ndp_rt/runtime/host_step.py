@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.programs import list_reads, list_tensors
 from ndp_rt.engines.engine import Engine
 from ndp_rt.kernels.op import is_asset_part
@@ -12,7 +13,6 @@ from ndp_rt.kernels.registry import find_op
 from ndp_rt.program.manifest import BundleManifest
 from ndp_rt.program.program import IMAGE, Step
 from ndp_rt.program.tensors import TensorSpec
-from ndp_rt.runtime.executor import FloatArray
 
 Tensors = dict[str, FloatArray]
 Assets = Mapping[str, Mapping[str, FloatArray]]  # asset -> tensor -> values

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.decide.decision import is_defective
 from ndp_rt.decide.regions import Defect, list_defects
@@ -14,7 +15,7 @@ from ndp_rt.images.checks import Image
 from ndp_rt.images.opencv import cv2
 from ndp_rt.options import Options, find_threshold
 from ndp_rt.result import Result
-from ndp_rt.runtime.executor import Batch, Executor, FloatArray
+from ndp_rt.runtime.executor import Batch, Executor
 from ndp_rt.runtime.open import open_executor
 
 RECONSTRUCTION = "reconstruction"

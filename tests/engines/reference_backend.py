@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.engines.backend import BuildOptions, EngineOptions, HostBackend, option
-from ndp_rt.engines.engine import Engine, FloatArray
+from ndp_rt.engines.engine import Engine
 from ndp_rt.errors import EngineError
 from ndp_rt.graphs.folding import fix_batch, load_model
 from ndp_rt.program.tensors import TensorSpec

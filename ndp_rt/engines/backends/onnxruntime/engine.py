@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.onnxruntime.backend import REMEDY
-from ndp_rt.engines.engine import Engine, FloatArray, one_line, run_repeatedly
+from ndp_rt.engines.engine import Engine, one_line, run_repeatedly
 from ndp_rt.errors import EngineError, MissingExtraError, StorageError
 from ndp_rt.program.tensors import TensorSpec
 

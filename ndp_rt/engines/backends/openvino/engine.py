@@ -11,9 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino.backend import PRECISIONS, REMEDY
-from ndp_rt.engines.engine import FloatArray, OverlappingEngine, one_line, run_repeatedly
+from ndp_rt.engines.engine import OverlappingEngine, one_line, run_repeatedly
 from ndp_rt.engines.open_file import OpenFile
 from ndp_rt.errors import ClosedError, EngineError, MissingExtraError, needs_extra
 from ndp_rt.graphs.winograd_rule import TILE_PX, has_large_convolutions
