@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +10,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.errors import StorageError
 from ndp_rt.evaluate.machine import describe_machine, list_versions
+from ndp_rt.files import storing, write_atomically
 
 Record = dict[str, Any]
+REMEDY = "Free some space, or choose another place."
 # What `stages_ms` of a row of `ndp-rt bench` may hold, in the order in which an image goes through it.
 STAGES = (
     *("upload", "preprocess", "encoder", "attention", "decoder", "segmentation"),
@@ -51,23 +51,7 @@ def write_record(record: Mapping[str, Any], path: Path) -> None:
     Raises:
         StorageError: the folder or the file could not be written.
     """
-    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as stream:
-            temporary = stream.name
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise StorageError(
-            f"{path} could not be written ({error}). Free some space, or choose another place."
-        ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    write_atomically(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode(), REMEDY)
 
 
 def check_appendable(path: Path) -> None:
@@ -77,14 +61,12 @@ def check_appendable(path: Path) -> None:
         StorageError: it cannot.
     """
     is_new = not path.exists()
-    try:
+    with storing(path, "Choose another place with -o."):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8"):
             pass
         if is_new:
             path.unlink()
-    except OSError as error:
-        raise StorageError(f"{path} cannot be appended to ({error}). Choose another place with -o.") from error
 
 
 def append_record(record: Mapping[str, Any], path: Path) -> None:
@@ -94,7 +76,7 @@ def append_record(record: Mapping[str, Any], path: Path) -> None:
         StorageError: the folder or the file could not be written; no part of the record is left.
     """
     line = (json.dumps(record, allow_nan=False) + "\n").encode()
-    try:
+    with storing(path, REMEDY):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as stream:
             if stream.seekable() and stream.tell() and not _ends_with_line_feed(path):
@@ -104,8 +86,6 @@ def append_record(record: Mapping[str, Any], path: Path) -> None:
                 if os.fstat(stream.fileno()).st_size == stream.tell():  # else another run has appended since
                     stream.truncate(stream.tell() - written)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError as error:
-        raise StorageError(f"{path} could not be appended to ({error}). Free some space, or choose another.") from error
 
 
 def _ends_with_line_feed(path: Path) -> bool:

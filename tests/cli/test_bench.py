@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_anything_is_measured(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert main(["bench", str(tiny_bundle), "-o", str(tmp_path / "file" / "records.jsonl")]) == 1
-    assert "cannot be appended to" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_ceilings")
@@ -134,7 +134,7 @@ def test_a_disk_that_fills_meanwhile_loses_no_figures(
     monkeypatch.setattr("ndp_rt.bench.explain.Explainer.explain_work", fill)
     assert main(["bench", str(tiny_bundle), "--seconds", "1", "-o", str(out)]) == 1
     captured = capsys.readouterr()
-    assert "ndp-rt openvino fp32" in captured.out and "could not be appended to" in captured.err
+    assert "ndp-rt openvino fp32" in captured.out and "cannot be written" in captured.err
 
 
 @pytest.mark.usefixtures("no_ceilings")

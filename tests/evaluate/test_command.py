@@ -82,4 +82,4 @@ def test_an_output_that_cannot_be_written_still_prints_the_figures(
     assert main(["evaluate", "tiny.ndp", "data", "-o", "taken", "--threads", "1"]) == 1
     captured = capsys.readouterr()
     assert "all defects" in captured.out
-    assert "could not be written" in captured.err
+    assert "cannot be written" in captured.err

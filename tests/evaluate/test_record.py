@@ -43,9 +43,9 @@ def test_a_failed_write_leaves_the_earlier_record(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(StorageError, match="could not be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         write_record({}, tmp_path / "taken" / "record.json")
-    with pytest.raises(StorageError, match="could not be appended"):
+    with pytest.raises(StorageError, match="cannot be written"):
         append_record({}, tmp_path / "taken" / "record.jsonl")
 
 
@@ -75,7 +75,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 append_record({{"figures": [2] * 1000}}, __import__("pathlib").Path({str(path)!r}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "could not be appended to" in done.stderr
+    assert "cannot be written" in done.stderr
     assert path.read_text() == '{"figure": 1}\n'
 
 
