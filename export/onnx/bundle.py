@@ -1,7 +1,5 @@
 """Turns a finished training run into a bundle: graphs, weights, assets, golden vectors, thresholds, manifest."""
 
-import importlib.metadata
-import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,9 +17,12 @@ from ndp_rt.bundle import Bundle, write_bundle
 from ndp_rt.bundle.assets import find_tensor_data
 from ndp_rt.bundle.open import CALIBRATION_FILE, GOLDEN_FILE
 from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target
+from ndp_rt.decide.calibration import check_rate
 from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.backend import EngineOptions
-from ndp_rt.errors import EngineError, InputError, NdpRtError, StorageError
+from ndp_rt.engines.stage_files import check_graph
+from ndp_rt.errors import InputError, NdpRtError, StorageError
+from ndp_rt.evaluate.machine import list_versions
 from ndp_rt.export.models.family import Asset, ExportedModel
 from ndp_rt.export.onnx import golden
 from ndp_rt.export.onnx.calibration import find_thresholds, pack_calibration_images
@@ -57,11 +58,7 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if self.weights not in WEIGHT_TYPES:
             raise InputError(f"weights: expected {' or '.join(WEIGHT_TYPES)}, got '{self.weights}'.")
-        rate = self.false_alarm_rate
-        if rate is not None and not 0.0 < rate < 1.0:
-            raise InputError(
-                f"false_alarm_rate: expected a number between 0 and 1, 0.01 for one in a hundred, got {rate}."
-            )
+        check_rate(self.false_alarm_rate)
         EngineOptions(threads=self.threads)
         if self.calibration_image_count < 0:
             raise InputError(f"calibration images: expected 0 or more, got {self.calibration_image_count}.")
@@ -181,10 +178,7 @@ def write_graphs(model: ExportedModel, folder: Path, *, weights: str) -> None:
         (folder / f"{stage.name}.onnx").write_bytes(graph.SerializeToString(deterministic=True))
     (folder / WEIGHTS_FILE).write_bytes(store.to_bytes())
     for stage in model.stages:
-        try:
-            onnx.checker.check_model(str(folder / f"{stage.name}.onnx"), full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise EngineError(f"onnx's checker refuses {stage.name}.onnx: {error}. Report this.") from error
+        check_graph(onnx, str(folder / f"{stage.name}.onnx"), stage.name)
 
 
 def _pack_asset(asset: Asset, weights: str) -> bytes:
@@ -229,13 +223,14 @@ def _describe(
 
 def _trace_origin(document: Mapping[str, Any], own: Mapping[str, Any], settings: ExportSettings) -> dict[str, Any]:
     """Return where the bundle comes from: commands, seed, data, training, versions."""
+    versions = {name: found for name, found in list_versions(VERSIONS_OF).items() if found is not None}
     kept = ("data", "textures", "seed", "settings", "steps_done", "elapsed_s", "is_cut_short_by_time_limit")
     return {
         "commands": [*document.get("commands", []), settings.command],
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **{key: _name_folder(document[key]) for key in kept if key in document},
         **own,
-        "versions": {"training": document.get("versions", {}), "export": find_versions()},
+        "versions": {"training": document.get("versions", {}), "export": versions},
         "machine": {"training": document.get("machine", {}), "export": {"processor": find_cpu().model_name}},
     }
 
@@ -245,14 +240,3 @@ def _name_folder(fact: Any) -> Any:
     if isinstance(fact, Mapping) and isinstance(fact.get("root"), str):
         return {**fact, "root": Path(fact["root"]).name}
     return fact
-
-
-def find_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that shape a bundle, those that are installed."""
-    versions = {"python": platform.python_version()}
-    for package in VERSIONS_OF:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

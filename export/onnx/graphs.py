@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from ndp_rt.export.models.family import Stage
-from ndp_rt.graphs.folding import remove_unused, set_nodes
+from ndp_rt.graphs.folding import remove_unused, rename_tensors, set_nodes
 
 OPSET = 17
 IR_VERSION = 8  # the one that opset 17 came with; older runtimes read it
@@ -80,11 +80,8 @@ def remove_aliases(model: ModelProto) -> None:
         for node in graph.node
         if node.op_type == "Identity" and node.input[0] in initializers and node.output[0] not in outputs
     }
-    kept = [node for node in graph.node if not (node.op_type == "Identity" and node.output[0] in aliases)]
-    for node in kept:
-        for index, name in enumerate(node.input):
-            node.input[index] = aliases.get(name, name)
-    set_nodes(model, kept)
+    set_nodes(model, [n for n in graph.node if not (n.op_type == "Identity" and n.output[0] in aliases)])
+    rename_tensors(graph, aliases)
 
 
 def fold_constants(model: ModelProto) -> None:

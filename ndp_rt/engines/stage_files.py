@@ -87,7 +87,7 @@ def write_stages(
     contents, entries = {}, {}
     for name, model in models.items():
         typed = make_typed(model, precision)
-        check_graph(onnx, typed)
+        check_graph(onnx, typed, name)
         contents[f"{name}.onnx"] = typed.SerializeToString(deterministic=True)
         entries[name] = {
             "file": f"{name}.onnx",
@@ -133,8 +133,8 @@ def _make_models(
     return quantise_stages(bundle, plan, layers)
 
 
-def check_graph(onnx: Any, model: Any) -> None:
-    """Check a graph with onnx's own checker, types and shapes included.
+def check_graph(onnx: Any, model: Any, name: str) -> None:
+    """Check a stage's graph, or the file that it is in, with onnx's own checker, types and shapes included.
 
     Raises:
         EngineError: it refuses.
@@ -144,7 +144,7 @@ def check_graph(onnx: Any, model: Any) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise EngineError(f"onnx's checker refuses stage '{model.graph.name}': {error}. Report this.") from error
+        raise EngineError(f"onnx's checker refuses stage '{name}': {error}. Report this.") from error
 
 
 def open_stages(folder: Path) -> StageFolder:
