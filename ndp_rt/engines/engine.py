@@ -152,6 +152,8 @@ class DeviceEngine(Protocol):
     One call at a time. Different engines may be enqueued to different streams at once. The GIL is free in `enqueue`.
     """
 
+    held_bytes: int  # device memory that it holds between calls: weights and scratch, without inputs and outputs
+
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
         """The tensors that it reads: dense, with the engine's own batch as first axis, `dtype` one of DTYPE_BYTES."""
@@ -160,11 +162,6 @@ class DeviceEngine(Protocol):
     @property
     def outputs(self) -> Mapping[str, TensorSpec]:
         """The tensors that it writes, likewise."""
-        ...
-
-    @property
-    def held_bytes(self) -> int:
-        """Device memory that it holds between calls: weights and scratch, without inputs and outputs."""
         ...
 
     def bind(self, pointers: Mapping[str, int]) -> None:

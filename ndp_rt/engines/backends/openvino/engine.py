@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import os
 import sys
 import weakref
 from collections import Counter
@@ -15,7 +16,6 @@ from ndp_rt.arrays import FloatArray
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino.backend import PRECISIONS, REMEDY
 from ndp_rt.engines.engine import OverlappingEngine, one_line, run_repeatedly
-from ndp_rt.engines.open_file import OpenFile
 from ndp_rt.errors import ClosedError, EngineError, MissingExtraError, needs_extra
 from ndp_rt.graphs.winograd_rule import TILE_PX, has_large_convolutions
 from ndp_rt.program.tensors import TensorSpec
@@ -24,6 +24,7 @@ BLOB_FILE = "model.blob"
 TELEMETRY = "openvino_telemetry"
 # Of the calls that compute beside each other: each has the network's buffers of its own (edge 25 to 45 MB).
 MOST_STREAMS = 8
+LEAST_DESCRIPTOR = 3  # below are the standard streams
 
 
 def _import_openvino() -> Any:
@@ -203,10 +204,10 @@ class BlobFile:
         self._path = path
         self._config = config
         try:
-            self._file = OpenFile(path)
+            self._descriptor = _open_above_streams(path)
         except OSError as error:
             raise EngineError(f"{path}: {error.strerror}. Build with --rebuild.") from error
-        self.close: Callable[[], object] = self._file.close
+        self.close: Callable[[], object] = weakref.finalize(self, os.close, self._descriptor)  # once, however called
 
     def load(self, stream_count: int) -> Any:
         """Return the model, loaded for `stream_count` calls at once.
@@ -215,9 +216,26 @@ class BlobFile:
             EngineError: OpenVINO refuses the file.
         """
         try:
-            return _core().import_model(self._file.read(), "CPU", {**self._config, "NUM_STREAMS": str(stream_count)})
+            return _core().import_model(self._read(), "CPU", {**self._config, "NUM_STREAMS": str(stream_count)})
         except (OSError, RuntimeError) as error:
             raise EngineError(f"OpenVINO refuses {self._path}: {one_line(error)}") from error
+
+    def _read(self) -> bytes:
+        if sys.platform == "win32":  # it has no pread, and deletes no file that is open
+            return self._path.read_bytes()
+        return os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+
+
+def _open_above_streams(path: Path) -> int:
+    """Open a file as descriptor 3 or above: where a host has closed its streams, a lower one would become a stream."""
+    low: list[int] = []
+    try:
+        while (descriptor := os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))) < LEAST_DESCRIPTOR:
+            low.append(descriptor)
+        return descriptor
+    finally:
+        for one in low:
+            os.close(one)
 
 
 def compile_blob(onnx_path: Path, artifact: Path, options: EngineOptions) -> dict[str, Any]:

@@ -44,25 +44,12 @@ class TensorRtEngine:
         self._engine: trt.ICudaEngine | None = engine
         self._context: trt.IExecutionContext | None = context
         self._log = get_log()
-        self._held_bytes = weight_bytes + scratch_bytes
-        self._inputs, self._outputs = _fix_shapes(engine, context, batch)
-        self._names = (*self._inputs, *self._outputs)
-
-    @property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        return self._outputs
-
-    @property
-    def held_bytes(self) -> int:
-        return self._held_bytes
+        self.held_bytes = weight_bytes + scratch_bytes
+        self.inputs, self.outputs = _fix_shapes(engine, context, batch)
 
     def bind(self, pointers: Mapping[str, int]) -> None:
         context = self._find_context()
-        for name in self._names:
+        for name in (*self.inputs, *self.outputs):
             pointer = pointers.get(name)
             if pointer is None:
                 raise InputError(f"expected an address of '{name}', got those of {', '.join(pointers) or 'nothing'}.")

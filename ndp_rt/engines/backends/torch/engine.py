@@ -41,8 +41,8 @@ class TorchCudaEngine:
         self._is_closed = False
         self._bound: dict[int, Any] | None = None
         self._streams: dict[int, Any] = {}
-        self._inputs = {value.name: _describe(value) for value in model.graph.input}
-        self._outputs = {value.name: _describe(value) for value in model.graph.output}
+        self.inputs = {value.name: _describe(value) for value in model.graph.input}
+        self.outputs = {value.name: _describe(value) for value in model.graph.output}
         # Tensor cores read [n, h, w, c]; without them PyTorch's own layout needs no conversion.
         with _translate_errors(self._torch, f"loading stage '{model.graph.name}'"):
             self._program = TorchProgram(model, device, channels_last=precision != "fp32")
@@ -53,26 +53,14 @@ class TorchCudaEngine:
                 del bound
                 self._torch.cuda.synchronize(device)
                 self._torch.cuda.empty_cache()
-        self._peak_bytes = examination.peak_bytes
+        # Weights, and the most that lies between two calls, which PyTorch's allocator keeps; not what cuDNN takes.
+        self.held_bytes = self._program.weight_bytes + examination.peak_bytes
         self._counts = self._name_counts(examination.counts)
-
-    @property
-    def inputs(self) -> Mapping[str, TensorSpec]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> Mapping[str, TensorSpec]:
-        return self._outputs
-
-    @property
-    def held_bytes(self) -> int:
-        """Weights, and the most that lies between two calls, which PyTorch's allocator keeps; not what cuDNN takes."""
-        return self._program.weight_bytes + self._peak_bytes if not self._is_closed else 0
 
     def bind(self, pointers: Mapping[str, int]) -> None:
         self._check_open()
         bound = {}
-        for name, spec in (self._inputs | self._outputs).items():
+        for name, spec in (self.inputs | self.outputs).items():
             address = pointers.get(name, 0)
             if not address or address % DTYPE_BYTES[spec.dtype]:
                 came = f"{address:#x}" if name in pointers else "none"
@@ -80,7 +68,7 @@ class TorchCudaEngine:
                     f"expected the address of '{name}', {spec.dtype} {list(spec.shape)}, aligned to "
                     f"{DTYPE_BYTES[spec.dtype]} bytes, got {came}. Bind every tensor of the engine."
                 )
-            slots = self._program.inputs if name in self._inputs else self._program.outputs
+            slots = self._program.inputs if name in self.inputs else self._program.outputs
             bound[slots[name]] = wrap_memory(self._torch, self._device, address, spec)
         self._bound = bound
 
@@ -100,6 +88,7 @@ class TorchCudaEngine:
         if not self._is_closed:
             self._is_closed = True
             self._bound = None
+            self.held_bytes = 0
             self._streams.clear()
             del self._program
 
@@ -108,7 +97,7 @@ class TorchCudaEngine:
             raise ClosedError("the engine is closed. Load it again.")
 
     def _list_slots(self) -> list[tuple[int, TensorSpec]]:
-        pairs = ((self._program.inputs, self._inputs), (self._program.outputs, self._outputs))
+        pairs = ((self._program.inputs, self.inputs), (self._program.outputs, self.outputs))
         return [(slots[name], spec) for slots, specs in pairs for name, spec in specs.items()]
 
     def _make_zeros(self, spec: TensorSpec) -> Any:
