@@ -73,16 +73,9 @@ class CudaBatch:
 
     def fetch(self, names: Sequence[str], stream: Any) -> None:
         """Put results, which lie aside on the device, on their way to the host."""
-        runtime = self._device.cupy.cuda.runtime
         for name in names:
-            offset, size_bytes = self.offsets[name], self.count_bytes(name)
-            runtime.memcpyAsync(
-                self.results_host.pointer + offset,
-                self.results.pointer + offset,
-                size_bytes,
-                runtime.memcpyDeviceToHost,
-                stream.ptr,
-            )
+            source, target = (one.pointer + self.offsets[name] for one in (self.results, self.results_host))
+            self._device.copy("DeviceToHost", target, source, self.count_bytes(name), stream)
         self._stream, self.fetched = stream, self.fetched | set(names)
 
     def count_bytes(self, name: str) -> int:
@@ -289,20 +282,17 @@ class CudaExecutor:
             pinned.view(array.shape, array.dtype.newbyteorder("="), offset)[...] = array  # from any strides and order
             sources[index] = block.view(array.shape, array.dtype.name, offset)
         with translate_errors("uploading images"):
-            runtime = self._device.cupy.cuda.runtime
-            runtime.memcpyAsync(block.pointer, pinned.pointer, end, runtime.memcpyHostToDevice, self._upload_stream.ptr)
+            self._device.copy("HostToDevice", block.pointer, pinned.pointer, end, self._upload_stream)
             batch.uploaded.record(self._upload_stream)
         return sources
 
     def _put_aside(self, program: CudaProgram, batch: CudaBatch, outputs: Sequence[str], wants_maps: bool) -> None:
         """Copy the results aside on the program's stream, then to the host on the download stream, scores first."""
-        runtime = self._device.cupy.cuda.runtime
         others = tuple(program.program.outputs[output] for output in outputs if output != MAP)
         for name in (SCORE, batch.smoothed, *others):
             tensor = program.get_tensor(batch.size, name)
             target = batch.results.pointer + batch.offsets[name]
-            pointers = target, tensor.data.ptr
-            runtime.memcpyAsync(*pointers, tensor.nbytes, runtime.memcpyDeviceToDevice, program.stream.ptr)
+            self._device.copy("DeviceToDevice", target, tensor.data.ptr, tensor.nbytes, program.stream)
         batch.computed.record(program.stream)
         self._download_stream.wait_event(batch.computed)
         batch.fetched = set()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
-from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
+from ndp_rt.devices.cuda.memory import DeviceMemory, copy_and_wait
 from ndp_rt.graphs.half_types import narrow
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.op import CudaForm, is_asset_part
@@ -118,15 +118,9 @@ class DeviceAssets:
 
     def use(self, made: PreparedAssets) -> None:
         """Copy prepared assets into place, on the program's stream: frames enqueued before keep the old ones."""
-        runtime = self._device.cupy.cuda.runtime
+        source, target = made.memory, self._current.memory
         with translate_errors("swapping assets"):
-            runtime.memcpyAsync(
-                self._current.memory.pointer,
-                made.memory.pointer,
-                made.memory.size_bytes,
-                runtime.memcpyDeviceToDevice,
-                self._stream.ptr,
-            )
+            self._device.copy("DeviceToDevice", target.pointer, source.pointer, source.size_bytes, self._stream)
             if self._last is not None:
                 self._stream.synchronize()  # its copy, before its memory goes
                 self._last.close()
@@ -140,18 +134,11 @@ class DeviceAssets:
 
     def _upload(self, values: Any, dtype: str) -> tuple[Any, DeviceMemory]:
         """Return an asset's tensor on the device, as `dtype`, and the memory that it is in."""
-        runtime, held = self._device.cupy.cuda.runtime, narrow(values, dtype)
-        pinned = PinnedMemory(self._device, held.nbytes)
+        held = narrow(values, dtype)
         block = DeviceMemory(self._device, held.nbytes, "an asset's tensor")
         try:
-            pinned.view(held.shape, held.dtype)[...] = held
-            with translate_errors("uploading an asset"):
-                pointers = block.pointer, pinned.pointer
-                runtime.memcpyAsync(*pointers, held.nbytes, runtime.memcpyHostToDevice, self._side_stream.ptr)
-                self._side_stream.synchronize()
+            copy_and_wait(self._device, block.pointer, held, self._side_stream, to_device=True)
         except BaseException:
             block.close()
             raise
-        finally:
-            pinned.close()
         return block.view(held.shape, dtype), block

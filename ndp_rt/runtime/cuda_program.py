@@ -10,13 +10,12 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.devices.cuda.driver import CudaDevice, tolerate_errors, translate_errors
 from ndp_rt.devices.cuda.graph import Capture
-from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
+from ndp_rt.devices.cuda.memory import DeviceMemory, copy_and_wait
 from ndp_rt.engines.engine import DeviceEngine
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import ClosedError, DeviceError, InputError
@@ -163,7 +162,8 @@ class CudaProgram:
         image = steps.tensors[IMAGE]
         if batch.shape != image.shape:
             raise InputError(f"batch: expected {list(image.shape)}, got {list(batch.shape)}.")
-        self._copy(image, narrow(batch, steps.specs[IMAGE].dtype), to_device=True)
+        held = narrow(batch, steps.specs[IMAGE].dtype)
+        copy_and_wait(self.device, image.data.ptr, held, self.stream, to_device=True)
 
     def enqueue(self, size: int) -> None:
         """Put a whole run on `self.stream`, from `image` to the results, and return before it is done.
@@ -328,23 +328,5 @@ class CudaProgram:
         """Wait for the stream and return a tensor as float32 on the host."""
         tensor, dtype = steps.tensors[name], steps.specs[name].dtype
         values = np.empty(tensor.shape, tensor.dtype)
-        self._copy(tensor, values, to_device=False)
+        copy_and_wait(self.device, tensor.data.ptr, values, self.stream, to_device=False)
         return widen(values, dtype)
-
-    def _copy(self, tensor: Any, values: NDArray[Any], *, to_device: bool) -> None:
-        runtime = self.device.cupy.cuda.runtime
-        pinned = PinnedMemory(self.device, values.nbytes)
-        try:
-            held = pinned.view(values.shape, values.dtype)
-            with translate_errors("copying a tensor"):
-                if to_device:
-                    held[...] = values
-                    args = (tensor.data.ptr, pinned.pointer, values.nbytes, runtime.memcpyHostToDevice)
-                else:
-                    args = (pinned.pointer, tensor.data.ptr, values.nbytes, runtime.memcpyDeviceToHost)
-                runtime.memcpyAsync(*args, self.stream.ptr)
-                self.stream.synchronize()
-            if not to_device:
-                values[...] = held
-        finally:
-            pinned.close()

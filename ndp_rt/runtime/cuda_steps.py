@@ -22,7 +22,7 @@ from ndp_rt.kernels.top_k_mean.launch import top_k_mean
 from ndp_rt.program.manifest import BundleManifest
 from ndp_rt.program.program import IMAGE, MAP, Program, Step
 from ndp_rt.program.tensors import TensorSpec
-from ndp_rt.runtime.memory_layout import BufferLayout, Lifetime, lay_out_buffers
+from ndp_rt.runtime.memory_layout import BufferLayout, Lifetime, find_lifetimes, lay_out_buffers
 
 SMOOTHED, TILE_MAXIMA, SCORE = "smoothed", "tile_maxima", "score"  # what the decision's steps write
 
@@ -108,12 +108,8 @@ class CudaSteps:
 
     def find_lifetimes(self) -> dict[str, Lifetime]:
         """Return, by the numbers of the waves, how long each tensor is needed; `image` from before the first wave."""
-        touched: dict[str, list[int]] = {IMAGE: [0]}
-        for number, wave in enumerate(self.waves):
-            for step in wave:
-                for name in (*step.reads, *step.writes):
-                    touched.setdefault(name, []).append(number)
-        lifetimes = {name: Lifetime(first=min(numbers), last=max(numbers)) for name, numbers in touched.items()}
+        touched = [[name for step in wave for name in (*step.reads, *step.writes)] for wave in self.waves]
+        lifetimes = find_lifetimes([[IMAGE, *touched[0]], *touched[1:]])
         for name in self.results:
             lifetimes[name] = Lifetime(first=lifetimes[name].first, last=len(self.waves))
         return lifetimes

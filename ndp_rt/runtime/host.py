@@ -25,7 +25,7 @@ from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.assets import AssetMaker, hash_asset, read_assets
 from ndp_rt.runtime.executor import closed
 from ndp_rt.runtime.host_step import HostStep, Tensors
-from ndp_rt.runtime.memory_layout import Lifetime, lay_out_buffers
+from ndp_rt.runtime.memory_layout import find_lifetimes, lay_out_buffers
 from ndp_rt.runtime.times import Times
 
 Engines = dict[int, dict[str, Engine]]  # batch size -> stage -> engine
@@ -311,16 +311,10 @@ class HostExecutor:
     def _allocate(self, size: int) -> Tensors:
         """Return the tensors between the steps of one batch size: those that are never needed together share memory."""
         outputs = (IMAGE, *self.program.outputs.values())
-        touched: dict[str, list[int]] = {}
-        for number, step in enumerate(self._steps):
-            for name in (*step.reads, *step.writes):
-                touched.setdefault(name, []).append(number)
-        names = [name for name in touched if name not in outputs]
+        lives = find_lifetimes((*step.reads, *step.writes) for step in self._steps)
+        names = [name for name in lives if name not in outputs]
         shapes = {name: self.tensors[name].with_batch(size) for name in names}
-        layout = lay_out_buffers(
-            {name: 4 * int(np.prod(shape)) for name, shape in shapes.items()},
-            {name: Lifetime(first=min(touched[name]), last=max(touched[name])) for name in names},
-        )
+        layout = lay_out_buffers({name: 4 * int(np.prod(shape)) for name, shape in shapes.items()}, lives)
         block = np.empty(layout.size_bytes // 4, np.float32)
         starts = {name: layout.offsets_bytes[name] // 4 for name in names}
         return {n: block[starts[n] : starts[n] + int(np.prod(shapes[n]))].reshape(shapes[n]) for n in names}

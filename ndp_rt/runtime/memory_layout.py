@@ -1,6 +1,6 @@
 """Places tensors in one block of memory; those that are never needed at the same time share bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 ALIGNMENT_BYTES = 256  # what cudaMalloc aligns to, and TensorRT asks for
@@ -21,6 +21,15 @@ class Lifetime:
     def overlaps(self, other: "Lifetime") -> bool:
         """Tell whether both are needed in some step."""
         return self.first <= other.last and other.first <= self.last
+
+
+def find_lifetimes(touched: Iterable[Iterable[str]]) -> dict[str, Lifetime]:
+    """Return how long each tensor is needed, from the names that each step touches, in the order of the steps."""
+    lives: dict[str, Lifetime] = {}
+    for number, names in enumerate(touched):
+        for name in names:
+            lives[name] = Lifetime(first=lives[name].first if name in lives else number, last=number)
+    return lives
 
 
 @dataclass(frozen=True, kw_only=True)

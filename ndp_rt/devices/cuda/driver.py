@@ -92,6 +92,11 @@ class CudaDevice:
         with translate_errors(f"selecting cuda:{self.index}"):
             self.cupy.cuda.runtime.setDevice(self.index)
 
+    def copy(self, kind: str, target: int, source: int, size_bytes: int, stream: Any) -> None:
+        """Put a copy between two addresses on a stream; kind: HostToDevice, DeviceToHost or DeviceToDevice."""
+        runtime = self.cupy.cuda.runtime
+        runtime.memcpyAsync(target, source, size_bytes, getattr(runtime, f"memcpy{kind}"), stream.ptr)
+
     def find_free_bytes(self) -> tuple[int, int]:
         """Return the free and the total memory of the device."""
         with translate_errors("asking for free memory"):

@@ -82,3 +82,25 @@ class PinnedMemory:
             del self._bytes
             with translate_errors("unlocking host memory"):
                 self._runtime.freeHost(pointer)
+
+
+def copy_and_wait(device: CudaDevice, pointer: int, values: NDArray[Any], stream: Any, *, to_device: bool) -> None:
+    """Copy an array, dense, to or from device memory through pinned memory, on a stream, and wait for it.
+
+    Raises:
+        DeviceError: the device fails, or the host has no more memory to lock.
+    """
+    pinned = PinnedMemory(device, values.nbytes)
+    try:
+        held = pinned.view(values.shape, values.dtype)
+        with translate_errors("copying a tensor"):
+            if to_device:
+                held[...] = values
+                device.copy("HostToDevice", pointer, pinned.pointer, values.nbytes, stream)
+            else:
+                device.copy("DeviceToHost", pinned.pointer, pointer, values.nbytes, stream)
+            stream.synchronize()
+        if not to_device:
+            values[...] = held
+    finally:
+        pinned.close()
