@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ndp_rt.cli.progress import show_progress
+    from ndp_rt.engines.spec import EngineSpec
     from ndp_rt.evaluate.plots import draw_scores
     from ndp_rt.evaluate.record import write_record
     from ndp_rt.evaluate.run import evaluate_bundle
@@ -76,12 +77,14 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path(f"{args.bundle.resolve().stem}-evaluation")
     console = Console()
     options = engine_options(args)
+    fallback = options.pop("fallback")
     command = ["ndp-rt", "evaluate", str(args.bundle), str(args.data), *describe_engine(args)]
     log_to_stderr()
     evaluation, record = evaluate_bundle(
         args.bundle,
         args.data,
-        **options,
+        EngineSpec(**options),
+        fallback=fallback,
         start_progress=lambda count: show_progress("inspecting", count),
         command=shlex.join(command),
     )

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,11 @@ def build(job: Mapping[str, Any], tell: Tell) -> None:
         try:
             folder = make_build_folder(engines_dir, name)
             try:
-                Builder(bundle, spec, job, folder, tell).build_missing()
+                rebuild: bool = job["rebuild"]
+                builder = Builder(
+                    bundle=bundle, spec=spec, engines_dir=engines_dir, rebuild=rebuild, folder=folder, tell=tell
+                )
+                builder.build_missing()
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError as error:
@@ -56,49 +61,40 @@ def build(job: Mapping[str, Any], tell: Tell) -> None:
             raise cache_error(engines_dir, error) from error
 
 
+@dataclass(kw_only=True)
 class Builder:
-    """Builds what one job asks for, in a folder that is thrown away afterwards."""
+    """Builds what one job asks for."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        spec: EngineSpec,
-        job: Mapping[str, Any],
-        folder: Path,
-        tell: Tell,
-    ) -> None:
-        """Take the job; `folder` is empty and on the cache's file system."""
-        self._bundle = bundle
-        self._spec = spec
-        self._backend = spec.find_backend()
-        self._folder = folder
-        self._tell = tell
-        self._engines_dir = Path(job["engines_dir"])
-        self._rebuild: bool = job["rebuild"]
-        self._stage_paths: Mapping[str, Path] = {}
+    bundle: Bundle
+    spec: EngineSpec
+    engines_dir: Path
+    rebuild: bool
+    folder: Path  # empty, on the cache's file system; thrown away afterwards
+    tell: Tell
+    stage_paths: Mapping[str, Path] = field(default_factory=dict)
 
     def build_missing(self) -> None:
         """Build batch size by batch size, and store each as soon as it is checked."""
-        spec = self._spec
+        spec = self.spec
         if spec.device_index:
             from ndp_rt.devices.cuda.driver import CudaDevice
 
             CudaDevice(spec.device_index).activate()  # backends build for the thread's current GPU
         for batch in spec.batches or (1,):
             of_batch = dataclasses.replace(spec, batches=(batch,))
-            if not self._rebuild and all(
-                self._is_there(key) for key in of_batch.locate_keys(self._bundle, self._engines_dir)
+            if not self.rebuild and all(
+                self._is_there(key) for key in of_batch.locate_keys(self.bundle, self.engines_dir)
             ):
                 continue  # another process built them while this one waited
-            self._stage_paths = self._stage_paths or self._find_stages()
-            self._build_batch(of_batch.make_keys(self._bundle))
+            self.stage_paths = self.stage_paths or self._find_stages()
+            self._build_batch(of_batch.make_keys(self.bundle))
 
     def _is_there(self, key: EngineKey) -> bool:
-        return find_entry(key, self._engines_dir, f"{self._spec.make_command(self._bundle.path)} --rebuild") is not None
+        return find_entry(key, self.engines_dir, f"{self.spec.make_command(self.bundle.path)} --rebuild") is not None
 
     def _find_stages(self) -> Mapping[str, Path]:
         """Return the ONNX file of each stage: the bundle's own, or typed ones for a GPU."""
-        bundle, spec = self._bundle, self._spec
+        bundle, spec = self.bundle, self.spec
         if not spec.is_on_gpu:
             paths = {stage: bundle.stage_path(stage) for stage in spec.list_stages(bundle)}
             if spec.precision not in INT8_PRECISIONS:
@@ -106,15 +102,15 @@ class Builder:
             with needs_extra(f"building an engine in {spec.precision}", "graphs"):
                 from ndp_rt.graphs.quantised import prepare_graph
 
-            self._tell(f"writing the graph in {spec.precision}")
-            return {stage: prepare_graph(bundle, path, spec.precision, self._folder) for stage, path in paths.items()}
+            self.tell(f"writing the graph in {spec.precision}")
+            return {stage: prepare_graph(bundle, path, spec.precision, self.folder) for stage, path in paths.items()}
         plan = spec.plan or ""
         if spec.build is not None and spec.build.onnx_stages is not None:
             found = open_stages(Path(spec.build.onnx_stages))
         else:
-            self._tell(f"writing the stages in {spec.precision}")
+            self.tell(f"writing the stages in {spec.precision}")
             try:
-                found = write_stages(bundle, spec.precision, self._folder / "stages", plan=plan)
+                found = write_stages(bundle, spec.precision, self.folder / "stages", plan=plan)
             except ImportError as error:
                 raise MissingExtraError(
                     f"typed stages cannot be made here ({error}): pip install onnx. Or make them on another machine: "
@@ -132,31 +128,31 @@ class Builder:
             for key in keys:
                 engines[key.stage], facts[key.stage] = self._build_engine(key)
             check_build = import_module(CHECK_MODULE).check_build
-            report = check_build(self._bundle, self._spec, engines, keys[0].batch, self._tell)
+            report = check_build(self.bundle, self.spec, engines, keys[0].batch, self.tell)
         finally:
             for engine in engines.values():
                 engine.close()
         for key in keys:
-            artifact = self._folder / key.folder_name
+            artifact = self.folder / key.folder_name
             write_engine_file(artifact, key, {**facts[key.stage], "golden": dict(report)})
-            publish(artifact, key, self._engines_dir)
+            publish(artifact, key, self.engines_dir)
 
     def _build_engine(self, key: EngineKey) -> tuple[Any, dict[str, Any]]:
         """Compile and load one engine; return it, and what is known of it."""
         options = dataclasses.replace(
-            self._spec.of_batch(key.batch, self._tell),
-            build=self._backend.choose_build(self._spec.build, key, self._engines_dir),
+            self.spec.of_batch(key.batch, self.tell),
+            build=self.spec.find_backend().choose_build(self.spec.build, key, self.engines_dir),
         )
-        artifact = self._folder / key.folder_name
+        artifact = self.folder / key.folder_name
         artifact.mkdir()
-        self._tell(f"compiling {key.stage} for {key.backend} {key.backend_version}, {key.precision}, batch {key.batch}")
+        self.tell(f"compiling {key.stage} for {key.backend} {key.backend_version}, {key.precision}, batch {key.batch}")
         start = time.perf_counter()
-        notes = self._backend.compile(self._stage_paths[key.stage], artifact, options)
+        notes = self.spec.find_backend().compile(self.stage_paths[key.stage], artifact, options)
         compile_ms = (time.perf_counter() - start) * 1e3
-        find = find_device_backend if self._spec.is_on_gpu else find_host_backend
+        find = find_device_backend if self.spec.is_on_gpu else find_host_backend
         engine = find(key.backend).load(artifact, options)
         counts = engine.precision_by_layer_type()
-        self._backend.check_precision(counts, key.precision)
+        self.spec.find_backend().check_precision(counts, key.precision)
         return engine, {"precision_by_layer_type": counts, "compile_ms": round(compile_ms, 1), "notes": notes}
 
 

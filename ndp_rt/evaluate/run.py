@@ -214,12 +214,8 @@ def summarise(scored: Sequence[Scored], exclusions: Iterable[Exclusion], thresho
 def evaluate_bundle(
     bundle_path: Path,
     data: Path,
+    spec: EngineSpec,
     *,
-    device: str = "cpu",
-    backend: str | None = None,
-    precision: str = "fp32",
-    plan: str | None = None,
-    threads: int | None = None,
     fallback: bool = False,
     start_progress: Callable[[int], AbstractContextManager[Callable[[], None]]],
     command: str,
@@ -229,11 +225,7 @@ def evaluate_bundle(
     Args:
         bundle_path: the folder NAME.ndp.
         data: a folder in MVTec's layout.
-        device: see `Inspector.open`, as for all of these.
-        backend: the engine's backend.
-        precision: the engine's precision, which also chooses the bundle's threshold.
-        plan: the inspector's plan.
-        threads: of the engine; None lets the backend choose.
+        spec: the engines; its precision also chooses the bundle's threshold.
         fallback: whether the CPU may take over.
         start_progress: given the number of images, returns the context of a function that counts one.
         command: for the record.
@@ -244,8 +236,7 @@ def evaluate_bundle(
     require_extras()
     samples = list_samples(data)
     bundle = open_bundle(bundle_path)
-    threshold = bundle.threshold(precision)
-    spec = EngineSpec(device=device, backend=backend, precision=precision, plan=plan, threads=threads)
+    threshold = bundle.threshold(spec.precision)
     if not (fallback and spec.is_on_gpu):  # where the CPU may take over, the GPU's backend may be missing
         spec = spec.resolve(bundle)
     engine: Record = {name: getattr(spec, name) for name in ("device", "backend", "precision", "plan", "threads")}

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,20 +55,13 @@ def round_to_picture(prepared: FloatArray) -> NDArray[np.uint8]:
     return picture
 
 
+@dataclass(frozen=True)
 class AssetMaker:
     """Makes the swappable asset of a bundle from images, and engines that hold another one in their graphs."""
 
-    def __init__(self, bundle: Bundle, precision: str, compile_graph: Compile) -> None:
-        """Take a bundle.
-
-        Args:
-            bundle: opened.
-            precision: of the engines that are made anew.
-            compile_graph: makes engines that are in no cache.
-        """
-        self._bundle = bundle
-        self._precision = precision
-        self._compile = compile_graph
+    bundle: Bundle
+    precision: str  # of the engines that are made anew
+    compile: Compile  # makes engines that are in no cache
 
     @property
     def name(self) -> str:
@@ -76,17 +70,17 @@ class AssetMaker:
         Raises:
             InputError: the bundle has no asset that may be swapped.
         """
-        name = self._bundle.manifest.find_swappable()
+        name = self.bundle.manifest.find_swappable()
         if name is None:
             raise InputError(
-                f"{self._bundle.path.name}: expected a model with a reference image, got one without. It cannot change."
+                f"{self.bundle.path.name}: expected a model with a reference image, got one without. It cannot change."
             )
         return name
 
     @property
     def spec(self) -> AssetSpec:
         """The asset's entry in the manifest."""
-        return self._bundle.manifest.assets[self.name]
+        return self.bundle.manifest.assets[self.name]
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -98,7 +92,7 @@ class AssetMaker:
         # Imported here: it needs OpenCV, which a machine that runs engines on a GPU may lack.
         from ndp_rt.images.preprocess import Preprocessor
 
-        contract = self._bundle.manifest.input
+        contract = self.bundle.manifest.input
         prepared = np.empty((1, 3, contract.height_px, contract.width_px), np.float32)
         Preprocessor(contract, channels=channels)(image, prepared[0])
         round_to_picture(prepared)
@@ -107,7 +101,7 @@ class AssetMaker:
     def compute(self, batch: FloatArray, engines: Mapping[str, Engine]) -> dict[str, FloatArray]:
         """Return the asset's tensors of the first image of a batch, float32 [n, 3, h, w], by loaded engines."""
         spec = self.spec
-        tensors = run_steps(self._bundle.manifest, spec.made_by, engines, {}, batch)
+        tensors = run_steps(self.bundle.manifest, spec.made_by, engines, {}, batch)
         return {own: tensors[made][:1].copy() for own, made in spec.made_from.items()}
 
     def compute_alone(self, picture: FloatArray) -> dict[str, FloatArray]:
@@ -116,8 +110,8 @@ class AssetMaker:
         with tempfile.TemporaryDirectory(prefix="ndp-rt-asset-") as folder:
             try:
                 for stage in self.stages:
-                    path = self._bundle.stage_path(stage)
-                    engines[stage] = self._compile(path, Path(folder) / f"engine-{stage}", 1, "fp32")
+                    path = self.bundle.stage_path(stage)
+                    engines[stage] = self.compile(path, Path(folder) / f"engine-{stage}", 1, "fp32")
                 return self.compute(picture, engines)
             finally:
                 for engine in engines.values():
@@ -136,7 +130,7 @@ class AssetMaker:
                 f"asset '{self.name}': expected the tensors {', '.join(self.spec.tensors)}, got "
                 f"{', '.join(wanted) or 'none'}."
             )
-        return replace_tensors((self._bundle.path / self.spec.file).read_bytes(), wanted)
+        return replace_tensors((self.bundle.path / self.spec.file).read_bytes(), wanted)
 
     def round_tensors(self, tensors: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Return tensors as they come back from the bundle's file."""
@@ -158,18 +152,18 @@ class AssetMaker:
         engines: dict[int, dict[str, Engine]] = {size: {} for size in batch_sizes} if holders else {}
         rounded = self.round_tensors(tensors) if holders else {}
         for stage in holders:
-            graph = self._bundle.stage_path(stage)
+            graph = self.bundle.stage_path(stage)
             changed = replace_initializers(graph.read_bytes(), self.spec.in_graphs[stage], rounded)
             with tempfile.TemporaryDirectory(prefix="ndp-rt-asset-") as name:
                 folder = Path(name)
-                path = put_beside_weights(graph.name, {graph.name: changed}, self._bundle, folder)
-                if self._precision in INT8_PRECISIONS:
+                path = put_beside_weights(graph.name, {graph.name: changed}, self.bundle, folder)
+                if self.precision in INT8_PRECISIONS:
                     # Imported here: it needs the onnx package, which a machine with nothing but a GPU's may lack.
                     from ndp_rt.graphs.quantised import prepare_graph
 
-                    path = prepare_graph(self._bundle, path, self._precision, folder)
+                    path = prepare_graph(self.bundle, path, self.precision, folder)
                 for size in batch_sizes:
-                    engines[size][stage] = self._compile(path, folder / f"engine-{size}", size, self._precision)
+                    engines[size][stage] = self.compile(path, folder / f"engine-{size}", size, self.precision)
         return engines
 
 
