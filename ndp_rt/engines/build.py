@@ -78,12 +78,17 @@ def find_engine(
     """
     start = time.perf_counter()
     spec = spec.resolve(bundle, cache_dir)
-    engines_dir, command = find_engines_dir(cache_dir), f"{spec.make_command(bundle.path)} --rebuild"
-    entries = [find_entry(key, engines_dir, command) for key in spec.locate_keys(bundle, engines_dir)]
-    present = tuple(entry for entry in entries if entry is not None)
+    entries = _look_up(bundle, spec, find_engines_dir(cache_dir))
+    present = tuple(entry for entry in entries.values() if entry is not None)
     if len(present) < len(entries):
         return None
     return EngineRecord(spec=spec, entries=present, was_cached=True, seconds=time.perf_counter() - start)
+
+
+def _look_up(bundle: Bundle, spec: EngineSpec, engines_dir: Path) -> dict[EngineKey, EngineEntry | None]:
+    """Return every engine of a resolved spec by its key, None for one that is not in the cache."""
+    command = f"{spec.make_command(bundle.path)} --rebuild"
+    return {key: find_entry(key, engines_dir, command) for key in spec.locate_keys(bundle, engines_dir)}
 
 
 def build_engine(
@@ -195,7 +200,7 @@ def load_engine(
     """
     spec = spec.resolve(bundle, cache_dir)
     backend = find_host_backend(spec.find_backend().name)
-    return _load(bundle, spec, backend, found or _find_built(bundle, spec, cache_dir))
+    return _load(bundle, spec, backend, found.entries if found else _find_built(bundle, spec, cache_dir))
 
 
 def load_device_engines(bundle: Bundle, spec: EngineSpec, *, cache_dir: Path | None = None) -> DeviceEngines:
@@ -213,11 +218,11 @@ def load_device_engines(bundle: Bundle, spec: EngineSpec, *, cache_dir: Path | N
     return _load(bundle, spec, backend, _find_built(bundle, spec, cache_dir))
 
 
-def _load(bundle: Bundle, spec: EngineSpec, backend: Any, record: EngineRecord) -> dict[int, dict[str, Any]]:
-    """Load every engine of a record and check its precision."""
+def _load(bundle: Bundle, spec: EngineSpec, backend: Any, entries: Iterable[EngineEntry]) -> dict[int, dict[str, Any]]:
+    """Load engines and check their precision."""
     engines: dict[int, dict[str, Any]] = {}
     try:
-        for entry in record.entries:
+        for entry in entries:
             try:
                 engine = backend.load(entry.path, spec.of_batch(entry.key.batch))
             except EngineError as error:
@@ -251,20 +256,18 @@ def compile_engine(backend: str, onnx_path: Path, artifact: Path, options: Engin
     return one.load(artifact, options)
 
 
-def _find_built(bundle: Bundle, spec: EngineSpec, cache_dir: Path | None) -> EngineRecord:
+def _find_built(bundle: Bundle, spec: EngineSpec, cache_dir: Path | None) -> tuple[EngineEntry, ...]:
     """Return the engines of a resolved spec; raise EngineError with what is there instead if one is not."""
-    found = find_engine(bundle, spec, cache_dir=cache_dir)
-    if found is not None:
-        return found
-    engines_dir, command = find_engines_dir(cache_dir), spec.make_command(bundle.path)
-    for key in spec.locate_keys(bundle, engines_dir):
-        if find_entry(key, engines_dir, f"{command} --rebuild") is None:
+    engines_dir, entries = find_engines_dir(cache_dir), []
+    for key, entry in _look_up(bundle, spec, engines_dir).items():
+        if entry is None:
             raise EngineError(
                 f"{engines_dir}: holds no engine of {bundle.path.name} for stage {key.stage}, {key.backend} "
                 f"{key.backend_version}, {key.precision}, batch {key.batch}.{explain_absence(key, engines_dir)} "
-                f"Build it with: {command}"
+                f"Build it with: {spec.make_command(bundle.path)}"
             )
-    raise EngineError(f"{engines_dir}: an engine went missing while it was looked up. Build it with: {command}")
+        entries.append(entry)
+    return tuple(entries)
 
 
 def close_engines(engines: Engines | DeviceEngines) -> None:

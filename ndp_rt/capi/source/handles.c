@@ -109,7 +109,8 @@ void *ndp_handle_make(enum ndp_kind kind, void *object)
     return handle;
 }
 
-ndp_rt_status ndp_handle_take(const void *handle, enum ndp_kind kind, void **object)
+/* Find a handle's object, and shut the handle or count one more who uses it. */
+static ndp_rt_status find_object(const void *handle, enum ndp_kind kind, bool shuts, void **object)
 {
     ndp_rt_status status = ndp_check_process();
     struct entry *entry;
@@ -119,11 +120,22 @@ ndp_rt_status ndp_handle_take(const void *handle, enum ndp_kind kind, void **obj
     pthread_mutex_lock(&ndp_lock);
     entry = find_open(handle, kind, &status);
     if (entry) {
-        entry->take_count++;
+        entry->is_shut = shuts;
+        entry->take_count += !shuts;
         *object = entry->object;
     }
     pthread_mutex_unlock(&ndp_lock);
     return status;
+}
+
+ndp_rt_status ndp_handle_take(const void *handle, enum ndp_kind kind, void **object)
+{
+    return find_object(handle, kind, false, object);
+}
+
+ndp_rt_status ndp_handle_shut(const void *handle, enum ndp_kind kind, void **object)
+{
+    return find_object(handle, kind, true, object);
 }
 
 void ndp_handle_drop(const void *handle)
@@ -136,23 +148,6 @@ void ndp_handle_drop(const void *handle)
     if (--entry->take_count == 0 && entry->is_shut)
         pthread_cond_broadcast(&was_dropped);
     pthread_mutex_unlock(&ndp_lock);
-}
-
-ndp_rt_status ndp_handle_shut(const void *handle, enum ndp_kind kind, void **object)
-{
-    ndp_rt_status status = ndp_check_process();
-    struct entry *entry;
-
-    if (status != NDP_RT_STATUS_OK)
-        return status;
-    pthread_mutex_lock(&ndp_lock);
-    entry = find_open(handle, kind, &status);
-    if (entry) {
-        entry->is_shut = true;
-        *object = entry->object;
-    }
-    pthread_mutex_unlock(&ndp_lock);
-    return status;
 }
 
 void ndp_handle_free(const void *handle)
