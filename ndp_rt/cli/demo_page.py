@@ -59,7 +59,6 @@ def inspect_images(inspector: Inspector, images: Sequence[tuple[Path, str]]) -> 
     """Inspect photographs; the first is inspected once more before, so that its time is no start-up time.
 
     Args:
-        inspector: open.
         images: paths and kinds.
     """
     done = []

@@ -72,7 +72,6 @@ def quantise(bundle: "Bundle", args: argparse.Namespace, precisions: tuple[str, 
 
     Args:
         bundle: opened; it keeps its former content, its folder changes.
-        args: parsed.
         precisions: to choose layers for; None: those that this processor has.
     """
     from rich.console import Console

@@ -102,7 +102,6 @@ def build_engine(
     """Return the engines, building in a child process those that are not in the cache.
 
     Args:
-        bundle: opened.
         spec: which engines; its `threads` are for the golden check, and an engine may be loaded with another number.
         rebuild: build all of them, also those that are there or damaged.
         progress: called with a line of text at each step.
@@ -187,8 +186,6 @@ def load_engine(
     The precision of each is read back. Nothing has run yet: golden vectors are for the executor.
 
     Args:
-        bundle: opened.
-        spec: which engines.
         cache_dir: None takes the cache that `ndp_rt.config` finds.
         found: what `build_engine` has just returned for the same spec: its files, whose hashes were compared then,
             are not hashed again. None: they are looked up.

@@ -36,7 +36,6 @@ def compare_golden(
     """Compare what `run` gives with the golden vectors.
 
     Args:
-        bundle: for the message.
         golden: its vectors.
         run: takes float32 [batch, 3, h, w]; returns maps before smoothing [batch, 1, h, w] and scores [batch].
         precision: that `run` computes in.

@@ -50,7 +50,6 @@ def measure_limits(
     The fused graph runs in float32 with one more output for each tensor, so images are looked at one by one.
 
     Args:
-        bundle: opened.
         images: float32 [3, h, w], preprocessed; the good surface, and defects: their features are up to three times as
             large, and what a limit cuts off is what the network would have found them by.
         threads: of the engine.

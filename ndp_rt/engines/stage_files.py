@@ -64,7 +64,6 @@ def write_stages(
     """Write a bundle's typed stages for a GPU plan; needs the onnx package.
 
     Args:
-        bundle: opened.
         precision: one of `typed_graph.BORDER_DTYPES`.
         folder: empty, or not there yet.
         plan: the name of one of its programs for a GPU; None: the first.

@@ -151,7 +151,6 @@ def quantise_stages(bundle: Bundle, plan: str, layers: Int8Layers) -> dict[str, 
     """Return the graphs of a GPU plan in float32 with Q/DQ nodes; `typed_graph.make_typed` gives them their types.
 
     Args:
-        bundle: opened.
         plan: the name of one of its programs for a GPU.
         layers: those chosen for int8, without `find_half_layers`.
 

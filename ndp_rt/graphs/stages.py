@@ -17,7 +17,6 @@ def make_stages(bundle: Bundle, plan: str) -> dict[str, ModelProto]:
     """Return the graphs of a GPU's program by name, in float32, with all weights inside and constants folded.
 
     Args:
-        bundle: opened.
         plan: the name of one of its programs for a GPU.
 
     Raises:

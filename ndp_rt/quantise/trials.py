@@ -31,7 +31,6 @@ class Trials:
         """Read the graph.
 
         Args:
-            bundle: opened.
             limits: of every layer (`ndp_rt.engines.int8_ranges`).
             threads: of every engine.
         """

@@ -58,7 +58,6 @@ class DeviceAssets:
 
         Args:
             device: of everything here.
-            kernels: of ours.
             program: whose ops read assets.
             forms: of these ops, by number of the step.
             stream: the program's, which reads what is prepared.

@@ -49,13 +49,11 @@ class CudaProgram:
         """Allocate everything, run each batch size once, and capture its graph.
 
         Args:
-            bundle: opened.
             plan: the name of one of its programs for a GPU.
             device: where the engines were loaded.
             engines: by batch size and stage.
             precision: of the engines, for the tolerance of the check.
             engine_hash: names the engines.
-            kernels: of ours.
             capture: makes the graphs; None: every step is launched each time.
 
         Raises:

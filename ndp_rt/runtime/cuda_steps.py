@@ -62,7 +62,6 @@ class CudaSteps:
             size: the batch.
             engines: by stage.
             find_prepared: where a step's prepared assets lie; not called before a step is put on a stream.
-            kernels: of ours.
 
         Raises:
             EngineError: two engines disagree about a tensor, or lack one of the program's.

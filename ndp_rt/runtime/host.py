@@ -107,7 +107,6 @@ class HostExecutor:
         """Take over loaded engines.
 
         Args:
-            bundle: opened.
             plan: the name of one of its programs for the CPU.
             engines: by batch size and stage.
             maker: makes assets of images, and engines with other assets in their graphs.

@@ -41,8 +41,6 @@ def open_host(bundle: Bundle, spec: EngineSpec, *, channels: str = "rgb", build:
     """Return an executor on the CPU; see `open_executor`.
 
     Args:
-        bundle: opened.
-        spec: which engines.
         channels: order of the channels of images.
         build: build what is missing, and say so in the log; False: raise.
     """
@@ -69,7 +67,6 @@ def make_host_executor(
     """Return an executor that takes over loaded engines of a program for the CPU, unchecked.
 
     Args:
-        bundle: opened.
         spec: that they were compiled for; its plan None is the bundle's first.
         engines: by batch size and stage.
         channels: order of the channels of images.

@@ -305,14 +305,14 @@ def test_a_disk_that_is_full_when_the_timing_cache_is_written_leaves_the_old_one
     file = stage.folder / "t.cache"
     file.write_bytes(b"junk")
 
-    def fail(path: Path, content: bytes) -> None:
-        raise OSError(28, "No space left on device")
+    options, write = stage.options(timing_cache=str(file)), Path.write_bytes
 
-    options = stage.options(timing_cache=str(file))
-    write = Path.write_bytes
-    monkeypatch.setattr(
-        Path, "write_bytes", lambda path, content: (fail if ".cache" in path.name else write)(path, content)
-    )
+    def fill(path: Path, content: bytes) -> None:
+        if ".cache" in path.name:
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
     with pytest.raises(StorageError, match=r"No space left"):
         stage.compile(options)
     assert file.read_bytes() == b"junk" and not list(stage.folder.glob(".t.cache*"))
