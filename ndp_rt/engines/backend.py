@@ -6,6 +6,7 @@ Its module imports neither the library nor NumPy until an engine is compiled or 
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -204,6 +205,31 @@ class HostBackend(Backend):
     def describe_device(self, index: int) -> Mapping[str, Any]:
         cpu = machine.find_cpu()
         return {"device": "cpu", "device_model": cpu.model_name, "isa_flags": cpu.isa_flags}
+
+
+class LibraryBackend(HostBackend):
+    """A backend for the host whose library, and the module that uses it, are imported on first use."""
+
+    engine_module: ClassVar[str]  # has compile_model, load_model and profile, which take what the methods here take
+
+    def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
+        notes: Mapping[str, Any] = self._call("compile_model", options, onnx_path, artifact, options)
+        return notes
+
+    def load(self, artifact: Path, options: EngineOptions) -> "Engine":
+        engine: Engine = self._call("load_model", options, artifact, options)
+        return engine
+
+    def profile(
+        self, onnx_path: Path, options: EngineOptions, inputs: Mapping[str, "FloatArray"], runs: int
+    ) -> dict[str, float]:
+        """See `Profiler`."""
+        times: dict[str, float] = self._call("profile", options, onnx_path, options, inputs, runs)
+        return times
+
+    def _call(self, name: str, options: EngineOptions, *arguments: Any) -> Any:
+        self.check_offered(options.precision)
+        return getattr(importlib.import_module(self.engine_module), name)(*arguments)
 
 
 class DeviceBackend(Backend):

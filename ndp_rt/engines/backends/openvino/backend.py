@@ -1,17 +1,11 @@
 """The OpenVINO backend: engines on the CPU."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ndp_rt.devices.machine import BF16_FLAGS, find_cpu
-from ndp_rt.engines.backend import EngineOptions, HostBackend, describe_counts
+from ndp_rt.engines.backend import LibraryBackend, describe_counts
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.program.manifest import INT8_PRECISIONS
-
-if TYPE_CHECKING:
-    from ndp_rt.engines.backends.openvino.engine import OpenVinoEngine
-    from ndp_rt.engines.engine import FloatArray
 
 # What is not in int8 computes in these; which layers are is in the graph that the engine is made of.
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32", "mixed": "bf16"}
@@ -21,34 +15,15 @@ COMPUTE_LAYERS = frozenset({"Convolution", "Deconvolution", "MatMul", "FullyConn
 REMEDY = "pip install openvino"
 
 
-class OpenVinoBackend(HostBackend):
-    """See `ndp_rt.engines.backend.HostBackend`."""
+class OpenVinoBackend(LibraryBackend):
+    """See `ndp_rt.engines.backend.LibraryBackend`."""
 
     name = "openvino"
     order = 10
     precisions = tuple(PRECISIONS)
     distributions = ("openvino",)
     remedy = REMEDY
-
-    def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
-        from ndp_rt.engines.backends.openvino.engine import compile_blob
-
-        self.check_offered(options.precision)
-        return compile_blob(onnx_path, artifact, options)
-
-    def load(self, artifact: Path, options: EngineOptions) -> "OpenVinoEngine":
-        from ndp_rt.engines.backends.openvino.engine import load_blob
-
-        self.check_offered(options.precision)
-        return load_blob(artifact, options)
-
-    def profile(
-        self, onnx_path: Path, options: EngineOptions, inputs: Mapping[str, "FloatArray"], runs: int
-    ) -> dict[str, float]:
-        from ndp_rt.engines.backends.openvino.engine import profile
-
-        self.check_offered(options.precision)
-        return profile(onnx_path, options, inputs, runs)
+    engine_module = "ndp_rt.engines.backends.openvino.engine"
 
     def check_machine(self, precision: str) -> None:
         if precision == "mixed" and not find_cpu().has_bf16:

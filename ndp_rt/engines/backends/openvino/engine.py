@@ -238,10 +238,10 @@ def _open_above_streams(path: Path) -> int:
             os.close(one)
 
 
-def compile_blob(onnx_path: Path, artifact: Path, options: EngineOptions) -> dict[str, Any]:
+def compile_model(onnx_path: Path, artifact: Path, options: EngineOptions) -> dict[str, Any]:
     """See `ndp_rt.engines.backend.Backend.compile`."""
     try:
-        blob = _compile_model(onnx_path, options).export_model()
+        blob = _compile(onnx_path, options).export_model()
     except RuntimeError as error:
         raise _refuse(onnx_path, error) from error
     content = blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob)
@@ -249,7 +249,7 @@ def compile_blob(onnx_path: Path, artifact: Path, options: EngineOptions) -> dic
     return {"artifact_bytes": len(content)}
 
 
-def load_blob(artifact: Path, options: EngineOptions) -> OpenVinoEngine:
+def load_model(artifact: Path, options: EngineOptions) -> OpenVinoEngine:
     """See `ndp_rt.engines.backend.HostBackend.load`."""
     blob = BlobFile(artifact / BLOB_FILE, _config(options))
     return OpenVinoEngine(blob.load(1), blob)
@@ -258,7 +258,7 @@ def load_blob(artifact: Path, options: EngineOptions) -> OpenVinoEngine:
 def profile(onnx_path: Path, options: EngineOptions, inputs: Mapping[str, FloatArray], runs: int) -> dict[str, float]:
     """See `ndp_rt.engines.backend.Profiler`. Layers have the name of a node that they were made of, or a new one."""
     try:
-        engine = OpenVinoEngine(_compile_model(onnx_path, options, {"PERF_COUNT": True}))
+        engine = OpenVinoEngine(_compile(onnx_path, options, {"PERF_COUNT": True}))
     except RuntimeError as error:
         raise _refuse(onnx_path, error) from error
     found: dict[str, list[float]] = {}
@@ -284,7 +284,7 @@ def _config(options: EngineOptions) -> dict[str, Any]:
     return config
 
 
-def _compile_model(onnx_path: Path, options: EngineOptions, more: Mapping[str, Any] | None = None) -> Any:
+def _compile(onnx_path: Path, options: EngineOptions, more: Mapping[str, Any] | None = None) -> Any:
     """Read a stage, fix its batch and compile it; OpenVINO's own RuntimeError goes through."""
     config = _config(options)
     model = _read_model(onnx_path, options.batch)
