@@ -1,7 +1,7 @@
 """A model as data: steps over named tensors, assets that come from images, and the rules of the decision.
 
-Every class is plain data that reads and writes itself as JSON. `ndp_rt.program.check` compares a program with its
-bundle.
+Every class is plain data that reads and writes itself as JSON. `ndp_rt.bundle.programs` compares a program with
+its bundle.
 """
 
 from collections.abc import Mapping
