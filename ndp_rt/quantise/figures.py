@@ -46,26 +46,20 @@ class Figures:
         return asdict(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Limits on the accuracy that int8 may cost.
+def list_exceeded(found: Figures, base: Figures, max_drop: float) -> list[str]:
+    """Return in words what is worse than allowed; nothing where the choice is accepted.
 
     `max_drop` bounds the drop of each area and the share of decisions that change. One decision may always change: of
     sixty images it is already more than 0.01.
     """
-
-    max_drop: float
-
-    def list_exceeded(self, found: Figures, base: Figures) -> list[str]:
-        """Return in words what is worse than allowed; nothing where the choice is accepted."""
-        words = []
-        for name in ("image_rocauc", "pixel_rocauc", "aupro"):
-            drop = getattr(base, name) - getattr(found, name)
-            if drop > self.max_drop:
-                words.append(f"{name} drops by {drop:.4f}")
-        if found.flip_count > max(1, round(self.max_drop * found.image_count, 6)):
-            words.append(f"{found.flip_count} of {found.image_count} decisions change")
-        return words
+    words = []
+    for name in ("image_rocauc", "pixel_rocauc", "aupro"):
+        drop = getattr(base, name) - getattr(found, name)
+        if drop > max_drop:
+            words.append(f"{name} drops by {drop:.4f}")
+    if found.flip_count > max(1, round(max_drop * found.image_count, 6)):
+        words.append(f"{found.flip_count} of {found.image_count} decisions change")
+    return words
 
 
 def compare_outcomes(found: Outcome, base: Outcome, samples: Samples) -> Figures:

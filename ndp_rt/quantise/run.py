@@ -26,7 +26,7 @@ from ndp_rt.errors import EngineError, InputError, StorageError, check_choice
 from ndp_rt.evaluate.metrics import require_extras
 from ndp_rt.program.manifest import INT8_PRECISIONS
 from ndp_rt.program.program import DecisionRules
-from ndp_rt.quantise.figures import Figures, Limits
+from ndp_rt.quantise.figures import Figures
 from ndp_rt.quantise.report import describe_choice
 from ndp_rt.quantise.samples import Samples, paint_defects, read_good, read_labelled
 from ndp_rt.quantise.search import REST, AccuracyCheck, Choice, Search, choose_probe, measure_errors_alone
@@ -161,7 +161,7 @@ def _choose(
                 precision=precision,
                 trials=trials,
                 accuracy=accuracy,
-                limits=Limits(max_drop=settings.max_drop),
+                max_drop=settings.max_drop,
                 base=base,
                 errors=errors,
                 image=probe[0],

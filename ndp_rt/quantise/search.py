@@ -15,7 +15,7 @@ from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import EngineError
 from ndp_rt.program.manifest import ThresholdSpec
-from ndp_rt.quantise.figures import Figures, Limits, Outcome, compare_outcomes
+from ndp_rt.quantise.figures import Figures, Outcome, compare_outcomes, list_exceeded
 from ndp_rt.quantise.samples import Samples
 from ndp_rt.quantise.trials import Trials, compare_times, find_ratio, run_maps
 from ndp_rt.runtime.open import make_host_executor
@@ -129,7 +129,7 @@ class Search:
     precision: str  # int8 or mixed
     trials: Trials
     accuracy: AccuracyCheck  # knows float32's outcome
-    limits: Limits
+    max_drop: float  # see `list_exceeded`
     base: Figures  # float32's
     errors: Mapping[str, float]  # of each layer alone (`measure_errors_alone`)
     image: FloatArray  # [3, h, w] that engines are timed on
@@ -192,7 +192,7 @@ class Search:
             with closing(self._compile(chosen)) as engine:
                 figures, threshold = self.accuracy.compare(engine)
                 exceeded = self.accuracy.check_golden(engine, self.precision)
-            exceeded += self.limits.list_exceeded(figures, self.base)
+            exceeded += list_exceeded(figures, self.base, self.max_drop)
             tried[count] = chosen, figures, threshold, exceeded
             self.say(f"{self.precision}: {count} layers put back, {'; '.join(exceeded) or 'within the limits'}")
             return not exceeded
@@ -203,7 +203,7 @@ class Search:
             if high <= low or not try_without(high):
                 words = "; ".join(tried[max(tried)][3])
                 raise EngineError(
-                    f"--max-drop: expected a layer that costs at most {self.limits.max_drop}, got {words}. Allow more, "
+                    f"--max-drop: expected a layer that costs at most {self.max_drop}, got {words}. Allow more, "
                     f"calibrate on more images, or use {REST[self.precision]}."
                 )
             while high - low > 1:

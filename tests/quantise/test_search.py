@@ -12,7 +12,7 @@ from ndp_rt.bundle import Bundle
 from ndp_rt.engines.int8_ranges import measure_limits
 from ndp_rt.errors import EngineError
 from ndp_rt.program.manifest import ThresholdSpec
-from ndp_rt.quantise.figures import Figures, Limits
+from ndp_rt.quantise.figures import Figures
 from ndp_rt.quantise.samples import paint_defects
 from ndp_rt.quantise.search import AccuracyCheck, Choice, Search
 from ndp_rt.quantise.trials import Trials
@@ -95,7 +95,7 @@ def search(
         precision="int8",
         trials=trials,  # type: ignore[arg-type]
         accuracy=accuracy,  # type: ignore[arg-type]
-        limits=Limits(max_drop=max_drop),
+        max_drop=max_drop,
         base=BASE,
         errors=errors,
         image=IMAGE,
