@@ -55,8 +55,8 @@ class Explainer:
             return
         with TimedProcess() as process:
             after = self._measure_ceiling(process, *self._first)
-        if after is not None:
-            self._add(warn_throttled(before["gflop_per_s"], after["gflop_per_s"]))
+        text = None if after is None else warn_throttled(before["gflop_per_s"], after["gflop_per_s"])
+        self._warnings += [] if text is None else [text]
 
     def _measure_ceiling(self, process: TimedProcess, family: str, precision: str) -> Record | None:
         what = f"the ceiling of {family} {precision}"
@@ -158,7 +158,3 @@ class Explainer:
     def list_warnings(self) -> list[str]:
         """Return what holds for the run as a whole."""
         return list(dict.fromkeys(self._warnings))
-
-    def _add(self, text: str | None) -> None:
-        if text is not None:
-            self._warnings.append(text)

@@ -15,7 +15,7 @@ from ndp_rt.errors import InputError
 if TYPE_CHECKING:
     from ndp_rt.bench.rivals.base import Rival
 
-__all__ = ["NAMES", "expand", "find_rival", "list_rivals"]
+__all__ = ["NAMES", "expand", "find_rival"]
 
 # Those that run the bundle's own network, by device.
 NAMES = {
@@ -23,11 +23,6 @@ NAMES = {
     "cuda": ("pytorch", "torch-compile", "torch-compile-autotuned", "onnxruntime-cuda", "tensorrt-fused"),
 }
 ANOMALIB_PREFIX = "anomalib:"
-
-
-def list_rivals(device: str) -> "tuple[Rival, ...]":
-    """Return the rivals that run the bundle's own network on "cpu" or "cuda", in the order of NAMES."""
-    return tuple(_make_rival(name, device) for name in NAMES[device])
 
 
 def find_rival(word: str, device: str, *, models_on: str = "pytorch") -> "Rival":

@@ -17,8 +17,8 @@ from ndp_rt.bench.rivals.fused_graph import ONNX, make_fused_graph
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.backend import DeviceBackend, EngineOptions
 from ndp_rt.engines.backends.tensorrt import TensorRtBackend
-from ndp_rt.engines.engine import DeviceEngine, one_line
-from ndp_rt.errors import ClosedError, EngineError, InputError
+from ndp_rt.engines.engine import one_line
+from ndp_rt.errors import EngineError
 from ndp_rt.program.tensors import TensorSpec
 
 SMOOTH_SIZE = (1, 1, 5, 5)
@@ -66,7 +66,7 @@ class CupyArrays:
         self.stream.synchronize()
 
 
-def open_engine(engine: DeviceEngine, arrays: CupyArrays, facts: Mapping[str, Any]) -> OpenRival:
+def open_engine(engine: Any, arrays: CupyArrays, facts: Mapping[str, Any]) -> OpenRival:
     """Return a rival of an engine from `image` to `map`, run a few times; the engine is closed if that fails.
 
     `facts` gain `engine_ms`, what the engine takes by itself: CuPy's filters around it are no small part.
@@ -149,7 +149,7 @@ class TensorRtRival(Rival):
             path.write_bytes(make_fused_graph(bundle, precision, batch).SerializeToString())
             artifact.mkdir()
             self._backend.compile(path, artifact, options)
-            engine: DeviceEngine = self._backend.load(artifact, options)
+            engine = self._backend.load(artifact, options)
         try:
             self._backend.check_precision(engine.precision_by_layer_type(), precision)
         except BaseException:
@@ -196,9 +196,7 @@ class OnnxRuntimeCudaRival(Rival):
 
 
 class OnnxRuntimeEngine:
-    """A session with bound tensors; see `ndp_rt.engines.engine.DeviceEngine`."""
-
-    held_bytes = 0  # ONNX Runtime does not say
+    """A session with bound tensors: what `open_engine` asks of an engine."""
 
     def __init__(self, content: bytes, arrays: Any, *, allows_tf32: bool, has_graph: bool) -> None:
         import onnxruntime
@@ -231,31 +229,20 @@ class OnnxRuntimeEngine:
         self.outputs = {node.name: _describe(node) for node in self._session.get_outputs()}
 
     def bind(self, pointers: Mapping[str, int]) -> None:
-        binding = self._open_session().io_binding()
+        binding = self._session.io_binding()
         for specs, bind in ((self.inputs, binding.bind_input), (self.outputs, binding.bind_output)):
             for name, spec in specs.items():
-                if name not in pointers:
-                    raise InputError(f"the address of '{name}' is missing. Bind every tensor of the engine.")
                 bind(name, self._device, 0, np.dtype(spec.dtype).type, spec.shape, pointers[name])
         self._binding = binding
 
     def enqueue(self, stream: int) -> None:
-        session = self._open_session()
         try:
-            session.run_with_iobinding(self._binding, self._options)
+            self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:  # as above
             raise EngineError(f"ONNX Runtime failed to run: {one_line(error)}") from error
 
-    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
-        return {}
-
     def close(self) -> None:
         self._session = self._binding = None
-
-    def _open_session(self) -> Any:
-        if self._session is None:
-            raise ClosedError("the engine is closed. Open another.")
-        return self._session
 
 
 def _describe(node: Any) -> TensorSpec:

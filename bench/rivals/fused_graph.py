@@ -10,6 +10,7 @@ import numpy as np
 from ndp_rt.bench.rivals.base import Answer, FloatArray, OpenRival, Rival
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.registry import find_host_backend
 from ndp_rt.errors import InputError
@@ -134,13 +135,12 @@ def compile_file(backend: str, path: Path, options: EngineOptions) -> Engine:
         EngineError: the backend refuses it, or computes in another precision.
         MissingExtraError: the backend is not installed.
     """
-    one, options = find_host_backend(backend), replace(options, rewrites=False)
+    options = replace(options, rewrites=False)
     with tempfile.TemporaryDirectory(prefix="ndp-rt-rival-") as folder:
-        artifact = Path(folder)
-        one.compile(path, artifact, options)
-        engine = one.load(artifact, options)
+        engine = compile_engine(backend, path, Path(folder), options)
         try:
-            one.check_precision(engine.precision_by_layer_type(), options.precision)  # reads the artifact too
+            counts = engine.precision_by_layer_type()
+            find_host_backend(backend).check_precision(counts, options.precision)  # reads the artifact too
         except BaseException:
             engine.close()
             raise

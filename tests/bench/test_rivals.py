@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndp_rt.bench.rivals import list_rivals
+from ndp_rt.bench.rivals import NAMES, find_rival
 from ndp_rt.bench.rivals.base import Rival, open_checked, to_image
 from ndp_rt.bench.rivals.device_engines import OnnxRuntimeCudaRival, OnnxRuntimeEngine, TensorRtRival, prepare, smooth
 from ndp_rt.bench.rivals.fused_graph import HostEngineRival
@@ -29,6 +29,10 @@ from tests.tolerances import assert_close
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 NEEDS_TORCH = pytest.mark.torch
 THERE = BackendStatus(version="1.0", devices=("CPU",))
+
+
+def list_rivals(device: str) -> tuple[Rival, ...]:
+    return tuple(find_rival(name, device) for name in NAMES[device])
 
 
 class HostArrays:
@@ -57,6 +61,13 @@ class HostArrays:
         """Nothing is on its way."""
 
 
+class StandInEngine(OnnxRuntimeEngine):
+    """What TensorRT's engine tells besides."""
+
+    def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
+        return {}
+
+
 class StandInBackend:
     """A device backend that "builds" what ONNX Runtime then runs on the CPU."""
 
@@ -65,7 +76,7 @@ class StandInBackend:
 
     def __init__(self, status: BackendStatus = THERE) -> None:
         self.status = status
-        self.loaded: list[OnnxRuntimeEngine] = []
+        self.loaded: list[StandInEngine] = []
 
     def find(self) -> BackendStatus:
         return self.status
@@ -74,9 +85,9 @@ class StandInBackend:
         shutil.copyfile(onnx_path, artifact / "plan")
         return {}
 
-    def load(self, artifact: Path, options: EngineOptions) -> OnnxRuntimeEngine:
+    def load(self, artifact: Path, options: EngineOptions) -> StandInEngine:
         content = (artifact / "plan").read_bytes()
-        self.loaded.append(OnnxRuntimeEngine(content, HostArrays(), allows_tf32=False, has_graph=False))
+        self.loaded.append(StandInEngine(content, HostArrays(), allows_tf32=False, has_graph=False))
         return self.loaded[-1]
 
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
