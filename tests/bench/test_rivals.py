@@ -62,7 +62,13 @@ class HostArrays:
 
 
 class StandInEngine(OnnxRuntimeEngine):
-    """What TensorRT's engine tells besides."""
+    """What TensorRT's engine tells besides, and whether it was closed."""
+
+    is_closed = False
+
+    def close(self) -> None:
+        super().close()
+        self.is_closed = True
 
     def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
         return {}
@@ -163,8 +169,7 @@ def test_a_rival_that_is_wrong_is_refused_by_name_and_closed(tmp_path: Path, riv
         open_checked(rival, wrong, "fp32", 1)
     if isinstance(rival, TensorRtRival):
         backend: Any = rival._backend
-        with pytest.raises(ClosedError):
-            backend.loaded[-1].bind({})
+        assert backend.loaded[-1].is_closed
 
 
 @pytest.mark.parametrize("rival", [CPU_RIVALS[0], CPU_RIVALS[4], CPU_RIVALS[6]])
