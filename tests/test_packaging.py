@@ -35,7 +35,7 @@ DATA = {
     "ndp_rt": {".typed"},
     "ndp_rt/capi": {".h", ".hpp", ".c", ".pc", ".cmake"},
     "ndp_rt/kernels": {".cu", ".cuh"},
-    "ndp_rt/bench/capi": {".c", ".h"},
+    "ndp_rt/bench/capi": {".cpp", ".hpp"},
     "ndp_rt/bench/models": {".json"},
     "ndp_rt/bench/report": {".html"},
 }
