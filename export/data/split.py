@@ -16,6 +16,7 @@ from ndp_rt.errors import DataError, ImageFileError
 from ndp_rt.images.paths import IMAGE_SUFFIXES
 
 FEWEST_TRAINING_IMAGES = 2
+FEW_HELD_OUT = 8  # a threshold from fewer images says next to nothing; at most a quarter of the images
 HOLDOUT_STREAM = 0x401D  # keeps the split's random numbers apart from the batches'
 
 
@@ -43,7 +44,8 @@ def split_data(root: Path, *, holdout: float, seed: int) -> DataSplit:
 
     Args:
         root: DATA.
-        holdout: share of the good images that goes to calibration, 0 to below 1; at least one image unless 0.
+        holdout: share of the good images that goes to calibration, 0 to below 1; unless 0, at least FEW_HELD_OUT
+            images or a quarter of them.
             Not used where DATA has a folder validation/good.
         seed: decides the split, together with the sorted file names.
 
@@ -70,7 +72,8 @@ def split_data(root: Path, *, holdout: float, seed: int) -> DataSplit:
     if validation_folder.is_dir():
         training, calibration = good, list_images(validation_folder)
     else:
-        count = min(len(good), max(1, round(holdout * len(good)))) if holdout > 0.0 else 0
+        fewest = max(1, min(FEW_HELD_OUT, len(good) // 4))
+        count = min(len(good), max(fewest, round(holdout * len(good)))) if holdout > 0.0 else 0
         order = np.random.default_rng([seed, HOLDOUT_STREAM]).permutation(len(good))
         held_out = set(order[:count].tolist())
         training = [path for index, path in enumerate(good) if index not in held_out]

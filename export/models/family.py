@@ -92,6 +92,7 @@ class TrainData:
     """The images of a run."""
 
     images: "GoodImages"
+    validation: "GoodImages | None"  # good images for choices after training; None where the settings keep none
     image_names: tuple[str, ...]
     textures: "TextureSource"
     training_sha256: str  # over the image files

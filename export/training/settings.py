@@ -70,6 +70,7 @@ class TrainSettings:
     defects: DefectSettings = field(default_factory=DefectSettings)
     seed: int = 0
     holdout: float = 0.1  # share of the good images kept for calibration
+    validation_share: float = 0.0  # of the others, kept from training for the choices that a family makes after it
     thread_count: int = 1
     device: str = "cpu"
 
@@ -79,6 +80,7 @@ class TrainSettings:
         self.check("batch_size", self.batch_size >= 1, "1 or more")
         self.check("phase_steps", min(self.phase_steps, default=1) >= 1, "numbers from 1")
         self.check("learning_rate", 0.0 < self.learning_rate < 1.0, "a number between 0 and 1")
+        self.check("validation_share", 0.0 <= self.validation_share <= 0.5, "a share from 0 to 0.5")
         self.check("holdout", 0.0 <= self.holdout < 1.0, "a share from 0 to below 1")
         self.check("seed", 0 <= self.seed <= LARGEST_SEED, f"0 to {LARGEST_SEED}")
         self.check("thread_count", self.thread_count >= 1, "1 or more")

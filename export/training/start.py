@@ -1,7 +1,7 @@
 """Starts or resumes a training run from what the command line gives: folders in, a run folder out."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,15 +169,26 @@ def _load_data(
 ) -> TrainData:
     """Read all images."""
     contract = settings.contract
-    images = GoodImages(split.training, contract)
+    training, validation = _keep_validation(split.training, settings.validation_share)
+    images = GoodImages(training, contract)
     if split.calibration:
         GoodImages(split.calibration, contract, memory_bytes=0)  # a damaged one is better found now than at export
     return TrainData(
         images=images,
-        image_names=tuple(path.relative_to(split.root).as_posix() for path in split.training),
+        validation=GoodImages(validation, contract) if validation else None,
+        image_names=tuple(path.relative_to(split.root).as_posix() for path in training),
         textures=_load_textures(request, images, reporter),
         training_sha256=training_sha256,
     )
+
+
+def _keep_validation(paths: Sequence[Path], share: float) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Split good images into those to train on and, evenly over them, those for choices after training."""
+    if not share:
+        return paths, ()
+    count = min(max(2, round(share * len(paths))), len(paths) // 2)
+    kept = {(2 * number + 1) * len(paths) // (2 * count) for number in range(count)}
+    return [path for index, path in enumerate(paths) if index not in kept], [paths[index] for index in sorted(kept)]
 
 
 def _load_textures(request: TrainRequest, images: GoodImages, reporter: Reporter) -> TextureImages:

@@ -20,6 +20,7 @@ class GaussianSettings(TrainSettings):
     preset: str = "lite"
     phase_steps: tuple[int, ...] = ()
     precision: Literal["bf16", "fp32"] = "fp32"
+    holdout: float = 0.15
     backbone: str = "lite0"
     largest_image_count: int = 400  # more are taken evenly; the statistics change little beyond
 

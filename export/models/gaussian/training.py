@@ -4,11 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from ndp_rt.export.data.images import to_network
-from ndp_rt.export.features.statistics import BATCH_SIZE, join
+from ndp_rt.export.features.extract import choose_evenly, extract
+from ndp_rt.export.features.statistics import join
 from ndp_rt.export.features.weights import describe_weights, find_weights, load_backbone
 from ndp_rt.export.models.family import Phase, Say, TrainData, Training
 from ndp_rt.export.models.gaussian.network import GaussianNet
@@ -39,22 +36,15 @@ class GaussianTraining(Training):
         """Fit the statistics."""
         settings = self.settings
         self.model = GaussianNet(settings.backbone, settings.height_px, settings.width_px)
-        statistics = self.model.statistics
-        self.model.backbone = load_backbone(settings.backbone, self.weights_file, self.model.backbone.strides)
+        backbone = load_backbone(settings.backbone, self.weights_file, self.model.backbone.strides)
+        self.model.backbone = backbone.to(settings.device)
         self.model.to(settings.device).eval()
         self.modules["model"] = self.model
-        count = min(len(data.images), settings.largest_image_count)
-        chosen = np.linspace(0, len(data.images) - 1, count).round().astype(np.int64)
-        with torch.no_grad():
-            parts = []
-            for start in range(0, count, BATCH_SIZE):
-                batch = to_network([data.images[int(index)] for index in chosen[start : start + BATCH_SIZE]])
-                parts.append(join(self.model.backbone(torch.from_numpy(batch).to(settings.device))))
-            joined = torch.cat(parts)
-            statistics.fit(joined)
-            scores = (statistics.find_distance(joined) - statistics.distance_mean) / statistics.distance_spread
-            self.model.set_range(scores.amax(dim=(1, 2, 3)))
-        say(f"statistics of {count} good images: {joined.shape[1]} features at {joined[0, 0].numel()} positions")
+        chosen = choose_evenly(len(data.images), settings.largest_image_count)
+        (joined,) = extract(backbone, data.images, chosen, settings.device, lambda features: [join(features)])
+        scores = self.model.statistics.compare(self.model.statistics.fit(joined))
+        self.model.range.fit(scores.amax(dim=(1, 2, 3)))
+        say(f"statistics of {len(chosen)} good images: {joined.shape[1]} features at {joined[0, 0].numel()} positions")
 
     def begin_phase(self, phase: int) -> Phase:
         raise AssertionError("the family has no phases")

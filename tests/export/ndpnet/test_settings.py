@@ -58,9 +58,9 @@ def test_rejects_values_out_of_range_by_name(name: str, value: Any) -> None:
 
 
 def test_single_fields_of_defects_and_augment_are_changed() -> None:
-    settings = preset_settings("edge", defects={"line_share": 1.0, "blob_share": 0.0}, augment={"spot_share": 0.5})
-    assert settings.defects.line_share == 1.0
-    assert settings.defects.texture_share == NdpNetSettings().defects.texture_share
+    settings = preset_settings("edge", defects={"scratch": 1.0, "speck": 0.0}, augment={"spot_share": 0.5})
+    assert settings.defects.scratch == 1.0
+    assert settings.defects.texture == NdpNetSettings().defects.texture
     assert settings.augment.spot_share == 0.5
 
 
@@ -68,10 +68,8 @@ def test_single_fields_of_defects_and_augment_are_changed() -> None:
     ("option", "value"),
     [
         ("defects", {"lines": 1.0}),
-        ("defects", {"line_share": 2.0}),
-        ("defects", {"largest_area": 0.0}),
-        ("defects", {"smallest_shade": 0.0}),
-        ("defects", {"smallest_shade": 0.6}),
+        ("defects", {"scratch": 2.0}),
+        ("defects", {"smallest_opacity": -0.1}),
         ("augment", {"brightness": -0.1}),
         ("augment", {"contrast": float("inf")}),
         ("augment", {"noise": float("nan")}),

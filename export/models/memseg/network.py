@@ -1,0 +1,164 @@
+"""MemSeg's preset `lite` in PyTorch: EfficientNet-Lite's features, statistics of good images as memory, a small U-Net.
+
+**Choice**: where the paper's memory is a set of good images that each input is compared with, position by position,
+this one is the mean and covariance of good images' features. It means something on surfaces without fixed positions,
+costs a 1 x 1 convolution a level, and its distances are comparable between surfaces. The map of the statistics alone is
+mixed into the head's: the head knows faint and small defects of the kinds that it saw, the statistics know anything
+that is unusual.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ndp_rt.export.features.map_range import MapRange
+from ndp_rt.export.features.statistics import Distance, Statistics, join
+from ndp_rt.export.features.weights import BACKBONES
+
+STRIDES = (2, 4, 8, 16)  # of the features; the statistics are of the last three
+FEATURE_RANGE = (-8.0, 8.0)  # in standard deviations
+DISTANCE_RANGE = (-4.0, 16.0)  # in standard deviations of good images' distances
+DISTANCE_SCALE = 0.5  # so that distances are about as large as features
+WIDTHS = (16, 32, 48, 64)  # channels of the head, by level
+
+
+def _convolve(c_in: int, c_out: int) -> nn.Sequential:
+    conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
+
+
+class Standardise(nn.Module):
+    """Values [n, c, h, w] in standard deviations of good images', clipped where a range is given."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, channels: int = 1, limits: tuple[float, float] | None = None) -> None:
+        super().__init__()
+        self.limits = limits
+        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("spread", torch.ones(1, channels, 1, 1))
+
+    def forward(self, values: Tensor) -> Tensor:
+        scaled = (values - self.mean) / self.spread
+        return scaled if self.limits is None else torch.clamp(scaled, *self.limits)
+
+    def fit(self, values: Tensor) -> None:
+        """Set mean and spread from good images' values."""
+        self.mean.copy_(values.mean(dim=(0, 2, 3), keepdim=True))
+        self.spread.copy_(values.std(dim=(0, 2, 3), keepdim=True) + 1e-5)
+
+
+_Standardises = Iterable[Standardise]
+
+
+class Memory(nn.Module):
+    """What good images are like: features to standardised features, with their distances from good ones.
+
+    Args:
+        channels: of the features of STRIDES.
+        height_px, width_px: of the images.
+    """
+
+    def __init__(self, channels: Sequence[int], height_px: int, width_px: int) -> None:
+        super().__init__()
+        self.joined = Statistics(channels[1:], height_px, width_px)
+        self.distances = nn.ModuleList(Distance(count) for count in channels[1:])
+        self.features = nn.ModuleList(Standardise(count, FEATURE_RANGE) for count in channels)
+        self.ranges = nn.ModuleList(Standardise(1, DISTANCE_RANGE) for _ in range(4))  # the last: of `joined`
+        self.channels = tuple(count + extra for count, extra in zip(channels, (0, 1, 2, 1), strict=True))
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Return the head's inputs, and the joined features' distance on their grid.
+
+        Any size will do here: crops of training, too.
+        """
+        joined = self.joined.distance(join(features[1:]))
+        found = [distance(level) for distance, level in zip(self.distances, features[1:], strict=True)]
+        *levels, whole = (
+            DISTANCE_SCALE * standardise(distance)
+            for standardise, distance in zip(self.ranges, [*found, joined], strict=True)
+        )
+        first, second, third, fourth = (
+            standardise(level) for standardise, level in zip(self.features, features, strict=True)
+        )
+        inputs = [
+            first,
+            torch.cat([second, levels[0]], dim=1),
+            torch.cat([third, levels[1], whole], dim=1),
+            torch.cat([fourth, levels[2]], dim=1),
+        ]
+        return inputs, joined
+
+    @torch.no_grad()
+    def fit(self, features: Sequence[Tensor]) -> None:
+        """Set the statistics from good images' features of STRIDES."""
+        for standardise, level in zip(cast(_Standardises, self.features), features, strict=True):
+            standardise.fit(level)
+        of_levels = zip(cast(Iterable[Distance], self.distances), features[1:], strict=True)
+        found = [distance.fit(level) for distance, level in of_levels]
+        joined = self.joined.fit(join(features[1:]))
+        for standardise, distances in zip(cast(_Standardises, self.ranges), [*found, joined], strict=True):
+            standardise.fit(distances)
+
+
+class Head(nn.Module):
+    """A small U-Net: the memory's outputs to logits of a defect, at the image's size."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.entries = nn.ModuleList(_convolve(c_in, c_out) for c_in, c_out in zip(channels, WIDTHS, strict=True))
+        self.middle = _convolve(WIDTHS[3], WIDTHS[3])
+        pairs = ((3, 2), (2, 1), (1, 0))
+        self.rises = nn.ModuleList(_convolve(WIDTHS[low] + WIDTHS[high], WIDTHS[high]) for low, high in pairs)
+        self.last = nn.Conv2d(WIDTHS[0], 1, 1)
+        assert self.last.bias is not None
+        nn.init.constant_(self.last.bias, -3.0)  # most pixels are good
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        levels = [entry(x) for entry, x in zip(self.entries, inputs, strict=True)]
+        x = self.middle(levels[3])
+        for rise, level in zip(self.rises, levels[2::-1], strict=True):
+            x = rise(torch.cat([functional.interpolate(x, scale_factor=2.0, mode="nearest"), level], dim=1))
+        return functional.interpolate(self.last(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class MemSegLite(nn.Module):
+    """An image to its anomaly map.
+
+    Args:
+        backbone: one of BACKBONES.
+        height_px, width_px: of the images.
+    """
+
+    statistics_share: Tensor
+
+    def __init__(self, backbone: str, height_px: int, width_px: int) -> None:
+        super().__init__()
+        self.backbone = BACKBONES[backbone].make(STRIDES)
+        self.backbone.requires_grad_(False)
+        self.memory = Memory(self.backbone.channels, height_px, width_px)
+        self.head = Head(self.memory.channels)
+        self.defect = Standardise()  # probabilities of good images
+        self.unusual = Standardise()  # their z-scores
+        self.register_buffer("statistics_share", torch.zeros(()))  # against the head's share of 1
+        self.range = MapRange()
+
+    def find_maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the head's probability of a defect and the statistics' z-score, [n, 1, h, w] each."""
+        inputs, joined = self.memory(self.backbone(image))
+        scores = self.memory.joined.compare(joined)
+        scores = functional.interpolate(scores, size=image.shape[2:], mode="bilinear", align_corners=False)
+        return torch.sigmoid(self.head(inputs)), scores
+
+    def fuse(self, probability: Tensor, scores: Tensor) -> Tensor:
+        """Return the two maps as one score without bounds."""
+        fused: Tensor = self.defect(probability) + self.statistics_share * self.unusual(scores)
+        return fused
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """Return the anomaly map [n, 1, h, w], 0 to 1, of images [n, 3, h, w] from 0 to 1."""
+        return (self.range(self.fuse(*self.find_maps(image))),)

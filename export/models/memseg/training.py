@@ -1,0 +1,112 @@
+"""How MemSeg's preset `lite` trains: statistics of good images, the head on painted defects, then the fusion."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ndp_rt.evaluate.metrics import measure_rocauc
+from ndp_rt.export.data.painted import paint_unseen
+from ndp_rt.export.features.extract import choose_evenly, extract, read_batches
+from ndp_rt.export.features.statistics import BATCH_SIZE
+from ndp_rt.export.features.weights import describe_weights, find_weights, load_backbone
+from ndp_rt.export.models.family import Phase, Say, TrainData, Training
+from ndp_rt.export.models.memseg.losses import segmentation_losses
+from ndp_rt.export.models.memseg.network import MemSegLite
+from ndp_rt.export.models.memseg.settings import MemSegSettings
+from ndp_rt.export.training.run_folder import RunFolder
+
+SHARES = (0.15, 0.25, 0.4)  # of the statistics in the fused map, against the head's 1
+PAINTED_COUNT = 60  # defects that the share is chosen on
+SMOOTH_PX = 5  # as the decision smooths the fused map
+
+
+class MemSegTraining(Training):
+    """One training run of MemSeg.
+
+    Args:
+        settings: all that decides the weights.
+        options: `backbone_weights`, a file or None.
+
+    Raises:
+        InputError: the file is not there.
+        MissingExtraError: neither a file nor the package with the weights is there.
+    """
+
+    settings: MemSegSettings
+
+    def __init__(self, settings: MemSegSettings, options: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        self.weights_file: Path | None = options.get("backbone_weights")
+        self.files = {"backbone": describe_weights(find_weights(settings.backbone, self.weights_file))}
+        self.file_options = {"backbone": "--backbone-weights"}
+
+    def load(self, data: TrainData, say: Say) -> None:
+        """Make the network, and fit the statistics."""
+        settings, self.data = self.settings, data
+        self.model = MemSegLite(settings.backbone, settings.height_px, settings.width_px)
+        backbone = load_backbone(settings.backbone, self.weights_file, self.model.backbone.strides)
+        self.model.backbone = backbone
+        self.model.to(settings.device)
+        self.average = AveragedModel(
+            self.model.head,
+            multi_avg_fn=get_ema_multi_avg_fn(settings.averaging),  # type: ignore[no-untyped-call]
+            use_buffers=True,
+        )
+        self.modules = {"model": self.model, "average": self.average}
+        chosen = choose_evenly(len(data.images), settings.largest_image_count)
+        self.model.memory.fit(extract(backbone, data.images, chosen, settings.device))
+        say(f"statistics of {len(chosen)} good images: {sum(backbone.channels[1:])} features")
+
+    def begin_phase(self, phase: int) -> Phase:
+        model, settings = self.model, self.settings
+        model.eval()
+        model.head.train()
+
+        def find_losses(good: Tensor, defective: Tensor, mask: Tensor) -> dict[str, Tensor]:
+            self.average.update_parameters(model.head)
+            with torch.no_grad(), torch.autocast(defective.device.type, enabled=False):  # distances need float32
+                inputs, _ = model.memory(model.backbone(defective))
+            return segmentation_losses(model.head(inputs), mask, settings)
+
+        optimizer = torch.optim.AdamW(
+            model.head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
+        )
+        return Phase(optimizer=optimizer, find_losses=find_losses)
+
+    def end_phase(self, phase: int, folder: RunFolder, say: Say) -> dict[str, Any]:
+        """Take the averaged head, and choose the statistics' share and the map's range on held-out good images."""
+        model, held_out = self.model, self.data.validation
+        assert held_out is not None
+        model.head.load_state_dict(self.average.module.state_dict())
+        model.eval()
+        good = self._find_maps(read_batches(held_out, range(len(held_out)), self.settings.device))
+        model.defect.fit(good[0])
+        model.unusual.fit(good[1])
+        painted = paint_unseen(held_out, self.data.textures, self.settings, PAINTED_COUNT)
+        images = torch.from_numpy(painted.images).to(self.settings.device)
+        maps = self._find_maps(torch.split(images, BATCH_SIZE))
+        areas = {}
+        for share in SHARES:
+            model.statistics_share.fill_(share)
+            peaks = model.fuse(*maps).amax(dim=(1, 2, 3)).cpu().numpy()
+            areas[share] = measure_rocauc(peaks, painted.is_defective)
+        best = max(areas, key=areas.__getitem__)
+        model.statistics_share.fill_(best)
+        model.range.fit(model.fuse(*good).amax(dim=(1, 2, 3)))
+        say(
+            f"image ROCAUC {areas[best]:.3f} on {painted.is_defective.sum()} painted defects of kinds that were not "
+            f"trained on; the statistics' share of the map: {best:g}"
+        )
+        return {"statistics_share": best, "painted_image_rocauc": round(areas[best], 4)}
+
+    @torch.no_grad()
+    def _find_maps(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the head's and the statistics' maps [n, 1, h, w] of batches of images, smoothed."""
+        found = [self.model.find_maps(batch) for batch in batches]
+        probability, scores = (torch.cat(maps) for maps in zip(*found, strict=True))
+        return functional.avg_pool2d(probability, SMOOTH_PX, stride=1, padding=SMOOTH_PX // 2), scores
