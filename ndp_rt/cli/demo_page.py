@@ -1,13 +1,11 @@
 """Inspects the demo's photographs, and describes the results on one page."""
 
-import base64
 import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ndp_rt import __version__
@@ -16,14 +14,13 @@ from ndp_rt.errors import DataError
 from ndp_rt.files import write_atomically
 from ndp_rt.images.preprocess import read_image
 from ndp_rt.inspector import Inspector
-from ndp_rt.pipeline.overlays import HEADER_PX, Picture, draw_overlay, encode_png
+from ndp_rt.pipeline.overlays import HEADER_PX, Picture, draw_overlay, encode_png, make_data_url
 from ndp_rt.result import Result
 
 DATA = Path(__file__).parent.parent / "data"
 BUNDLE, IMAGES = DATA / "demo.ndp", DATA / "demo"
 TEMPLATE = DATA / "demo.html"  # with @NAME@ for each value
 PAGE = "index.html"
-JPEG_QUALITY = 90
 PAINTED = "The defects in these photographs are painted in: they are no photographs of real defects."
 
 
@@ -132,15 +129,11 @@ def make_row(one: Inspected) -> str:
     word, style = ("DEFECT", "defect") if result.is_defect else ("GOOD", "good")
     kind = "good" if one.kind == "good" else f"painted {one.kind}"
     verdict = "as it should be" if one.is_right else "WRONG"
-    _, content = cv2.imencode(
-        ".jpg", cv2.cvtColor(one.picture[HEADER_PX:], cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    )
-    picture = base64.b64encode(content.tobytes()).decode()
     return (
         f'<section><h3>{html.escape(one.path.name)}</h3><p><span class="badge {style}">{word}</span> '
         f"score {result.score:.4f}, {html.escape(kind)}, <b>{verdict}</b>, {result.timings_ms['total']:.1f} ms</p>"
         f'<img alt="input, reconstruction, anomaly map and contours of {html.escape(one.path.name)}" '
-        f'src="data:image/jpeg;base64,{picture}"></section>'
+        f'src="{make_data_url(one.picture[HEADER_PX:])}"></section>'
     )
 
 

@@ -1,5 +1,6 @@
 """Draws a result: input, reconstruction, heat map and contours side by side."""
 
+import base64
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.arrays import FloatArray
+from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.decide.decision import lowest_reaching
 from ndp_rt.result import Result
 
@@ -19,6 +20,7 @@ GAP_PX, HEADER_PX, CAPTION_PX = 12, 44, 26
 PAPER, INK, FAINT = (255, 255, 255), (32, 33, 36), (120, 124, 130)
 GOOD, DEFECT = (24, 128, 56), (197, 34, 31)
 CONTOUR, CONTOUR_EDGE = (0, 255, 255), (0, 0, 0)
+JPEG_QUALITY = 90
 SHIFT = 4  # cv2 draws with this many bits below the pixel
 
 
@@ -63,14 +65,31 @@ def colour_map(anomaly_map: FloatArray, threshold: float) -> Picture:
     return np.asarray(cv2.cvtColor(colours, cv2.COLOR_BGR2RGB), np.uint8)
 
 
+def show_image(image: NDArray[np.uint8] | NDArray[np.uint16], scale: Scale, white_level_16bit: int) -> Picture:
+    """Return an image in the size at which it is shown; arguments as `draw_overlay`."""
+    size = (scale.width_px, scale.height_px)
+    shown = cv2.resize(to_picture(image, white_level_16bit), size, interpolation=scale.interpolation)
+    return np.asarray(shown, np.uint8)
+
+
+def show_map(anomaly_map: FloatArray, scale: Scale, threshold: float) -> Picture:
+    """Return a map [h, w] as heat, in the size at which its image is shown."""
+    size = (scale.width_px, scale.height_px)
+    return colour_map(cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR), threshold)
+
+
 def draw_contours(picture: Picture, anomaly_map: FloatArray, threshold: float) -> None:
     """Draw onto `picture` the outlines of where the map [h, w], of any size, reaches the threshold."""
-    mask = np.greater_equal(anomaly_map, lowest_reaching(threshold)).view(np.uint8)
-    outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    draw_outlines(picture, np.greater_equal(anomaly_map, lowest_reaching(threshold)), CONTOUR)
+
+
+def draw_outlines(picture: Picture, mask: BoolArray, colour: tuple[int, int, int]) -> None:
+    """Draw onto `picture` the outlines of the mask [h, w], of any size, with a dark edge."""
+    outlines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     scale = np.array([picture.shape[1] / mask.shape[1], picture.shape[0] / mask.shape[0]])
     points = [np.round(((line + 0.5) * scale - 0.5) * (1 << SHIFT)).astype(np.int32) for line in outlines]
-    for colour, thickness in ((CONTOUR_EDGE, 4), (CONTOUR, 2)):
-        cv2.polylines(picture, points, True, colour, thickness, cv2.LINE_AA, SHIFT)
+    for line_colour, thickness in ((CONTOUR_EDGE, 4), (colour, 2)):
+        cv2.polylines(picture, points, True, line_colour, thickness, cv2.LINE_AA, SHIFT)
 
 
 def draw_overlay(
@@ -85,14 +104,13 @@ def draw_overlay(
         white_level_16bit: of the bundle's input contract.
     """
     scale = choose_scale(*image.shape[:2])
-    size = (scale.width_px, scale.height_px)
-    shown = cv2.resize(to_picture(image, white_level_16bit), size, interpolation=scale.interpolation)
+    shown = show_image(image, scale, white_level_16bit)
     panels = [("input", shown)]
     if result.reconstruction is not None:
         rebuilt = np.round(np.clip(result.reconstruction, 0.0, 1.0) * 255).astype(np.uint8)
+        size = (scale.width_px, scale.height_px)
         panels.append(("reconstruction", cv2.resize(rebuilt, size, interpolation=cv2.INTER_LINEAR)))
-    heat = cv2.resize(result.anomaly_map, size, interpolation=cv2.INTER_LINEAR)
-    panels.append(("anomaly map", colour_map(heat, result.threshold)))
+    panels.append(("anomaly map", show_map(result.anomaly_map, scale, result.threshold)))
     marked = shown.copy()
     draw_contours(marked, result.anomaly_map, result.threshold)
     count = len(result.defects)
@@ -167,3 +185,11 @@ def encode_png(picture: Picture) -> bytes:
     """Return a picture as the content of a PNG file."""
     _, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     return content.tobytes()
+
+
+def make_data_url(picture: Picture) -> str:
+    """Return a picture as the address of a JPEG that a page holds itself."""
+    _, content = cv2.imencode(
+        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
+    return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
