@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.build_engine import parse_count
 from ndp_rt.cli.engine_arguments import add_engine_arguments, describe_engine, engine_options, log_to_stderr
 
 if TYPE_CHECKING:
@@ -13,10 +14,14 @@ if TYPE_CHECKING:
     from ndp_rt.evaluate.run import Evaluation
 
 EXIT_LEFT_OUT = 4
+PAGE, EXPLAINED_COUNT = "explain.html", 8
 DETAILS = """\
 DATA has MVTec's layout: test/good, test/KIND, and ground_truth/KIND/NAME_mask.png (0: good, one other value: defect).
 An image that cannot be read is left out; one whose mask is missing or does not fit is left out of the pixel figures
 only. Both are listed. Maps are compared with the masks at each image's own size.
+
+--explain also writes OUT/explain.html, one page that needs no other file: the N defective images with the lowest scores
+and the N good ones with the highest, each with its map, its mask's outline and the regions that reach the threshold.
 
 Image ROCAUC ranks images by score; pixel ROCAUC ranks all pixels together; AUPRO is the area under the per-region
 overlap up to a false positive rate of 0.3, divided by 0.3. Each row compares one kind of defect with all good images.
@@ -30,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="NAME.ndp", type=Path, help="the bundle")
     parser.add_argument("data", metavar="DATA", type=Path, help="folder with test/ and ground_truth/")
     parser.add_argument("-o", "--out", metavar="OUT", type=Path, help="folder to write to (default: NAME-evaluation)")
+    parser.add_argument(
+        "--explain",
+        metavar="N",
+        type=parse_count,
+        nargs="?",
+        const=EXPLAINED_COUNT,
+        help="also write a page of the N worst misses and the N worst false alarms (N without a number: %(const)s)",
+    )
     add_engine_arguments(parser)
 
 
@@ -65,11 +78,13 @@ def make_table(evaluation: "Evaluation", title: str) -> "Table":
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the table, write evaluation.json and scores.png."""
+    """Evaluate, print the table, write evaluation.json, scores.png and, if asked for, explain.html."""
     from rich.console import Console
 
+    from ndp_rt.bundle.open import open_bundle
     from ndp_rt.cli.progress import show_progress
     from ndp_rt.engines.spec import EngineSpec
+    from ndp_rt.evaluate.explain import write_page
     from ndp_rt.evaluate.plots import draw_scores
     from ndp_rt.evaluate.record import write_record
     from ndp_rt.evaluate.run import evaluate_bundle
@@ -100,7 +115,10 @@ def run(args: argparse.Namespace) -> int:
             console.print(f"  {one.path} (from {figures}): {one.reason}", soft_wrap=True, highlight=False, markup=False)
     write_record(record, out / "evaluation.json")
     draw_scores(evaluation, title, out / "scores.png")
-    console.print(
-        f"Wrote {out / 'evaluation.json'} and {out / 'scores.png'}", soft_wrap=True, highlight=False, markup=False
-    )
+    written = f"{out / 'evaluation.json'} and {out / 'scores.png'}"
+    if args.explain is not None:
+        level = open_bundle(args.bundle, verify=False).manifest.input.white_level_16bit
+        write_page(evaluation, args.data, title, out / PAGE, count=args.explain, white_level_16bit=level)
+        written = f"{written}, and the page {out / PAGE}"
+    console.print(f"Wrote {written}", soft_wrap=True, highlight=False, markup=False)
     return EXIT_LEFT_OUT if evaluation.exclusions else 0

@@ -20,6 +20,7 @@ GAP_PX, HEADER_PX, CAPTION_PX = 12, 44, 26
 PAPER, INK, FAINT = (255, 255, 255), (32, 33, 36), (120, 124, 130)
 GOOD, DEFECT = (24, 128, 56), (197, 34, 31)
 CONTOUR, CONTOUR_EDGE = (0, 255, 255), (0, 0, 0)
+RING_PX = 9  # its radius
 JPEG_QUALITY = 90
 SHIFT = 4  # cv2 draws with this many bits below the pixel
 
@@ -90,6 +91,13 @@ def draw_outlines(picture: Picture, mask: BoolArray, colour: tuple[int, int, int
     points = [np.round(((line + 0.5) * scale - 0.5) * (1 << SHIFT)).astype(np.int32) for line in outlines]
     for line_colour, thickness in ((CONTOUR_EDGE, 4), (colour, 2)):
         cv2.polylines(picture, points, True, line_colour, thickness, cv2.LINE_AA, SHIFT)
+
+
+def draw_point(picture: Picture, x: float, y: float) -> None:
+    """Draw a ring around a point onto `picture`; x and y from 0, its left and top, to 1."""
+    centre = round((x * picture.shape[1] - 0.5) * (1 << SHIFT)), round((y * picture.shape[0] - 0.5) * (1 << SHIFT))
+    for colour, thickness in ((CONTOUR_EDGE, 4), (PAPER, 2)):
+        cv2.circle(picture, centre, RING_PX << SHIFT, colour, thickness, cv2.LINE_AA, SHIFT)
 
 
 def draw_overlay(

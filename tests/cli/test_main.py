@@ -17,7 +17,7 @@ from ndp_rt import cli
 from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 from ndp_rt.errors import BundleError
 
-NOT_IN_THE_BASE = ("matplotlib", "onnx", "onnxruntime", "pyarrow", "rich", "scipy", "sklearn", "torch")
+NOT_IN_THE_BASE = ("jinja2", "matplotlib", "onnx", "onnxruntime", "pyarrow", "rich", "scipy", "sklearn", "torch")
 HEAVY = ("numpy", "cv2", "openvino", "onnxruntime", "onnx", "torch", "pyarrow", "rich", "matplotlib", "safetensors")
 
 

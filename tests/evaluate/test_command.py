@@ -1,6 +1,7 @@
 """`ndp-rt evaluate` from end to end, on a bundle of a very small network with random weights."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def test_prints_figures_and_writes_the_record_and_the_picture(folder: Path, caps
     assert len(figures["images"]) == 10
     assert sum(figures["confusion"].values()) == 10
     assert 0 <= figures["overall"]["aupro"] <= 1
+    assert not (folder / "out/explain.html").exists()
     assert (folder / "out/scores.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -83,3 +85,27 @@ def test_an_output_that_cannot_be_written_still_prints_the_figures(
     captured = capsys.readouterr()
     assert "all defects" in captured.out
     assert "cannot be written" in captured.err
+
+
+def test_explain_writes_a_page_of_as_many_images_as_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "tiny.ndp", "data", "-o", "told", "--threads", "1", "--explain", "2"]) == 4
+    assert "explain.html" in capsys.readouterr().out
+    page = (folder / "told/explain.html").read_text(encoding="utf-8")
+    assert page.count("<section>") == 4
+    assert "tiny.ndp on data" in page and "1 files were left out" in page
+
+
+def test_explain_that_swallows_the_folder_says_what_it_takes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "tiny.ndp", "--explain", "data"])
+    assert "--explain: expected a whole number from 1, got 'data'" in capsys.readouterr().err
+
+
+def test_a_package_that_the_page_needs_is_missed_before_anything_is_inspected(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "ndp_rt.evaluate.explain", raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main(["evaluate", "tiny.ndp", "data", "-o", "missed", "--threads", "1", "--explain"]) == 1
+    assert "needs the package jinja2" in capsys.readouterr().err
+    assert not (folder / "missed").exists()
