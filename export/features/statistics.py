@@ -35,7 +35,7 @@ class Distance(nn.Module):
         """Set the statistics from good images' features, float32 [n, c, h, w], and return their distances."""
         channels = features.shape[1]
         mean = features.mean(dim=(0, 2, 3), dtype=torch.float64)
-        spread = features.double().std(dim=(0, 2, 3)) + 1e-5
+        spread = features.double().std(dim=(0, 2, 3)) + SMALLEST_SPREAD
         moment = torch.zeros(channels, channels, dtype=torch.float64, device=features.device)
         for part in _split(features):
             rows = ((part.double() - mean[:, None, None]) / spread[:, None, None]).permute(0, 2, 3, 1)

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import InputError, MissingExtraError
 from ndp_rt.export.features import resnet
 from ndp_rt.export.features.backbone import Backbone
@@ -156,7 +157,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             "model.state_dict() alone."
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path}: {expected}, got {str(error).splitlines()[0]:.200}. Give another file.") from error
+        raise InputError(
+            f"{path}: {expected}, got {one_line(error) or 'an empty one':.200}. Give another file."
+        ) from error
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise InputError(f"{path}: {expected}, got {type(content).__name__}. Save model.state_dict() alone.")
     return {str(name): tensor for name, tensor in content.items()}

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.torch
 def test_it_is_found_beside_the_family_that_ships() -> None:
     assert list_families() == ("gaussian", "memseg", "ndpnet", "toy")
     assert find_family("toy").title == "Toy"
-    with pytest.raises(InputError, match="expected ndpnet or toy, got 'large'"):
+    with pytest.raises(InputError, match="expected gaussian or memseg or ndpnet or toy, got 'large'"):
         find_family("large")
 
 

@@ -21,6 +21,7 @@ class GaussianSettings(TrainSettings):
     phase_steps: tuple[int, ...] = ()
     precision: Literal["bf16", "fp32"] = "fp32"
     holdout: float = 0.15
+    validation_share: float = 0.1  # for the range of the map: images that were fitted look better than others
     backbone: str = "lite0"
     largest_image_count: int = 400  # more are taken evenly; the statistics change little beyond
 
@@ -29,6 +30,7 @@ class GaussianSettings(TrainSettings):
         self.check("preset", self.preset == "lite", "lite")
         self.check("phase_steps", not self.phase_steps, "empty: nothing is trained")
         self.check("backbone", self.backbone in NAMES, " or ".join(NAMES))
+        self.check("validation_share", self.validation_share > 0.0, "above 0")
         self.check("largest_image_count", self.largest_image_count >= 2, "2 or more")
         for name in ("height_px", "width_px"):
             value = getattr(self, name)

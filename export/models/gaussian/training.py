@@ -42,8 +42,11 @@ class GaussianTraining(Training):
         self.modules["model"] = self.model
         chosen = choose_evenly(len(data.images), settings.largest_image_count)
         (joined,) = extract(backbone, data.images, chosen, settings.device, lambda features: [join(features)])
-        scores = self.model.statistics.compare(self.model.statistics.fit(joined))
-        self.model.range.fit(scores.amax(dim=(1, 2, 3)))
+        self.model.statistics.fit(joined)
+        assert data.validation is not None
+        held_out = range(len(data.validation))
+        scores = extract(backbone, data.validation, held_out, settings.device, lambda f: [self.model.statistics(f)])
+        self.model.range.fit(scores[0].amax(dim=(1, 2, 3)))
         say(f"statistics of {len(chosen)} good images: {joined.shape[1]} features at {joined[0, 0].numel()} positions")
 
     def begin_phase(self, phase: int) -> Phase:

