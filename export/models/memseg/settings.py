@@ -17,7 +17,7 @@ class MemSegSettings(TrainSettings):
     """
 
     preset: str = "lite"
-    phase_steps: tuple[int, ...] = (1500,)
+    phase_steps: tuple[int, ...] = (1200,)
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     backbone: str = "lite0"
