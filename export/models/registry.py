@@ -15,7 +15,8 @@ from ndp_rt.export import models
 from ndp_rt.export.models.family import Family
 
 GROUP = "ndp_rt.families"
-DEFAULT_FAMILY = "ndpnet"
+DEFAULT_FAMILY = "memseg"
+FIRST_FAMILY = "ndpnet"  # of runs from before there was another
 
 
 def list_families() -> tuple[str, ...]:

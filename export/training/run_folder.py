@@ -27,7 +27,7 @@ import torch
 from ndp_rt.devices.machine import find_cpu
 from ndp_rt.errors import DeviceError, ImageFileError, InputError, RunError, StorageError
 from ndp_rt.export.models.family import Family
-from ndp_rt.export.models.registry import DEFAULT_FAMILY, find_family
+from ndp_rt.export.models.registry import FIRST_FAMILY, find_family
 from ndp_rt.export.training.checkpoint import write_atomically
 from ndp_rt.export.training.settings import TrainSettings
 from ndp_rt.images.preprocess import Preprocessor, read_image
@@ -181,7 +181,7 @@ def load_run(path: Path) -> TrainedRun:
     if not document["finished"]:
         command = next(iter(document["commands"]), "ndp-rt train ...")
         raise RunError(f"{path} has not finished training. Go on with: {command.removesuffix(' --resume')} --resume")
-    family = find_family(document.get("family", DEFAULT_FAMILY))
+    family = find_family(document.get("family", FIRST_FAMILY))
     try:
         return TrainedRun(
             folder=folder,

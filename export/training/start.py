@@ -10,7 +10,7 @@ from ndp_rt.errors import RunError
 from ndp_rt.export.data.images import GoodImages, textures_from_data
 from ndp_rt.export.data.split import DataSplit, fingerprint_files, split_data
 from ndp_rt.export.models.family import Family, TrainData, Training
-from ndp_rt.export.models.registry import DEFAULT_FAMILY, find_family
+from ndp_rt.export.models.registry import DEFAULT_FAMILY, FIRST_FAMILY, find_family
 from ndp_rt.export.training.loop import Trainer
 from ndp_rt.export.training.progress import Reporter
 from ndp_rt.export.training.run_folder import RunFolder, check_device, describe_run, open_run, seed_torch
@@ -144,7 +144,7 @@ def _check_same(folder: RunFolder, wanted: dict[str, Any], training: Training, c
         RunError: another family, other settings, or other files than then.
     """
     _, found = open_run(folder.path)
-    changed = [] if found.get("family", DEFAULT_FAMILY) == wanted["family"] else ["--family"]
+    changed = [] if found.get("family", FIRST_FAMILY) == wanted["family"] else ["--model"]
     for key in ("data", "textures"):
         hashes = [name for name in wanted[key] if name.endswith("sha256")]
         then = found.get(key) or {}

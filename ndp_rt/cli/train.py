@@ -32,11 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", type=int, metavar="N", help="side of the crops that training sees")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, split and defects (default 0)")
     parser.add_argument("--holdout", type=float, metavar="SHARE", help="of good images for calibration (default 0.1)")
-    parser.add_argument("--minutes", type=_minutes, metavar="M", help="cut training short after M minutes")
+    parser.add_argument(
+        "--time",
+        "--minutes",
+        dest="minutes",
+        type=parse_minutes,
+        metavar="5m",
+        help="cut training short after that time",
+    )
     parser.add_argument("--batch", type=int, metavar="N", help="images a step")
     parser.add_argument("--learning-rate", type=float, metavar="R")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads (default: all); part of what decides the weights"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads (default: all but one, which draws the batches); part of what decides the weights",
     )
     parser.add_argument("--precision", choices=("bf16", "fp32"), help="bf16: mixed precision (default)")
     parser.add_argument("--device", metavar="NAME", help="cpu (default) or a CUDA device of PyTorch's")
@@ -63,7 +73,7 @@ def add_arguments_after(parser: argparse.ArgumentParser, arguments: Sequence[str
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_family(known)
     family = find_family(known.parse_known_args(arguments)[0].family)
-    own = parser.add_argument_group(f"{family.title} (--family {family.name})")
+    own = parser.add_argument_group(f"{family.title} (--model {family.name})")
     presets = family.presets
     own.add_argument("--preset", choices=presets, default=presets[0], help=f"default: {presets[0]}")
     parser.set_defaults(steps=None, epochs=None)
@@ -78,7 +88,14 @@ def add_arguments_after(parser: argparse.ArgumentParser, arguments: Sequence[str
 
 
 def _add_family(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--family", metavar="NAME", default="ndpnet", help="kind of model (default: %(default)s)")
+    parser.add_argument(
+        "--model",
+        "--family",
+        dest="family",
+        metavar="NAME",
+        default="memseg",
+        help="model family: memseg (default), gaussian (fitted in seconds) or ndpnet",
+    )
 
 
 def _changes(text: str) -> dict[str, float]:
@@ -109,13 +126,16 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _minutes(text: str) -> float:
+def parse_minutes(text: str) -> float:
+    """Return the minutes of a time such as 90s, 5m, 2h or 5 (minutes)."""
+    units = {"s": 1.0 / 60.0, "m": 1.0, "h": 60.0}
+    unit = units.get(text[-1:], 1.0)
     try:
-        minutes = float(text)
+        minutes = unit * float(text.rstrip("smh") if text[-1:] in units else text)
     except ValueError:
         minutes = 0.0
-    if not minutes > 0.0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
+    if not 0.0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a time above 0 such as 90s, 5m or 2h, got '{text}'")
     return minutes
 
 
@@ -136,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         "phase_steps": args.steps,
         "batch_size": args.batch,
         "learning_rate": args.learning_rate,
-        "thread_count": (os.cpu_count() or 1) if args.threads is None else args.threads,
+        "thread_count": max(1, (os.cpu_count() or 1) - 1) if args.threads is None else args.threads,
         "precision": args.precision,
         "device": args.device,
         "height_px": args.size and args.size[0],

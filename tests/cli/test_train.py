@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ndp_rt.cli import main
+from ndp_rt.cli import main, train
 from ndp_rt.export.training import start
 from ndp_rt.export.training.run_folder import open_run
 from tests.export.tiny_run import train_tiny, write_surface
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.torch
 @pytest.mark.nightly
 def test_trains_from_a_flat_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = write_surface(tmp_path / "data", count=3), tmp_path / "run"
-    options = ["--size", "64x128", "--crop", "64", "--steps", "1,1", "--batch", "1", "--threads", "1", "--seed", "4"]
+    options = ["--model", "ndpnet", "--size", "64x128", "--crop", "64", "--steps", "1,1", "--batch", "1"]
+    options += ["--threads", "1", "--seed", "4"]
     assert main(["train", str(data), "-o", str(run), *options]) == 0
     assert str(run) in capsys.readouterr().out
     _, document = open_run(run)
@@ -40,12 +41,16 @@ def test_a_folder_without_images_is_one_line_and_exit_1(tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     "option",
     [
-        ["--steps", "5"],
+        ["--steps", "5,6"],
+        ["--model", "ndpnet", "--steps", "5"],
+        ["--model", "gaussian", "--steps", "5"],
         ["--size", "big"],
         ["--minutes", "-1"],
+        ["--time", "5d"],
+        ["--time", "0s"],
         ["--size", "64x"],
         ["--defects", "line_share"],
-        ["--steps", "1,2", "--epochs", "1,2"],
+        ["--steps", "1", "--epochs", "1"],
     ],
 )
 def test_wrong_usage_is_exit_2(option: list[str], tmp_path: Path) -> None:
@@ -54,6 +59,11 @@ def test_wrong_usage_is_exit_2(option: list[str], tmp_path: Path) -> None:
     except SystemExit as stop:
         code = int(str(stop.code))
     assert code == 2
+
+
+@pytest.mark.parametrize(("text", "minutes"), [("5", 5.0), ("5m", 5.0), ("90s", 1.5), ("2h", 120.0), ("0.5m", 0.5)])
+def test_times_have_units(text: str, minutes: float) -> None:
+    assert train.parse_minutes(text) == minutes
 
 
 @pytest.mark.parametrize("device", ["abacus", "meta", "cuda:99"])
@@ -70,7 +80,7 @@ def test_a_device_that_is_not_there_is_one_line(
 def test_trains_with_a_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = write_surface(tmp_path / "data", count=3), tmp_path / "run"
     teacher = train_tiny(data, tmp_path / "teacher", changes={"width": 6}).path
-    options = ["--size", "64", "--crop", "64", "--steps", "1,1", "--batch", "1", "--threads", "1"]
+    options = ["--model", "ndpnet", "--size", "64", "--crop", "64", "--steps", "1,1", "--batch", "1", "--threads", "1"]
     weights = ["--distil-weight", "2", "--distil-features", "0.5"]
     assert main(["train", str(data), "-o", str(run), *options, "--teacher", str(teacher), *weights]) == 0
     _, document = open_run(run)
@@ -85,13 +95,14 @@ def test_trains_with_a_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_weights_of_a_teacher_without_one_are_refused(
     options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", str(tmp_path), "-o", str(tmp_path / "run"), *options]) == 1
+    assert main(["train", str(tmp_path), "-o", str(tmp_path / "run"), "--model", "ndpnet", *options]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"ndp-rt: error: {' '.join(options)} came without --teacher. Give")
 
 
 def test_a_teacher_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", str(tmp_path), "-o", str(tmp_path / "run"), "--teacher", str(tmp_path / "no")]) == 1
+    options = ["--model", "ndpnet", "--teacher", str(tmp_path / "no")]
+    assert main(["train", str(tmp_path), "-o", str(tmp_path / "run"), *options]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"ndp-rt: error: --teacher {tmp_path / 'no'} is not there")
 

@@ -60,4 +60,4 @@ def test_a_run_of_another_family_is_not_resumed(
     run: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(photographs), "-o", str(run), "--holdout", "0.4", "--threads", "1", "--resume"]) == 1
-    assert "was trained with other --family" in capsys.readouterr().err
+    assert "was trained with other --model" in capsys.readouterr().err
