@@ -8,8 +8,13 @@ from typing import Any
 ENGINE_ARGUMENTS = ("device", "backend", "precision", "plan", "threads")
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --device, --backend, --precision, --plan, --threads and --fallback; their values are checked on opening."""
+def add_engine_arguments(parser: argparse.ArgumentParser, *, may_fall_back: bool = True) -> None:
+    """Add --device, --backend, --precision, --plan, --threads and --fallback; their values are checked on opening.
+
+    Args:
+        parser: of the command.
+        may_fall_back: whether the command has --fallback.
+    """
     group = parser.add_argument_group("engine")
     group.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (default: %(default)s)")
     group.add_argument(
@@ -26,7 +31,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         "--plan", metavar="NAME", help="fused or staged, on a GPU also unmerged (default: fused on a CPU, else staged)"
     )
     group.add_argument("--threads", type=int, metavar="N", help="threads of the engine (default: the backend's choice)")
-    group.add_argument("--fallback", action="store_true", help="go on with the CPU where the GPU fails or is missing")
+    if may_fall_back:
+        group.add_argument(
+            "--fallback", action="store_true", help="go on with the CPU where the GPU fails or is missing"
+        )
 
 
 def engine_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -40,7 +48,7 @@ def describe_engine(args: argparse.Namespace) -> list[str]:
     for name in ENGINE_ARGUMENTS:
         value = getattr(args, name)
         words += [] if value is None or (name, value) == ("device", "cpu") else [f"--{name}", str(value)]
-    return words + (["--fallback"] if args.fallback else [])
+    return words + (["--fallback"] if getattr(args, "fallback", False) else [])
 
 
 def log_to_stderr() -> None:
