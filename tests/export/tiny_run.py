@@ -46,5 +46,7 @@ def train_tiny(data: Path, run: Path, *, resumes: bool = False, seed: int = 0, *
     """
     changes = {**TINY, "seed": seed, **options.pop("changes", {})}
     own = {name: options.pop(name) for name in ("vgg", "reference", "teacher", "distil") if name in options}
-    request = TrainRequest(data=data, run=run, family="ndpnet", preset="edge", changes=changes, options=own, resumes=resumes, **options)
+    request = TrainRequest(
+        data=data, run=run, family="ndpnet", preset="edge", changes=changes, options=own, resumes=resumes, **options
+    )
     return train_run(request, quiet_reporter())
