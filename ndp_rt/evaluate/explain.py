@@ -129,6 +129,8 @@ def describe_image(one: Scored, data: Path, threshold: float | None, white_level
     height, width = one.anomaly_map.shape
     draw_point(marked, (figures.peak_x_px + 0.5) / width, (figures.peak_y_px + 0.5) / height)
     heat = show_map(one.anomaly_map, scale, NO_THRESHOLD if threshold is None else threshold)
+    peak = float(one.anomaly_map.max())
+    is_faint = threshold is not None and 0.0 < peak < threshold
     return {
         "path": one.sample.path.relative_to(data).as_posix(),
         "kind": one.sample.kind,
@@ -136,9 +138,10 @@ def describe_image(one: Scored, data: Path, threshold: float | None, white_level
         "is_defect": one.is_defect,
         "score": one.score,
         "figures": figures,
-        "peak": float(one.anomaly_map.max()),
+        "peak": peak,
         "mask_share": None if one.mask is None else float(one.mask.mean()),
         "image": make_data_url(shown),
         "heat": make_data_url(heat),
+        "stretched": make_data_url(show_map(one.anomaly_map, scale, peak / 2)) if is_faint else None,
         "marked": make_data_url(marked),
     }

@@ -70,16 +70,26 @@ def test_fewer_images_than_asked_for_are_all_there_is(tmp_path: Path) -> None:
     assert len(list_names(read_page(make_evaluation(tmp_path), tmp_path, count=100))) == 5
 
 
-def test_each_image_has_three_pictures_with_an_alternative_text_and_asks_for_no_file(tmp_path: Path) -> None:
+def test_every_picture_has_an_alternative_text_and_asks_for_no_file(tmp_path: Path) -> None:
     evaluation = make_evaluation(tmp_path)
     page = make_page(evaluation, tmp_path, "tiles on data", count=8)
     images = PageReader(page).find("img")
-    assert len(images) == 3 * 5
+    assert len(images) == 3 * 5 + 3  # three maps stay below the threshold
     assert all(one["src"].startswith("data:image/jpeg;base64,") for one in images)
     assert len({one["alt"] for one in images}) == len(images)
     assert all("test/" in one["alt"] for one in images)
     assert "http" not in page.replace("http-equiv", "")
     assert "default-src 'none'" in page and "prefers-color-scheme: dark" in page
+
+
+def test_a_map_below_the_threshold_is_shown_stretched_too(tmp_path: Path) -> None:
+    scored = [make_scored(tmp_path, "hole", name, score) for name, score in (("x.png", 0.1), ("y.png", 0.5))]
+    alts = [one["alt"] for one in read_page(summarise(scored, (), THRESHOLD), tmp_path).find("img")]
+    assert [alt for alt in alts if "stretched" in alt] == [
+        "the same map of test/hole/x.png, its colours stretched to its own peak"
+    ]
+    silent = Scored(**{**vars(scored[0]), "anomaly_map": np.zeros((20, 30), np.float32)})
+    assert len(read_page(summarise([silent], (), THRESHOLD), tmp_path).find("img")) == 3
 
 
 def test_the_figures_tell_the_peak_inside_of_the_mask_from_that_outside(tmp_path: Path) -> None:
