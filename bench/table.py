@@ -18,7 +18,7 @@ def print_record(console: Console, record: Record) -> None:
     settings, bundle = record["settings"], record["bundle"]
     threads = "" if settings["threads"] is None else f", {settings['threads']} threads"
     console.print(
-        f"{bundle['name']} (preset {bundle['preset']}, w = {bundle['width']}), {settings['device']}{threads}; "
+        f"{bundle['name']} ({_describe_model(bundle)}), {settings['device']}{threads}; "
         f"inside the clock: {settings['inside_the_clock']}",
         soft_wrap=True,
         markup=False,
@@ -29,6 +29,10 @@ def print_record(console: Console, record: Record) -> None:
         console.print(make_table(table))
     for sentence in list_all_sentences(record):
         console.print(sentence, soft_wrap=True, markup=False)
+
+
+def _describe_model(bundle: Record) -> str:
+    return f"preset {bundle['preset']}" + (f", w = {bundle['width']}" if bundle.get("width") else "")
 
 
 def make_table(table: Table) -> RichTable:

@@ -180,9 +180,10 @@ def examine_bundle(path: Path) -> list[Finding]:
     manifest = bundle.manifest
     size = sum(entry.size_bytes for entry in manifest.files.values()) / 1e6
     contract, model = manifest.input, manifest.model
+    width = "" if model.width is None else f", w = {model.width}"
     facts = {
         "bundle": f"{manifest.name}: {len(manifest.files)} files, {size:.1f} MB, every hash as it should be",
-        "model": f"{model.family}, preset {model.preset}, w = {model.width}, weights {model.weights}",
+        "model": f"{model.family}, preset {model.preset}{width}, weights {model.weights}",
         "input": f"{contract.height_px} x {contract.width_px} px, {contract.colour}, {contract.resize}",
     }
     findings = [Finding(topic="bundle", name=name, state=FOUND, detail=detail) for name, detail in facts.items()]

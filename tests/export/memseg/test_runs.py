@@ -40,6 +40,13 @@ def test_a_run_becomes_a_bundle_that_inspects(family: str, surface: Path, tmp_pa
         assert inspector.inspect(bad).score > inspector.inspect(good).score
 
 
+def test_a_bundle_is_timed(surface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export_run(train_small("gaussian", surface, tmp_path / "run").path, tmp_path / "small.ndp")
+    command = ["bench", str(tmp_path / "small.ndp"), "--seconds", "0.1", "--threads", "1"]
+    assert main([*command, "-o", str(tmp_path / "bench.jsonl")]) == 0
+    assert "small (preset lite), cpu" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_bundle_in_half_precision_agrees_too(family: str, surface: Path, tmp_path: Path) -> None:
     folder = train_small(family, surface, tmp_path / "run")
