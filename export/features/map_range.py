@@ -3,9 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-TYPICAL_PEAK = 0.25  # of the map: what the median good image's highest score becomes
-UNUSUAL_PEAK = 0.75  # what twice that score becomes
-
 
 class MapRange(nn.Module):
     """Scores to the anomaly map, 0 to 1, by a sigmoid: their order stays, and thresholds have room on both sides."""
@@ -21,9 +18,12 @@ class MapRange(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         return torch.sigmoid((scores - self.centre) * self.slope)
 
-    def fit(self, peaks: Tensor) -> None:
-        """Choose the range from the highest score of each good image, [n]."""
-        typical = peaks.median().clamp_min(1.0)
-        low, high = torch.logit(torch.tensor([TYPICAL_PEAK, UNUSUAL_PEAK])).tolist()
-        self.slope.copy_((high - low) / typical)
-        self.centre.copy_(typical - low / self.slope)
+    def fit(self, scores: tuple[float, float], values: tuple[float, float]) -> None:
+        """Choose the range: the map has `values`, between 0 and 1 and rising, where the scores are `scores`.
+
+        Scores far above run into 1 and lose their order, first in half precision.
+        """
+        low, high = torch.logit(torch.tensor(values, dtype=torch.float64)).tolist()
+        slope = (high - low) / max(scores[1] - scores[0], 1e-6)
+        self.slope.fill_(slope)
+        self.centre.fill_(scores[0] - low / slope)

@@ -92,11 +92,6 @@ def test_the_commands_build_and_inspect(
     assert len(list(out.rglob("*.png"))) == 2
 
 
-def test_it_is_described_like_any_other(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", str(bundle)]) == 0
-    assert "toy, preset small, weights fp32" in capsys.readouterr().out
-
-
 def test_the_memory_stays(bundle: Path) -> None:
     with (
         Inspector.open(bundle, threads=1) as inspector,

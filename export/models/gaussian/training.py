@@ -11,6 +11,8 @@ from ndp_rt.export.models.family import Phase, Say, TrainData, Training
 from ndp_rt.export.models.gaussian.network import GaussianNet
 from ndp_rt.export.models.gaussian.settings import GaussianSettings
 
+TYPICAL_VALUES = (0.25, 0.75)  # of the map: at the median good image's highest z-score, and at twice that
+
 
 class GaussianTraining(Training):
     """One fit of the family.
@@ -46,7 +48,8 @@ class GaussianTraining(Training):
         assert data.validation is not None
         held_out = range(len(data.validation))
         scores = extract(backbone, data.validation, held_out, settings.device, lambda f: [self.model.statistics(f)])
-        self.model.range.fit(scores[0].amax(dim=(1, 2, 3)))
+        typical = max(1.0, float(scores[0].amax(dim=(1, 2, 3)).median()))
+        self.model.range.fit((typical, 2.0 * typical), TYPICAL_VALUES)
         say(f"statistics of {len(chosen)} good images: {joined.shape[1]} features at {joined[0, 0].numel()} positions")
 
     def begin_phase(self, phase: int) -> Phase:

@@ -22,6 +22,8 @@ from ndp_rt.export.training.run_folder import RunFolder
 
 SHARES = (0.15, 0.25, 0.4)  # of the statistics in the fused map, against the head's 1
 PAINTED_COUNT = 60  # defects that the share is chosen on
+CERTAIN_VALUES = (0.05, 0.95)  # of the map: where the head sees nothing, and where it is certain of a defect
+SMALLEST_SPREAD = 0.01  # of the head's probabilities on good images; less would drown the statistics
 SMOOTH_PX = 5  # as the decision smooths the fused map
 
 
@@ -80,12 +82,16 @@ class MemSegTraining(Training):
 
     def end_phase(self, phase: int, folder: RunFolder, say: Say) -> dict[str, Any]:
         """Take the averaged head, and choose the statistics' share and the map's range on held-out good images."""
-        model, held_out = self.model, self.data.validation
+        self.model.head.load_state_dict(self.average.module.state_dict())
+        return self._choose_fusion(say)
+
+    @torch.no_grad()
+    def _choose_fusion(self, say: Say) -> dict[str, Any]:
+        model, held_out = self.model.eval(), self.data.validation
         assert held_out is not None
-        model.head.load_state_dict(self.average.module.state_dict())
-        model.eval()
         good = self._find_maps(read_batches(held_out, range(len(held_out)), self.settings.device))
         model.defect.fit(good[0])
+        model.defect.spread.clamp_(min=SMALLEST_SPREAD)
         model.unusual.fit(good[1])
         painted = paint_unseen(held_out, self.data.textures, self.settings, PAINTED_COUNT)
         images = torch.from_numpy(painted.images).to(self.settings.device)
@@ -97,7 +103,8 @@ class MemSegTraining(Training):
             areas[share] = measure_rocauc(peaks, painted.is_defective)
         best = max(areas, key=areas.__getitem__)
         model.statistics_share.fill_(best)
-        model.range.fit(model.fuse(*good).amax(dim=(1, 2, 3)))
+        certain = float((1.0 - model.defect.mean) / model.defect.spread)
+        model.range.fit((0.0, certain), CERTAIN_VALUES)
         say(
             f"image ROCAUC {areas[best]:.3f} on {painted.is_defective.sum()} painted defects of kinds that were not "
             f"trained on; the statistics' share of the map: {best:g}"

@@ -57,7 +57,7 @@ def test_z_scores_of_good_images_have_mean_0_and_deviation_1_at_each_position() 
 
 def test_the_map_keeps_the_order_and_leaves_room() -> None:
     to_map = MapRange()
-    to_map.fit(torch.tensor([2.0, 3.0, 4.0]))
+    to_map.fit((3.0, 6.0), (0.25, 0.75))
     scores = torch.linspace(-10.0, 15.0, 400)
     found = to_map(scores)
     assert (found.diff() > 0).all()
