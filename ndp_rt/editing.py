@@ -22,9 +22,12 @@ from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.spec import EngineSpec
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.checks import Image
+from ndp_rt.images.groups import AUTOMATIC, find_groups
+from ndp_rt.images.preprocess import preprocess, read_image
+from ndp_rt.images.variations import vary
 from ndp_rt.inspector import Inspector
-from ndp_rt.program.manifest import ThresholdSpec
+from ndp_rt.program.manifest import InputContract, ThresholdSpec
 from ndp_rt.runtime.assets import AssetMaker, put_beside_weights, round_to_picture
 from ndp_rt.runtime.host import HostExecutor
 from ndp_rt.runtime.open import make_asset_maker, make_host_executor, open_host
@@ -47,6 +50,8 @@ def calibrate(
     images: Sequence[Path],
     *,
     rate: float | None = None,
+    group_by: str = AUTOMATIC,
+    varies: bool = True,
     precision: str = "fp32",
     device: str = "cpu",
     backend: str | None = None,
@@ -57,8 +62,11 @@ def calibrate(
 
     Args:
         bundle: its engine scores them, and is built where it is missing.
-        images: independent good images that the model was not trained on.
-        rate: wanted highest rate of false alarms; None: the lowest that can be promised.
+        images: good images that the model was not trained on.
+        rate: wanted highest rate of false alarms; None: 5 %, predicted for other lots.
+        group_by: how images that are not independent are found: the rule of `ndp_rt.images.groups.find_groups`.
+        varies: score each image also with light, focus and position changed; not needed where the images are from
+            many days.
         precision: of the engine and the threshold.
         device: of the engine.
         backend: of the engine; None: the device's first.
@@ -71,7 +79,8 @@ def calibrate(
         InputError: a rate outside 0 to 1.
     """
     check_rate(rate)
-    scores = []
+    groups = find_groups(images, group_by).labels if images else ()
+    scores: list[list[float]] = []
     with Inspector.open(
         bundle.path,
         device=device,
@@ -82,10 +91,20 @@ def calibrate(
         batches=(1,),
     ) as inspector:
         for path in images:
-            scores.append(inspector.inspect(read_image(path)).score)
+            image = read_image(path)
+            varied = _vary_picture(image, bundle.manifest.input) if varies else []
+            scores.append([inspector.inspect(one).score for one in (image, *varied)])
             if on_image is not None:
                 on_image()
-    return threshold_from_good_scores(scores, rate)
+    return threshold_from_good_scores(np.array(scores, np.float32), rate, groups=groups)
+
+
+def _vary_picture(image: Image, contract: InputContract) -> list[Image]:
+    """Return an image's variations at the network's size, uint16 [h, w, 3]."""
+    prepared = np.empty((3, contract.height_px, contract.width_px), np.float32)
+    preprocess(image, contract, prepared)
+    pixels = np.rint(vary(prepared) * np.float32(contract.white_level_16bit)).astype(np.uint16)
+    return list(pixels.transpose(0, 2, 3, 1))
 
 
 def set_reference(path: Path, image_path: Path, *, backend: str | None = None, threads: int | None = None) -> Bundle:

@@ -1,11 +1,13 @@
 """Which images a run trains on: finds the good ones, splits off the calibration slice, and takes their fingerprints.
 
-DATA is MVTec AD's layout (`DATA/train/good`) or a flat folder of good images. The calibration slice is
-`DATA/validation/good` where that folder exists (MVTec LOCO's name), otherwise a share of the good images drawn by
-seed; it is never trained on.
+DATA is MVTec AD's layout (`DATA/train/good`, with sub-folders or without) or a flat folder of good images; where that
+holds sub-folders alone, theirs. The calibration slice is `DATA/validation/good` where that folder exists (MVTec LOCO's
+name), otherwise a share of the good images drawn by seed, in whole groups; it is never trained on. Of files with the
+same content one is taken.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from ndp_rt.errors import DataError, ImageFileError
+from ndp_rt.images.groups import AUTOMATIC, find_duplicates, find_groups
 from ndp_rt.images.paths import IMAGE_SUFFIXES
 
 FEWEST_TRAINING_IMAGES = 2
+FEWEST_TRAINING_GROUPS = 2
 FEW_HELD_OUT = 8  # a threshold from fewer images says next to nothing; at most a quarter of the images
 HOLDOUT_STREAM = 0x401D  # keeps the split's random numbers apart from the batches'
+OTHER_FOLDERS = ("test", "ground_truth", "validation")  # of MVTec AD's layout: never good images to train on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +33,8 @@ class DataSplit:
     layout: str  # "mvtec" or "flat"
     training: tuple[Path, ...]
     calibration: tuple[Path, ...]
+    calibration_groups: tuple[str, ...]  # of each of those; images of one group are not independent
+    notes: tuple[str, ...]  # what the user has to know of groups and duplicates
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -39,19 +46,66 @@ def list_images(folder: Path) -> list[Path]:
     )
 
 
-def split_data(root: Path, *, holdout: float, seed: int) -> DataSplit:
+def list_images_below(folder: Path) -> list[Path]:
+    """Return the image files in a folder and its sub-folders, sorted; hidden folders, runs and bundles are left out."""
+    found = list_images(folder)
+    for child in folder.iterdir():
+        is_other = child.name.startswith(".") or child.suffix == ".ndp" or (child / "run.json").exists()
+        if child.is_dir() and not is_other:
+            found += list_images_below(child)
+    return sorted(found)
+
+
+def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMATIC) -> DataSplit:
     """Find the good images under root and split them into training and calibration.
 
     Args:
         root: DATA.
         holdout: share of the good images that goes to calibration, 0 to below 1; unless 0, at least FEW_HELD_OUT
-            images or a quarter of them.
+            images or a quarter of them, and as near to that as whole groups allow.
             Not used where DATA has a folder validation/good.
         seed: decides the split, together with the sorted file names.
+        group_by: the rule of `ndp_rt.images.groups.find_groups`.
 
     Raises:
-        DataError: no such folder, no good images in it, or too few to train on.
+        DataError: no such folder, no good images in it, too few to train on, or one that cannot be read.
+        InputError: a pattern that does not serve.
     """
+    folder, layout, found = _find_good(root)
+    validation_folder = root / "validation" / "good"
+    given = list_images_below(validation_folder) if validation_folder.is_dir() else []
+    try:
+        duplicates = find_duplicates([*given, *found])
+        good = [path for path in found if path not in duplicates]
+        given = [path for path in given if path not in duplicates]
+        notes = _describe_duplicates(duplicates)
+        if validation_folder.is_dir():
+            grouping = find_groups(given, group_by)
+            training, calibration, labels = good, given, list(grouping.labels)
+            if grouping.rule != "none":
+                notes.append(f"groups of validation/good: {grouping.describe()}")
+        else:
+            training, calibration, labels, more = _hold_out(good, holdout, seed, group_by)
+            notes += more
+    except ImageFileError as error:
+        raise DataError(f"a good image cannot be used: {error}") from error
+    if len(training) < FEWEST_TRAINING_IMAGES:
+        raise DataError(
+            f"{folder}: expected at least {FEWEST_TRAINING_IMAGES} good images to train on, better some dozens, got "
+            f"{len(training)}; {len(calibration)} are held out for calibration. Add photographs."
+        )
+    return DataSplit(
+        root=root,
+        layout=layout,
+        training=tuple(training),
+        calibration=tuple(calibration),
+        calibration_groups=tuple(labels),
+        notes=tuple(notes),
+    )
+
+
+def _find_good(root: Path) -> tuple[Path, str, list[Path]]:
+    """Return the folder of the good images, the layout, and the images."""
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of good images, or one in MVTec AD's layout, got no folder.")
     good_folder = root / "train" / "good"
@@ -61,29 +115,72 @@ def split_data(root: Path, *, holdout: float, seed: int) -> DataSplit:
             f"{root}: expected the good images in train/good, got a folder train without it. Put them there."
         )
     folder = good_folder if layout == "mvtec" else root
-    good = list_images(folder)
+    good = list_images_below(folder) if layout == "mvtec" else list_images(folder)
+    if not good:  # a flat folder whose images are in sub-folders, such as days
+        good = [path for path in list_images_below(folder) if path.relative_to(folder).parts[0] not in OTHER_FOLDERS]
     if not good:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(
             f"{folder}: expected images (files that end in {kinds}), got none. Put photographs of the good surface "
             "there, or give the folder that has them (MVTec AD's layout: DATA/train/good)."
         )
-    validation_folder = root / "validation" / "good"
-    if validation_folder.is_dir():
-        training, calibration = good, list_images(validation_folder)
-    else:
-        fewest = max(1, min(FEW_HELD_OUT, len(good) // 4))
-        count = min(len(good), max(fewest, round(holdout * len(good)))) if holdout > 0.0 else 0
-        order = np.random.default_rng([seed, HOLDOUT_STREAM]).permutation(len(good))
-        held_out = set(order[:count].tolist())
-        training = [path for index, path in enumerate(good) if index not in held_out]
-        calibration = [path for index, path in enumerate(good) if index in held_out]
-    if len(training) < FEWEST_TRAINING_IMAGES:
-        raise DataError(
-            f"{folder}: expected at least {FEWEST_TRAINING_IMAGES} good images to train on, better some dozens, got "
-            f"{len(training)}; {len(calibration)} are held out for calibration. Add photographs."
+    return folder, layout, good
+
+
+def _describe_duplicates(duplicates: dict[Path, Path]) -> list[str]:
+    if not duplicates:
+        return []
+    path, first = next(iter(duplicates.items()))
+    return [f"{len(duplicates)} image(s) are copies of others and left out, such as {path.name} of {first.name}"]
+
+
+def _hold_out(
+    good: Sequence[Path], holdout: float, seed: int, group_by: str
+) -> tuple[list[Path], list[Path], list[str], list[str]]:
+    """Return the images to train on, those held out, the latter's groups, and notes."""
+    if holdout == 0.0:
+        return list(good), [], [], []
+    fewest = max(1, min(FEW_HELD_OUT, len(good) // 4))
+    count = min(len(good), max(fewest, round(holdout * len(good))))
+    grouping = find_groups(good, group_by)
+    notes = [f"groups of good images: {grouping.describe()}"] if grouping.rule != "none" else []
+    is_whole = grouping.rule != "none" and grouping.group_count > FEWEST_TRAINING_GROUPS
+    if grouping.rule != "none" and not is_whole:
+        notes.append(
+            f"expected {FEWEST_TRAINING_GROUPS + 1} groups or more to hold whole ones out, got "
+            f"{grouping.group_count}: single images are held out, and the threshold says little of other lots. Add "
+            "photographs of other days, or run set-threshold --calibrate with some later."
         )
-    return DataSplit(root=root, layout=layout, training=tuple(training), calibration=tuple(calibration))
+    singles = [str(index) for index in range(len(good))]
+    chosen = _choose(
+        grouping.labels if is_whole else singles, count, seed, fewest_left=FEWEST_TRAINING_GROUPS if is_whole else 0
+    )
+    training = [path for index, path in enumerate(good) if index not in chosen]
+    return training, [good[index] for index in chosen], [grouping.labels[index] for index in chosen], notes
+
+
+def _choose(labels: Sequence[str], count: int, seed: int, *, fewest_left: int) -> list[int]:
+    """Return the indices, sorted, of the members of random groups; their number is near `count`.
+
+    Args:
+        labels: the group of each image.
+        count: of images, as wanted.
+        seed: decides which groups.
+        fewest_left: how many groups are not chosen at least.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        members[label].append(index)
+    groups = list(members.values())
+    chosen: list[int] = []
+    left_count = len(groups)
+    for number in np.random.default_rng([seed, HOLDOUT_STREAM]).permutation(len(groups)):
+        more = len(chosen) + len(groups[number])
+        if left_count > fewest_left and abs(more - count) < abs(len(chosen) - count):
+            chosen += groups[number]
+            left_count -= 1
+    smallest: list[int] = min(groups, key=len)
+    return sorted(chosen or smallest)
 
 
 def fingerprint_files(root: Path, paths: Sequence[Path]) -> tuple[list[dict[str, object]], str]:

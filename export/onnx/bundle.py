@@ -49,7 +49,7 @@ class ExportSettings:
 
     rewrite: bool = True
     weights: str = "fp32"  # as stored; the arithmetic is the engine's affair
-    false_alarm_rate: float | None = None  # None: the lowest that the number of held-out images can promise
+    false_alarm_rate: float | None = None  # None: 5 %, predicted for other lots
     calibration_image_count: int = 32  # good images that the bundle carries at most, to calibrate int8 on
     threads: int | None = None  # of PyTorch and of the engines; None: their own choice
     overwrite: bool = False

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from safetensors.numpy import save
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle import Bundle
 from ndp_rt.decide.calibration import threshold_from_good_scores
 from ndp_rt.devices.machine import find_cpu
@@ -12,6 +13,7 @@ from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import EngineError
 from ndp_rt.export.onnx.parity import open_uncached
 from ndp_rt.export.training.run_folder import TrainedRun
+from ndp_rt.images.variations import vary
 from ndp_rt.program.manifest import ThresholdSpec
 
 Progress = Callable[[str], None]
@@ -28,22 +30,23 @@ def list_precisions() -> tuple[str, ...]:
     return ("fp32", "bf16") if find_cpu().has_bf16 else ("fp32",)
 
 
-def score_images(bundle: Bundle, run: TrainedRun, precision: str, threads: int | None = None) -> list[float]:
-    """Return the scores of the run's held-out images by the bundle's first program in OpenVINO.
+def score_images(bundle: Bundle, run: TrainedRun, precision: str, threads: int | None = None) -> FloatArray:
+    """Return the scores [n, v] of the run's held-out images, as they are and varied, by the first program in OpenVINO.
 
     Raises:
         EngineError: the graphs cannot be compiled in this precision, or give a map that is not finite.
         RunError: an image cannot be read any more.
     """
     spec = EngineSpec(backend=BACKEND, precision=precision, threads=threads)
-    scores: list[float] = []
+    scores: list[list[float]] = []
     with open_uncached(bundle, spec) as executor:
         for path in run.calibration_paths:  # read one at a time and never kept together
+            image = run.read_input(path)
             try:
-                scores.append(float(executor.run(run.read_input(path))[1][0]))
+                scores.append([float(executor.run(one[None])[1][0]) for one in (image[0], *vary(image[0]))])
             except EngineError as error:
                 raise EngineError(f"good image {path} in {precision}: {error} Train again.") from error
-    return scores
+    return np.array(scores, np.float32)
 
 
 def find_thresholds(
@@ -58,8 +61,8 @@ def find_thresholds(
 
     Args:
         bundle: written from the run.
-        run: its held-out images are independent and were not trained on; their number decides what can be promised.
-        false_alarm_rate: wanted highest rate of false alarms, 0 to 1; None: the strongest promise they support.
+        run: its held-out images were not trained on; the number of their groups decides what can be promised.
+        false_alarm_rate: wanted highest rate of false alarms, 0 to 1; None: 5 %, predicted for other lots.
         threads: of the engines; None: their own choice.
         progress: called with a line of text at each step.
     """
@@ -70,7 +73,7 @@ def find_thresholds(
     for precision in list_precisions():
         progress(f"calibrating {precision} with {len(run.calibration_paths)} good images")
         scores = score_images(bundle, run, precision, threads)
-        thresholds[precision] = threshold_from_good_scores(scores, false_alarm_rate)
+        thresholds[precision] = threshold_from_good_scores(scores, false_alarm_rate, groups=run.calibration_groups)
     return thresholds
 
 

@@ -3,6 +3,7 @@
 run.json                family, settings, data, versions, commands, what was reached
 data.json               every image and texture file with its SHA-256 and role
 calibration.json        paths of the held-out good images, absolute
+calibration_groups.json the group of each of them; images of one group are not independent
 checkpoint.safetensors  the state to resume from
 losses.csv, curve.png   the losses over the steps
 model.safetensors       the final weights and what was made from images; there when the run has finished
@@ -36,6 +37,8 @@ from ndp_rt.program.manifest import InputContract
 PROGRAM = "ndp-rt"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 WEIGHTS_FILE = "model.safetensors"
+CALIBRATION_FILE = "calibration.json"
+GROUPS_FILE = "calibration_groups.json"
 FORMAT = "ndp-rt run"
 FORMAT_VERSION = 1
 # What run.json has from the start, and what is read of it.
@@ -152,6 +155,7 @@ class TrainedRun:
     settings: TrainSettings
     contract: InputContract
     calibration_paths: tuple[Path, ...]  # good images that were not trained on
+    calibration_groups: tuple[str, ...]  # of each of those
 
     def read_input(self, path: Path) -> npt.NDArray[np.float32]:
         """Return the held-out image at `path` as the network's input [1, 3, h, w].
@@ -183,16 +187,32 @@ def load_run(path: Path) -> TrainedRun:
         raise RunError(f"{path} has not finished training. Go on with: {command.removesuffix(' --resume')} --resume")
     family = find_family(document.get("family", FIRST_FAMILY))
     try:
+        paths = tuple(Path(name) for name in folder.read_json(CALIBRATION_FILE))
         return TrainedRun(
             folder=folder,
             document=document,
             family=family,
             settings=family.read_settings(document["settings"]),
             contract=InputContract.from_json(document["input"]),
-            calibration_paths=tuple(Path(name) for name in folder.read_json("calibration.json")),
+            calibration_paths=paths,
+            calibration_groups=_read_groups(folder, len(paths)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: the run is damaged ({error!s}). Train again.") from error
+
+
+def _read_groups(folder: RunFolder, count: int) -> tuple[str, ...]:
+    """Return the group of each held-out image; in a run of the time before groups each image is one.
+
+    Raises:
+        ValueError: the file has another number of them.
+    """
+    if not (folder / GROUPS_FILE).is_file():
+        return tuple(map(str, range(count)))
+    labels = tuple(map(str, folder.read_json(GROUPS_FILE)))
+    if len(labels) != count:
+        raise ValueError(f"{GROUPS_FILE}: expected {count} groups, got {len(labels)}")
+    return labels
 
 
 def command_line() -> str:

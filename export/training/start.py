@@ -15,6 +15,7 @@ from ndp_rt.export.training.loop import Trainer
 from ndp_rt.export.training.progress import Reporter
 from ndp_rt.export.training.run_folder import RunFolder, check_device, describe_run, open_run, seed_torch
 from ndp_rt.export.training.settings import TrainSettings, steps_of_epochs
+from ndp_rt.images.groups import AUTOMATIC
 from ndp_rt.images.textures import TextureImages, list_textures, load_textures
 
 
@@ -34,6 +35,7 @@ class TrainRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     textures: Path | None = None
     epochs: tuple[int, ...] | None = None
+    group_by: str = AUTOMATIC
     minutes: float | None = None
     resumes: bool = False
     checkpoint_interval_s: float = 30.0
@@ -60,7 +62,9 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunFolder:
     if has_run and not request.resumes:
         raise RunError(f"{request.run} holds a run already. Give --resume to go on with it, or another folder.")
     check_device(settings.device)
-    split = split_data(request.data, holdout=settings.holdout, seed=settings.seed)
+    split = split_data(request.data, holdout=settings.holdout, seed=settings.seed, group_by=request.group_by)
+    for note in split.notes:
+        reporter.say(note)
     _check_folder(request, split)
     settings = training.settings = _with_steps(family, settings, request, len(split.training))
     reporter.say(
@@ -91,6 +95,7 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunFolder:
     if not has_run:
         folder.write_json("data.json", data_files)
         folder.write_json("calibration.json", [str(path.absolute()) for path in split.calibration])
+        folder.write_json("calibration_groups.json", split.calibration_groups)
     folder.write_json("run.json", document)
     folder.write_json("run.json", document | trainer.train())
     return folder
@@ -124,6 +129,7 @@ def _describe(request: TrainRequest, training: Training, split: DataSplit) -> tu
             "training_sha256": training_sha256,
             "calibration_image_count": len(calibration_files),
             "calibration_sha256": calibration_sha256,
+            "calibration_group_count": len(set(split.calibration_groups)),
         },
         "textures": {
             "root": str(request.textures.absolute()) if request.textures is not None else None,

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--false-alarm-rate",
         type=float,
         metavar="R",
-        help="highest rate of false alarms wanted, 0.01 for 1 %% (default: the lowest that can be promised)",
+        help="highest rate of false alarms wanted, 0.01 for 1 %% (default: 5 %%, predicted)",
     )
     parser.add_argument(
         "--calibration-images",

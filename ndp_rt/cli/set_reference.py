@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from ndp_rt.cli.set_threshold import add_calibration_arguments
+
 DETAILS = """\
 The image must show the surface without a defect. Its features replace the former ones in the bundle, the staged plan
 computes new golden maps, and the fused graph must agree with them before anything is written. Engines are built again
@@ -17,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", type=Path, help="photograph of the good surface")
     parser.add_argument("--calibrate", metavar="DIR", nargs="+", help="folder (or files) of good images")
     parser.add_argument("--false-alarm-rate", metavar="R", type=float, help="for --calibrate, 0.01 for 1 %%")
+    add_calibration_arguments(parser)
     parser.add_argument(
         "--precision", default="fp32", help="for --calibrate: fp32, bf16, int8 or mixed (default: %(default)s)"
     )
@@ -33,11 +36,12 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.editing import set_reference, set_threshold
     from ndp_rt.engines.spec import EngineSpec
     from ndp_rt.errors import InputError
+    from ndp_rt.images.groups import find_groups
     from ndp_rt.images.paths import list_images
 
     log_to_stderr()
     if args.calibrate is not None:  # before anything is changed
-        list_images(args.calibrate)
+        find_groups(list_images(args.calibrate), args.group_by)
         check_rate(args.false_alarm_rate)
         EngineSpec(backend=args.backend, precision=args.precision).resolve(open_bundle(args.bundle))
     elif args.false_alarm_rate is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.set_threshold import add_group_by
 from ndp_rt.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ Train a model on photographs of a good surface, without a single photograph of a
 DATA is a folder of good images, or a category in MVTec AD's layout (DATA/train/good; DATA/validation/good, where it is
 there, becomes the calibration slice). Images are grey, RGB or RGBA, of 8 or 16 bits, and may differ in size: alpha is
 dropped, the whole range becomes 0 to 1, and each is resized to --size whatever its aspect, as in inspection.
+The calibration slice is whole groups of images, where groups can be seen (--group-by). Copies are left out.
 Ctrl-C leaves a checkpoint; --resume goes on from it to the same weights.
 """
 
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", type=int, metavar="N", help="side of the crops that training sees")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, split and defects (default 0)")
     parser.add_argument("--holdout", type=float, metavar="SHARE", help="of good images for calibration (default 0.1)")
+    add_group_by(parser)
     parser.add_argument(
         "--time",
         "--minutes",
@@ -173,6 +176,7 @@ def run(args: argparse.Namespace) -> int:
         options=family.read_arguments(args),
         textures=args.textures,
         epochs=args.epochs,
+        group_by=args.group_by,
         minutes=args.minutes,
         resumes=args.resume,
         command=command_line(),

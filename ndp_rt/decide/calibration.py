@@ -1,21 +1,26 @@
-"""Thresholds from good images alone, with the false-alarm rate that their number can promise.
+"""Thresholds from good images alone, and the false-alarm rate that their number can promise.
 
-Nonparametric and exact: nothing is assumed of the scores' distribution, only that the images are independent draws of
-what the line will show. If the threshold lies just above the (k + 1)-th highest of n good scores, then at confidence
-1 - alpha the rate of false alarms is at most p, where P(Binomial(n, p) <= k) = alpha (Clopper and Pearson 1934). With
-k = 0 that asks for 29, 59, 149, 299 or 598 images for 10, 5, 2, 1 or 0.5 % at 95 %.
+Where a threshold lies is either promised or predicted (`ndp_rt.decide.prediction`). The promise is nonparametric and
+exact: nothing is assumed of the scores' distribution, only that the groups of images are independent
+draws of what the line will show (an image by itself is a group of one). A group counts with its highest score. If the
+threshold lies just above the (k + 1)-th highest of n groups, then at confidence 1 - alpha the rate of groups with a
+false alarm is at most p, where P(Binomial(n, p) <= k) = alpha (Clopper and Pearson 1934); the rate of images that are
+false alarms is no higher. With k = 0 that asks for 29, 59, 149, 299 or 598 groups for 10, 5, 2, 1 or 0.5 % at 95 %.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from ndp_rt.arrays import FloatArray
+from ndp_rt.decide.prediction import predict_limit
 from ndp_rt.errors import DataError, InputError
 from ndp_rt.program.manifest import ThresholdSpec
 
 CONFIDENCE = 0.95
-FEW_IMAGES = 29  # fewer cannot promise even 10 % at CONFIDENCE
+EXPECTED_RATE = 0.05  # of good images, varied, that reach a threshold which no rate was asked for
+FEW_GROUPS = 29  # fewer cannot promise even 10 % at CONFIDENCE
 
 
 def binomial_tail(count: int, rate: float, exceeding_count: int) -> float:
@@ -36,7 +41,7 @@ def false_alarm_bound(good_image_count: int, exceeding_count: int = 0, confidenc
     """Return the highest false-alarm rate that the calibration leaves possible at this confidence, 0 to 1.
 
     Args:
-        good_image_count: independent good images that were scored.
+        good_image_count: independent good images, or groups of them, that were scored.
         exceeding_count: how many of them score at or above the threshold.
         confidence: 0 to 1, both excluded.
     """
@@ -77,23 +82,27 @@ def threshold_from_good_scores(
     scores: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.floating]],
     rate: float | None = None,
     *,
+    groups: Sequence[Hashable] | None = None,
     confidence: float = CONFIDENCE,
 ) -> ThresholdSpec:
     """Return the threshold that good images' scores support.
 
-    Without `rate` it lies just above the highest score, the strongest promise n images can make. With `rate` it is as
-    low as the promise allows; where n is too small for that rate the highest score is used and the note says so.
+    Without `rate` it is the score that a share EXPECTED_RATE of good images of other groups is predicted to reach. With
+    `rate` it is as low as the promise allows; where n is too small for that, it lies above all scores, and where the
+    prediction for that rate is, and the note says so. Either way the bound is the one that the scores themselves prove.
 
     Args:
-        scores: scores of independent good images that the model was not trained on, any order.
+        scores: scores of good images that the model was not trained on, any order: [n], or [n, v], an image as it is
+            and varied, of which the highest counts.
         rate: wanted highest rate of false alarms, 0 to 1, or None.
+        groups: the group of each image; images of different groups are independent. None: each image is a group.
         confidence: of the promise, 0 to 1.
 
     Raises:
         DataError: no scores.
         InputError: a score that is not finite, or a rate or confidence outside 0 to 1.
     """
-    values = np.sort(np.asarray(scores, dtype=np.float32).ravel())
+    values = np.asarray(scores, dtype=np.float32)
     if not 0.0 < confidence < 1.0:
         raise InputError(f"confidence: expected above 0 and below 1, such as 0.95, got {confidence}.")
     check_rate(rate)
@@ -104,35 +113,77 @@ def threshold_from_good_scores(
         )
     if not np.isfinite(values).all():
         raise InputError("calibration: expected finite scores, got NaN or infinity. Check the model first.")
-    count = int(values.size)
-    allowed = 0 if rate is None else allowed_exceeding_count(count, rate, confidence)
-    limit = values[count - 1 - (allowed or 0)]
-    value = np.nextafter(limit, np.float32(np.inf))  # scores are float32: the decision is score >= threshold
-    exceeding = int((values >= value).sum())
+    image_peaks = values.reshape(len(values), -1).max(axis=1)
+    labels = range(len(values)) if groups is None else groups
+    peaks = _find_group_peaks(image_peaks, labels)
+    count = len(peaks)
+    allowed = None if rate is None else allowed_exceeding_count(count, rate, confidence)
+    if allowed is None:
+        limit = _predict(image_peaks, labels, EXPECTED_RATE if rate is None else rate)
+        limit = limit if rate is None else max(limit, float(peaks[-1]))
+    else:
+        limit = float(peaks[count - 1 - allowed])
+    # Just above it: scores are float32, and the decision is score >= threshold.
+    value = np.nextafter(np.float32(limit), np.float32(np.inf))
+    exceeding = int((peaks >= value).sum())
     bound = false_alarm_bound(count, exceeding, confidence)
     return ThresholdSpec(
         value=float(value),
         source="calibrated",
-        good_image_count=count,
+        good_image_count=len(values),
+        group_count=count,
         false_alarm_rate_bound=bound,
         confidence=confidence,
-        note=_describe(count, exceeding, bound, rate, allowed, confidence),
+        note=_describe_aim(rate, allowed)
+        + _describe(exceeding, count, len(values), values.size > len(values), bound, confidence)
+        + _describe_lack(count, len(values), rate, allowed, confidence),
     )
+
+
+def _predict(scores: FloatArray, groups: Sequence[Hashable], rate: float) -> float:
+    """Return the predicted limit; of a single score itself."""
+    return predict_limit(scores, groups, rate) if len(scores) > 1 else float(scores[0])
+
+
+def _find_group_peaks(scores: FloatArray, groups: Sequence[Hashable]) -> FloatArray:
+    """Return the highest score of each group, sorted."""
+    peaks: dict[Hashable, np.float32] = {}
+    for score, group in zip(scores, groups, strict=True):
+        peaks[group] = max(score, peaks.get(group, score))
+    return np.sort(np.array(list(peaks.values()), np.float32))
+
+
+def _describe_aim(rate: float | None, allowed: int | None) -> str:
+    """Return in words what the prediction says; empty where there is a promise instead."""
+    aim = EXPECTED_RATE if rate is None else rate
+    return f"{aim:.2%} of good images predicted at or above it; " if allowed is None else ""
 
 
 def _describe(
-    count: int, exceeding: int, bound: float, rate: float | None, allowed: int | None, confidence: float
+    exceeding: int, group_count: int, image_count: int, is_varied: bool, bound: float, confidence: float
 ) -> str:
-    """Return in words what the threshold promises, and under which conditions."""
-    text = (
-        f"{exceeding} of {count} good images at or above it: at most {bound:.2%} false alarms at {confidence:.0%} "
-        "confidence, if the images are independent and the line stays as it was"
+    """Return in words what the scores prove, and under which conditions."""
+    if group_count == image_count:
+        what, whole = "images", f"{group_count} good images"
+    else:
+        what, whole = "groups", f"{group_count} independent group(s) of good images ({image_count} images)"
+    varied = ", light, focus and position varied," if is_varied else ""
+    return (
+        f"{exceeding} of {whole}{varied} at or above it: at most {bound:.2%} false alarms at {confidence:.0%} "
+        f"confidence, if the {what} are independent and the line stays as it was"
     )
+
+
+def _describe_lack(count: int, image_count: int, rate: float | None, allowed: int | None, confidence: float) -> str:
+    """Return in words what cannot be promised, and what to do; empty where nothing is amiss."""
+    what = "images" if count == image_count else "group(s)"
     if rate is not None and allowed is None:
-        text += (
-            f"; the {rate:.2%} asked for cannot be promised from {count} images, "
+        text = (
+            f"; the {rate:.2%} asked for cannot be promised from {count} {what}, "
             f"it takes {images_needed(rate, confidence)}"
         )
-    elif count < FEW_IMAGES:
-        text += f"; {count} images promise little, {images_needed(0.01, confidence)} would promise 1 %"
-    return text
+    elif count < FEW_GROUPS:
+        text = f"; {count} {what} promise little, {images_needed(0.01, confidence)} would promise 1 %"
+    else:
+        return ""
+    return f"{text}. Run ndp-rt set-threshold --calibrate with good pieces of other days."

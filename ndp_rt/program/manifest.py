@@ -91,6 +91,7 @@ class ThresholdSpec(JsonData):
     value: float | None = None  # None exactly when source is "none"
     source: str = "none"
     good_image_count: int = 0
+    group_count: int | None = optional(None)  # independent groups that those images make; None: as many as images
     false_alarm_rate_bound: float | None = None  # upper bound at `confidence`; None: too few images to promise one
     confidence: float | None = None
     note: str = ""

@@ -75,7 +75,7 @@ class AccuracyCheck:
     bundle: Bundle
     samples: Samples
     good: FloatArray  # images [k, 3, h, w] that thresholds are calibrated on
-    rate: float | None = None  # wanted highest rate of false alarms; None: the lowest that can be promised
+    rate: float | None = None  # wanted highest rate of false alarms; None: 5 %, predicted for other lots
     base: Outcome | None = None  # float32's
 
     def compare(self, engine: Engine) -> tuple[Figures, ThresholdSpec]:

@@ -42,8 +42,9 @@ def test_by_hand_changes_one_precision_and_no_engine(bundle: Path, capsys: pytes
         assert inspector.threshold == 0.125
 
 
-def test_from_good_images_lets_all_of_them_pass(bundle: Path, good_images: Path) -> None:
-    assert main(["set-threshold", str(bundle), "--calibrate", str(good_images)]) == 0
+def test_a_rate_that_all_images_are_needed_for_lets_all_of_them_pass(bundle: Path, good_images: Path) -> None:
+    arguments = ["set-threshold", str(bundle), "--calibrate", str(good_images), "--false-alarm-rate", "0.1"]
+    assert main([*arguments, "--no-variations"]) == 0
     threshold = open_bundle(bundle).threshold("fp32")
     assert threshold.source == "calibrated" and threshold.good_image_count == 30
     assert threshold.false_alarm_rate_bound == pytest.approx(1 - 0.05 ** (1 / 30))
@@ -51,6 +52,18 @@ def test_from_good_images_lets_all_of_them_pass(bundle: Path, good_images: Path)
         results = [inspector.inspect(read_image(path)) for path in good_images.iterdir()]
     assert not any(result.is_defect for result in results)
     assert max(result.score for result in results) == pytest.approx(threshold.value)
+
+
+def test_variations_raise_the_threshold_and_groups_are_counted(bundle: Path, good_images: Path) -> None:
+    arguments = ["set-threshold", str(bundle), "--calibrate", str(good_images), "--group-by", r"\d(?=\.png)"]
+    assert main([*arguments, "--no-variations"]) == 0
+    plain = open_bundle(bundle).threshold("fp32")
+    assert (plain.good_image_count, plain.group_count) == (30, 10)
+    assert "5.00% of good images predicted" in plain.note and "varied" not in plain.note
+    assert main(arguments) == 0
+    varied = open_bundle(bundle).threshold("fp32")
+    assert varied.value > plain.value
+    assert "10 independent group(s) of good images (30 images), light, focus and position varied," in varied.note
 
 
 def test_with_a_rate_says_what_it_cannot_promise(bundle: Path, good_images: Path) -> None:
@@ -77,6 +90,12 @@ def test_refuses_what_makes_no_sense(
     assert main(["set-threshold", str(bundle), *arguments]) == 1
     assert message in capsys.readouterr().err
     assert (bundle / "manifest.json").read_bytes() == before
+
+
+def test_a_wrong_pattern_is_refused(bundle: Path, good_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["set-threshold", str(bundle), "--calibrate", str(good_images), "--group-by", "lot("]) == 1
+    assert "regular expression, got 'lot('" in capsys.readouterr().err
+    assert open_bundle(bundle).threshold("fp32").source == "manual"
 
 
 def test_a_wrong_rate_is_refused_before_images_are_scored(

@@ -1,15 +1,19 @@
 """The promise of a threshold that was found from good images alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from ndp_rt.decide.calibration import (
+    EXPECTED_RATE,
     allowed_exceeding_count,
     binomial_tail,
     false_alarm_bound,
     images_needed,
     threshold_from_good_scores,
 )
+from ndp_rt.decide.prediction import predict_limit
 from ndp_rt.errors import DataError, InputError
 
 
@@ -27,13 +31,61 @@ def test_tail_equals_scipys() -> None:
         assert binomial_tail(count, rate, k) == pytest.approx(stats.binom.cdf(k, count, rate), rel=1e-9)
 
 
-def test_lies_just_above_the_highest_score() -> None:
+def test_lies_just_above_the_highest_score_where_that_is_what_the_rate_takes() -> None:
     scores = np.linspace(0.1, 0.4, 59, dtype=np.float32)
-    spec = threshold_from_good_scores(scores)
-    assert spec.value > scores.max()
+    spec = threshold_from_good_scores(scores, 0.05)
     assert spec.value == float(np.nextafter(scores.max(), np.float32(1)))
-    assert spec.good_image_count == 59
+    assert spec.good_image_count == spec.group_count == 59
     assert spec.false_alarm_rate_bound == pytest.approx(1 - 0.05 ** (1 / 59))
+    assert "predicted" not in spec.note
+
+
+def test_is_the_predicted_limit_where_no_rate_is_asked_for(rng: np.random.Generator) -> None:
+    scores = rng.uniform(0.1, 0.4, 12).astype(np.float32)
+    groups = ["a", "b", "c"] * 4
+    spec = threshold_from_good_scores(scores, groups=groups)
+    assert spec.value == pytest.approx(predict_limit(scores, groups, EXPECTED_RATE))
+    assert spec.note.startswith("5.00% of good images predicted at or above it; 0 of 3 independent group(s) of good")
+
+
+def test_a_group_counts_once_with_its_highest_score() -> None:
+    scores = np.arange(590, dtype=np.float32)
+    groups = np.arange(590) // 10
+    spec = threshold_from_good_scores(scores, 0.1, groups=groups.tolist())
+    exceeding = allowed_exceeding_count(59, 0.1)
+    assert exceeding == 1
+    assert spec.value == float(np.nextafter(np.float32(579), np.float32(np.inf)))  # the second highest group's
+    assert (spec.good_image_count, spec.group_count) == (590, 59)
+    assert spec.false_alarm_rate_bound == pytest.approx(false_alarm_bound(59, exceeding))
+    assert "1 of 59 independent group(s) of good images (590 images) at or above it" in spec.note
+
+
+def test_promise_holds_for_images_of_other_groups_in_simulation(rng: np.random.Generator) -> None:
+    broken = 0
+    for _ in range(400):
+        lines = rng.normal(size=(400, 1)) + 0.3 * rng.normal(size=(400, 8))
+        groups = np.repeat(np.arange(40), 8).tolist()
+        spec = threshold_from_good_scores(lines[:40].astype(np.float32).ravel(), 0.1, groups=groups)
+        broken += (lines[40:] >= spec.value).mean() > 0.1
+    assert broken / 400 < 0.09  # 5 % at most expected
+
+
+def test_an_image_counts_with_its_worst_variation() -> None:
+    plain = np.linspace(0.1, 0.4, 59, dtype=np.float32)
+    varied = np.stack([plain, plain[::-1] + 0.5, plain - 0.05], axis=1)
+    worst = threshold_from_good_scores(plain + np.float32(0.5), 0.05)
+    note = worst.note.replace("good images at", "good images, light, focus and position varied, at")
+    assert threshold_from_good_scores(varied, 0.05) == dataclasses.replace(worst, note=note)
+
+
+def test_few_groups_are_said_with_what_to_do() -> None:
+    spec = threshold_from_good_scores([0.1, 0.2, 0.3, 0.4], groups=["a", "a", "a", "a"])
+    assert spec.false_alarm_rate_bound == pytest.approx(0.95)
+    assert "1 group(s) promise little, 299 would promise 1 %. Run ndp-rt set-threshold --calibrate" in spec.note
+
+
+def test_a_single_image_gives_a_threshold_just_above_it() -> None:
+    assert threshold_from_good_scores([0.25]).value == float(np.nextafter(np.float32(0.25), np.float32(1)))
 
 
 def test_lets_as_many_images_exceed_as_the_rate_allows() -> None:

@@ -15,6 +15,7 @@ from ndp_rt.export.onnx.bundle import export_run
 from ndp_rt.export.onnx.calibration import find_thresholds, list_precisions, pack_calibration_images, score_images
 from ndp_rt.export.onnx.golden import score_maps
 from ndp_rt.export.training.run_folder import load_run
+from ndp_rt.images.variations import vary
 from tests.export.random_run import write_random_run
 from tests.tolerances import assert_close
 
@@ -42,7 +43,12 @@ def test_scores_are_those_of_pytorch(bundle, run):
     with torch.no_grad():
         maps = [network(torch.from_numpy(run.read_input(path)))[0].numpy() for path in run.calibration_paths]
     expected = score_maps(np.concatenate(maps), bundle.manifest.decision)
-    assert_close(score_images(bundle, run, "fp32"), expected, "map", "float32")
+    scores = score_images(bundle, run, "fp32")
+    assert scores.shape == (5, 8)
+    assert_close(scores[:, 0], expected, "map", "float32")
+    with torch.no_grad():
+        varied = network(torch.from_numpy(vary(run.read_input(run.calibration_paths[0])[0])))[0].numpy()
+    assert_close(scores[0, 1:], score_maps(varied, bundle.manifest.decision), "map", "float32")
 
 
 @pytest.mark.nightly
@@ -51,9 +57,16 @@ def test_every_precision_gets_a_threshold_of_its_own(bundle, run):
     thresholds = find_thresholds(bundle, run, false_alarm_rate=None, threads=1, progress=lines.append)
     assert tuple(thresholds) == list_precisions()
     for precision, threshold in thresholds.items():
-        assert threshold.value > max(score_images(bundle, run, precision))
-        assert threshold.good_image_count == 5
+        assert threshold.value > score_images(bundle, run, precision).max(axis=1).mean()
+        assert threshold.good_image_count == threshold.group_count == 5
     assert len(lines) == len(thresholds)
+
+
+def test_images_of_one_group_count_as_one(bundle, run):
+    grouped = replace(run, calibration_groups=("a", "a", "b", "b", "b"))
+    threshold = find_thresholds(bundle, grouped, false_alarm_rate=None, threads=1, progress=print)["fp32"]
+    assert (threshold.good_image_count, threshold.group_count) == (5, 2)
+    assert "2 independent group(s) of good images (5 images), light, focus and position varied," in threshold.note
 
 
 def test_bf16_is_calibrated_where_the_processor_has_it():

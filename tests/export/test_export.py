@@ -99,7 +99,7 @@ def test_reference_features_are_stored_once(exported):
     assert not any(one in path.read_bytes() for one in data for path in others)
 
 
-def test_thresholds_lie_just_above_every_held_out_score(exported, run_path):
+def test_thresholds_are_predicted_from_every_held_out_score(exported, run_path):
     run = load_run(run_path)
     model = export_ndpnet(run, rewrite=True, weights="fp32")
     with torch.no_grad():
@@ -221,6 +221,12 @@ def test_a_held_out_image_that_is_gone_is_named(copied_run, tmp_path):
 
 
 @pytest.mark.nightly
+def test_a_run_with_another_number_of_groups_than_images_is_damaged(copied_run, tmp_path):
+    (copied_run / "calibration_groups.json").write_text('["monday"]')
+    with pytest.raises(RunError, match="expected 3 groups, got 1"):
+        load_run(copied_run)
+
+
 def test_a_run_without_held_out_images_gets_no_threshold(copied_run, tmp_path):
     (copied_run / "calibration.json").write_text("[]")
     export = export_run(copied_run, tmp_path / "a.ndp")

@@ -73,6 +73,8 @@ def test_a_run_folder_holds_everything_that_export_needs(data: Path, finished: P
     assert (finished / "curve.png").is_file()
     calibration = run.read_json("calibration.json")
     assert [Path(path).parent for path in calibration] == [data]
+    assert len(run.read_json("calibration_groups.json")) == len(calibration)
+    assert document["data"]["calibration_group_count"] == len(calibration)
     listing = run.read_json("data.json")
     assert not {row["path"] for row in listing["training"]} & {row["path"] for row in listing["calibration"]}
     model = NDPNet(4, 64, 64)

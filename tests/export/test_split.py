@@ -1,5 +1,7 @@
 """Which images a run trains on: layouts, the calibration slice, and folders that don't do."""
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -42,7 +44,7 @@ def test_takes_a_flat_folder_and_leaves_other_files_alone(tmp_path: Path) -> Non
 
 def test_a_validation_folder_is_the_calibration_slice(tmp_path: Path) -> None:
     good = write_images(tmp_path / "train" / "good", 5)
-    validation = write_images(tmp_path / "validation" / "good", 3)
+    validation = write_images(tmp_path / "validation" / "good", 3, (21, 30))  # no copies of the others
     split = split_data(tmp_path, holdout=0.5, seed=0)
     assert split.training == tuple(good)
     assert split.calibration == tuple(validation)
@@ -54,6 +56,92 @@ def test_the_seed_decides_the_split(tmp_path: Path) -> None:
     assert first == split_data(tmp_path, holdout=0.2, seed=1)
     assert first.calibration != split_data(tmp_path, holdout=0.2, seed=2).calibration
     assert not set(first.training) & set(first.calibration)
+
+
+def write_named(folder: Path, names: Iterable[str], rng: np.random.Generator) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png" for name in names]
+    for path in paths:
+        cv2.imwrite(str(path), rng.integers(0, 256, (20, 30), np.uint8))
+    return sorted(paths)
+
+
+def test_holds_out_whole_groups_near_the_share(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_named(tmp_path, [f"sheet{sheet}_{number}" for sheet in range(10) for number in range(6)], rng)
+    for seed in range(5):
+        split = split_data(tmp_path, holdout=0.2, seed=seed)
+        assert len(split.calibration) == 12
+        assert set(split.calibration_groups) == {path.name.split("_")[0] for path in split.calibration}
+        assert len(set(split.calibration_groups)) == 2
+        assert not set(split.calibration_groups) & {path.name.split("_")[0] for path in split.training}
+        assert split.notes == ("groups of good images: 10 group(s), by the beginning of their names",)
+
+
+@pytest.mark.parametrize("group_count", [3, 4])
+def test_leaves_two_groups_to_train_on(tmp_path: Path, rng: np.random.Generator, group_count: int) -> None:
+    write_named(tmp_path, [f"sheet{sheet}_{number}" for sheet in range(group_count) for number in range(6)], rng)
+    split = split_data(tmp_path, holdout=0.9, seed=0)
+    assert len({path.name.split("_")[0] for path in split.training}) == 2
+
+
+def test_does_not_hold_out_a_group_much_larger_than_the_share(tmp_path: Path, rng: np.random.Generator) -> None:
+    names = [f"large_{number}" for number in range(40)] + [f"s{sheet}_{number}" for sheet in "abc" for number in "123"]
+    write_named(tmp_path, names, rng)
+    for seed in range(5):
+        assert "large" not in split_data(tmp_path, holdout=0.1, seed=seed).calibration_groups
+
+
+@pytest.mark.parametrize("group_count", [1, 2])
+def test_too_few_groups_are_split_by_images_and_it_is_said(
+    tmp_path: Path, rng: np.random.Generator, group_count: int
+) -> None:
+    write_named(tmp_path, [f"day{number % group_count}_{number}" for number in range(20)], rng)
+    split = split_data(tmp_path, holdout=0.5, seed=0, group_by=r"day\d")
+    assert len(split.calibration) == 10
+    assert len(set(split.calibration_groups)) == group_count
+    assert f"expected 3 groups or more to hold whole ones out, got {group_count}" in split.notes[-1]
+
+
+def test_the_given_rule_decides(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_named(tmp_path, [f"sheet{sheet}_{number}" for sheet in range(10) for number in range(6)], rng)
+    split = split_data(tmp_path, holdout=0.2, seed=0, group_by="none")
+    assert len(set(split.calibration_groups)) == len(split.calibration) == 12
+    assert not split.notes
+
+
+def test_sub_folders_are_read_and_are_groups(tmp_path: Path, rng: np.random.Generator) -> None:
+    for day in range(4):
+        write_named(tmp_path / "train" / "good" / f"day{day}", "abcdefgh", rng)
+    split = split_data(tmp_path, holdout=0.25, seed=0)
+    assert len(split.training) == 24
+    assert len({path.parent for path in split.calibration}) == 1
+
+
+def test_a_flat_folder_of_sub_folders_is_read_without_runs_bundles_and_defects(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    for name in ("monday", "tuesday", "run", "tiles.ndp", ".hidden", "test"):
+        write_named(tmp_path / name, "abcd", rng)
+    (tmp_path / "run" / "run.json").write_text("{}")
+    split = split_data(tmp_path, holdout=0.0, seed=0)
+    assert {path.parent.name for path in split.training} == {"monday", "tuesday"}
+
+
+def test_copies_are_counted_and_taken_once(tmp_path: Path, rng: np.random.Generator) -> None:
+    good = write_named(tmp_path / "train" / "good", "abcdefgh", rng)
+    validation = write_named(tmp_path / "validation" / "good", "xyz", rng)
+    shutil.copy(good[0], good[0].with_name("i.png"))
+    shutil.copy(validation[0], good[0].with_name("j.png"))
+    split = split_data(tmp_path, holdout=0.5, seed=0)
+    assert split.training == tuple(good) and split.calibration == tuple(validation)
+    assert split.notes[0].startswith("2 image(s) are copies of others and left out, such as i.png of a.png")
+
+
+def test_an_image_that_cannot_be_compared_is_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_named(tmp_path, "abcdefgh", rng)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"good image cannot be used: .*a\.png"):
+        split_data(tmp_path, holdout=0.2, seed=0)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
