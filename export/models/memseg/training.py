@@ -1,5 +1,6 @@
 """How MemSeg's preset `lite` trains: statistics of good images, the head on painted defects, then the fusion."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,25 @@ from ndp_rt.export.models.memseg.network import MemSegLite
 from ndp_rt.export.models.memseg.settings import MemSegSettings
 from ndp_rt.export.training.run_folder import RunFolder
 
-SHARES = (0.15, 0.25, 0.4)  # of the statistics in the fused map, against the head's 1
+SHARES = (0.2, 0.35, 0.5, 0.75, 1.0, 1.5)  # of the statistics in the fused map, against the head's 1
 PAINTED_COUNT = 60  # defects that the share is chosen on
 CERTAIN_VALUES = (0.05, 0.95)  # of the map: where the head sees nothing, and where it is certain of a defect
 SMALLEST_SPREAD = 0.01  # of the head's probabilities on good images; less would drown the statistics
 SMOOTH_PX = 5  # as the decision smooths the fused map
+
+
+def choose_share(areas: Mapping[float, float], defect_count: int, good_count: int) -> float:
+    """Return the largest share whose area under the ROC curve is within one standard error of the best.
+
+    The head has seen painted defects, if of other kinds; the statistics have seen none, and hold where real defects
+    resemble no painted one. So painted defects decide for the head only as far as their number can tell (Hanley and
+    McNeil 1982, for the error).
+    """
+    best = max(areas.values())
+    first, second = best / (2.0 - best), 2.0 * best**2 / (1.0 + best)
+    variance = best * (1.0 - best) + (defect_count - 1) * (first - best**2) + (good_count - 1) * (second - best**2)
+    error = math.sqrt(max(0.0, variance) / (defect_count * good_count))
+    return max(share for share, area in areas.items() if area >= best - error)
 
 
 class MemSegTraining(Training):
@@ -101,15 +116,15 @@ class MemSegTraining(Training):
             model.statistics_share.fill_(share)
             peaks = model.fuse(*maps).amax(dim=(1, 2, 3)).cpu().numpy()
             areas[share] = measure_rocauc(peaks, painted.is_defective)
-        best = max(areas, key=areas.__getitem__)
-        model.statistics_share.fill_(best)
+        share = choose_share(areas, int(painted.is_defective.sum()), int((~painted.is_defective).sum()))
+        model.statistics_share.fill_(share)
         certain = float((1.0 - model.defect.mean) / model.defect.spread)
         model.range.fit((0.0, certain), CERTAIN_VALUES)
         say(
-            f"image ROCAUC {areas[best]:.3f} on {painted.is_defective.sum()} painted defects of kinds that were not "
-            f"trained on; the statistics' share of the map: {best:g}"
+            f"image ROCAUC {areas[share]:.3f} on {painted.is_defective.sum()} painted defects of kinds that were not "
+            f"trained on; the statistics' share of the map: {share:g}"
         )
-        return {"statistics_share": best, "painted_image_rocauc": round(areas[best], 4)}
+        return {"statistics_share": share, "painted_image_rocauc": round(areas[share], 4)}
 
     @torch.no_grad()
     def _find_maps(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

