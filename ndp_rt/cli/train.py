@@ -80,7 +80,7 @@ def add_arguments_after(parser: argparse.ArgumentParser, arguments: Sequence[str
     presets = family.presets
     own.add_argument("--preset", choices=presets, default=presets[0], help=f"default: {presets[0]}")
     parser.set_defaults(steps=None, epochs=None)
-    length = own.add_mutually_exclusive_group()
+    length = own.add_mutually_exclusive_group() if family.phase_count else own  # argparse has no help for an empty one
     for option in ("steps", "epochs") if family.phase_count else ():
         numbers = ",".join("ABCDEFGH"[: family.phase_count])
         what = "the phases" if family.phase_count > 1 else "training"

@@ -153,3 +153,9 @@ def test_the_terminal_gets_its_cursor_back_after_an_error(tmp_path: Path) -> Non
     assert child.returncode == 1
     assert b"expected images" in shown
     assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == 1  # hidden by the bar, and shown again
+
+
+def test_help_of_a_family_without_phases_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "data", "-o", "run", "--family", "gaussian", "--help"])
+    assert "--backbone-weights" in capsys.readouterr().out
