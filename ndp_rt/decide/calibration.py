@@ -6,6 +6,9 @@ draws of what the line will show (an image by itself is a group of one). A group
 threshold lies just above the (k + 1)-th highest of n groups, then at confidence 1 - alpha the rate of groups with a
 false alarm is at most p, where P(Binomial(n, p) <= k) = alpha (Clopper and Pearson 1934); the rate of images that are
 false alarms is no higher. With k = 0 that asks for 29, 59, 149, 299 or 598 groups for 10, 5, 2, 1 or 0.5 % at 95 %.
+
+A predicted threshold may have a few images of every large group above it. Its bound is that of one image of each group,
+the first. There k is read from the images that the threshold was predicted from, so this bound is an estimate.
 """
 
 import math
@@ -125,7 +128,8 @@ def threshold_from_good_scores(
         limit = float(peaks[count - 1 - allowed])
     # Just above it: scores are float32, and the decision is score >= threshold.
     value = np.nextafter(np.float32(limit), np.float32(np.inf))
-    exceeding = int((peaks >= value).sum())
+    judged = _take_first(image_peaks, labels) if allowed is None else peaks
+    exceeding = int((judged >= value).sum())
     bound = false_alarm_bound(count, exceeding, confidence)
     return ThresholdSpec(
         value=float(value),
@@ -134,7 +138,7 @@ def threshold_from_good_scores(
         group_count=count,
         false_alarm_rate_bound=bound,
         confidence=confidence,
-        note=_describe_aim(rate, allowed)
+        note=_describe_aim(rate, allowed, int((image_peaks >= value).sum()), len(values))
         + _describe(exceeding, count, len(values), values.size > len(values), bound, confidence)
         + _describe_lack(count, len(values), rate, allowed, confidence),
     )
@@ -145,6 +149,14 @@ def _predict(scores: FloatArray, groups: Sequence[Hashable], rate: float) -> flo
     return predict_limit(scores, groups, rate) if len(scores) > 1 else float(scores[0])
 
 
+def _take_first(scores: FloatArray, groups: Sequence[Hashable]) -> FloatArray:
+    """Return the score of each group's first image: one image of each group is independent of the others."""
+    first: dict[Hashable, np.float32] = {}
+    for score, group in zip(scores, groups, strict=True):
+        first.setdefault(group, score)
+    return np.array(list(first.values()), np.float32)
+
+
 def _find_group_peaks(scores: FloatArray, groups: Sequence[Hashable]) -> FloatArray:
     """Return the highest score of each group, sorted."""
     peaks: dict[Hashable, np.float32] = {}
@@ -153,16 +165,18 @@ def _find_group_peaks(scores: FloatArray, groups: Sequence[Hashable]) -> FloatAr
     return np.sort(np.array(list(peaks.values()), np.float32))
 
 
-def _describe_aim(rate: float | None, allowed: int | None) -> str:
-    """Return in words what the prediction says; empty where there is a promise instead."""
+def _describe_aim(rate: float | None, allowed: int | None, reaching_count: int, image_count: int) -> str:
+    """Return in words what the prediction says, and what it came to; empty where there is a promise instead."""
+    if allowed is not None:
+        return ""
     aim = EXPECTED_RATE if rate is None else rate
-    return f"{aim:.2%} of good images predicted at or above it; " if allowed is None else ""
+    return f"{aim:.2%} of good images predicted at or above it, {reaching_count} of these {image_count} are; "
 
 
 def _describe(
     exceeding: int, group_count: int, image_count: int, is_varied: bool, bound: float, confidence: float
 ) -> str:
-    """Return in words what the scores prove, and under which conditions."""
+    """Return in words what the scores show, and under which conditions."""
     if group_count == image_count:
         what, whole = "images", f"{group_count} good images"
     else:

@@ -45,7 +45,18 @@ def test_is_the_predicted_limit_where_no_rate_is_asked_for(rng: np.random.Genera
     groups = ["a", "b", "c"] * 4
     spec = threshold_from_good_scores(scores, groups=groups)
     assert spec.value == pytest.approx(predict_limit(scores, groups, EXPECTED_RATE))
-    assert spec.note.startswith("5.00% of good images predicted at or above it; 0 of 3 independent group(s) of good")
+    assert spec.note.startswith("5.00% of good images predicted at or above it, 0 of these 12 are; 0 of 3 independent")
+
+
+def test_the_bound_of_a_predicted_threshold_is_that_of_the_first_image_of_each_group(rng: np.random.Generator) -> None:
+    lines = rng.normal(size=(4, 100)).astype(np.float32)
+    lines[:, 0] = 0.0
+    spec = threshold_from_good_scores(lines.ravel(), groups=np.repeat(range(4), 100).tolist())
+    assert (lines >= spec.value).any(axis=1).all()  # so many images: some of each group
+    assert spec.false_alarm_rate_bound == pytest.approx(false_alarm_bound(4, 0))
+    lines[0, 0] = 9.0
+    spec = threshold_from_good_scores(lines.ravel(), groups=np.repeat(range(4), 100).tolist())
+    assert spec.false_alarm_rate_bound == pytest.approx(false_alarm_bound(4, 1))
 
 
 def test_a_group_counts_once_with_its_highest_score() -> None:
