@@ -94,10 +94,15 @@ def join(features: Sequence[Tensor]) -> Tensor:
         [
             functional.avg_pool2d(fine, GRID_STRIDE // STRIDES[0]),
             middle,
-            functional.interpolate(coarse, size=middle.shape[2:], mode="bilinear", align_corners=False),
+            enlarge(coarse, STRIDES[2] // GRID_STRIDE),
         ],
         dim=1,
     )
+
+
+def enlarge(values: Tensor, factor: int) -> Tensor:
+    """Return values [n, c, h, w] enlarged bilinearly; by a factor, so that graphs hold no sizes to compute."""
+    return functional.interpolate(values, scale_factor=float(factor), mode="bilinear", align_corners=False)
 
 
 def _split(features: Tensor) -> Iterator[Tensor]:

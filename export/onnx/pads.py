@@ -1,8 +1,12 @@
 """Merges a Pad with zeros into the convolution that reads it."""
 
-from onnx import ModelProto, helper, numpy_helper
+from collections.abc import Mapping
+from typing import Any
 
-from ndp_rt.graphs.folding import remove_unused, set_nodes
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from ndp_rt.graphs.folding import fold_constants, remove_unused, set_nodes
 
 
 def merge_pads(model: ModelProto) -> None:
@@ -10,6 +14,7 @@ def merge_pads(model: ModelProto) -> None:
 
     Runtimes have convolutions that pad each side by itself, and few of them look for a Pad of its own.
     """
+    fold_constants(model)  # a tracer computes the pads from constants
     graph = model.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     constants |= {
@@ -40,7 +45,8 @@ def merge_pads(model: ModelProto) -> None:
     remove_unused(model)
 
 
-def _fills_with_zeros(node, constants) -> bool:  # type: ignore[no-untyped-def]
+def _fills_with_zeros(node: NodeProto, constants: Mapping[str, NDArray[Any]]) -> bool:
     mode = next((one.s for one in node.attribute if one.name == "mode"), b"constant")
-    value = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
-    return mode == b"constant" and value is not None and float(value) == 0.0
+    given = node.input[2] if len(node.input) > 2 else ""
+    is_zero = not given or (given in constants and not constants[given].any())
+    return mode == b"constant" and is_zero

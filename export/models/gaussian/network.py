@@ -1,10 +1,9 @@
 """The network of the family `gaussian`: a backbone and the statistics of its features."""
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ndp_rt.export.features.map_range import MapRange
-from ndp_rt.export.features.statistics import STRIDES, Statistics
+from ndp_rt.export.features.statistics import GRID_STRIDE, STRIDES, Statistics, enlarge
 from ndp_rt.export.features.weights import BACKBONES
 
 
@@ -26,5 +25,4 @@ class GaussianNet(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """Return the anomaly map [n, 1, h, w], 0 to 1, of images [n, 3, h, w] from 0 to 1."""
         scores = self.statistics(self.backbone(image))
-        scores = functional.interpolate(scores, size=image.shape[2:], mode="bilinear", align_corners=False)
-        return (self.range(scores),)
+        return (self.range(enlarge(scores, GRID_STRIDE)),)

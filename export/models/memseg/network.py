@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.export.features.map_range import MapRange
-from ndp_rt.export.features.statistics import Distance, Statistics, join
+from ndp_rt.export.features.statistics import GRID_STRIDE, Distance, Statistics, enlarge, join
 from ndp_rt.export.features.weights import BACKBONES
 
 STRIDES = (2, 4, 8, 16)  # of the features; the statistics are of the last three
@@ -123,7 +123,7 @@ class Head(nn.Module):
         x = self.middle(levels[3])
         for rise, level in zip(self.rises, levels[2::-1], strict=True):
             x = rise(torch.cat([functional.interpolate(x, scale_factor=2.0, mode="nearest"), level], dim=1))
-        return functional.interpolate(self.last(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return enlarge(self.last(x), STRIDES[0])
 
 
 class MemSegLite(nn.Module):
@@ -151,8 +151,7 @@ class MemSegLite(nn.Module):
         """Return the head's probability of a defect and the statistics' z-score, [n, 1, h, w] each."""
         inputs, joined = self.memory(self.backbone(image))
         scores = self.memory.joined.compare(joined)
-        scores = functional.interpolate(scores, size=image.shape[2:], mode="bilinear", align_corners=False)
-        return torch.sigmoid(self.head(inputs)), scores
+        return torch.sigmoid(self.head(inputs)), enlarge(scores, GRID_STRIDE)
 
     def fuse(self, probability: Tensor, scores: Tensor) -> Tensor:
         """Return the two maps as one score without bounds."""

@@ -78,6 +78,7 @@ CASES = [
     Case(kind="Conv", data=[MAP, (5, 4, 3, 3), (5,)], attributes=WINDOW),
     Case(kind="Conv", data=[MAP, (6, 2, 3, 3)], attributes={"group": 2, "dilations": [2, 1], "pads": [2, 0, 2, 0]}),
     Case(kind="Conv", data=[MAP, (5, 4, 2, 2)], attributes={"strides": [2, 2]}),
+    Case(kind="Conv", data=[MAP, (5, 4, 3, 3), (5,)], attributes={"strides": [2, 2], "pads": [0, 1, 1, 2]}),
     Case(kind="ConvTranspose", data=[MAP, (4, 3, 4, 4), (3,)], attributes={"strides": [2, 2], "pads": [1, 1, 1, 1]}),
     Case(kind="ConvTranspose", data=[MAP, (4, 3, 2, 2)], attributes={"strides": [2, 2], "group": 2}),
     Case(kind="DepthToSpace", data=[(2, 12, 3, 5)], attributes={"blocksize": 2, "mode": "CRD"}),
@@ -169,7 +170,10 @@ def test_an_unknown_operator_is_one_clear_error() -> None:
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        (Case(kind="Conv", data=[MAP, (5, 4, 3, 3)], attributes={"pads": [0, 1, 1, 1]}), r"pads \[0, 1, 1, 1\]"),
+        (
+            Case(kind="ConvTranspose", data=[MAP, (4, 3, 3, 3)], attributes={"pads": [0, 1, 1, 1]}),
+            r"pads \[0, 1, 1, 1\]",
+        ),
         (
             Case(kind="Conv", data=[MAP, (5, 4, 3, 3)], attributes={"auto_pad": "SAME_UPPER"}),
             "expected auto_pad = .*, got 'SAME_UPPER'",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
@@ -16,6 +17,8 @@ from ndp_rt.export.onnx.bundle import export_run
 from ndp_rt.export.training.run_folder import WEIGHTS_FILE
 from tests.export.memseg.tiny_memseg import train_small
 from tests.export.tiny_run import write_surface
+from tests.fakes.fake_cupy import FakeCuda
+from tests.tolerances import assert_close
 
 pytestmark = pytest.mark.torch
 
@@ -34,11 +37,27 @@ def test_a_run_becomes_a_bundle_that_inspects(family: str, surface: Path, tmp_pa
     assert export.bundle.manifest.model.family == family
     assert export.bundle.manifest.provenance["backbone"]["name"] == "backbone.pth"
     assert set(export.parity.cases) == {"openvino fused", "onnxruntime fused"}
+    graph = onnx.load(tmp_path / "small.ndp" / "fused.onnx", load_external_data=False).graph
+    operators = {node.op_type for node in graph.node}
+    assert not operators & {"Pad", "Shape", "BatchNormalization", "Constant"}
     with Inspector.open(tmp_path / "small.ndp") as inspector:
         good = read_image(surface / "0.png")
         bad = good.copy()
         bad[20:44, 20:44] = 255 - bad[20:44, 20:44]
         assert inspector.inspect(bad).score > inspector.inspect(good).score
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_fake_gpu_gives_what_the_cpu_gives(family: str, surface: Path, tmp_path: Path, fake_gpu: FakeCuda) -> None:
+    bundle = export_run(train_small(family, surface, tmp_path / "run").path, tmp_path / "small.ndp").bundle.path
+    image = read_image(surface / "3.png")
+    with (
+        Inspector.open(bundle, threads=1) as host,
+        Inspector.open(bundle, device="cuda", backend="fake", batches=(1,)) as opened,
+    ):
+        found, expected = opened.inspect(image), host.inspect(image)
+        assert_close(found.anomaly_map, expected.anomaly_map, "map", "float32")
+        assert found.score == pytest.approx(expected.score, abs=1e-4)
 
 
 def test_a_bundle_is_timed(surface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,17 @@ def _in_float32_on_cpu(run: Run) -> Run:
 
 
 def _conv(found: Attributes, _: Parameters) -> Run:
-    return _in_float32_on_cpu(partial(torch.conv2d, groups=found.get("group", 1), **_read_window("Conv", found)))
+    top, left, bottom, right = found.get("pads", [0, 0, 0, 0])
+    is_even = (top, left) == (bottom, right)
+    window = _read_window("Conv", found if is_even else {**found, "pads": [0, 0, 0, 0]})
+    run = _in_float32_on_cpu(partial(torch.conv2d, groups=found.get("group", 1), **window))
+    if is_even:
+        return run
+
+    def pad_and_convolve(x: torch.Tensor, *weights: torch.Tensor | None) -> torch.Tensor:
+        return run(functional.pad(x, (left, right, top, bottom)), *weights)
+
+    return pad_and_convolve
 
 
 def _conv_transpose(found: Attributes, _: Parameters) -> Run:
