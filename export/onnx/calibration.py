@@ -78,7 +78,9 @@ def find_thresholds(
 
 
 def pack_calibration_images(run: TrainedRun, count: int) -> bytes | None:
-    """Return a bundle's calibration.safetensors: `good`, uint8 [k, 1 or 3, h, w], the network's input in 8 bits.
+    """Return a bundle's calibration.safetensors.
+
+    It holds `good`, uint8 [k, 1 or 3, h, w], the network's input in 8 bits, and `group`, int32 [k].
 
     The images are of those that the run held out, evenly over them; grey ones have one channel.
 
@@ -96,8 +98,9 @@ def pack_calibration_images(run: TrainedRun, count: int) -> bytes | None:
     count = min(count, len(paths))
     if not count:
         return None
-    chosen = [paths[index * len(paths) // count] for index in range(count)]
-    good = np.concatenate([np.rint(run.read_input(path) * 255.0).astype(np.uint8) for path in chosen])
+    chosen = [index * len(paths) // count for index in range(count)]
+    good = np.concatenate([np.rint(run.read_input(paths[index]) * 255.0).astype(np.uint8) for index in chosen])
     if (good == good[:, :1]).all():
         good = good[:, :1]
-    return save({"good": np.ascontiguousarray(good)})
+    _, group = np.unique([run.calibration_groups[index] for index in chosen], return_inverse=True)
+    return save({"good": np.ascontiguousarray(good), "group": group.astype(np.int32)})

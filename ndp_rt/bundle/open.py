@@ -126,6 +126,14 @@ class Bundle:
             )
         return np.broadcast_to(good, (len(good), 3, *good.shape[2:]))  # grey is stored as one channel
 
+    def calibration_groups(self) -> list[int] | None:
+        """Return the group of each image of `calibration_images`; None where the bundle does not say."""
+        if CALIBRATION_FILE not in self.manifest.files:
+            return None
+        tensors = read_tensors(self.path / CALIBRATION_FILE)
+        group = tensors.get("group")
+        return group.tolist() if group is not None and group.shape == tensors["good"].shape[:1] else None
+
     def engine_fingerprint(self, precision: str) -> str:
         """Return the SHA-256 of all that an engine of this precision depends on."""
         if precision not in INT8_PRECISIONS or INT8_FILE not in self.manifest.files:

@@ -106,16 +106,8 @@ def threshold_from_good_scores(
         InputError: a score that is not finite, or a rate or confidence outside 0 to 1.
     """
     values = np.asarray(scores, dtype=np.float32)
-    if not 0.0 < confidence < 1.0:
-        raise InputError(f"confidence: expected above 0 and below 1, such as 0.95, got {confidence}.")
     check_rate(rate)
-    if values.size == 0:
-        raise DataError(
-            "calibration: expected one good image or more, got none. To promise at most 1 % of false alarms, give "
-            f"{images_needed(0.01)}."
-        )
-    if not np.isfinite(values).all():
-        raise InputError("calibration: expected finite scores, got NaN or infinity. Check the model first.")
+    _check_scores(values, confidence)
     image_peaks = values.reshape(len(values), -1).max(axis=1)
     labels = range(len(values)) if groups is None else groups
     peaks = _find_group_peaks(image_peaks, labels)
@@ -142,6 +134,19 @@ def threshold_from_good_scores(
         + _describe(exceeding, count, len(values), values.size > len(values), bound, confidence)
         + _describe_lack(count, len(values), rate, allowed, confidence),
     )
+
+
+def _check_scores(values: FloatArray, confidence: float) -> None:
+    """Raise what `threshold_from_good_scores` says."""
+    if not 0.0 < confidence < 1.0:
+        raise InputError(f"confidence: expected above 0 and below 1, such as 0.95, got {confidence}.")
+    if values.size == 0:
+        raise DataError(
+            "calibration: expected one good image or more, got none. To promise at most 1 % of false alarms, give "
+            f"{images_needed(0.01)}."
+        )
+    if not np.isfinite(values).all():
+        raise InputError("calibration: expected finite scores, got NaN or infinity. Check the model first.")
 
 
 def _predict(scores: FloatArray, groups: Sequence[Hashable], rate: float) -> float:

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -24,6 +24,7 @@ from ndp_rt.engines.int8_ranges import measure_limits
 from ndp_rt.engines.registry import find_backend, find_version
 from ndp_rt.errors import EngineError, InputError, StorageError, check_choice
 from ndp_rt.evaluate.metrics import require_extras
+from ndp_rt.images.groups import find_groups
 from ndp_rt.program.manifest import INT8_PRECISIONS
 from ndp_rt.program.program import DecisionRules
 from ndp_rt.quantise.figures import Figures
@@ -142,6 +143,13 @@ def _read_calibration(bundle: Bundle, settings: QuantiseSettings) -> FloatArray:
     return np.asarray(np.divide(stored, np.float32(255), dtype=np.float32))
 
 
+def _find_groups(bundle: Bundle, settings: QuantiseSettings) -> Sequence[Hashable] | None:
+    """Return the group of each calibration image."""
+    if settings.calibration is not None:
+        return find_groups(settings.calibration).labels
+    return bundle.calibration_groups()
+
+
 def _choose(
     bundle: Bundle, trials: Trials, good: FloatArray, samples: Samples, settings: QuantiseSettings, say: Say
 ) -> Quantised:
@@ -151,7 +159,13 @@ def _choose(
         floats: dict[str, Engine] = {}
         for precision in ("fp32", "bf16") if find_cpu().has_bf16 else ("fp32",):
             floats[precision] = stack.enter_context(closing(trials.compile(precision)))
-        accuracy = AccuracyCheck(bundle=bundle, samples=samples, good=good, rate=settings.false_alarm_rate)
+        accuracy = AccuracyCheck(
+            bundle=bundle,
+            samples=samples,
+            good=good,
+            groups=_find_groups(bundle, settings),
+            rate=settings.false_alarm_rate,
+        )
         say(f"accuracy of fp32 on {samples.source}")
         base, _ = accuracy.compare(floats["fp32"])
         probe = choose_probe(samples)

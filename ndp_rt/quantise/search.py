@@ -1,7 +1,7 @@
 """Finds the layers of one precision that compute in int8: those that save time and do not cost too much accuracy."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -14,6 +14,7 @@ from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import EngineError
+from ndp_rt.images.variations import vary
 from ndp_rt.program.manifest import ThresholdSpec
 from ndp_rt.quantise.figures import Figures, Outcome, compare_outcomes, list_exceeded
 from ndp_rt.quantise.samples import Samples
@@ -74,14 +75,16 @@ class AccuracyCheck:
 
     bundle: Bundle
     samples: Samples
-    good: FloatArray  # images [k, 3, h, w] that thresholds are calibrated on
+    good: FloatArray  # images [k, 3, h, w] that thresholds are calibrated on, as they are and varied
+    groups: Sequence[Hashable] | None = None  # of each; None: each is one
     rate: float | None = None  # wanted highest rate of false alarms; None: 5 %, predicted for other lots
     base: Outcome | None = None  # float32's
 
     def compare(self, engine: Engine) -> tuple[Figures, ThresholdSpec]:
         """Return an engine's figures and its own threshold."""
-        scores = [float(one.max()) for one in run_maps(engine, self.good)]
-        threshold = threshold_from_good_scores(scores, self.rate)
+        images = (one for image in self.good for one in (image, *vary(image)))
+        scores = np.array([one.max() for one in run_maps(engine, images)], np.float32).reshape(len(self.good), -1)
+        threshold = threshold_from_good_scores(scores, self.rate, groups=self.groups)
         assert threshold.value is not None  # good scores always give one
         outcome = Outcome(maps=run_maps(engine, self.samples.images), threshold=threshold.value)
         self.base = self.base or outcome

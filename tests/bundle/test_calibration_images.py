@@ -53,3 +53,11 @@ def test_tensors_of_another_kind_are_refused(tmp_path: Path, shape: tuple[int, .
 def test_a_file_without_the_tensor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="lacks the tensors good"):
         carry(tmp_path, bad=np.zeros((1, 3, 64, 64), np.uint8)).calibration_images()
+
+
+def test_their_groups_are_read_and_absent_in_older_bundles(tmp_path: Path) -> None:
+    good = np.zeros((3, 1, 64, 64), np.uint8)
+    assert carry(tmp_path / "a", good=good, group=np.array([0, 0, 1], np.int32)).calibration_groups() == [0, 0, 1]
+    assert carry(tmp_path / "b", good=good, group=np.array([0, 1], np.int32)).calibration_groups() is None
+    assert carry(tmp_path / "c", good=good).calibration_groups() is None
+    assert make_tiny_bundle(tmp_path / "tiny.ndp").calibration_groups() is None

@@ -98,6 +98,11 @@ def test_fewer_than_were_held_out_are_spread_over_them(run):
     assert np.array_equal(good, [to_bytes(run, 0), to_bytes(run, 2)])
 
 
+def test_the_groups_of_images_are_carried_along(run, tmp_path):
+    tensors = load(pack_calibration_images(replace(run, calibration_groups=("b", "a", "a", "b", "c")), 5))
+    assert tensors["group"].tolist() == [1, 0, 0, 1, 2] and tensors["group"].dtype == np.int32
+
+
 def test_more_than_were_held_out_are_all_of_them(run):
     assert len(load(pack_calibration_images(run, 99))["good"]) == 5
 
