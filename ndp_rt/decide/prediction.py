@@ -2,6 +2,9 @@
 
 The scores are taken as normal within a group and between groups, on the line: logit for scores from 0 to 1. The spread
 between few groups is hardly known, so it counts as one more group that spreads like the images within a group.
+
+Good photographs are not all good: one with an overlooked crack would lift the limit above most defects. So a score far
+above the others counts as OUTLIER standard deviations above their median.
 """
 
 import math
@@ -13,6 +16,9 @@ import numpy as np
 
 from ndp_rt.arrays import Float64Array, FloatArray
 
+OUTLIER = 2.0  # in standard deviations, estimated by the median absolute deviation
+FEWEST_TO_JUDGE = 8  # of fewer scores, what is far above the others is anybody's guess
+MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 EDGE = 1e-6  # scores nearer to 0 or 1 than this count as this
 
 
@@ -29,9 +35,17 @@ def predict_limit(scores: FloatArray, groups: Sequence[Hashable], rate: float) -
     if is_share:
         line = line.clip(EDGE, 1.0 - EDGE)
         line = np.log(line / (1.0 - line))
-    centre, spread = _fit(line, groups)
+    centre, spread = _fit(_limit_outliers(line), groups)
     limit = centre + _student_quantile(1.0 - rate, len(line) - 1) * spread
     return 1.0 / (1.0 + math.exp(-limit)) if is_share else limit
+
+
+def _limit_outliers(line: Float64Array) -> Float64Array:
+    """Return values with those far above the others lowered (Winsor's way); as they are where few or most are equal."""
+    middle = float(np.median(line))
+    deviation = MAD_TO_DEVIATION * float(np.median(np.abs(line - middle)))
+    judges = len(line) >= FEWEST_TO_JUDGE and deviation > 0.0
+    return np.minimum(line, middle + OUTLIER * deviation) if judges else line
 
 
 def _fit(line: Float64Array, groups: Sequence[Hashable]) -> tuple[float, float]:

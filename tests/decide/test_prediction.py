@@ -55,3 +55,16 @@ def test_takes_scores_of_any_scale(rng: np.random.Generator) -> None:
 def test_scores_that_are_all_alike_give_that_score(value: float) -> None:
     limit = predict_limit(np.full(5, value, np.float32), ["a", "a", "b", "b", "c"], 0.05)
     assert limit == pytest.approx(value, abs=1e-5)
+
+
+def test_one_bad_image_among_the_good_hardly_lifts_the_limit(rng: np.random.Generator) -> None:
+    line = rng.normal(size=30)
+    clean = predict_limit(to_score(line), range(30), 0.05)
+    line[7] = 12.0  # a crack that was overlooked
+    soiled = predict_limit(to_score(line), range(30), 0.05)
+    assert soiled - clean < 0.05
+
+
+def test_scores_that_are_mostly_equal_are_taken_as_they_are() -> None:
+    scores = np.array([0.2] * 9 + [0.6], np.float32)
+    assert predict_limit(scores, range(10), 0.05) > 0.3
