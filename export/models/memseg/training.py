@@ -23,7 +23,8 @@ from ndp_rt.export.training.run_folder import RunFolder
 
 SHARES = (0.2, 0.35, 0.5, 0.75, 1.0, 1.5)  # of the statistics in the fused map, against the head's 1
 PAINTED_COUNT = 60  # defects that the share is chosen on
-CERTAIN_VALUES = (0.05, 0.95)  # of the map: where the head sees nothing, and where it is certain of a defect
+UNUSUAL_SCORE = 8.0  # of the statistics, in standard deviations: plainly unusual
+CERTAIN_VALUES = (0.05, 0.95)  # of the map: where neither sees anything, and where both are certain of a defect
 SMALLEST_SPREAD = 0.01  # of the head's probabilities on good images; less would drown the statistics
 SMOOTH_PX = 5  # as the decision smooths the fused map
 
@@ -118,7 +119,7 @@ class MemSegTraining(Training):
             areas[share] = measure_rocauc(peaks, painted.is_defective)
         share = choose_share(areas, int(painted.is_defective.sum()), int((~painted.is_defective).sum()))
         model.statistics_share.fill_(share)
-        certain = float((1.0 - model.defect.mean) / model.defect.spread)
+        certain = float((1.0 - model.defect.mean) / model.defect.spread) + share * UNUSUAL_SCORE
         model.range.fit((0.0, certain), CERTAIN_VALUES)
         say(
             f"image ROCAUC {areas[share]:.3f} on {painted.is_defective.sum()} painted defects of kinds that were not "
