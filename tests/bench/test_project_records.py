@@ -12,7 +12,6 @@ from ndp_rt.bench.read_records import FORMAT, FORMAT_VERSION
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "bench" / "results" / "bench"
-PRESETS = ("edge", "paper")
 RECORDS = sorted(FOLDER.glob("*.jsonl"))
 FIGURES = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,18 +55,14 @@ def test_the_pages_figures_are_the_records(name: str, first: int) -> None:
 
 
 def test_the_readmes_figures_are_the_records() -> None:
-    rows = {
-        name: {row["name"]: row for row in read_lines(FOLDER / f"{name}-int8.jsonl")[0]["rows"]} for name in PRESETS
-    }
-    lines = re.findall(r"^\| `(.+?)`.*? " + r"\| (.+?) " * 4 + r"\|$", README, re.MULTILINE)
-    assert lines
-    for contender, *told in lines:
-        expected = []
-        for preset in PRESETS:
-            row = rows[preset][contender]
-            expected.append(f"{row['latency']['p50_ms']:.1f}")
-            expected.append(f"{row['accuracy']['image_rocauc']:.3f}".removeprefix("0"))
-        assert told == expected
+    records = [("ndpnet", read_lines(FOLDER / "edge-int8.jsonl")[0])]
+    records += [(record["bundle"]["name"].split("_")[0], record) for record in read_lines(FOLDER / "memseg.jsonl")[:2]]
+    ours = [(name, row) for name, record in records for row in record["rows"] if row["name"].startswith("ndp-rt")]
+    expected = {(name, row["precision"]): f"{row['latency']['p50_ms']:.1f}" for name, row in ours}
+    lines = re.findall(r"^\| `(\w+)`, (\w+).*? \| ([\d.]+) \|$", README, re.MULTILINE)
+    assert len(lines) == 4
+    for name, precision, told in lines:
+        assert told == expected[name, precision]
 
 
 @pytest.mark.parametrize(
