@@ -122,7 +122,7 @@ def _read(kind: type[_Settings], document: Mapping[str, Any]) -> _Settings:
     for name, hint in typing.get_type_hints(kind).items():
         if isinstance(hint, types.UnionType):  # an optional part
             hint = next(one for one in typing.get_args(hint) if one is not types.NoneType)
-        if name in values and hint is DefectSettings:  # runs before 0.3 have settings of another painter: left out
+        if name in values and hint is DefectSettings:  # runs of 0.1 have another painter's settings: left out
             known = {field.name for field in dataclasses.fields(DefectSettings)}
             values[name] = {key: value for key, value in values[name].items() if key in known}
         if name in values and isinstance(hint, type) and dataclasses.is_dataclass(hint):

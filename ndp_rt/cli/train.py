@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=_size, metavar="N|HxW", help="input size in px (default 256)")
     parser.add_argument("--crop", type=int, metavar="N", help="side of the crops that training sees")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, split and defects (default 0)")
-    parser.add_argument("--holdout", type=float, metavar="SHARE", help="of good images for calibration (default 0.1)")
+    parser.add_argument(
+        "--holdout", type=float, metavar="SHARE", help="of good images for calibration (default: the model's)"
+    )
     add_group_by(parser)
     parser.add_argument(
         "--time",
@@ -134,7 +136,7 @@ def parse_minutes(text: str) -> float:
     units = {"s": 1.0 / 60.0, "m": 1.0, "h": 60.0}
     unit = units.get(text[-1:], 1.0)
     try:
-        minutes = unit * float(text.rstrip("smh") if text[-1:] in units else text)
+        minutes = unit * float(text[:-1] if text[-1:] in units else text)
     except ValueError:
         minutes = 0.0
     if not 0.0 < minutes < float("inf"):

@@ -47,6 +47,7 @@ def test_a_folder_without_images_is_one_line_and_exit_1(tmp_path: Path, capsys: 
         ["--size", "big"],
         ["--minutes", "-1"],
         ["--time", "5d"],
+        ["--time", "5mm"],
         ["--time", "0s"],
         ["--size", "64x"],
         ["--defects", "line_share"],
