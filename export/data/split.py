@@ -201,3 +201,13 @@ def fingerprint_files(root: Path, paths: Sequence[Path]) -> tuple[list[dict[str,
         rows.append({"path": name, "bytes": len(content), "sha256": digest})
         total.update(f"{name}\n{digest}\n".encode("utf-8", "surrogateescape"))
     return rows, total.hexdigest()
+
+
+def describe_file(path: Path) -> dict[str, object]:
+    """Return the name and SHA-256 of a file that a run was given.
+
+    Raises:
+        ImageFileError: it cannot be read.
+    """
+    (row,), _ = fingerprint_files(path.parent, [path])
+    return {"name": path.name, "sha256": row["sha256"]}

@@ -1,7 +1,6 @@
 """The arguments of `ndp-rt train` that families with a pretrained backbone share; imports no PyTorch."""
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,3 @@ def add_arguments(group: "argparse._ArgumentGroup", default: str | None = None) 
 def read_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Return what add_arguments added."""
     return {"backbone": args.backbone, "backbone_weights": args.backbone_weights}
-
-
-def choose_backbone(options: Mapping[str, Any], default: str) -> dict[str, str]:
-    """Return the backbone as a change of settings."""
-    return {"backbone": options.get("backbone") or default}

@@ -88,11 +88,6 @@ def find_weights(name: str, file: Path | None) -> Path:
     return found[0]
 
 
-def describe_weights(path: Path) -> dict[str, str]:
-    """Return run.json's entry of a file of weights."""
-    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
 def load_backbone(name: str, file: Path | None, strides: tuple[int, ...]) -> Backbone:
     """Return a backbone with ImageNet's weights, in eval mode and frozen.
 

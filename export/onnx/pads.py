@@ -17,11 +17,6 @@ def merge_pads(model: ModelProto) -> None:
     fold_constants(model)  # a tracer computes the pads from constants
     graph = model.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    constants |= {
-        node.output[0]: numpy_helper.to_array(node.attribute[0].t)
-        for node in graph.node
-        if node.op_type == "Constant" and node.attribute[0].name == "value"
-    }
     pads = {
         node.output[0]: node
         for node in graph.node

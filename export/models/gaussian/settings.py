@@ -3,35 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ndp_rt.export.features.options import NAMES
-from ndp_rt.export.training.settings import TrainSettings
-
-SIZE_STEP_PX = 16
+from ndp_rt.export.features.settings import PretrainedSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussianSettings(TrainSettings):
+class GaussianSettings(PretrainedSettings):
     """Everything that decides the statistics, besides the data and the machine.
 
     Raises:
         InputError: a value out of its range.
     """
 
-    preset: str = "lite"
     phase_steps: tuple[int, ...] = ()
     precision: Literal["bf16", "fp32"] = "fp32"
-    holdout: float = 0.15
-    validation_share: float = 0.1  # for the range of the map: images that were fitted look better than others
-    backbone: str = "lite0"
-    largest_image_count: int = 400  # more are taken evenly; the statistics change little beyond
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check("preset", self.preset == "lite", "lite")
         self.check("phase_steps", not self.phase_steps, "empty: nothing is trained")
-        self.check("backbone", self.backbone in NAMES, " or ".join(NAMES))
-        self.check("validation_share", self.validation_share > 0.0, "above 0")
-        self.check("largest_image_count", self.largest_image_count >= 2, "2 or more")
-        for name in ("height_px", "width_px"):
-            value = getattr(self, name)
-            self.check(name, value >= SIZE_STEP_PX and value % SIZE_STEP_PX == 0, f"a multiple of {SIZE_STEP_PX}")

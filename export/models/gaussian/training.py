@@ -1,45 +1,26 @@
 """How the family `gaussian` is fitted: features of the good images, their statistics, the map's range."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from ndp_rt.export.features.extract import choose_evenly, extract
 from ndp_rt.export.features.statistics import join
-from ndp_rt.export.features.weights import describe_weights, find_weights, load_backbone
-from ndp_rt.export.models.family import Phase, Say, TrainData, Training
+from ndp_rt.export.features.training import PretrainedTraining
+from ndp_rt.export.models.family import Phase, Say, TrainData
 from ndp_rt.export.models.gaussian.network import GaussianNet
 from ndp_rt.export.models.gaussian.settings import GaussianSettings
 
 TYPICAL_VALUES = (0.25, 0.75)  # of the map: at the median good image's highest z-score, and at twice that
 
 
-class GaussianTraining(Training):
-    """One fit of the family.
-
-    Args:
-        settings: all that decides the statistics.
-        options: `backbone_weights`, a file or None.
-
-    Raises:
-        InputError: the file is not there.
-        MissingExtraError: neither a file nor the package with the weights is there.
-    """
+class GaussianTraining(PretrainedTraining):
+    """One fit of the family."""
 
     settings: GaussianSettings
-
-    def __init__(self, settings: GaussianSettings, options: Mapping[str, Any]) -> None:
-        super().__init__(settings)
-        self.weights_file: Path | None = options.get("backbone_weights")
-        self.files = {"backbone": describe_weights(find_weights(settings.backbone, self.weights_file))}
-        self.file_options = {"backbone": "--backbone-weights"}
 
     def load(self, data: TrainData, say: Say) -> None:
         """Fit the statistics."""
         settings = self.settings
         self.model = GaussianNet(settings.backbone, settings.height_px, settings.width_px)
-        backbone = load_backbone(settings.backbone, self.weights_file, self.model.backbone.strides)
-        self.model.backbone = backbone.to(settings.device)
+        backbone = self.load_weights(self.model.backbone.strides)
+        self.model.backbone = backbone
         self.model.to(settings.device).eval()
         self.modules["model"] = self.model
         chosen = choose_evenly(len(data.images), settings.largest_image_count)

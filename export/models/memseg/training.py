@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from ndp_rt.evaluate.metrics import measure_rocauc
 from ndp_rt.export.data.painted import paint_unseen
 from ndp_rt.export.features.extract import choose_evenly, extract, read_batches
 from ndp_rt.export.features.statistics import BATCH_SIZE
-from ndp_rt.export.features.weights import describe_weights, find_weights, load_backbone
-from ndp_rt.export.models.family import Phase, Say, TrainData, Training
+from ndp_rt.export.features.training import PretrainedTraining
+from ndp_rt.export.models.family import Phase, Say, TrainData
 from ndp_rt.export.models.memseg.losses import segmentation_losses
 from ndp_rt.export.models.memseg.network import MemSegLite
 from ndp_rt.export.models.memseg.settings import MemSegSettings
@@ -43,31 +42,16 @@ def choose_share(areas: Mapping[float, float], defect_count: int, good_count: in
     return max(share for share, area in areas.items() if area >= best - error)
 
 
-class MemSegTraining(Training):
-    """One training run of MemSeg.
-
-    Args:
-        settings: all that decides the weights.
-        options: `backbone_weights`, a file or None.
-
-    Raises:
-        InputError: the file is not there.
-        MissingExtraError: neither a file nor the package with the weights is there.
-    """
+class MemSegTraining(PretrainedTraining):
+    """One training run of MemSeg."""
 
     settings: MemSegSettings
-
-    def __init__(self, settings: MemSegSettings, options: Mapping[str, Any]) -> None:
-        super().__init__(settings)
-        self.weights_file: Path | None = options.get("backbone_weights")
-        self.files = {"backbone": describe_weights(find_weights(settings.backbone, self.weights_file))}
-        self.file_options = {"backbone": "--backbone-weights"}
 
     def load(self, data: TrainData, say: Say) -> None:
         """Make the network, and fit the statistics."""
         settings, self.data = self.settings, data
         self.model = MemSegLite(settings.backbone, settings.height_px, settings.width_px)
-        backbone = load_backbone(settings.backbone, self.weights_file, self.model.backbone.strides)
+        backbone = self.load_weights(self.model.backbone.strides)
         self.model.backbone = backbone
         self.model.to(settings.device)
         self.average = AveragedModel(

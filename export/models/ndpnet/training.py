@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ndp_rt.errors import DataError
 from ndp_rt.export.data.images import GoodImages, to_network
-from ndp_rt.export.data.split import fingerprint_files
+from ndp_rt.export.data.split import describe_file
 from ndp_rt.export.models.family import Phase, Say, TrainData, Training
 from ndp_rt.export.models.ndpnet import losses
 from ndp_rt.export.models.ndpnet.distil import Distiller
@@ -47,8 +47,8 @@ class NdpNetTraining(Training):
         teacher: Path | None = options.get("teacher")
         self.teacher = None if teacher is None else find_teacher(teacher, settings.contract, run)
         self.files = {
-            "vgg": _describe_file(self.vgg_path),
-            "reference_file": _describe_file(self.reference_path),
+            "vgg": self.vgg_path and describe_file(self.vgg_path),
+            "reference_file": self.reference_path and describe_file(self.reference_path),
             "teacher": None if self.teacher is None else self.teacher.to_json(),
         }
         self.file_options = {"vgg": "--vgg", "reference_file": "--reference", "teacher": "--teacher"}
@@ -111,14 +111,6 @@ class NdpNetTraining(Training):
     def describe(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         rule = "given by hand" if self.reference_path is not None else "nearest the mean of the others"
         return {"reference": {"name": facts["reference_name"], "rule": rule}}
-
-
-def _describe_file(path: Path | None) -> dict[str, object] | None:
-    """Return the name and SHA-256 of a file that was given, None where none was."""
-    if path is None:
-        return None
-    (row,), _ = fingerprint_files(path.parent, [path])
-    return {"name": path.name, "sha256": row["sha256"]}
 
 
 def _announce_teacher(teacher: Teacher, data: TrainData, say: Say) -> None:

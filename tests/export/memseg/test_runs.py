@@ -13,7 +13,7 @@ from ndp_rt.export.features import weights
 from ndp_rt.export.models.memseg.network import MemSegLite
 from ndp_rt.export.models.memseg.settings import MemSegSettings
 from ndp_rt.export.models.memseg.training import choose_share
-from ndp_rt.export.onnx.bundle import export_run
+from ndp_rt.export.onnx.bundle import ExportSettings, export_run
 from ndp_rt.export.training.run_folder import WEIGHTS_FILE
 from tests.export.memseg.tiny_memseg import train_small
 from tests.export.tiny_run import write_surface
@@ -65,6 +65,15 @@ def test_a_bundle_is_timed(surface: Path, tmp_path: Path, capsys: pytest.Capture
     command = ["bench", str(tmp_path / "small.ndp"), "--seconds", "0.1", "--threads", "1"]
     assert main([*command, "-o", str(tmp_path / "bench.jsonl")]) == 0
     assert "small (preset lite), cpu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_plain_bundle_says_so(family: str, surface: Path, tmp_path: Path) -> None:
+    folder = train_small(family, surface, tmp_path / "run")
+    bundle = export_run(folder.path, tmp_path / "plain.ndp", ExportSettings(rewrite=False)).bundle
+    assert bundle.manifest.model.rewrites == ()
+    graph = onnx.load(bundle.path / "fused.onnx", load_external_data=False).graph
+    assert any(node.op_type == "Pad" for node in graph.node)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

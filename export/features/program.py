@@ -1,10 +1,8 @@
-"""What a trained MemSeg becomes in a bundle: one graph."""
+"""What a network with a pretrained backbone becomes in a bundle: one graph."""
 
-from typing import cast
+from torch import nn
 
 from ndp_rt.export.models.family import ExportedModel, Stage
-from ndp_rt.export.models.memseg.network import MemSegLite
-from ndp_rt.export.models.memseg.settings import MemSegSettings
 from ndp_rt.export.onnx.batch_norm import fold_batch_norms
 from ndp_rt.export.onnx.graphs import round_to_half
 from ndp_rt.export.onnx.pads import merge_pads
@@ -14,17 +12,21 @@ from ndp_rt.program.program import DecisionRules, Program, Step
 from ndp_rt.program.tensors import TensorSpec
 
 
-def export_run(run: TrainedRun, weights: str) -> ExportedModel:
+def export_run(run: TrainedRun, trained: nn.Module, *, rewrite: bool, weights: str) -> ExportedModel:
     """Return the graph and program of a finished run.
+
+    Args:
+        run: finished.
+        trained: the run's network, image [n, 3, h, w] to a tuple of the map [n, 1, h, w]; its weights are loaded here.
+        rewrite: merge pads into convolutions; batch norms are folded either way, as exporters do by themselves.
+        weights: fp32 or fp16, as `Family.make_export` has it.
 
     Raises:
         RunError: its weights are missing, damaged or of another network.
     """
-    assert isinstance(run.settings, MemSegSettings)
     size = run.contract.height_px, run.contract.width_px
-    trained = MemSegLite(run.settings.backbone, *size)
     load_network(run.folder / WEIGHTS_FILE, trained)
-    stored = cast(MemSegLite, fold_batch_norms(trained))
+    stored = fold_batch_norms(trained)
     if weights == "fp16":
         round_to_half(stored)
     image = TensorSpec(name="image", shape=(None, 3, *size))
@@ -36,7 +38,7 @@ def export_run(run: TrainedRun, weights: str) -> ExportedModel:
         decision=DecisionRules(smooth="mean_median", score="max"),
         trained=trained,
         stored=stored,
-        rewrites=("fold_batch_norm", "merge_pads"),
-        finish_graph=merge_pads,
+        rewrites=("fold_batch_norm", "merge_pads") if rewrite else (),
+        finish_graph=merge_pads if rewrite else None,
         provenance={"backbone": run.document.get("backbone")},
     )
