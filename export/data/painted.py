@@ -3,11 +3,9 @@
 The defects are of kinds that training never paints (`ndp_rt.images.painting.kinds.UNSEEN`).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
+from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.export.data.batches import augment
 from ndp_rt.export.data.images import GoodImages, to_network
 from ndp_rt.export.training.settings import TrainSettings
@@ -18,20 +16,9 @@ STREAM = 0x9A1D  # keeps these random numbers apart from the batches'
 ALWAYS = DefectSettings(defect_free_share=0.0)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PaintedImages:
-    """Images with painted defects, and as many good ones."""
-
-    images: npt.NDArray[np.float32]  # [k, 3, h, w], 0 to 1
-    masks: npt.NDArray[np.bool_]  # [k, h, w], nowhere True for a good image
-
-    @property
-    def is_defective(self) -> npt.NDArray[np.bool_]:
-        """[k]: which images have a defect."""
-        return np.asarray(self.masks.any(axis=(1, 2)), np.bool_)
-
-
-def paint_unseen(images: GoodImages, textures: TextureSource, settings: TrainSettings, count: int) -> PaintedImages:
+def paint_unseen(
+    images: GoodImages, textures: TextureSource, settings: TrainSettings, count: int
+) -> tuple[FloatArray, BoolArray]:
     """Return `count` good images, augmented, each as it is and with a defect of an unseen kind.
 
     Args:
@@ -39,6 +26,9 @@ def paint_unseen(images: GoodImages, textures: TextureSource, settings: TrainSet
         textures: for fills.
         settings: seed and augmentation.
         count: of the defects; one that cannot be told from the surface is left out.
+
+    Returns:
+        float32 [k, 3, h, w], 0 to 1, and masks [k, h, w], nowhere True for a good image.
     """
     found, masks = [], []
     for number in range(count):
@@ -49,4 +39,4 @@ def paint_unseen(images: GoodImages, textures: TextureSource, settings: TrainSet
         pairs = [(good, np.zeros_like(mask)), (painted, mask)] if mask.any() else [(good, mask)]
         found += [one for one, _ in pairs]
         masks += [one for _, one in pairs]
-    return PaintedImages(images=to_network(found), masks=np.stack(masks))
+    return to_network(found), np.stack(masks)

@@ -40,8 +40,7 @@ LITE1 = tuple(
     BlockGroup(count, group.kernel, group.stride, group.expansion, group.channels)
     for count, group in zip((1, 3, 3, 4, 4, 5, 1), LITE0, strict=True)
 )
-# What is read of the network: the last group of each stride, as its channels' sum of a group and its position.
-TAPPED_GROUPS = {2: 0, 4: 1, 8: 2, 16: 4, 32: 6}  # stride -> index of the group
+TAPPED_GROUPS = {2: 0, 4: 1, 8: 2, 16: 4, 32: 6}  # stride -> index of the last group with it, whose output is read
 
 
 class Convolution(nn.Sequential):
@@ -119,20 +118,22 @@ class EfficientNetLite(Backbone):
 
         h and w are multiples of the largest stride.
         """
-        x = self.stem(image * (255.0 / 128.0) - 127.0 / 128.0)
-        found = {}
-        for index, group in enumerate(self.groups):
-            x = group(x)
-            found[index] = x
+        found = self._run(image)
         return tuple(found[TAPPED_GROUPS[stride]] for stride in self.strides)
+
+    def _run(self, image: Tensor) -> list[Tensor]:
+        """Return the output of each group of blocks."""
+        x = self.stem(image * (255.0 / 128.0) - 127.0 / 128.0)
+        found = []
+        for group in self.groups:
+            x = group(x)
+            found.append(x)
+        return found
 
     def classify(self, image: Tensor) -> Tensor:
         """Return ImageNet's logits [n, 1000] of images [n, 3, h, w] from 0 to 1."""
         assert self.head is not None and self.classes is not None
-        x = self.stem(image * (255.0 / 128.0) - 127.0 / 128.0)
-        for group in self.groups:
-            x = group(x)
-        logits: Tensor = self.classes(self.head(x).mean(dim=(2, 3)))
+        logits: Tensor = self.classes(self.head(self._run(image)[-1]).mean(dim=(2, 3)))
         return logits
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -93,20 +94,21 @@ class MemSegTraining(PretrainedTraining):
         model.defect.fit(good[0])
         model.defect.spread.clamp_(min=SMALLEST_SPREAD)
         model.unusual.fit(good[1])
-        painted = paint_unseen(held_out, self.data.textures, self.settings, PAINTED_COUNT)
-        images = torch.from_numpy(painted.images).to(self.settings.device)
+        painted, masks = paint_unseen(held_out, self.data.textures, self.settings, PAINTED_COUNT)
+        is_defective = np.asarray(masks.any(axis=(1, 2)), np.bool_)
+        images = torch.from_numpy(painted).to(self.settings.device)
         maps = self._find_maps(torch.split(images, BATCH_SIZE))
         areas = {}
         for share in SHARES:
             model.statistics_share.fill_(share)
             peaks = model.fuse(*maps).amax(dim=(1, 2, 3)).cpu().numpy()
-            areas[share] = measure_rocauc(peaks, painted.is_defective)
-        share = choose_share(areas, int(painted.is_defective.sum()), int((~painted.is_defective).sum()))
+            areas[share] = measure_rocauc(peaks, is_defective)
+        share = choose_share(areas, int(is_defective.sum()), int((~is_defective).sum()))
         model.statistics_share.fill_(share)
         certain = float((1.0 - model.defect.mean) / model.defect.spread) + share * UNUSUAL_SCORE
         model.range.fit((0.0, certain), CERTAIN_VALUES)
         say(
-            f"image ROCAUC {areas[share]:.3f} on {painted.is_defective.sum()} painted defects of kinds that were not "
+            f"image ROCAUC {areas[share]:.3f} on {is_defective.sum()} painted defects of kinds that were not "
             f"trained on; the statistics' share of the map: {share:g}"
         )
         return {"statistics_share": share, "painted_image_rocauc": round(areas[share], 4)}

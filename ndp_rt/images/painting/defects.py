@@ -7,11 +7,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.images.painting import masks
 from ndp_rt.images.painting.kinds import TRAINING, Kind, Surface, TextureSource, measure_contrast
-from ndp_rt.images.painting.noise import FloatArray, clip_image, soften
-
-BoolArray = npt.NDArray[np.bool_]
+from ndp_rt.images.painting.noise import clip_image, soften
 
 ATTEMPTS = 4  # of drawing a defect that differs from the surface
 SMALLEST_LABEL, LARGEST_LABEL = 0.0002, 0.6  # share of the image

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ndp_rt.arrays import FloatArray
 from ndp_rt.images.painting import masks
-from ndp_rt.images.painting.noise import FloatArray, log_uniform, smooth, soften
+from ndp_rt.images.painting.noise import log_uniform, smooth, soften
 
 TextureSource = Callable[[np.random.Generator, int, int], FloatArray]  # (rng, h, w) -> float32 [h, w, 3], 0 to 1
 

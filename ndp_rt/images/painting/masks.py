@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ndp_rt.arrays import BoolArray
 from ndp_rt.images.painting.noise import draw_curve, draw_noise, log_uniform
 
-BoolArray = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]  # [k, 2]: x, y
 
 SMALLEST_AREA_PX = 8.0

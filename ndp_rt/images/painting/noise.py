@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from ndp_rt.arrays import FloatArray
 
 
 def clip_image(values: npt.NDArray[Any]) -> FloatArray:

@@ -11,6 +11,7 @@ import torch
 from ndp_rt.errors import InputError, MissingExtraError
 from ndp_rt.export.features import weights
 from ndp_rt.export.features.lite import LITE0, EfficientNetLite, translate_names
+from ndp_rt.export.features.options import NAMES
 from ndp_rt.export.features.resnet import ResNet18
 from ndp_rt.images.preprocess import read_image
 from tests.export.features.weights_file import random_tensors, write_weights
@@ -134,6 +135,10 @@ def test_a_file_that_does_not_serve_is_one_sentence(tmp_path: Path, write, said:
     with pytest.raises(InputError, match=said) as caught:
         weights.load_backbone("lite0", path, (4, 8, 16))
     assert "\n" not in str(caught.value)
+
+
+def test_the_arguments_offer_every_backbone() -> None:
+    assert tuple(weights.BACKBONES) == NAMES
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
