@@ -183,7 +183,7 @@ def _load_data(
         images=images,
         validation=GoodImages(validation, contract) if validation else None,
         image_names=tuple(path.relative_to(split.root).as_posix() for path in training),
-        textures=_load_textures(request, images, reporter),
+        textures=_load_textures(request, settings, images, reporter),
         training_sha256=training_sha256,
     )
 
@@ -197,10 +197,13 @@ def _keep_validation(paths: Sequence[Path], share: float) -> tuple[Sequence[Path
     return [path for index, path in enumerate(paths) if index not in kept], [paths[index] for index in sorted(kept)]
 
 
-def _load_textures(request: TrainRequest, images: GoodImages, reporter: Reporter) -> TextureImages:
+def _load_textures(
+    request: TrainRequest, settings: TrainSettings, images: GoodImages, reporter: Reporter
+) -> TextureImages:
     if request.textures is not None:
         return load_textures(list_textures(request.textures))
-    reporter.say("no --textures folder: defects are drawn from other crops of the data itself, strongly altered")
+    if settings.phase_steps:
+        reporter.say("no --textures folder: defects are drawn from other crops of the data itself, strongly altered")
     return textures_from_data(images)
 
 
