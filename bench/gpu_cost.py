@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bench.kernel_work import GPUS, count_inspection, time_floor_us
-from ndp_rt.bench.stage_split import ENGINE, PLAN_STAGES, order_stages
+from ndp_rt.bench.stage_split import ENGINE, PLAN_STAGES, sort_stages
 from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.devices.cuda.driver import translate_errors
@@ -65,7 +65,7 @@ def measure_cost(runner: CudaExecutor, bundle: Bundle, batch: int) -> Record:
     gpu = next((one for known, one in GPUS.items() if known.lower() in program.device.name.lower()), None)
     floors_ms = {} if gpu is None else {name: time_floor_us(gpu, work[name]) / 1e3 for name in steps_ms if name in work}
     return {
-        "stages_ms": order_stages({stage: value / batch for stage, value in stages_ms.items()}),
+        "stages_ms": sort_stages({stage: value / batch for stage, value in stages_ms.items()}),
         "stages_source": SOURCE + "".join(whole),
         "gpu_memory_bytes": program.held_bytes + program.buffer_bytes,
         "gpu": {

@@ -11,14 +11,13 @@ from ndp_rt.bench.rivals import expand, find_rival
 from ndp_rt.bench.scenarios import SCENARIOS
 from ndp_rt.bench.timed.spec import OTHER_NETWORK, OURS, SAME_NETWORK, TimedSpec
 from ndp_rt.bundle.manifest import read_manifest
-from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.bundle.open import Bundle
 from ndp_rt.devices.core_limit import count_usable_cores
 from ndp_rt.engines.registry import find_backend, list_backends, parse_device
 from ndp_rt.errors import InputError
 from ndp_rt.program.manifest import PRECISIONS
 
 MODEL_RUNTIMES = ("pytorch", "openvino")
-NEEDS_PLAIN = "openvino-plain"
 SAME_ANSWERS = 1e-3  # golden maps of two exports of one network differ by float32 roundings alone
 
 
@@ -154,7 +153,7 @@ def make_own(request: BenchRequest, backend: str, precision: str, left_out: dict
         batches=list_engine_batches(request),
         device=request.device,
         backend=backend,
-        plan=request.plan or ("fused" if request.device == "cpu" else "staged"),
+        plan=read_manifest(request.bundle).find_program(parse_device(request.device)[0], request.plan)[0],
         threads=request.used_threads,
         onnx_stages=None if request.stages is None else str(request.stages / precision),
     )
@@ -169,14 +168,11 @@ def list_engine_batches(request: BenchRequest) -> tuple[int, ...]:
 def make_rival(request: BenchRequest, word: str, precision: str, left_out: dict[str, str]) -> TimedSpec | None:
     """Return a rival in a precision, or else in its own first; None where it cannot run here."""
     rival = find_rival(word, request.device.split(":")[0], models_on=request.models_on)
-    reason = rival.find()
-    if word == NEEDS_PLAIN and request.plain is None and open_bundle(request.bundle).manifest.model.rewrites:
-        reason = (
-            f"{request.bundle.name} holds the rewritten graph. Export the run once more with ndp-rt export RUN -o "
-            "PLAIN.ndp --no-rewrite, and give it with --plain PLAIN.ndp."
-        )
+    is_same = rival.is_same_network
+    bundle = request.plain if request.plain is not None and is_same else request.bundle
+    reason = rival.find() or rival.find_misfit(read_manifest(bundle))
     used = precision if precision in rival.precisions else rival.precisions[0]
-    name, is_same = f"{rival.name} {used}", rival.is_same_network
+    name = f"{rival.name} {used}"
     if reason is not None:
         left_out[name] = reason
         return None
@@ -184,7 +180,7 @@ def make_rival(request: BenchRequest, word: str, precision: str, left_out: dict[
         name=name,
         word=word,
         kind=SAME_NETWORK if is_same else OTHER_NETWORK,
-        bundle=str(request.plain if request.plain is not None and is_same else request.bundle),
+        bundle=str(bundle),
         precision=used,
         batches=list_engine_batches(request),
         device=request.device,

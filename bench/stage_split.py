@@ -1,8 +1,8 @@
-"""How an image's time splits over the parts of NDP-Net: measured by the plan itself, or by a profile of its engine.
+"""How an image's time splits over the parts of a network: measured by the plan itself, or by a profile of its engine.
 
-The parts are a record's: encoder, attention (RBFRM on levels 3 to 5), decoder (FFM and decoder), segmentation (the
-encoder's first levels on the reconstruction, then MSDSM and eq. 11). Which part a layer of a profile belongs to is told
-by the names of the bundle's graph.
+A program of several steps is told apart by them, a graph by the modules that its nodes' names begin with. NDP-Net has
+encoder, attention (RBFRM on levels 3 to 5), decoder (FFM and decoder), segmentation (the encoder's first levels on the
+reconstruction, then MSDSM and eq. 11).
 """
 
 import re
@@ -15,7 +15,7 @@ import numpy as np
 from ndp_rt.engines.backend import EngineOptions, Profiler
 from ndp_rt.engines.engine import FloatArray
 from ndp_rt.errors import InputError
-from ndp_rt.evaluate import record
+from ndp_rt.evaluate.record import order_stages
 
 ENCODER, ATTENTION, DECODER, SEGMENTATION, OTHER = "encoder", "attention", "decoder", "segmentation", "other"
 ENGINE = "engine"  # what is not split further
@@ -28,6 +28,7 @@ NAMES = (
     (re.compile(r"/(ffm\.\d+|decoder)/"), DECODER),
     (re.compile(r"/(\dk\d/.*|[^/]+)$"), ATTENTION),
 )
+MODULE = re.compile(r"/([^/]+?)(?:_\d+)?/")  # of any other network; a module's second call has a number
 # A backend goes on after a node's or a tensor's name with one of these: "/Conv/WithoutBiases", "Relu_output_0_nchwc".
 BOUNDARIES = "/_"
 # The record's key of each stage that a staged plan on the host tells apart (`ndp_rt.runtime.staged`).
@@ -39,6 +40,7 @@ PLAN_STAGES = {
     "segmentation": SEGMENTATION,
 }
 AROUND = ("preprocess", "postprocess")  # what the inspector itself tells apart, beside its engine
+TOTAL = "total"
 PROFILE_MS = 3000.0  # about what all runs of a profile together take
 MIN_RUNS, MAX_RUNS = 3, 15  # the least of so many shows each layer nearly undisturbed
 MAX_OTHER_SHARE = 0.05  # of a profile, in layers of no stage; with more the split would be a guess
@@ -55,12 +57,12 @@ def split_stages(
 ) -> Split:
     """Return an image's milliseconds by the keys of a record's `stages_ms`, and a sentence: how they were measured.
 
-    A plan of several engines has measured its own stages. One engine is compiled once more with the backend's clocks
-    in it, and the shares that they show are scaled to the time that the engine takes without them.
+    The engine is compiled once more with the backend's clocks in it, and the shares that they show are scaled to the
+    time that it takes without them.
 
     Args:
         parts_ms: an image's, as `Result.timings_ms` names them; `engine` is needed.
-        onnx_path: the graph of the one engine, such as the bundle's `stage_path("fused")`.
+        onnx_path: the graph of the one engine.
         profiler: the backend that runs it; None: one that cannot tell layers apart.
         options: that its engine was compiled with.
         compiled_path: what is profiled instead, a graph made of that one with its nodes' names; None: it itself.
@@ -71,17 +73,29 @@ def split_stages(
     """
     if ENGINE not in parts_ms:
         raise InputError(f"the parts are {', '.join(parts_ms) or 'none'}; 'engine' is needed to split it.")
-    inside: dict[str, float] = {}
     around = {name: parts_ms[name] for name in AROUND if name in parts_ms}
-    if any(name in parts_ms for name in PLAN_STAGES):
-        source = "the plan's own clock around each of its engines and RBFRM"
-        for name, stage in PLAN_STAGES.items():
-            inside[stage] = inside.get(stage, 0.0) + parts_ms.get(name, 0.0)
-    elif profiler is None:
+    if profiler is None:
         inside, source = {ENGINE: parts_ms[ENGINE]}, "not split: the backend does not tell layers apart"
     else:
         inside, source = profile_engine(parts_ms[ENGINE], onnx_path, profiler, options, compiled_path)
-    return order_stages({**around, **inside}), source
+    return sort_stages({**around, **inside}), source
+
+
+def name_steps(parts_ms: Mapping[str, float]) -> Split:
+    """Return what `split_stages` does of a plan of several steps, which has measured them itself.
+
+    NDP-Net's steps go by the names of a record's parts, those of other models by their own.
+
+    Args:
+        parts_ms: an image's, as `Result.timings_ms` names them.
+    """
+    steps_ms = {name: value for name, value in parts_ms.items() if name not in (*AROUND, ENGINE, TOTAL)}
+    names = PLAN_STAGES if steps_ms.keys() <= PLAN_STAGES.keys() else {}
+    stages_ms = {name: parts_ms[name] for name in AROUND if name in parts_ms}
+    for name, value in steps_ms.items():
+        stage = names.get(name, name)
+        stages_ms[stage] = stages_ms.get(stage, 0.0) + value
+    return sort_stages(stages_ms), "the plan's own clock around each of its engines and ops"
 
 
 def profile_engine(
@@ -128,16 +142,21 @@ def make_inputs(model: Any) -> dict[str, FloatArray]:
 def find_node_stages(model: Any) -> dict[int, str]:
     """Return the stage of each node, by its number in the graph.
 
-    What the reconstruction does not depend on is segmentation: the names alone cannot tell its nodes at the top from
-    RBFRM's. A node that no rule fits is OTHER, and so is every node of a graph without a reconstruction.
+    In a graph with a reconstruction, which is NDP-Net's, what that does not depend on is segmentation: the names alone
+    cannot tell its nodes at the top from RBFRM's; a node that no rule fits is OTHER. In any other graph a node's stage
+    is the module that its name begins with, or that of the node before it, and OTHER before the first module.
 
     Args:
         model: an onnx.ModelProto of the whole network, its nodes in topological order.
     """
     graph = model.graph
+    stages: dict[int, str] = {}
     if all(RECONSTRUCTION not in node.output for node in graph.node):
-        return dict.fromkeys(range(len(graph.node)), OTHER)
-    needed, stages = {RECONSTRUCTION}, {}
+        for number, node in enumerate(graph.node):
+            match = MODULE.match(node.name)
+            stages[number] = match[1] if match else stages.get(number - 1, OTHER)
+        return stages
+    needed = {RECONSTRUCTION}
     for number in reversed(range(len(graph.node))):
         node = graph.node[number]
         if needed.isdisjoint(node.output):
@@ -184,7 +203,7 @@ def find_layer_stages(layers: Iterable[str], named: Mapping[str, str]) -> dict[s
 
 
 def sum_by_stage(layers_ms: Mapping[str, float], named: Mapping[str, str]) -> dict[str, float]:
-    """Return the milliseconds of each stage, those of OTHER where there are any.
+    """Return the milliseconds of each stage that a layer has.
 
     Args:
         layers_ms: by layer, in the order in which they run.
@@ -199,7 +218,7 @@ def sum_by_stage(layers_ms: Mapping[str, float], named: Mapping[str, str]) -> di
     sums: dict[str, float] = {}
     for name, value in layers_ms.items():
         sums[stages[name]] = sums.get(stages[name], 0.0) + value
-    return {stage: sums[stage] for stage in (*STAGES, OTHER) if stage in sums}
+    return sums
 
 
 def _find_longest(layer: str, named: Mapping[str, str]) -> str | None:
@@ -209,6 +228,6 @@ def _find_longest(layer: str, named: Mapping[str, str]) -> str | None:
     return None
 
 
-def order_stages(stages_ms: Mapping[str, float]) -> dict[str, float]:
+def sort_stages(stages_ms: Mapping[str, float]) -> dict[str, float]:
     """Return the stages in the order in which an image goes through them."""
-    return {name: stages_ms[name] for name in record.STAGES if name in stages_ms}
+    return {name: stages_ms[name] for name in order_stages(stages_ms)}

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from ndp_rt.bench.read_records import list_sentences
 from ndp_rt.bench.report.tables import Table, list_row_remarks, list_tables, show_promise
 from ndp_rt.bench.report.words import format_number, list_headlines, name_rows
-from ndp_rt.evaluate.record import STAGES, Record
+from ndp_rt.evaluate.record import Record, order_stages
 
 
 def print_record(console: Console, record: Record) -> None:
@@ -57,7 +57,7 @@ def list_all_sentences(record: Record) -> Iterator[str]:
     for row, name in zip(rows, name_rows(rows), strict=True):
         stages = row.get("stages_ms") or {}
         if len(stages) > 1:
-            parts = ", ".join(f"{stage} {format_number(stages[stage])}" for stage in STAGES if stage in stages)
+            parts = ", ".join(f"{stage} {format_number(stages[stage])}" for stage in order_stages(stages))
             yield f"{name}: an image's milliseconds: {parts}"
     if record["mode"] != "latency":
         yield from list_headlines(record)

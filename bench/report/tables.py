@@ -21,7 +21,7 @@ from ndp_rt.bench.report.words import (
     format_share,
     name_rows,
 )
-from ndp_rt.evaluate.record import STAGES, Record
+from ndp_rt.evaluate.record import Record, order_stages
 
 Row = Mapping[str, Any]
 Show = Callable[[Row], str]
@@ -223,9 +223,7 @@ def list_tables(record: Record, *, is_short: bool = False) -> list[Table]:
 
 def list_stage_columns(rows: Sequence[Row]) -> list[Column]:
     """Return a column for each stage that a row has, in an image's order, and how they were measured."""
-    found = {str(stage) for row in rows for stage in find_section(row, "stages_ms")}
-    known = [stage for stage in STAGES if stage in found]
-    stages = [*known, *sorted(found.difference(known))]
+    stages = order_stages(dict.fromkeys(str(stage) for row in rows for stage in find_section(row, "stages_ms")))
     columns = [Column(heading=stage, show=show_number("stages_ms", stage)) for stage in stages]
     source = Column(heading="how it was measured", show=show_text("stages_source"), is_text=True)
     return [NAME, BATCH, *columns, source]

@@ -13,6 +13,7 @@ from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.golden_report import compare_golden, find_largest
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
 from ndp_rt.kernels.smooth.definition import smooth
+from ndp_rt.program.manifest import BundleManifest
 
 Image = NDArray[np.uint8]  # [h, w, 3], RGB, of the network's size
 FloatArray = NDArray[np.float32]
@@ -96,6 +97,15 @@ class Rival:
                 return f"{module} is not installed: {remedy}."
         return None
 
+    def find_misfit(self, manifest: BundleManifest) -> str | None:
+        """Return why it cannot run a bundle's network, with what to do about it; None: it can. Never raises."""
+        try:
+            if self.is_same_network:
+                manifest.find_single_stage()
+        except InputError as error:
+            return f"{error} Compare with other networks."
+        return None
+
     def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
         """Prepare everything, up to the first runs.
 
@@ -125,7 +135,7 @@ def open_checked(
     """Open a rival and check its answers, so that no time is taken of a wrong one.
 
     Raises:
-        InputError: a precision that it has not, or threads below 1.
+        InputError: a precision that it has not, a bundle that it cannot run, or threads below 1.
         MissingExtraError: it cannot run here.
         EngineError: its answers differ by more than is allowed.
     """
@@ -135,9 +145,11 @@ def open_checked(
         )
     if threads is not None and threads < 1:
         raise InputError(f"expected 1 thread or more, or None for the library's choice, got {threads}.")
-    reason = rival.find()
+    reason, misfit = rival.find(), rival.find_misfit(bundle.manifest)
     if reason is not None:
         raise MissingExtraError(f"{rival.name} cannot run here: {reason}")
+    if misfit is not None:
+        raise InputError(f"{rival.name}: {misfit}")
     opened = rival.open(bundle, precision, batch, threads=threads)
     try:
         return opened, rival.check(bundle, opened, precision)
@@ -150,7 +162,7 @@ def open_checked(
 
 
 def check_golden(bundle: Bundle, run: Callable[[Sequence[Image]], Answer], precision: str, batch: int) -> Check:
-    """Compare smoothed maps and scores with what the golden maps become.
+    """Compare maps, smoothed by the bundle's rule, and scores with what the golden maps become.
 
     Raises:
         EngineError: they differ by more than `ndp_rt.engines.tolerances` allows; the message says by how much.
@@ -159,9 +171,10 @@ def check_golden(bundle: Bundle, run: Callable[[Sequence[Image]], Answer], preci
     def run_values(images: FloatArray) -> Answer:
         return copy_answer(run([to_image(values) for values in images]))
 
-    golden = bundle.golden()
-    smoothed = dataclasses.replace(golden, map=smooth(golden.map).astype(np.float32))
-    report = compare_golden(bundle, smoothed, run_values, precision=precision, batch=batch)
+    golden, rules = bundle.golden(), bundle.manifest.decision
+    if rules.smooth != "none":
+        golden = dataclasses.replace(golden, map=smooth(golden.map, rules.smooth_size_px).astype(np.float32))
+    report = compare_golden(bundle, golden, run_values, precision=precision, batch=batch)
     return Check(
         map_max_abs_difference=report.map_max_abs_difference,
         allowed=report.map_tolerance,

@@ -19,6 +19,8 @@ from ndp_rt.engines.backend import DeviceBackend, EngineOptions
 from ndp_rt.engines.backends.tensorrt import TensorRtBackend
 from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import EngineError
+from ndp_rt.program.manifest import BundleManifest
+from ndp_rt.program.program import DecisionRules
 from ndp_rt.program.tensors import TensorSpec
 
 SMOOTH_SIZE = (1, 1, 5, 5)
@@ -122,7 +124,16 @@ def smooth(ndimage: Any, maps: Any) -> Any:
     return ndimage.median_filter(mean, size=SMOOTH_SIZE, mode="nearest")
 
 
-class TensorRtRival(Rival):
+class DeviceGraphRival(Rival):
+    """The fused graph with CuPy's filters behind it, which know one rule of smoothing and score."""
+
+    def find_misfit(self, manifest: BundleManifest) -> str | None:
+        if manifest.decision != DecisionRules():
+            return f"{manifest.name} smooths or scores by another rule than NDP-Net. Compare with other networks."
+        return super().find_misfit(manifest)
+
+
+class TensorRtRival(DeviceGraphRival):
     """The fused graph as one TensorRT engine, run as its own samples run one."""
 
     name = "tensorrt-fused"
@@ -158,7 +169,7 @@ class TensorRtRival(Rival):
         return open_engine(engine, arrays, {"tensorrt": self._backend.find().version, "cuda_graph": False})
 
 
-class OnnxRuntimeCudaRival(Rival):
+class OnnxRuntimeCudaRival(DeviceGraphRival):
     """ONNX Runtime's CUDA provider, everything bound to device memory, in a CUDA graph if it can."""
 
     name = "onnxruntime-cuda"

@@ -1,4 +1,4 @@
-"""The bundle's own fused graph as rivals run it on the CPU, and what turns its maps into answers there."""
+"""The bundle's whole network as one graph, as rivals run it on the CPU, and what turns its maps into answers there."""
 
 import tempfile
 from dataclasses import replace
@@ -9,14 +9,15 @@ import numpy as np
 
 from ndp_rt.bench.rivals.base import Answer, FloatArray, OpenRival, Rival
 from ndp_rt.bundle.open import Bundle
+from ndp_rt.decide.score import score_map
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.registry import find_host_backend
-from ndp_rt.errors import InputError
 from ndp_rt.images.preprocess import Preprocessor
 from ndp_rt.kernels.smooth import host
-from ndp_rt.program.manifest import INT8_PRECISIONS
+from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest
+from ndp_rt.program.program import MAP, DecisionRules
 
 ONNX = {"onnx": "pip install onnx"}  # what a graph is made with
 
@@ -27,15 +28,18 @@ def make_fused_graph(bundle: Bundle, precision: str, batch: int) -> Any:
     Whether it is the plain graph or a rewritten one is as the bundle was exported.
 
     Raises:
-        InputError: a precision that graphs have not.
+        InputError: a precision that graphs have not, or a model that is no single graph.
         BundleError, EngineError: the graph cannot be read, or not be written in this precision.
     """
-    from ndp_rt.graphs.folding import fix_batch, fold_constants, load_model, remove_unused
+    from ndp_rt.graphs.folding import fix_batch, fold_constants, load_model, remove_unused, rename_tensors
     from ndp_rt.graphs.typed import make_typed
 
-    model = load_model(bundle.stage_path("fused"))
+    stage = bundle.manifest.find_single_stage()
+    model = load_model(bundle.stage_path(stage))
     fold_constants(model)
-    kept = [value for value in model.graph.output if value.name == "map"]  # the reconstruction is not asked for
+    (program,) = [one for one in bundle.manifest.programs["cpu"].values() if one.stages == (stage,)]
+    rename_tensors(model.graph, {program.outputs[MAP]: MAP})
+    kept = [value for value in model.graph.output if value.name == MAP]  # no other output is asked for
     del model.graph.output[:]
     model.graph.output.extend(kept)
     remove_unused(model)
@@ -50,18 +54,22 @@ def make_fused_graph(bundle: Bundle, precision: str, batch: int) -> Any:
 
 
 class HostSmoother:
-    """Smooths maps into memory of its own, with OpenCV's filters, which are the fastest on a CPU."""
+    """Smooths and scores maps by a bundle's rules, with OpenCV's filters, which are the fastest on a CPU."""
 
-    def __init__(self, batch: int, height_px: int, width_px: int) -> None:
+    def __init__(self, rules: DecisionRules, batch: int, height_px: int, width_px: int) -> None:
         """Allocate for maps [batch, 1, height_px, width_px]."""
+        self._rules = rules
         self._maps = np.empty((batch, 1, height_px, width_px), np.float32)
         self._scores = np.empty(batch, np.float32)
         self._scratch = np.empty((height_px, width_px), np.float32)
 
     def __call__(self, maps: FloatArray) -> Answer:
-        """Return smoothed maps and their largest values, in memory that the next call overwrites."""
-        host.smooth(maps, self._maps, self._scratch)
-        self._maps.max(axis=(1, 2, 3), out=self._scores)
+        """Return smoothed maps and their scores, in memory that the next call overwrites."""
+        if self._rules.smooth == "none":
+            np.copyto(self._maps, maps)
+        else:
+            host.smooth(maps, self._maps, self._scratch, size_px=self._rules.smooth_size_px)
+        self._scores[:] = [score_map(smoothed[0], self._rules) for smoothed in self._maps]
         return self._maps, self._scores
 
 
@@ -90,17 +98,20 @@ class HostEngineRival(Rival):
             return f"{self._backend.name} is not installed: {status.remedy}."
         return super().find()
 
-    def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
-        if self._needs_plain and bundle.manifest.model.rewrites:
-            raise InputError(
-                f"{self.name}: expected the plain graph, got the rewritten one. Write it with ndp-rt export RUN -o "
+    def find_misfit(self, manifest: BundleManifest) -> str | None:
+        if self._needs_plain and manifest.model.rewrites:
+            return (
+                f"expected the plain graph, got {manifest.name}'s rewritten one. Write it with ndp-rt export RUN -o "
                 "PLAIN.ndp --no-rewrite, and give it with --plain PLAIN.ndp."
             )
+        return super().find_misfit(manifest)
+
+    def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
         options = EngineOptions(precision=precision, batch=batch, threads=threads)
         engine = build_engine(self._backend.name, make_fused_graph(bundle, "fp32", batch), options)
         contract = bundle.manifest.input
         h, w = contract.height_px, contract.width_px
-        preprocess, smooth = Preprocessor(contract), HostSmoother(batch, h, w)
+        preprocess, smooth = Preprocessor(contract), HostSmoother(bundle.manifest.decision, batch, h, w)
         inputs = {"image": np.empty((batch, 3, h, w), np.float32)}
         outputs = {"map": np.empty((batch, 1, h, w), np.float32)}
 

@@ -14,9 +14,11 @@ from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.backends.torch.engine import hold_settings
 from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import EngineError
+from ndp_rt.program.program import DecisionRules
 
 REMEDY = "pip install 'ndp-rt[train]'"
 _OPEN_COMPILED: set[int] = set()  # of calls whose compiled code is in use
+MODULE_RULES = DecisionRules()  # of `torch_modules.Inspection`
 WARM_UP_COUNT = 3  # compiled: one that compiles, one that records the CUDA graph, its first replay
 PRECISIONS = {"cuda": ("fp32", "tf32", "fp16", "bf16"), "cpu": ("fp32", "bf16")}
 # Measured on one core with the demo's graph at 128 x 128, fp32 and bf16, ms: eager 38 and 18 with channels_last, 47 and
@@ -72,7 +74,9 @@ class TorchRival(Rival):
         if threads is not None and self._device == "cpu":
             torch.set_num_threads(threads)
         on_gpu, is_compiled = self._device == "cuda", self._compile_options is not None
-        call = TorchCall(model, precision, self._device, self._compile_options, smooths_on_host=self._smooths_on_host)
+        # A rule of the bundle that the module has not is the host's work.
+        rules = bundle.manifest.decision if self._smooths_on_host or bundle.manifest.decision != MODULE_RULES else None
+        call = TorchCall(model, precision, self._device, self._compile_options, host_rules=rules)
 
         def close() -> None:
             call.close()
@@ -115,9 +119,9 @@ class TorchCall:
         device: str,
         compile_options: Mapping[str, Any] | None,
         *,
-        smooths_on_host: bool,
+        host_rules: DecisionRules | None,
     ) -> None:
-        """Load the weights and set up the compiler, which works at the first call."""
+        """Load the weights and set up the compiler, which works at the first call; None: the module smooths, too."""
         import torch
 
         self._torch: Any = torch
@@ -132,7 +136,7 @@ class TorchCall:
             self._pictures = torch.empty(self.shape, dtype=torch.uint8, device=device)
         self._maps_host = torch.empty((n, 1, h, w), dtype=torch.float32, **pinned)
         self._scores_host = torch.empty((n,), dtype=torch.float32, **pinned)
-        self._smooth = HostSmoother(n, h, w) if smooths_on_host else None
+        self._smooth = None if host_rules is None else HostSmoother(host_rules, n, h, w)
         self._call: Callable[[Any], Any] = self._make_module(model, precision, device, compile_options)
         if compile_options is not None:
             _OPEN_COMPILED.add(id(self))

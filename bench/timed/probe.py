@@ -52,23 +52,31 @@ def measure_copy(threads: int) -> float:
 
 
 def count_work(bundle: str, precision: str, batch: int) -> dict[str, float]:
-    """Return an image's gflop and megabytes in a bundle's fused graph."""
+    """Return an image's gflop and megabytes in the graphs of a bundle's first program; what ops do is not counted."""
     from ndp_rt.bench.flops import count_file
 
-    work = count_file(open_bundle(bundle).stage_path("fused"), batch=batch, precision=precision)
-    return {"gflop": work.gflop_per_image, "megabytes": work.megabytes_per_image}
+    opened = open_bundle(bundle)
+    _, program = opened.manifest.find_program("cpu")
+    found = [count_file(opened.stage_path(name), batch=batch, precision=precision) for name in program.stages]
+    return {
+        "gflop": sum(work.gflop_per_image for work in found),
+        "megabytes": sum(work.megabytes_per_image for work in found),
+    }
 
 
 def split_host_stages(spec: TimedSpec, batch: int, parts_ms: Mapping[str, float]) -> tuple[dict[str, float], str]:
     """Return how the time of an inspector of ours on a CPU splits over its stages, and how that was measured."""
-    from ndp_rt.bench.stage_split import split_stages
+    from ndp_rt.bench.stage_split import name_steps, split_stages
     from ndp_rt.graphs.quantised import prepare_graph
 
+    bundle = open_bundle(spec.bundle)
+    _, program = bundle.manifest.find_program("cpu", spec.plan)
+    if len(program.steps) > 1:
+        return name_steps(parts_ms)
     backend: Any = find_backend(spec.backend or "")
     options = EngineOptions(precision=spec.precision, batch=batch, threads=spec.threads)
-    bundle = open_bundle(spec.bundle)
-    graph, profiler = bundle.stage_path("fused"), backend if hasattr(backend, "profile") else None
-    if spec.precision not in INT8_PRECISIONS or spec.plan != "fused":
+    graph, profiler = bundle.stage_path(program.stages[0]), backend if hasattr(backend, "profile") else None
+    if spec.precision not in INT8_PRECISIONS:
         return split_stages(parts_ms, graph, profiler, options)
     with TemporaryDirectory(prefix="ndp-rt-split-") as folder:
         quantised = prepare_graph(bundle, graph, spec.precision, Path(folder))

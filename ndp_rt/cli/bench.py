@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--precision", type=split_words, default=("fp32",), metavar="NAME,...", help="such as fp32,bf16 (default: fp32)"
     )
-    engine.add_argument("--plan", metavar="NAME", help="fused or staged, on a GPU also unmerged")
+    engine.add_argument("--plan", metavar="NAME", help="one of the bundle's programs (default: its first)")
     engine.add_argument("--threads", type=parse_count, metavar="N", help="of each on a CPU (default: the usable cores)")
     rivals = parser.add_argument_group("rivals")
     rivals.add_argument(

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,11 +15,17 @@ from ndp_rt.files import storing, write_atomically
 
 Record = dict[str, Any]
 REMEDY = "Free some space, or choose another place."
-# What `stages_ms` of a row of `ndp-rt bench` may hold, in the order in which an image goes through it.
+# What `stages_ms` of a row of `ndp-rt bench` may hold, in the order in which an image goes through it; a model's own
+# stages lie where `engine` does.
 STAGES = (
     *("upload", "preprocess", "encoder", "attention", "decoder", "segmentation"),
     *("engine", "postprocess", "download"),
 )
+
+
+def order_stages(names: Iterable[str]) -> list[str]:
+    """Return the names of stages in the order in which an image goes through them; a model's own stay as they come."""
+    return sorted(names, key=lambda name: STAGES.index(name if name in STAGES else "engine"))
 
 
 def start_record(kind: str, format_version: int, command: str) -> Record:

@@ -165,7 +165,7 @@ class BundleManifest(JsonData):
         programs = self.programs.get("cpu", {}).values()
         alone = [one.steps[0].engine for one in programs if len(one.steps) == 1 and one.steps[0].engine]
         if not alone:
-            raise InputError(f"int8 on a CPU: expected a model with a program of one engine, got {self.name} without.")
+            raise InputError(f"one graph: expected a program of one engine on the CPU, got {self.name} without.")
         return alone[0]
 
     def find_swappable(self) -> str | None:

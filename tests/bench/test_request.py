@@ -1,5 +1,6 @@
 """What a benchmark is asked for: who takes part, and every word that is not taken."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,17 @@ from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.errors import InputError
 
 DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    """A manifest that says nothing of rewrites."""
+    folder = tmp_path / "plain.ndp"
+    folder.mkdir()
+    document = json.loads((DEMO / "manifest.json").read_text())
+    document["model"]["rewrites"] = []
+    (folder / "manifest.json").write_text(json.dumps(document))
+    return folder
 
 
 def names(specs: list[TimedSpec]) -> list[str]:
@@ -48,11 +60,11 @@ def test_a_rival_without_our_precision_runs_in_its_own() -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "mixed"])
-def test_our_int8_is_met_by_rivals_in_a_precision_of_their_own(precision: str) -> None:
+def test_our_int8_is_met_by_rivals_in_a_precision_of_their_own(precision: str, plain: Path) -> None:
     together, _, left_out = split(
         backends=("openvino", "onnxruntime"),
         precisions=(precision,),
-        plain=Path("plain.ndp"),
+        plain=plain,
         against=("openvino-plain", "onnxruntime", "ndp-rt:bf16"),
     )
     assert names(together) == [
@@ -69,8 +81,8 @@ def test_the_plain_export_has_to_be_given() -> None:
     assert "--no-rewrite" in left_out["openvino-plain fp32"] and "--plain" in left_out["openvino-plain fp32"]
 
 
-def test_rivals_of_this_network_get_the_plain_bundle_and_others_ours() -> None:
-    together, _, _ = split(plain=Path("plain.ndp"), against=("onnxruntime", "ndp-rt:bf16"))
+def test_rivals_of_this_network_get_the_plain_bundle_and_others_ours(plain: Path) -> None:
+    together, _, _ = split(plain=plain, against=("onnxruntime", "ndp-rt:bf16"))
     assert [Path(spec.bundle).name for spec in together] == ["demo.ndp", "plain.ndp", "demo.ndp"]
 
 

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndp_rt.bench.stage_split import MAX_OTHER_SHARE, MAX_RUNS, MIN_RUNS, STAGES, count_runs, split_stages
+from ndp_rt.bench.stage_split import (
+    MAX_OTHER_SHARE,
+    MAX_RUNS,
+    MIN_RUNS,
+    STAGES,
+    count_runs,
+    name_steps,
+    split_stages,
+)
 from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.registry import find_host_backend
@@ -36,7 +44,7 @@ class FakeProfiler:
 
 def test_a_staged_plan_has_measured_its_own_stages() -> None:
     own = {"encoder": 5.0, "rbfrm": 1.0, "decoder": 7.0, "head": 3.0, "segmentation": 4.0}
-    stages_ms, source = split_stages({**PARTS_MS, **own}, FUSED, None, EngineOptions())
+    stages_ms, source = name_steps({**PARTS_MS, **own})
     assert list(stages_ms.items()) == [
         ("preprocess", 0.5),
         ("encoder", 5.0),
@@ -46,6 +54,11 @@ def test_a_staged_plan_has_measured_its_own_stages() -> None:
         ("postprocess", 1.5),
     ]
     assert "own clock" in source
+
+
+def test_steps_of_another_model_keep_their_names() -> None:
+    stages_ms, _ = name_steps({**PARTS_MS, "extract": 12.0, "nearest": 1.0, "head": 7.0})
+    assert list(stages_ms) == ["preprocess", "extract", "nearest", "head", "postprocess"]
 
 
 def test_shares_of_a_profile_are_scaled_to_the_engines_time() -> None:
