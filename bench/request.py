@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ class BenchRequest:
     against_precisions: tuple[str, ...] = ()  # of rivals; (): our first
     stages: Path | None = None  # of ours on a GPU: a folder with typed stages for each precision, named by it
     models_on: str = "pytorch"
+    fit: Path | None = None  # labelled images whose good training images anomalib's models are fitted to
     seconds: float = 10.0
     data: Path | None = None
     is_from_file: bool = False
@@ -125,7 +126,11 @@ def list_specs(request: BenchRequest, left_out: dict[str, str]) -> tuple[list[Ti
             check_choice(f"against {OURS}:PRECISION", precision, PRECISIONS)
             together += make_own(request, request.used_backends[0], precision, left_out)
             continue
-        for name in expand([word], request.device.split(":")[0]):
+        if word.endswith(".ndp"):
+            other = replace(request, bundle=Path(word))
+            together += make_own(other, request.used_backends[0], ours[0].precision, left_out, other.bundle.stem)
+            continue
+        for name in expand([word], request.device.split(":")[0], request.fit):
             for precision in request.against_precisions or (ours[0].precision,):
                 spec = make_rival(request, name, precision, left_out)
                 if spec is not None:
@@ -138,9 +143,11 @@ def unique(specs: list[TimedSpec]) -> list[TimedSpec]:
     return list({spec.name: spec for spec in reversed(specs)}.values())[::-1]
 
 
-def make_own(request: BenchRequest, backend: str, precision: str, left_out: dict[str, str]) -> list[TimedSpec]:
+def make_own(
+    request: BenchRequest, backend: str, precision: str, left_out: dict[str, str], called: str = OURS
+) -> list[TimedSpec]:
     """Return one of ours, or none where the backend has not the precision."""
-    name, known = f"{OURS} {backend} {precision}", find_backend(backend)
+    name, known = f"{called} {backend} {precision}", find_backend(backend)
     if precision not in known.precisions:
         left_out[name] = f"{backend} has no {precision}; it has {', '.join(known.precisions)}."
         return []
@@ -167,7 +174,7 @@ def list_engine_batches(request: BenchRequest) -> tuple[int, ...]:
 
 def make_rival(request: BenchRequest, word: str, precision: str, left_out: dict[str, str]) -> TimedSpec | None:
     """Return a rival in a precision, or else in its own first; None where it cannot run here."""
-    rival = find_rival(word, request.device.split(":")[0], models_on=request.models_on)
+    rival = find_rival(word, request.device.split(":")[0], models_on=request.models_on, fit=request.fit)
     is_same = rival.is_same_network
     bundle = request.plain if request.plain is not None and is_same else request.bundle
     reason = rival.find() or rival.find_misfit(read_manifest(bundle))
@@ -186,6 +193,7 @@ def make_rival(request: BenchRequest, word: str, precision: str, left_out: dict[
         device=request.device,
         threads=request.used_threads,
         models_on=request.models_on,
+        fit=str(request.fit) if rival.is_fitted else None,
     )
 
 

@@ -18,7 +18,7 @@ from ndp_rt.bench.server import serve
 from ndp_rt.bench.starts import measure_cold, measure_idle
 from ndp_rt.bench.sweep import measure_sweep
 from ndp_rt.bench.timed.process import TimedProcess
-from ndp_rt.bench.timed.spec import TimedSpec
+from ndp_rt.bench.timed.spec import OTHER_NETWORK, TimedSpec
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.devices.core_limit import count_usable_cores
 from ndp_rt.errors import InputError, MissingExtraError, NdpRtError, StorageError
@@ -223,7 +223,7 @@ class Bench:
             self.explainer.explain_work(rows, one)
 
     def _measure_accuracy(self, one: TimedProcess) -> Record | None:
-        if one.spec.kind == "other network":
+        if one.spec.kind == OTHER_NETWORK and one.spec.fit is None:
             reported: Record | None = one.opened.facts.get("reported")
             return reported
         if self.request.data is None:

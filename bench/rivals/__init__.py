@@ -25,7 +25,7 @@ NAMES = {
 ANOMALIB_PREFIX = "anomalib:"
 
 
-def find_rival(word: str, device: str, *, models_on: str = "pytorch") -> "Rival":
+def find_rival(word: str, device: str, *, models_on: str = "pytorch", fit: Path | None = None) -> "Rival":
     """Return the rival that a word of --against names.
 
     Args:
@@ -33,9 +33,10 @@ def find_rival(word: str, device: str, *, models_on: str = "pytorch") -> "Rival"
             anomalib:NAME.
         device: "cpu" or "cuda".
         models_on: what runs an architecture: "pytorch", or "openvino" on the CPU.
+        fit: labelled images whose good training images anomalib's models are fitted to; None: random weights.
 
     Raises:
-        InputError: none of these, a file that is not there, or another models_on.
+        InputError: none of these, a file that is not there, a model that cannot be fitted, or another models_on.
     """
     if word.endswith(".onnx"):
         from ndp_rt.bench.rivals.onnx_file import OnnxFileRival
@@ -48,24 +49,25 @@ def find_rival(word: str, device: str, *, models_on: str = "pytorch") -> "Rival"
     if word.startswith(ANOMALIB_PREFIX):
         from ndp_rt.bench.rivals.modules import AnomalibRival
 
-        return AnomalibRival(word.removeprefix(ANOMALIB_PREFIX), device)
+        return AnomalibRival(word.removeprefix(ANOMALIB_PREFIX), models_on, device, fit)
     if word in NAMES[device]:
         return _make_rival(word, device)
     raise _refuse(word, device)
 
 
-def expand(words: Iterable[str], device: str) -> tuple[str, ...]:
+def expand(words: Iterable[str], device: str, fit: Path | None = None) -> tuple[str, ...]:
     """Return the words of --against, each once, with "paper" and "anomalib" replaced by all that they stand for.
 
     Raises:
         InputError: a word that `find_rival` does not take.
     """
-    from ndp_rt.bench.rivals.modules import ANOMALIB
+    from ndp_rt.bench.rivals.modules import ANOMALIB, FITTED
 
-    groups = {"paper": PAPER, "anomalib": tuple(ANOMALIB_PREFIX + name for name in ANOMALIB)}
+    names = ANOMALIB if fit is None else FITTED
+    groups = {"paper": PAPER, "anomalib": tuple(ANOMALIB_PREFIX + name for name in names)}
     found = dict.fromkeys(name for word in words for name in groups.get(word, (word,)))
     for word in found:
-        find_rival(word, device)
+        find_rival(word, device, fit=fit)
     return tuple(found)
 
 

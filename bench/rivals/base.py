@@ -88,6 +88,7 @@ class Rival:
     name: str
     precisions: tuple[str, ...] = ("fp32",)
     is_same_network = True  # as the bundle
+    is_fitted = False  # another network, whose weights come from images: its accuracy means something
     needs: Mapping[str, str] = {}
 
     def find(self) -> str | None:

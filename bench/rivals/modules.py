@@ -30,6 +30,7 @@ from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.engine import Engine, one_line
 from ndp_rt.errors import EngineError, InputError, NdpRtError
+from ndp_rt.program.manifest import InputContract
 
 RUNTIMES = ("pytorch", "openvino")
 OPSET = 17
@@ -71,8 +72,11 @@ class ModuleRival(Rival):
         self._runtime, self._device = runtime, device
         self.needs = {"torch": REMEDY} | ({"openvino": "pip install openvino"} if runtime == "openvino" else {})
 
-    def make_module(self) -> BuiltModule:
-        """Build the module on the CPU, the same at every call; PyTorch is there. May raise anything but exits."""
+    def make_module(self, contract: InputContract) -> BuiltModule:
+        """Build the module on the CPU for images of the contract's size, the same at every call; PyTorch is there.
+
+        May raise anything but exits.
+        """
         raise NotImplementedError
 
     def find(self) -> str | None:
@@ -84,14 +88,16 @@ class ModuleRival(Rival):
         threads = threads if self._device == "cpu" else None
         try:
             with hold_threads(threads):
-                return self._open(shape, list_golden_images(bundle, batch), threads)
+                built = self.make_module(contract)
+                return self._open(built, shape, list_golden_images(bundle, batch), threads)
         except NdpRtError:
             raise
         except Exception as error:  # a module's own code, and PyTorch's exporter, raise what they like
             raise EngineError(f"{self.name} cannot be built or run: {one_line(error)[:2000]}") from error
 
-    def _open(self, shape: tuple[int, ...], images: Sequence[Image], threads: int | None) -> OpenRival:
-        built = self.make_module()
+    def _open(
+        self, built: BuiltModule, shape: tuple[int, ...], images: Sequence[Image], threads: int | None
+    ) -> OpenRival:
         call = ModuleCall(run_module(built, self._device), shape, threads)
         call.expected, gflop = count_gflop(lambda: copy_answer(call(images)), len(images))
         facts = {"runtime": self._runtime, **built.facts, "torch": importlib.metadata.version("torch")}
@@ -155,11 +161,12 @@ def run_module(built: BuiltModule, device: str, *, channels_last: bool = False) 
 
 
 def run_engine(engine: Engine, batch: int) -> Run:
-    """Return what runs an engine from `image` to `map` and `score`."""
+    """Return what runs an engine from an image to `map` and `score`."""
+    (image,) = engine.inputs  # OpenVINO calls it after a cast that it takes away
     outputs = {name: np.empty(spec.with_batch(batch), np.float32) for name, spec in engine.outputs.items()}
 
     def run(values: FloatArray) -> Answer:
-        engine.run({"image": values}, outputs)
+        engine.run({image: values}, outputs)
         return outputs["map"], outputs["score"]
 
     return run
@@ -233,7 +240,7 @@ class ArchitectureRival(ModuleRival):
             return reason
         return "it is no single graph that could be exported. Run it with PyTorch: --models-on pytorch."
 
-    def make_module(self) -> BuiltModule:
+    def make_module(self, contract: InputContract) -> BuiltModule:
         page = find_architecture(self.name)
         module = page.build()
         facts = {
@@ -276,33 +283,38 @@ ANOMALIB = (
     "Patchflow",
     "ReverseDistillation",
 )
+FITTED = ("Padim", "Patchcore", "Stfpm")  # that `torch_fitted` knows how to fit
 
 
 class AnomalibRival(ModuleRival):
-    """One of anomalib's models with random weights."""
+    """One of anomalib's models, with random weights or fitted to images."""
 
-    def __init__(self, name: str, device: str = "cpu") -> None:
-        """Choose one of ANOMALIB, and "cuda" or "cpu".
+    def __init__(self, name: str, runtime: str = "pytorch", device: str = "cpu", fit: Path | None = None) -> None:
+        """Choose one of ANOMALIB, or of FITTED where there are images to fit it to; the rest is `ModuleRival`'s.
 
         Raises:
             InputError: another name.
         """
-        if name not in ANOMALIB:
+        names = ANOMALIB if fit is None else FITTED
+        if name not in names:
+            why = "" if name not in (*ANOMALIB, *FITTED) else " without --fit" if fit is None else " with --fit"
             raise InputError(
-                f"--against names '{ANOMALIB_PREFIX}{name}'. Choose {ANOMALIB_PREFIX} and one of {', '.join(ANOMALIB)}."
+                f"--against names '{ANOMALIB_PREFIX}{name}'. Choose {ANOMALIB_PREFIX} and one of {', '.join(names)}"
+                f"{why}."
             )
-        super().__init__(f"{ANOMALIB_PREFIX}{name}", device=device)
-        self._model = name
+        super().__init__(f"{ANOMALIB_PREFIX}{name}", runtime, device)
+        self._model, self._fit, self.is_fitted = name, fit, fit is not None
         self.needs = {"anomalib": PEERS_REMEDY, **self.needs}
 
-    def make_module(self) -> BuiltModule:
+    def make_module(self, contract: InputContract) -> BuiltModule:
         from ndp_rt.bench.rivals.torch_anomalib import build_anomalib
 
+        facts: dict[str, Any] = {"anomalib": importlib.metadata.version("anomalib")}
+        if self._fit is not None:
+            from ndp_rt.bench.rivals.torch_fitted import build_fitted
+
+            module, fitted = build_fitted(self._model, self._fit, contract)
+            return BuiltModule(module=module, facts={**facts, **fitted})
         module, filled, size = build_anomalib(self._model)
-        facts = {
-            "anomalib": importlib.metadata.version("anomalib"),
-            "weights": "random",
-            "filled": filled,
-            "input_px": list(size),
-        }
+        facts |= {"weights": "random", "filled": filled, "input_px": list(size)}
         return BuiltModule(module=module, facts=facts)

@@ -1,10 +1,11 @@
 """anomalib's models as one module each, filled as training would have filled them, with random numbers."""
 
+import contextlib
 import importlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class AnomalibModule(torch.nn.Module):
     def __init__(self, model: Any) -> None:
         """Take an AnomalibModule of anomalib's."""
         super().__init__()
-        self.pre_processor, self.model = model.pre_processor, model.model
+        self.pre_processor, self.model = model.pre_processor or torch.nn.Identity(), model.model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         found = self.model(self.pre_processor(images))
@@ -48,26 +49,42 @@ def build_anomalib(name: str) -> tuple[AnomalibModule, str, tuple[int, ...]]:
     Raises:
         EngineError: the installed version has none of that name.
     """
-    models = importlib.import_module("anomalib.models.image")
-    kind = getattr(models, name, None)
+    kind = find_kind(name)
+    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder, holding_quiet():
+        torch.manual_seed(SEED)
+        # Draem wants a folder of textures to train with, and would fetch one.
+        module = AnomalibModule(kind(**choose_arguments(kind, folder))).eval()
+        fill = FILLS.get(name)
+        with torch.no_grad():
+            given = module.pre_processor(torch.rand(1, 3, 256, 256))
+            filled = "nothing but weights" if fill is None else fill(module.model, given)
+    return module, filled, tuple(given.shape[-2:])
+
+
+def find_kind(name: str) -> Any:
+    """Return one of anomalib's image models, a class.
+
+    Raises:
+        EngineError: the installed version has none of that name.
+    """
+    kind = getattr(importlib.import_module("anomalib.models.image"), name, None)
     if kind is None:
         raise EngineError(f"anomalib has no image model {name}. Install another version, or leave it out.")
+    return kind
+
+
+@contextlib.contextmanager
+def holding_quiet() -> Iterator[None]:
+    """Let anomalib and what it uses say nothing but errors."""
     quiet = logging.getLogger("anomalib")
     level = quiet.level
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quiet.setLevel(logging.ERROR)
         try:
-            torch.manual_seed(SEED)
-            # Draem wants a folder of textures to train with, and would fetch one.
-            module = AnomalibModule(kind(**choose_arguments(kind, folder))).eval()
-            fill = FILLS.get(name)
-            with torch.no_grad():
-                given = module.pre_processor(torch.rand(1, 3, 256, 256))
-                filled = "nothing but weights" if fill is None else fill(module.model, given)
+            yield
         finally:
             quiet.setLevel(level)
-    return module, filled, tuple(given.shape[-2:])
 
 
 def choose_arguments(kind: Any, folder: str) -> dict[str, Any]:

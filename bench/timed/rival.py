@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,7 +26,8 @@ class TimedRival(Timed):
             NdpRtError: as `open_checked`.
         """
         bundle = open_bundle(spec.bundle)
-        rival = find_rival(spec.word, spec.device.split(":")[0], models_on=spec.models_on)
+        fit = None if spec.fit is None else Path(spec.fit)
+        rival = find_rival(spec.word, spec.device.split(":")[0], models_on=spec.models_on, fit=fit)
         self._threshold = choose_threshold(bundle, spec.precision)
         self._contract = bundle.manifest.input
         self._opened: dict[int, OpenRival] = {}

@@ -32,6 +32,7 @@ class TimedSpec:
     plan: str | None = None
     threads: int | None = None
     models_on: str = "pytorch"
+    fit: str | None = None  # of another network: images that it is fitted to
     onnx_stages: str | None = None  # of ours on a GPU: typed stages that were written elsewhere
 
 

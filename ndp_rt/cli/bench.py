@@ -35,7 +35,9 @@ NAME of --against (repeat it, or join with commas):
   ndp-rt:PRECISION                                      this bundle in another precision
   padim, patchcore, riad, ...                           other methods at their true cost, with random weights
   paper                                                 all fifteen of the NDP-Net paper's comparison
-  anomalib, anomalib:NAME                               anomalib's models, where it is installed
+  anomalib, anomalib:NAME                               anomalib's models, where it is installed; with --fit really
+                                                        fitted, so that --data gives their accuracy too
+  OTHER.ndp                                             another bundle of ndp-rt
   FILE.onnx                                             any network with one image as its input
 
 --plain PLAIN.ndp, exported from the same run with --no-rewrite, is what rivals of this network then run; openvino-plain
@@ -92,6 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rivals.add_argument(
         "--models-on", default="pytorch", metavar="NAME", help="other methods on pytorch or openvino (default: pytorch)"
     )
+    rivals.add_argument(
+        "--fit", type=Path, metavar="DIR", help="fit anomalib's models to the good images of DIR/train, with Lite0"
+    )
 
 
 SCENARIO_HELP = "single-stream, multi-stream, offline or server, MLPerf's (default: single-stream)"
@@ -121,6 +126,7 @@ def make_request(args: argparse.Namespace) -> "BenchRequest":
         scenario=args.scenario,
         against=tuple(args.against),
         models_on=args.models_on,
+        fit=args.fit,
         seconds=args.seconds,
         data=args.data,
         is_from_file=args.from_file,

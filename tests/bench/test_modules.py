@@ -13,6 +13,7 @@ from ndp_rt.bench.rivals.base import open_checked
 from ndp_rt.bench.rivals.modules import ArchitectureRival, BuiltModule, ModuleRival, is_convolutional
 from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
+from ndp_rt.program.manifest import InputContract
 from tests.tiny_bundle import SIDE
 
 pytestmark = pytest.mark.torch
@@ -62,7 +63,7 @@ class OddRival(ModuleRival):
         super().__init__("odd")
         self._built = BuiltModule(module=module, **built)
 
-    def make_module(self) -> BuiltModule:
+    def make_module(self, contract: InputContract) -> BuiltModule:
         return self._built
 
 
