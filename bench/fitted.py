@@ -46,13 +46,13 @@ def main(arguments: Sequence[str]) -> int:
             )
             timed = TimedRival(spec)
             try:
-                record["facts"] = {name: value for name, value in timed.facts.items() if name not in UNTOLD}
+                record["facts"] = {name: value for name, value in timed.opened.facts.items() if name not in UNTOLD}
                 record["accuracy"] = accuracy = measure_accuracy(timed, data)
             finally:
                 timed.close()
             append_record(record, args.out)
             areas = " / ".join(f"{accuracy[name]:.3f}" for name in ("image_rocauc", "pixel_rocauc", "aupro"))
-            print(f"{data.name}: {model}: {areas}; fitted in {timed.facts['fit_s']} s", flush=True)
+            print(f"{data.name}: {model}: {areas}; fitted in {timed.opened.facts['fit_s']} s", flush=True)
     return 0
 
 

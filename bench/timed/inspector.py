@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ndp_rt.bench.rivals.base import Answer, check_golden
-from ndp_rt.bench.timed.spec import FloatArray, Image, Timed, TimedSpec, choose_threshold
+from ndp_rt.bench.timed.spec import FloatArray, Image, Opened, Timed, TimedSpec, choose_threshold
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.images.opencv import cv2
 from ndp_rt.inspector import Inspector
@@ -33,8 +33,7 @@ class TimedInspector(Timed):
         """
         bundle = open_bundle(spec.bundle)
         threshold = choose_threshold(bundle, spec.precision) if cv2 is not None else math.inf
-        if bundle.threshold(spec.precision).value is None:
-            self.notes = (f"decided by {threshold}: no threshold for {spec.precision}",)
+        has_own = bundle.threshold(spec.precision).value is not None
         self._inspector = Inspector.open(
             spec.bundle,
             device=spec.device,
@@ -46,18 +45,21 @@ class TimedInspector(Timed):
             threshold=threshold,
         )
         self._parts: list[Mapping[str, float]] = []
-        self.backend, self.plan = spec.backend or "", spec.plan
         try:
-            self.checks = {
-                batch: check_golden(bundle, self._make_call(batch), spec.precision, batch) for batch in spec.batches
-            }
-            self.facts = {
-                "engine_hash": self._inspector.engine_hash,
-                "threshold": self._inspector.threshold,
-                "stage_names": list(self._inspector.stage_names),
-            }
-            if cv2 is None:
-                self.facts = {**self.facts, "threshold": None, "left out": NO_BOXES}
+            self.opened = Opened(
+                backend=spec.backend or "",
+                plan=spec.plan,
+                checks={
+                    batch: check_golden(bundle, self._make_call(batch), spec.precision, batch) for batch in spec.batches
+                },
+                notes=() if has_own else (f"decided by {threshold}: no threshold for {spec.precision}",),
+                facts={
+                    "engine_hash": self._inspector.engine_hash,
+                    "threshold": self._inspector.threshold,
+                    "stage_names": list(self._inspector.stage_names),
+                    **({} if cv2 is not None else {"threshold": None, "left out": NO_BOXES}),
+                },
+            )
         except BaseException:
             self._inspector.close()
             raise

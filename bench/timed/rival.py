@@ -10,7 +10,7 @@ import numpy as np
 
 from ndp_rt.bench.rivals import find_rival
 from ndp_rt.bench.rivals.base import Check, OpenRival, open_checked, to_image
-from ndp_rt.bench.timed.spec import FloatArray, Image, Timed, TimedSpec, choose_threshold
+from ndp_rt.bench.timed.spec import FloatArray, Image, Opened, Timed, TimedSpec, choose_threshold
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.decide.decision import is_defective
 from ndp_rt.images.preprocess import Preprocessor
@@ -30,25 +30,24 @@ class TimedRival(Timed):
         rival = find_rival(spec.word, spec.device.split(":")[0], models_on=spec.models_on, fit=fit)
         self._threshold = choose_threshold(bundle, spec.precision)
         self._contract = bundle.manifest.input
-        self._opened: dict[int, OpenRival] = {}
+        self._rivals: dict[int, OpenRival] = {}
         self._elapsed_ms, self._image_count = 0.0, 0
         checks: dict[int, Check] = {}
         try:
             for batch in spec.batches:
-                self._opened[batch], checks[batch] = open_checked(
+                self._rivals[batch], checks[batch] = open_checked(
                     rival, bundle, spec.precision, batch, threads=spec.threads
                 )
         except BaseException:
             self.close()
             raise
-        self.checks = checks
-        self.facts = dict(self._opened[spec.batches[0]].facts)
-        self.backend = str(self.facts.get("runtime", spec.word))
-        self.notes = tuple(self.facts.get("notes", ()))
+        facts = self._rivals[spec.batches[0]].facts
+        backend, notes = str(facts.get("runtime", spec.word)), tuple(facts.get("notes", ()))
+        self.opened = Opened(backend=backend, checks=checks, notes=notes, facts=facts)
 
     def decide(self, images: Sequence[Image], batch: int) -> None:
         start = time.perf_counter()
-        opened, rest = self._opened[batch], iter(images)
+        opened, rest = self._rivals[batch], iter(images)
         while part := list(islice(rest, batch)):
             filled = part + [part[-1]] * (batch - len(part))  # a rival takes whole batches
             _, scores = opened.run(filled)
@@ -69,11 +68,11 @@ class TimedRival(Timed):
         height_px, width_px = image.shape[:2]
         values = np.empty((3, self._contract.height_px, self._contract.width_px), np.float32)
         Preprocessor(self._contract)(image, values)
-        batch = min(self._opened)
-        maps, scores = self._opened[batch].run([to_image(values)] * batch)
+        batch = min(self._rivals)
+        maps, scores = self._rivals[batch].run([to_image(values)] * batch)
         resized = cv2.resize(maps[0, 0], (width_px, height_px), interpolation=cv2.INTER_LINEAR)
         return np.asarray(resized, np.float32), float(scores[0])
 
     def close(self) -> None:
-        for opened in self._opened.values():
+        for opened in self._rivals.values():
             opened.close()

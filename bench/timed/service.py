@@ -46,13 +46,7 @@ class Service:
         self._bundle = open_bundle(spec.bundle)
         self._paths = [Path(path) for path in image_paths]
         self._images = [to_image(values) for values in self._bundle.golden().image]
-        return Opened(
-            backend=one.backend,
-            plan=one.plan,
-            checks=dict(one.checks),
-            notes=tuple(one.notes),
-            facts=dict(one.facts),
-        )
+        return one.opened
 
     def use_images(self, images: Sequence[Image]) -> None:
         """Inspect other images from now on, such as larger ones."""

@@ -36,14 +36,21 @@ class TimedSpec:
     onnx_stages: str | None = None  # of ours on a GPU: typed stages that were written elsewhere
 
 
-class Timed:
-    """What is timed, opened and checked; one call at a time, all from the thread that opened it."""
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What one says of itself once it is open."""
 
     backend: str
     plan: str | None = None
     checks: Mapping[int, Check]  # how far its maps are from those that it should give, by batch size
-    notes: Sequence[str] = ()
-    facts: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Timed:
+    """What is timed, opened and checked; one call at a time, all from the thread that opened it."""
+
+    opened: Opened
 
     def decide(self, images: Sequence[Image], batch: int) -> None:
         """Take images in the host's memory to decisions, in batches of `batch`: what the clock holds."""
@@ -68,17 +75,6 @@ class Timed:
     def close(self) -> None:
         """Free everything; twice is allowed."""
         raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """What one says of itself once it is open. `checks` has an entry for each batch size."""
-
-    backend: str
-    plan: str | None
-    checks: Mapping[int, Check]
-    notes: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ def test_ours_is_checked_decides_and_tells_what_it_costs(
             monkeypatch.setattr(module, "cv2", None)
     timed = TimedInspector(make_spec(tiny_bundle, "staged", 1, 2))
     try:
-        assert set(timed.checks) == {1, 2}
+        assert set(timed.opened.checks) == {1, 2}
         images = [to_image(values) for values in bundle.golden().image]
         for batch, count in ((1, 2), (2, 2)):
             timed.decide(images[:count], batch)
@@ -91,7 +91,7 @@ def test_ours_is_checked_decides_and_tells_what_it_costs(
         cost = measure_cost(timed.runner, bundle, 2)
     finally:
         timed.close()
-    assert ("left out" in timed.facts) != has_opencv
+    assert ("left out" in timed.opened.facts) != has_opencv
     assert {"upload", "preprocess", "encoder", "attention", "postprocess", "download"} <= set(cost["stages_ms"])
     assert all(value >= 0 for value in cost["stages_ms"].values()) and cost["gpu"]["launch_us"] > 0
     assert cost["stages_source"].startswith("CUDA events") and cost["gpu_memory_bytes"] > 0
