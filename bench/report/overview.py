@@ -61,7 +61,8 @@ class Found:
     def key(self) -> tuple[str, ...]:
         """What two rows share where one was measured again as the other."""
         bundle = str(self.bundle.get("fingerprint") or self.bundle.get("name"))
-        return (bundle, *(str(self.row.get(name)) for name in ("name", "device", "threads")), self.machine)
+        weights = str(find_section(self.row, "facts").get("weights"))  # of a rival that was fitted: to which images
+        return (bundle, weights, *(str(self.row.get(name)) for name in ("name", "device", "threads")), self.machine)
 
 
 # What may tell rows of one name apart; each is added where the names so far do not.
@@ -72,6 +73,7 @@ DIFFERENCES: tuple[Callable[[Found], str], ...] = (
     lambda one: str(one.row.get("device")),
     lambda one: f"threads {one.row.get('threads')}",
     lambda one: one.machine,
+    lambda one: one.source,
 )
 
 

@@ -14,7 +14,7 @@ from ndp_rt.bench.report.tables import list_overview_rows
 from tests.bench.bench_records import make_cold_record, make_record, make_row
 from tests.bench.report.page_reader import PageReader
 
-FP32 = 2  # of tests.bench.bench_records.RIVALS
+FP32, PADIM = 2, 6  # of tests.bench.bench_records.RIVALS
 PRECISIONS = {"fp32": (1.0, 0.97), "bf16": (0.5, 0.968), "int8": (0.3, 0.95), "mixed": (0.35, 0.966)}
 
 
@@ -77,6 +77,17 @@ def test_ours_and_a_rival_of_the_same_backend_keep_different_names(rng: np.rando
     rows = [make_row(24, rng), make_row(3, rng)]  # ndp-rt's on ONNX Runtime, and ONNX Runtime by itself
     overview = make_overview(store(make_record(rows)))
     assert set(overview.names) == {"ndp-rt onnxruntime fp32", "onnxruntime fp32"}
+
+
+def test_a_rival_that_was_fitted_to_other_images_is_another_row(rng: np.random.Generator) -> None:
+    records = []
+    for data in ("leather", "fabric"):
+        row = make_row(PADIM, rng, facts={"weights": f"fitted to 100 images of {data}"})
+        row["accuracy"]["source"] = f"measured: {data}"
+        records.append(make_record([row]))
+    assert set(make_overview(store(*records)).names) == {
+        f"padim fp32, measured: {data}" for data in ("leather", "fabric")
+    }
 
 
 def test_other_machines_and_thread_counts_are_named_and_not_taken_for_a_second_measurement(
