@@ -15,11 +15,11 @@ from ndp_rt.bundle import write_bundle
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
 from ndp_rt.bundle.open import CALIBRATION_FILE
 from ndp_rt.cli import main
-from ndp_rt.cli.demo_page import BUNDLE
 from ndp_rt.editing import CARRIED_OVER, set_reference, set_threshold
 from ndp_rt.errors import EngineError, ImageFileError, NdpRtError, StorageError
 from ndp_rt.images.preprocess import preprocess
 from ndp_rt.program.manifest import ThresholdSpec
+from tests.bricks import BRICKS
 from tests.conftest import TORCH_REMEDY, is_installed
 from tests.tolerances import assert_close
 
@@ -33,8 +33,8 @@ def source(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
 
         run = write_random_run(tmp_path_factory.mktemp("surface"))
         return export_run(run, tmp_path_factory.mktemp("out") / "surface.ndp").bundle.path
-    if BUNDLE.is_dir():
-        return BUNDLE
+    if BRICKS.is_dir():
+        return BRICKS
     pytest.skip(TORCH_REMEDY)
 
 

@@ -67,6 +67,7 @@ def list_expected() -> set[str]:
     assert {
         "ndp_rt/kernels/shared/warp.cuh",
         "ndp_rt/data/demo.ndp/manifest.json",
+        "ndp_rt/data/demo/README.txt",
         "ndp_rt/capi/include/ndp_rt.h",
         "ndp_rt/capi/source/calls.h",
         "ndp_rt/capi/cmake/ndp_rtConfig.cmake",

@@ -21,7 +21,7 @@ _OPEN_COMPILED: set[int] = set()  # of calls whose compiled code is in use
 MODULE_RULES = DecisionRules()  # of `torch_modules.Inspection`
 WARM_UP_COUNT = 3  # compiled: one that compiles, one that records the CUDA graph, its first replay
 PRECISIONS = {"cuda": ("fp32", "tf32", "fp16", "bf16"), "cpu": ("fp32", "bf16")}
-# Measured on one core with the demo's graph at 128 x 128, fp32 and bf16, ms: eager 38 and 18 with channels_last, 47 and
+# Measured on one core with tests/data/bricks.ndp, fp32 and bf16, ms: eager 38 and 18 with channels_last, 47 and
 # 40 without; compiled with frozen weights 34 and 18 with, 28 and 18 without; compiled only, 58 and 17, 29 and 18.
 FROZEN: Mapping[str, Any] = {"options": {"freezing": True}}
 # By device and name; what has none is eager. The autotuned one tries kernels of its own for every convolution, which

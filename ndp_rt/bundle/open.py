@@ -53,7 +53,7 @@ class Bundle:
         >>> from ndp_rt import open_bundle
         >>> bundle = open_bundle("tiles.ndp")
         >>> bundle.manifest.input.height_px, bundle.threshold("fp32").source
-        (128, 'calibrated')
+        (256, 'calibrated')
     """
 
     path: Path

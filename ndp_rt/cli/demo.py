@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("-o", "--out", metavar="OUT", type=Path, default=Path("demo-out"), help="default: %(default)s")
     parser.add_argument("--bundle", metavar="NAME.ndp", type=Path, help="another bundle (default: the package's)")
-    parser.add_argument("--images", metavar="DIR", type=Path, help="another folder of good_*.png and defect_*.png")
+    parser.add_argument("--images", metavar="DIR", type=Path, help="other labelled images, in MVTec AD's layout")
     parser.add_argument("--threads", type=int, metavar="N", help="of the engine (default: the backend's choice)")
 
 
@@ -28,29 +28,35 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.cli.demo_page import (
         BUNDLE,
         IMAGES,
-        PAINTED,
+        find_credit,
         inspect_images,
-        list_demo_images,
         write_overlays,
         write_page,
     )
     from ndp_rt.cli.engine_arguments import log_to_stderr
     from ndp_rt.devices.machine import find_cpu
+    from ndp_rt.evaluate.dataset import list_samples
     from ndp_rt.inspector import Inspector
 
     start = time.perf_counter()
     log_to_stderr()
-    images = list_demo_images(args.images or IMAGES)
+    folder = args.images or IMAGES
+    samples, credit = list_samples(folder), find_credit(folder)
     with Inspector.open(args.bundle or BUNDLE, batches=(1,), threads=args.threads) as inspector:
-        inspected = inspect_images(inspector, images)
+        inspected = inspect_images(inspector, samples)
         engine = f"OpenVINO, fp32, fused plan, on {find_cpu().model_name}"
         write_overlays(inspected, args.out)
-        page = write_page(inspected, inspector.bundle, engine, args.out)
+        page = write_page(inspected, inspector.bundle, engine, credit, args.out)
         print_decisions(inspected)
     right = sum(one.is_right for one in inspected)
     threshold = inspected[0].result.threshold
     print(f"Threshold {threshold:.4f}: {right} of {len(inspected)} decisions as they should be.")
-    print(PAINTED)
+    masked = [one for one in inspected if one.mask is not None and not one.sample.is_good]
+    if masked:
+        located = sum(one.is_located for one in masked)
+        print(f"{located} of {len(masked)} anomaly maps peak inside of the labelled defect.")
+    if credit:
+        print(credit.splitlines()[0])
     print(f"Overlays: {args.out / 'overlays'}")
     print(f"Summary:  {page}   ({time.perf_counter() - start:.1f} s in all)")
     return 0
@@ -66,8 +72,8 @@ def print_decisions(inspected: "list[Inspected]") -> None:
         decision = paint("defect", "red") if result.is_defect else paint("good", "green")
         rows.append(
             (
-                one.path.name,
-                "good" if one.kind == "good" else f"painted {one.kind}",
+                one.sample.path.name,
+                one.sample.kind,
                 f"{result.score:.4f}",
                 decision if one.is_right else f"{decision} {paint('(wrong)', 'bold')}",
                 f"{result.timings_ms['total']:.1f}",

@@ -23,8 +23,8 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     # worst map 0.015, the worst score 0.006; three times that is allowed, a broken build is off by far more.
     ("engine.map", "bf16"): Tolerance(absolute=5e-2, reason="8 significant bits through some 30 layers, worst pixel"),
     ("engine.score", "bf16"): Tolerance(absolute=2e-2, reason="smoothing averages 25 pixels' rounding errors"),
-    # fp16 has 11 significant bits. Measured over the demo's 11 images with PyTorch, sums in float32: the worst pixel
-    # 0.0019, of which rounding the image alone makes 0.0013; the worst score 0.0017. Half sums may double that.
+    # fp16 has 11 significant bits. Measured over tests/data/bricks, 11 images, with PyTorch, sums in float32: the worst
+    # pixel 0.0019, of which rounding the image alone makes 0.0013; the worst score 0.0017. Half sums may double that.
     ("engine.map", "fp16"): Tolerance(absolute=5e-3, reason="the project's bound; 11 significant bits, image included"),
     ("engine.score", "fp16"): Tolerance(absolute=4e-3, reason="smoothing averages 25 pixels' rounding errors"),
     # tf32 has 11 significant bits in products alone. Emulated (factors rounded, on the CPU) over the same images: the

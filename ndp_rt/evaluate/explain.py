@@ -13,6 +13,7 @@ from ndp_rt.evaluate.run import Evaluation, Scored
 from ndp_rt.files import write_atomically
 from ndp_rt.images.preprocess import read_image
 from ndp_rt.pipeline.overlays import (
+    MASK_CONTOUR,
     choose_scale,
     draw_contours,
     draw_outlines,
@@ -24,7 +25,6 @@ from ndp_rt.pipeline.overlays import (
 
 TEMPLATES = Path(__file__).parent.parent / "data"
 TEMPLATE = "explain.html"
-MASK_CONTOUR = (255, 196, 0)  # the legend of the template has the same colour
 NO_THRESHOLD = 0.5  # the middle of the map's colours where there is no threshold
 
 

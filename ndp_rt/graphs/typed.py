@@ -3,10 +3,11 @@
 In fp16 and bf16 every tensor has the half type, but for islands that stay float32, with a Cast at each border:
 
 - norms, from the squares to the division by them: the sum of a patch's squares passes float16's 65504 with 4096
-  features of 4 (w = 64, K = 4; the demo, w = 16, comes to 6050), and the smallest norm, 1e-6, is no normal float16;
+  features of 4 (w = 64, K = 4; tests/data/bricks.ndp, w = 16, comes to 6050), and the smallest norm, 1e-6, is no normal
+  float16;
 - the softmax over the reference's patches: up to some thousand shares below 1e-3 that have to add up to 1. An export
   without rewrites has FFM's softmax as the same operator, so it is float32 there too. The exponentials that rewritten
-  exports have in its place stay in half precision: on the demo's images float32 there changed no map by 1e-4;
+  exports have in its place stay in half precision: on tests/data/bricks float32 there changed no map by 1e-4;
 - the sigmoids of the three maps, whose results leave the graph as float32.
 
 Convolutions and matrix products, where the time goes, are never in an island, except for one that sums squares.

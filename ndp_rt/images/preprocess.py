@@ -34,7 +34,7 @@ def read_image(path: str | Path, *, limits: ImageLimits | None = None) -> Image:
         >>> from ndp_rt import read_image
         >>> image = read_image("new/piece.png")
         >>> image.dtype.name, image.ndim
-        ('uint8', 2)
+        ('uint8', 3)
     """
     path = Path(path)
     try:

@@ -19,7 +19,7 @@ CELL_PX = 200  # narrowest cell, so that captions fit below slim images
 GAP_PX, HEADER_PX, CAPTION_PX = 12, 44, 26
 PAPER, INK, FAINT = (255, 255, 255), (32, 33, 36), (120, 124, 130)
 GOOD, DEFECT = (24, 128, 56), (197, 34, 31)
-CONTOUR, CONTOUR_EDGE = (0, 255, 255), (0, 0, 0)
+CONTOUR, MASK_CONTOUR, CONTOUR_EDGE = (0, 255, 255), (255, 196, 0), (0, 0, 0)
 RING_PX = 9  # its radius
 JPEG_QUALITY = 90
 SHIFT = 4  # cv2 draws with this many bits below the pixel
@@ -101,19 +101,29 @@ def draw_point(picture: Picture, x: float, y: float) -> None:
 
 
 def draw_overlay(
-    image: NDArray[np.uint8] | NDArray[np.uint16], result: Result, title: str, *, white_level_16bit: int = 65535
+    image: NDArray[np.uint8] | NDArray[np.uint16],
+    result: Result,
+    title: str,
+    *,
+    mask: BoolArray | None = None,
+    white_level_16bit: int = 65535,
 ) -> Picture:
-    """Return input, reconstruction, heat map and contours side by side, with captions.
+    """Return input, label, reconstruction, heat map and contours side by side, with captions.
 
     Args:
         image: the image that was inspected, grey or RGB(A).
         result: of that image; without a reconstruction that panel is left out.
         title: shown in the header, the file's name for instance.
+        mask: where the image is labelled as defective, [h, w]; None: without that panel.
         white_level_16bit: of the bundle's input contract.
     """
     scale = choose_scale(*image.shape[:2])
     shown = show_image(image, scale, white_level_16bit)
     panels = [("input", shown)]
+    if mask is not None:
+        labelled = shown.copy()
+        draw_outlines(labelled, mask, MASK_CONTOUR)
+        panels.append(("labelled defect" if mask.any() else "labelled good", labelled))
     if result.reconstruction is not None:
         rebuilt = np.round(np.clip(result.reconstruction, 0.0, 1.0) * 255).astype(np.uint8)
         size = (scale.width_px, scale.height_px)

@@ -14,8 +14,8 @@ from ndp_rt.bench.rivals import expand, find_rival
 from ndp_rt.bench.rivals.modules import ANOMALIB, FITTED
 from ndp_rt.errors import DataError, InputError
 from ndp_rt.program.manifest import InputContract
+from tests.bricks import BRICKS
 
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 NEEDS_ANOMALIB = pytest.mark.skipif(
     importlib.util.find_spec("anomalib") is None, reason="needs anomalib: pip install -e '.[peers]'"
 )
@@ -91,9 +91,9 @@ def test_anomalib_means_those_that_can_be_fitted_where_there_are_images(tmp_path
 
 
 def test_another_bundle_takes_turns_under_its_own_name() -> None:
-    together, alone = list_specs(BenchRequest(bundle=DEMO, against=(str(DEMO),)), {})
-    assert [spec.name for spec in together] == ["ndp-rt openvino fp32", "demo openvino fp32"] and not alone
-    assert together[1].bundle == str(DEMO)
+    together, alone = list_specs(BenchRequest(bundle=BRICKS, against=(str(BRICKS),)), {})
+    assert [spec.name for spec in together] == ["ndp-rt openvino fp32", "bricks openvino fp32"] and not alone
+    assert together[1].bundle == str(BRICKS)
 
 
 @NEEDS_ANOMALIB

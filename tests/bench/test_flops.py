@@ -1,6 +1,5 @@
 """FLOP and least bytes: against counting by hand, the kernels' floors, and PyTorch's own counter."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ from ndp_rt.bench.flops import count_file, count_graph
 from ndp_rt.bench.kernel_work import count_inspection
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import fix_batch
+from tests.bricks import BRICKS
 
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
-DEMO_SIDE_PX, DEMO_WIDTH = 128, 16
+BRICKS_SIDE_PX, BRICKS_WIDTH = 128, 16
 
 
 def make_model(nodes: list[Any], inputs: dict[str, list[int]], outputs: dict[str, list[int]], **weights: Any) -> Any:
@@ -103,27 +102,27 @@ def test_a_view_moves_nothing_and_hides_no_reader() -> None:
     ("precision", "share"), [("tf32", 1.0), ("bf16", 0.5), ("fp16", 0.5), ("int8", 0.25), ("mixed", 0.25)]
 )
 def test_bytes_follow_the_precision(precision: str, share: float) -> None:
-    wide, narrow = (count_file(DEMO / "fused.onnx", precision=one) for one in ("fp32", precision))
+    wide, narrow = (count_file(BRICKS / "fused.onnx", precision=one) for one in ("fp32", precision))
     assert narrow.gflop_per_image == wide.gflop_per_image
     assert narrow.megabytes_per_image == pytest.approx(share * wide.megabytes_per_image)
 
 
 def test_the_fused_graph_is_the_stages_graphs_and_what_the_kernels_floor_counts() -> None:
-    floor = count_inspection(1, DEMO_SIDE_PX, DEMO_SIDE_PX, DEMO_WIDTH, "float32")
+    floor = count_inspection(1, BRICKS_SIDE_PX, BRICKS_SIDE_PX, BRICKS_WIDTH, "float32")
     products = sum(work.flop_count for name, work in floor.items() if name.startswith("rbfrm"))
-    alone = [count_file(DEMO / f"{name}.onnx") for name in ("encoder", "decoder", "head", "segmentation")]
-    assert count_file(DEMO / "fused.onnx").flop_count == sum(one.flop_count for one in alone) + products
+    alone = [count_file(BRICKS / f"{name}.onnx") for name in ("encoder", "decoder", "head", "segmentation")]
+    assert count_file(BRICKS / "fused.onnx").flop_count == sum(one.flop_count for one in alone) + products
 
 
 def test_a_batch_computes_as_much_for_each_image_and_reads_weights_once() -> None:
-    one, eight = (count_file(DEMO / "fused.onnx", batch=batch) for batch in (1, 8))
+    one, eight = (count_file(BRICKS / "fused.onnx", batch=batch) for batch in (1, 8))
     assert eight.gflop_per_image == pytest.approx(one.gflop_per_image)
     assert eight.megabytes_per_image < one.megabytes_per_image
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
     with pytest.raises(InputError, match="got 'fp8'"):
-        count_file(DEMO / "fused.onnx", precision="fp8")
+        count_file(BRICKS / "fused.onnx", precision="fp8")
     open_shape = make_model([helper.make_node("Relu", ["x"], ["y"])], {"x": [1, None]}, {"y": [1, None]})
     with pytest.raises(InputError, match="the shape of 'x'"):
         count_graph(open_shape, batch=1, precision="fp32")

@@ -19,6 +19,7 @@ from ndp_rt.bundle import Bundle
 from ndp_rt.kernels.smooth.definition import smooth
 from ndp_rt.runtime import cuda_profile
 from tests.bench.local_process import open_locally
+from tests.bricks import BRICKS
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.fake_streams import CUDARuntimeError
 
@@ -142,7 +143,8 @@ def test_says_that_there_is_no_gpu(
     assert not (tmp_path / "x.jsonl").exists()
 
 
-def test_runs_with_numpy_cupy_and_a_backend_alone() -> None:
+@pytest.mark.parametrize(("bundle", "assets"), [(BRICKS, "[['f3', 'f4', 'f5']] "), (gpu_check.DEMO, "[] ")])
+def test_runs_with_numpy_cupy_and_a_backend_alone(bundle: Path, assets: str) -> None:
     """What runs engines may import nothing else; the other packages are blocked in a process of its own."""
     code = """
 import sys
@@ -161,12 +163,13 @@ bundle = Path(sys.argv[1])
 bench = ndp_rt.bench.gpu_check.GpuBench(BenchRequest(bundle=bundle, device="cuda", backends=("tensorrt",)), "x", print)
 with bench.explainer.watch([]):
     pass
-print(sorted(bench.bundle.read_asset("reference")), len(bench.bundle.golden().image))
+bundle = bench.bundle
+print([sorted(bundle.read_asset(name)) for name in bundle.manifest.assets], len(bundle.golden().image))
 """
-    demo = Path(gpu_check.DEMO)
-    done = subprocess.run([sys.executable, "-c", code, str(demo)], capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", code, str(bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("['f3', 'f4', 'f5']")
+    assert done.stdout.splitlines()[-1].startswith(assets)
 
 
 @pytest.fixture

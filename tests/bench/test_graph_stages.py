@@ -1,4 +1,4 @@
-"""Nodes and layers to stages: every node of the demo and of a plain export has one, and backends' names find it."""
+"""Nodes and layers to stages: every node of the bricks and of a plain export has one, and backends' names find it."""
 
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,7 @@ from ndp_rt.bench.stage_split import (
 )
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import fix_batch, load_model
-
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
+from tests.bricks import BRICKS
 
 
 def load(path: Path) -> Any:
@@ -36,11 +35,11 @@ def find_by_name(model: Any) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def named() -> dict[str, str]:
-    return name_stages(load(DEMO / "fused.onnx"))
+    return name_stages(load(BRICKS / "fused.onnx"))
 
 
-def test_every_node_of_the_demo_has_a_stage() -> None:
-    found = find_by_name(load(DEMO / "fused.onnx"))
+def test_every_node_of_bricks_has_a_stage() -> None:
+    found = find_by_name(load(BRICKS / "fused.onnx"))
     assert set(found.values()) == set(STAGES)
     for name, stage in (
         ("/encoder/levels.0/levels.0.0/levels.0.0.0/Conv", ENCODER),

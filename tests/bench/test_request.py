@@ -10,8 +10,7 @@ import pytest
 from ndp_rt.bench.request import BenchRequest, list_specs
 from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.errors import InputError
-
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
+from tests.bricks import BRICKS
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def plain(tmp_path: Path) -> Path:
     """A manifest that says nothing of rewrites."""
     folder = tmp_path / "plain.ndp"
     folder.mkdir()
-    document = json.loads((DEMO / "manifest.json").read_text())
+    document = json.loads((BRICKS / "manifest.json").read_text())
     document["model"]["rewrites"] = []
     (folder / "manifest.json").write_text(json.dumps(document))
     return folder
@@ -31,7 +30,7 @@ def names(specs: list[TimedSpec]) -> list[str]:
 
 def split(**changes: Any) -> tuple[list[TimedSpec], list[TimedSpec], dict[str, str]]:
     left_out: dict[str, str] = {}
-    together, alone = list_specs(BenchRequest(bundle=DEMO, **changes), left_out)
+    together, alone = list_specs(BenchRequest(bundle=BRICKS, **changes), left_out)
     return together, alone, left_out
 
 
@@ -83,7 +82,7 @@ def test_the_plain_export_has_to_be_given() -> None:
 
 def test_rivals_of_this_network_get_the_plain_bundle_and_others_ours(plain: Path) -> None:
     together, _, _ = split(plain=plain, against=("onnxruntime", "ndp-rt:bf16"))
-    assert [Path(spec.bundle).name for spec in together] == ["demo.ndp", "plain.ndp", "demo.ndp"]
+    assert [Path(spec.bundle).name for spec in together] == ["bricks.ndp", "plain.ndp", "bricks.ndp"]
 
 
 def test_a_server_also_takes_images_one_by_one() -> None:
@@ -94,8 +93,8 @@ def test_a_server_also_takes_images_one_by_one() -> None:
 def test_every_inspector_gets_the_same_threads() -> None:
     together, _, _ = split(threads=1, against=("onnxruntime",))
     assert {spec.threads for spec in together} == {1}
-    assert (BenchRequest(bundle=DEMO).used_threads or 0) >= 1
-    assert BenchRequest(bundle=DEMO, device="cuda").used_threads is None
+    assert (BenchRequest(bundle=BRICKS).used_threads or 0) >= 1
+    assert BenchRequest(bundle=BRICKS, device="cuda").used_threads is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_every_inspector_gets_the_same_threads() -> None:
 )
 def test_rejects_what_cannot_be_measured(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        BenchRequest(bundle=DEMO, **changes)
+        BenchRequest(bundle=BRICKS, **changes)
 
 
 @pytest.mark.parametrize(
@@ -150,4 +149,4 @@ def test_no_precision_of_ours_is_an_error() -> None:
 )
 def test_what_no_inspector_of_ours_could_be_opened_with_is_not_taken(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        BenchRequest(bundle=DEMO, **changes)
+        BenchRequest(bundle=BRICKS, **changes)

@@ -1,4 +1,4 @@
-"""Rivals on the CPU, where their classes are the same, with the tiny bundle; on a GPU with the demo's."""
+"""Rivals on the CPU, where their classes are the same, with the tiny bundle; on a GPU with the bricks'."""
 
 import contextlib
 import dataclasses
@@ -23,10 +23,10 @@ from ndp_rt.engines.backend import BackendStatus, EngineOptions
 from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
 from ndp_rt.kernels.preprocess.definition import preprocess
 from ndp_rt.kernels.smooth import definition
+from tests.bricks import BRICKS
 from tests.tiny_bundle import SIDE, make_tiny_bundle
 from tests.tolerances import assert_close
 
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 NEEDS_TORCH = pytest.mark.torch
 THERE = BackendStatus(version="1.0", devices=("CPU",))
 
@@ -333,10 +333,10 @@ TRIED_ON_A_GPU = [
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("rival", "precision"), TRIED_ON_A_GPU)
-def test_every_rival_gives_the_demos_golden_maps_on_a_gpu(rival: Rival, precision: str) -> None:
+def test_every_rival_gives_the_bricks_golden_maps_on_a_gpu(rival: Rival, precision: str) -> None:
     reason = rival.find()
     if reason is not None:
         pytest.skip(reason)
-    runner, check = open_checked(rival, open_bundle(DEMO, verify=False), precision, 3)
+    runner, check = open_checked(rival, open_bundle(BRICKS, verify=False), precision, 3)
     print(f"map {check.map_max_abs_difference:.2e} of {check.allowed:.0e}; {dict(runner.facts)}")
     runner.close()

@@ -18,6 +18,7 @@ from ndp_rt.bundle import open_bundle
 from ndp_rt.errors import EngineError, InputError, MissingExtraError
 from ndp_rt.images.preprocess import read_image
 from tests.bench.fake_process import make_process
+from tests.bricks import BRICKS
 
 FIELDS = {"name", "latency", "latencies_ms", "check", "images_per_s", "parts_ms", "peak_memory_bytes", "gflop"}
 
@@ -178,11 +179,10 @@ def test_the_whole_path_through_real_engines(tiny_bundle: Path, tmp_path: Path, 
 
 
 def test_a_plain_bundle_has_to_hold_the_same_network(tiny_bundle: Path) -> None:
-    demo = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
     with pytest.raises(InputError, match="has the rewrites"):
-        start(tiny_bundle, plain=demo)
+        start(tiny_bundle, plain=BRICKS)
     with pytest.raises(InputError, match="answer differently to their golden images"):
-        start(demo, plain=tiny_bundle)
+        start(BRICKS, plain=tiny_bundle)
 
 
 def test_golden_files_hold_the_golden_images(tiny_bundle: Path, tmp_path: Path) -> None:

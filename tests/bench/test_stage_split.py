@@ -22,8 +22,9 @@ from ndp_rt.engines.registry import find_host_backend
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers, write_quantised
+from tests.bricks import BRICKS
 
-FUSED = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp" / "fused.onnx"
+FUSED = BRICKS / "fused.onnx"
 PARTS_MS = {"preprocess": 0.5, "engine": 20.0, "postprocess": 1.5, "total": 22.5}
 NEEDS_BF16 = pytest.mark.skipif(not find_cpu().has_bf16, reason="needs a CPU with AVX512-BF16 or AMX")
 
@@ -132,7 +133,7 @@ def test_the_graph_that_was_compiled_is_the_one_that_is_profiled(tmp_path: Path)
     ("backend", "precision"),
     [("openvino", "fp32"), pytest.param("openvino", "bf16", marks=NEEDS_BF16), ("onnxruntime", "fp32")],
 )
-def test_nearly_all_of_the_demos_time_has_a_stage(backend: str, precision: str) -> None:
+def test_nearly_all_of_the_bricks_time_has_a_stage(backend: str, precision: str) -> None:
     options = EngineOptions(precision=precision, threads=1)
     stages_ms, source = split_stages(PARTS_MS, FUSED, find_host_backend(backend), options)
     assert list(stages_ms) == ["preprocess", *STAGES, "postprocess"], source  # else more than 5 % had none

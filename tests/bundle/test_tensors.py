@@ -9,13 +9,12 @@ from safetensors.numpy import load_file, save_file
 
 from ndp_rt.bundle.tensors import DTYPES, read_with_numpy
 from ndp_rt.errors import BundleError
-
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
+from tests.bricks import BRICKS
 
 
 @pytest.mark.parametrize("name", ["golden.safetensors", "reference.safetensors"])
 def test_reads_what_the_library_reads(name: str) -> None:
-    ours, theirs = read_with_numpy(DEMO / name), load_file(DEMO / name)
+    ours, theirs = read_with_numpy(BRICKS / name), load_file(BRICKS / name)
     assert sorted(ours) == sorted(theirs)
     assert all(np.array_equal(ours[one], theirs[one]) and ours[one].dtype == theirs[one].dtype for one in theirs)
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ndp_rt import Inspector, Result, read_image
 from ndp_rt.capi.build import BRIDGE_NAME, INCLUDE, SOURCE, build_library
-from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 from ndp_rt.config import find_compiler
+from tests.bricks import BRICK_IMAGES, BRICKS
 from tests.capi.cpp import compile_cpp
 from tests.capi.library import compile_program
 
@@ -56,8 +56,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def images(folder: Path) -> dict[str, tuple[Path, NDArray[Any]]]:
-    """The demo's photographs as PGM, and one in every other form that the programs read."""
-    arrays = {path.stem: read_image(path) for path in sorted(IMAGES.glob("*.png")) if "mask" not in path.stem}
+    """The photographs of bricks as PGM, and one in every other form that the programs read."""
+    arrays = {path.stem: read_image(path) for path in sorted(BRICK_IMAGES.glob("*.png")) if "mask" not in path.stem}
     grey = arrays["defect_hole"]
     colour = np.stack([grey, np.roll(grey, 3, axis=1), 255 - grey // 2], axis=2)
     arrays |= {"grey16": grey * np.uint16(257), "rgb8": colour, "rgb16": colour * np.uint16(256) + np.uint16(7)}
@@ -70,7 +70,7 @@ def images(folder: Path) -> dict[str, tuple[Path, NDArray[Any]]]:
 
 @pytest.fixture(scope="module")
 def opened() -> Iterator[Inspector]:
-    with Inspector.open(BUNDLE, batches=[1]) as inspector:
+    with Inspector.open(BRICKS, batches=[1]) as inspector:
         yield inspector
 
 
@@ -100,7 +100,7 @@ def test_inspect_prints_what_python_finds(
     opened: Inspector,
     name: str,
 ) -> None:
-    done = run(programs[name], [BUNDLE, *(path for path, _ in images.values())], environment)
+    done = run(programs[name], [BRICKS, *(path for path, _ in images.values())], environment)
     assert (done.returncode, done.stderr) == (DEFECT, "")
     assert done.stdout == "".join(format_result(path, opened.inspect(array)) for path, array in images.values())
 
@@ -116,7 +116,7 @@ def test_inspect_writes_the_map_and_takes_a_threshold(
 ) -> None:
     path, array = images["odd"]
     options = ["--threshold", "0.999", "--device", "cpu", "--precision", "fp32", "--map", folder / "map.pgm"]
-    done = run(programs[name], [*options, BUNDLE, path], environment)
+    done = run(programs[name], [*options, BRICKS, path], environment)
     assert (done.returncode, done.stderr) == (GOOD, "")
     expected = opened.inspect(array).anomaly_map
     scaled = (expected * np.float32(255) + np.float32(0.5)).astype(np.uint8)
@@ -256,12 +256,12 @@ def test_line_keeps_a_slow_rate_and_finds_every_spot(
     programs: dict[str, Path], environment: dict[str, str], images: dict[str, tuple[Path, NDArray[Any]]]
 ) -> None:
     options = ["--fps", 10, "--seconds", 2, "--ring", 64, "--deadline-ms", 60000]
-    done = run(programs["line"], [*options, BUNDLE, images["good_000"][0]], environment)
+    done = run(programs["line"], [*options, BRICKS, images["good_000"][0]], environment)
     assert (done.returncode, done.stderr) == (0, "")
     figures = read_summary(done.stdout)
     assert 1 <= figures["grabbed"] <= 22 and figures["kept"] == figures["grabbed"]
     assert figures["defects"] == math.ceil(figures["grabbed"] / 10)
-    assert done.stdout.startswith("<Inspector demo.ndp: cpu fp32, threshold 0.431")
+    assert done.stdout.startswith("<Inspector bricks.ndp: cpu fp32, threshold 0.431")
 
 
 @pytest.mark.nightly
@@ -271,7 +271,7 @@ def test_line_keeps_a_slow_rate_and_finds_every_spot(
 def test_line_drops_and_counts_what_comes_too_fast(
     programs: dict[str, Path], environment: dict[str, str], options: list[object], reason: str
 ) -> None:
-    done = run(programs["line"], ["--fps", 2000, "--seconds", 2, "--deadline-ms", 0, *options, BUNDLE], environment)
+    done = run(programs["line"], ["--fps", 2000, "--seconds", 2, "--deadline-ms", 0, *options, BRICKS], environment)
     assert (done.returncode, done.stderr) == (0, "")
     figures = read_summary(done.stdout)
     assert figures["inspected"] > 0 and figures["missed"] == figures["inspected"]

@@ -12,8 +12,8 @@ import pytest
 import ndp_rt
 from ndp_rt.capi.build import BRIDGE_NAME, FOLDER, HEADER, LIBRARY_NAME, PYTHON_VERSION, check_tools
 from ndp_rt.capi.installed import CMAKE, PKGCONFIG, find_problem, list_link_flags
-from ndp_rt.cli.demo_page import BUNDLE
 from ndp_rt.errors import MissingExtraError
+from tests.bricks import BRICKS
 from tests.build_packages import build, copy_checkout, install, make_environment, run
 
 # Names the interpreter that the library has chosen.
@@ -99,7 +99,7 @@ def test_the_headers_example_builds_as_it_says_and_runs(environments: tuple[Path
     [command] = re.findall(r"build it with  (cc .*)$", opening, re.MULTILINE)
     source = opening.partition(command)[2].partition("WHAT HOLDS")[0]
     (tmp_path / "first.c").write_text(source, encoding="utf-8")
-    (tmp_path / "tiles.ndp").symlink_to(BUNDLE)
+    (tmp_path / "tiles.ndp").symlink_to(BRICKS)
     said = run_shell(f"{command} -Wall -Wextra -Werror", environments[0], tmp_path)
     assert said == ""
     found = run([str(tmp_path / "first")], cwd=tmp_path, NDP_RT_CACHE=str(tmp_path / "cache")).stdout

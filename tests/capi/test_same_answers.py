@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ndp_rt import Inspector, read_image
+from tests.bricks import BRICK_IMAGES, BRICKS
 from tests.capi.library import FORMATS, Library
 
-DEMO = Path(__file__).parent.parent.parent / "ndp_rt" / "data"
 DEFECTS = 200
 
 
@@ -128,10 +128,10 @@ def test_batches_and_large_images_give_what_python_gives(
     assert result.score == expected.score and np.array_equal(whole, expected.anomaly_map)
 
 
-def test_the_demo_images_give_what_python_gives(library: Library) -> None:
-    handle = library.open(DEMO / "demo.ndp")
-    with Inspector.open(DEMO / "demo.ndp") as opened:
-        for path in sorted((DEMO / "demo").glob("*.png")):
+def test_photographs_give_what_python_gives(library: Library) -> None:
+    handle = library.open(BRICKS)
+    with Inspector.open(BRICKS) as opened:
+        for path in sorted(BRICK_IMAGES.glob("*.png")):
             array = read_image(path)
             check_equal(inspect(library, handle, array, "GREY8" if array.ndim == 2 else "RGB8"), opened.inspect(array))
     library.lib.ndp_rt_inspector_close(handle)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ndp_rt.capi.build import INCLUDE
-from ndp_rt.cli.demo_page import BUNDLE
+from tests.bricks import BRICKS
 from tests.capi.cpp import compile_cpp
 
 HOST = Path(__file__).parent / "hosts" / "wrapper.cpp"
@@ -56,7 +56,7 @@ def test_the_header_opens_with_a_program_that_runs(
     lines = re.findall(r"^ {7}(.*)$|^()$", comment.partition("a whole program:")[2].partition("WHAT HOLDS")[0], re.M)
     source = tmp_path / "first.cpp"
     source.write_text("\n".join(code for code, _ in lines))
-    (tmp_path / "tiles.ndp").symlink_to(BUNDLE)
+    (tmp_path / "tiles.ndp").symlink_to(BRICKS)
     program = compile_cpp(library_path, source, tmp_path / "first")
     done = subprocess.run([program], capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -14,8 +14,9 @@ import pytest
 
 import ndp_rt
 from ndp_rt import cli
-from ndp_rt.cli.demo_page import BUNDLE, IMAGES
+from ndp_rt.cli.demo_page import BUNDLE
 from ndp_rt.errors import BundleError
+from tests.bricks import BRICK_IMAGES, BRICKS
 
 NOT_IN_THE_BASE = ("jinja2", "matplotlib", "onnx", "onnxruntime", "pyarrow", "rich", "scipy", "sklearn", "torch")
 HEAVY = ("numpy", "cv2", "openvino", "onnxruntime", "onnx", "torch", "pyarrow", "rich", "matplotlib", "safetensors")
@@ -124,7 +125,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     code = """
 import sys, types
 from ndp_rt import cli
-from ndp_rt.cli.demo_page import BUNDLE, IMAGES
+import ndp_rt.cli.demo_page
 def talk(args):
     for _ in range(100000):
         print("a line that nobody reads")
@@ -154,14 +155,14 @@ def test_importing_the_package_needs_nothing() -> None:
         ["build-engine", str(BUNDLE)],
         ["demo", "-o", "out"],
         ["doctor"],
-        ["inspect", str(BUNDLE), str(IMAGES / "good_000.png"), "-o", "results", "--overlays"],
-        ["set-reference", "copy.ndp", str(IMAGES / "good_001.png")],
+        ["inspect", str(BRICKS), str(BRICK_IMAGES / "good_000.png"), "-o", "results", "--overlays"],
+        ["set-reference", "copy.ndp", str(BRICK_IMAGES / "good_001.png")],
         ["set-threshold", "copy.ndp", "0.5"],
     ],
     ids=lambda arguments: arguments[0],
 )
 def test_the_base_installation_runs_what_needs_no_extra(arguments: list[str], tmp_path: Path) -> None:
-    shutil.copytree(BUNDLE, tmp_path / "copy.ndp")
+    shutil.copytree(BRICKS, tmp_path / "copy.ndp")
     code = f"import sys; sys.modules.update(dict.fromkeys({NOT_IN_THE_BASE!r})); from ndp_rt.cli import main; "
     done = subprocess.run(
         [sys.executable, "-c", code + f"sys.exit(main({arguments!r}))"],

@@ -13,8 +13,8 @@ from ndp_rt.engines.backends.onnxruntime.engine import read_profile
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
 from ndp_rt.engines.registry import find_host_backend
 from ndp_rt.errors import EngineError, InputError
+from tests.bricks import BRICKS
 
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 NAMES = ["openvino", "onnxruntime"]
 
 
@@ -30,7 +30,7 @@ def make_inputs(batch: int, side: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_bear_the_names_of_nodes_and_take_time(name: str) -> None:
-    layers_ms = find_profiler(name).profile(DEMO / "fused.onnx", EngineOptions(threads=1), make_inputs(1, 128), 2)
+    layers_ms = find_profiler(name).profile(BRICKS / "fused.onnx", EngineOptions(threads=1), make_inputs(1, 128), 2)
     assert all(value >= 0.0 for value in layers_ms.values()) and sum(layers_ms.values()) > 0.1
     order = [layer for layer in layers_ms if layer.startswith(("/encoder/levels.0", "/segmentation/levels.2/last"))]
     assert order[0].startswith("/encoder/levels.0/levels.0.0") and len(order) > 2  # as they run

@@ -23,8 +23,7 @@ from ndp_rt.graphs.typed import make_typed
 from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
 from ndp_rt.kernels.score.definition import score
 from ndp_rt.kernels.smooth.definition import smooth
-
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
+from tests.bricks import BRICKS
 
 
 def run(model: ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -37,30 +36,30 @@ def run(model: ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 
 @pytest.fixture(scope="module")
-def demo() -> Bundle:
-    return open_bundle(DEMO, verify=False)
+def bricks() -> Bundle:
+    return open_bundle(BRICKS, verify=False)
 
 
 @pytest.fixture(scope="module")
-def quantised(demo: Bundle) -> ModelProto:
-    return quantise_stages(demo, "fused", measure_all_layers(demo, demo.golden().image))["fused_levels"]
+def quantised(bricks: Bundle) -> ModelProto:
+    return quantise_stages(bricks, "fused", measure_all_layers(bricks, bricks.golden().image))["fused_levels"]
 
 
-def test_what_reads_pictures_or_ends_in_a_sigmoid_stays_in_half_precision(demo: Bundle) -> None:
-    model = make_stage(demo, "fused_levels")
+def test_what_reads_pictures_or_ends_in_a_sigmoid_stays_in_half_precision(bricks: Bundle) -> None:
+    model = make_stage(bricks, "fused_levels")
     layers, kept = name_layers(model), find_half_layers(model)
     assert {layers[name].input[0] for name in kept} > {"image", "reconstruction"}
     assert len(kept) == 2 + 4  # image and reconstruction, four sigmoids
 
 
-def test_rbfrm_has_no_layer(demo: Bundle) -> None:
-    model = make_stage(demo, "fused_levels")
+def test_rbfrm_has_no_layer(bricks: Bundle) -> None:
+    model = make_stage(bricks, "fused_levels")
     convolutions = [node for node in model.graph.node if node.op_type in QUANTISED]
     assert len(convolutions) - len(name_layers(model)) == 12  # two of each of its six
 
 
-def test_a_layer_has_the_same_name_in_every_graph_of_a_bundle(demo: Bundle, bundle: Bundle) -> None:
-    for one in (demo, bundle):
+def test_a_layer_has_the_same_name_in_every_graph_of_a_bundle(bricks: Bundle, bundle: Bundle) -> None:
+    for one in (bricks, bundle):
         wanted = sorted(name_layers(load_model(one.stage_path("fused"))))
         for plan in ("staged", "unmerged", "fused"):
             models = make_stages(one, plan).values()
@@ -69,14 +68,14 @@ def test_a_layer_has_the_same_name_in_every_graph_of_a_bundle(demo: Bundle, bund
         assert sorted(name for stage in stages for name in name_layers(load_model(one.stage_path(stage)))) == wanted
 
 
-def test_the_encoders_weights_make_two_layers(demo: Bundle) -> None:
-    layers = name_layers(load_model(demo.stage_path("fused")))
+def test_the_encoders_weights_make_two_layers(bricks: Bundle) -> None:
+    layers = name_layers(load_model(bricks.stage_path("fused")))
     assert layers["encoder.levels.0.0.0"].input[0] == "image"
     assert layers["encoder.levels.0.0.0@reconstruction"].input[0] == "reconstruction"
 
 
-def test_every_other_convolution_reads_int8_twice(demo: Bundle, quantised: ModelProto) -> None:
-    model = make_stage(demo, "fused_levels")
+def test_every_other_convolution_reads_int8_twice(bricks: Bundle, quantised: ModelProto) -> None:
+    model = make_stage(bricks, "fused_levels")
     chosen = {node.output[0] for name, node in name_layers(model).items() if name not in find_half_layers(model)}
     producers = {name: node.op_type for node in quantised.graph.node for name in node.output}
     for node in quantised.graph.node:
@@ -86,7 +85,7 @@ def test_every_other_convolution_reads_int8_twice(demo: Bundle, quantised: Model
             assert "DequantizeLinear" not in [producers.get(name) for name in node.input[2:]]  # the bias
 
 
-def test_a_tensor_that_several_layers_read_is_rounded_once(demo: Bundle, quantised: ModelProto) -> None:
+def test_a_tensor_that_several_layers_read_is_rounded_once(bricks: Bundle, quantised: ModelProto) -> None:
     weights = {tensor.name for tensor in quantised.graph.initializer}
     read = [node.input[0] for node in quantised.graph.node if node.op_type == "QuantizeLinear"]
     activations = [name for name in read if name not in weights]
@@ -123,8 +122,8 @@ def test_typed_int8_has_float16_borders_and_passes_the_checker(quantised: ModelP
     assert typed.opset_import[0].version == 19
 
 
-def test_maps_and_scores_stay_within_the_tolerance(demo: Bundle, quantised: ModelProto) -> None:
-    golden = demo.golden()
+def test_maps_and_scores_stay_within_the_tolerance(bricks: Bundle, quantised: ModelProto) -> None:
+    golden = bricks.golden()
     found = run(make_typed(quantised, "int8"), {"image": golden.image.astype(np.float16)})
     fused = fuse_maps([found[name] for name in LEVEL_MAPS])
     differences = {
@@ -175,11 +174,11 @@ def test_int8_goes_with_calibration_and_nothing_else_does(bundle: Bundle, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_choice_without_a_layer_that_gains_is_refused(demo: Bundle) -> None:
-    half = find_half_layers(make_stage(demo, "fused_levels"))
+def test_a_choice_without_a_layer_that_gains_is_refused(bricks: Bundle) -> None:
+    half = find_half_layers(make_stage(bricks, "fused_levels"))
     layers = Int8Layers(limits=dict.fromkeys(half, 1.0), chosen={"int8": tuple(half)})
     with pytest.raises(EngineError, match="expected convolutions for int8, got none"):
-        quantise_stages(demo, "fused", layers)
+        quantise_stages(bricks, "fused", layers)
 
 
 def test_a_quantised_graph_has_no_other_precision(bundle: Bundle) -> None:

@@ -13,9 +13,9 @@ from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.stages import make_stage, make_stages
 from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
+from tests.bricks import BRICKS
 from tests.tolerances import assert_close
 
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 FEATURES = ["f1", "f2", "f3", "f4", "f5"]
 REPAIRED = ["r3k2", "r3k4", "r4k2", "r4k4", "r5k2", "r5k4"]
 
@@ -27,9 +27,9 @@ PLANS = {
 }
 
 
-@pytest.fixture(scope="module", params=["tiny", "demo"])
+@pytest.fixture(scope="module", params=["tiny", "bricks"])
 def any_bundle(request: pytest.FixtureRequest, bundle: Bundle) -> Bundle:
-    return bundle if request.param == "tiny" else open_bundle(DEMO)
+    return bundle if request.param == "tiny" else open_bundle(BRICKS)
 
 
 def run(model: ModelProto | Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,7 +1,5 @@
 """A precision in a graph's own types: borders, islands, weights, and results that stay near float32's."""
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -14,15 +12,15 @@ from ndp_rt.graphs.half_types import narrow, widen
 from ndp_rt.graphs.stages import make_stage, make_stages
 from ndp_rt.graphs.typed import BORDER_DTYPES, ONNX_TYPES, check_weights, find_islands, make_typed
 from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
+from tests.bricks import BRICKS
 from tests.tolerances import assert_close
 
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 HALVES = ["fp16", "bf16"]
 
 
-@pytest.fixture(scope="module", params=["tiny", "demo"])
+@pytest.fixture(scope="module", params=["tiny", "bricks"])
 def fused(request: pytest.FixtureRequest, bundle: Bundle) -> ModelProto:
-    return make_stage(bundle if request.param == "tiny" else open_bundle(DEMO), "fused_levels")
+    return make_stage(bundle if request.param == "tiny" else open_bundle(BRICKS), "fused_levels")
 
 
 def list_kinds(model: ModelProto) -> dict[str, int]:

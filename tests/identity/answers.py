@@ -1,4 +1,4 @@
-"""What the demo's bundle answers, as hashes: scores, maps and reconstructions in every precision and plan.
+"""What the bundle of bricks answers, as hashes: scores, maps and reconstructions in every precision and plan.
 
 `python -m tests.identity.answers` records them for this machine; `test_identity.py` compares. Processors and versions
 of a backend round differently, so a record says which of both it is for.
@@ -19,10 +19,10 @@ from safetensors.numpy import load_file
 
 import ndp_rt
 from ndp_rt import Inspector, read_image
+from tests.bricks import BRICK_IMAGES, BRICKS
 
 HERE = Path(__file__).parent
 RECORD = HERE / "answers.json"
-DATA = Path(ndp_rt.__file__).parent / "data"
 # Backend, precision, plan, batch sizes.
 CASES: tuple[tuple[str, str, str, tuple[int, ...]], ...] = (
     ("openvino", "fp32", "fused", (1,)),
@@ -49,9 +49,9 @@ def describe_machine() -> dict[str, str]:
 
 
 def make_bundle(folder: Path) -> Path:
-    """Copy the demo's bundle and give it int8 layers, as `ndp-rt quantise` once chose them."""
-    bundle = folder / "demo.ndp"
-    shutil.copytree(DATA / "demo.ndp", bundle)
+    """Copy the bundle of bricks and give it int8 layers, as `ndp-rt quantise` once chose them."""
+    bundle = folder / BRICKS.name
+    shutil.copytree(BRICKS, bundle)
     layers = (HERE / "int8.json").read_bytes()
     (bundle / "int8.json").write_bytes(layers)
     manifest = json.loads((bundle / "manifest.json").read_text())
@@ -61,10 +61,10 @@ def make_bundle(folder: Path) -> Path:
 
 
 def list_images() -> list[np.ndarray[Any, Any]]:
-    """Return the demo's photographs and the golden vectors' raw images."""
-    golden = load_file(DATA / "demo.ndp" / "golden.safetensors")
+    """Return the photographs of bricks and the golden vectors' raw images."""
+    golden = load_file(BRICKS / "golden.safetensors")
     raw = [golden[name] for name in sorted(golden) if name.startswith("raw_") and not name.endswith("_expected")]
-    return [read_image(path) for path in sorted((DATA / "demo").glob("[gd]*_*.png"))] + raw
+    return [read_image(path) for path in sorted(BRICK_IMAGES.glob("[gd]*_*.png"))] + raw
 
 
 def compute_answers(bundle: Path, case: tuple[str, str, str, tuple[int, ...]]) -> dict[str, str]:

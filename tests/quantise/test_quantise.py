@@ -25,8 +25,8 @@ from ndp_rt.inspector import Inspector
 from ndp_rt.program.manifest import ThresholdSpec
 from ndp_rt.program.program import DecisionRules
 from ndp_rt.quantise.run import QuantiseSettings, list_precisions, quantise_bundle
+from tests.bricks import BRICKS
 
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 NEEDS_BF16 = pytest.mark.skipif(not find_cpu().has_bf16, reason="needs a processor with avx512_bf16 or amx_bf16")
 
 
@@ -75,12 +75,12 @@ def test_layers_and_threshold_go_into_the_bundle_and_engines_use_them(
 
 @pytest.mark.nightly
 def test_another_reference_takes_the_layers_along(tmp_path: Path) -> None:
-    demo = open_bundle(DEMO, verify=False)
-    layers = measure_all_layers(demo, demo.golden().image)
-    files: dict[str, bytes | Path] = {name: demo.path / name for name in demo.manifest.files}
+    bricks = open_bundle(BRICKS, verify=False)
+    layers = measure_all_layers(bricks, bricks.golden().image)
+    files: dict[str, bytes | Path] = {name: bricks.path / name for name in bricks.manifest.files}
     files[INT8_FILE] = dataclasses.replace(layers, chosen={"int8": tuple(layers.limits)}).to_bytes()
-    changed = write_bundle(tmp_path / "demo.ndp", manifest_without_files=demo.manifest, files=files)
-    picture = np.ascontiguousarray(cv2.imread(str(demo.path / "reference.png"))[::-1])
+    changed = write_bundle(tmp_path / "bricks.ndp", manifest_without_files=bricks.manifest, files=files)
+    picture = np.ascontiguousarray(cv2.imread(str(bricks.path / "reference.png"))[::-1])
     maps = {}
     for precision in ("fp32", "int8"):
         with Inspector.open(changed.path, precision=precision, threshold=0.5) as inspector:

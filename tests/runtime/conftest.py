@@ -10,10 +10,11 @@ import pytest
 from ndp_rt.bundle import open_bundle
 from ndp_rt.engines import build, worker
 from ndp_rt.engines.stage_files import write_stages
+from tests.bricks import BRICKS
 from tests.emulation.emulator import Emulator
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.rig import Rig
-from tests.runtime.places import DEMO, ONE_EACH, Place, build_int8, skip_what_is_not_offered
+from tests.runtime.places import ONE_EACH, Place, build_int8, skip_what_is_not_offered
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
         monkeypatch.setenv("NDP_RT_CACHE", str(request.getfixturevalue("engines_of_this_run")))
         # A builder's process takes seconds to load its libraries; one test starts it.
         monkeypatch.setattr(build, "_run_worker", lambda job, progress: worker.build(job, progress))
-    made = Place(pipeline, request.getfixturevalue("tiny_bundle") if pipeline.bundle == "tiny" else DEMO, gpu)
+    made = Place(pipeline, request.getfixturevalue("tiny_bundle") if pipeline.bundle == "tiny" else BRICKS, gpu)
     if pipeline.precision == "int8":
         build_int8(made, tmp_path / "int8")
     return made

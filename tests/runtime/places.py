@@ -21,13 +21,12 @@ from ndp_rt.engines.stage_files import write_stages
 from ndp_rt.options import Options
 from ndp_rt.runtime.cuda import CudaExecutor
 from ndp_rt.runtime.open import open_cuda
+from tests.bricks import BRICK_IMAGES
 from tests.fakes.fake_cupy import FakeCuda
 
 if TYPE_CHECKING:
     from ndp_rt import Inspector
 
-DATA = Path(__file__).parents[2] / "ndp_rt" / "data"
-DEMO = DATA / "demo.ndp"
 TINY_THRESHOLD = 0.55  # the tiny bundle's own would call every random image a defect
 PLANS = ("staged", "unmerged", "fused")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
@@ -52,14 +51,14 @@ def make_param(pipeline: Pipeline) -> Any:
 
 ONE_EACH = [
     make_param(Pipeline(backend="fake", precision="fp32", bundle="tiny")),
-    make_param(Pipeline(backend="torch-cuda", precision="fp16", bundle="demo")),
-    make_param(Pipeline(backend="tensorrt", precision="fp16", bundle="demo")),
+    make_param(Pipeline(backend="torch-cuda", precision="fp16", bundle="bricks")),
+    make_param(Pipeline(backend="tensorrt", precision="fp16", bundle="bricks")),
 ]
-INT8 = make_param(Pipeline(backend="tensorrt", precision="int8", bundle="demo"))
+INT8 = make_param(Pipeline(backend="tensorrt", precision="int8", bundle="bricks"))
 EVERY_PRECISION = [
     ONE_EACH[0],
     *(
-        make_param(Pipeline(backend=backend, precision=precision, bundle="demo"))
+        make_param(Pipeline(backend=backend, precision=precision, bundle="bricks"))
         for backend in ("torch-cuda", "tensorrt")
         for precision in PRECISIONS
     ),
@@ -71,13 +70,13 @@ EVERY_PLAN = [
     *(
         make_param(Pipeline(backend="torch-cuda", precision=precision, bundle=bundle, plan=plan))
         for precision in PRECISIONS
-        for bundle in ("tiny", "demo")
+        for bundle in ("tiny", "bricks")
         for plan in PLANS
     ),
     *(make_param(Pipeline(backend="tensorrt", precision="fp16", bundle="tiny", plan=plan)) for plan in PLANS),
-    *(make_param(Pipeline(backend="tensorrt", precision=precision, bundle="demo")) for precision in PRECISIONS),
+    *(make_param(Pipeline(backend="tensorrt", precision=precision, bundle="bricks")) for precision in PRECISIONS),
     INT8,
-    make_param(Pipeline(backend="tensorrt", precision="fp16", bundle="demo", plan="fused")),
+    make_param(Pipeline(backend="tensorrt", precision="fp16", bundle="bricks", plan="fused")),
 ]
 
 
@@ -171,10 +170,10 @@ class Place:
 
 
 def read_photographs() -> list[np.ndarray]:
-    """Return the demo's photographs, five with a defect and four without."""
+    """Return the photographs of bricks, five with a defect and four without."""
     from ndp_rt.images.preprocess import read_image
 
-    return [read_image(path) for path in sorted((DATA / "demo").glob("[dg]*_*.png"))]
+    return [read_image(path) for path in sorted(BRICK_IMAGES.glob("[dg]*_*.png"))]
 
 
 def skip_what_is_not_offered(pipeline: Pipeline) -> None:
@@ -201,7 +200,7 @@ def report(what: str, difference: float, allowed: float) -> None:
 
 
 def build_int8(place: Place, folder: Path) -> None:
-    """Build a pipeline's engines from stages calibrated with the demo's photographs; an inspector cannot by itself."""
+    """Build a pipeline's engines from stages calibrated with photographs; an inspector cannot by itself."""
     from ndp_rt.images.preprocess import preprocess
 
     contract = place.bundle.manifest.input

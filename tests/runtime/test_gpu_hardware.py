@@ -1,6 +1,6 @@
 """What only a GPU can tell, from the bundle to the result; the same bodies run on the fake GPU with the tiny bundle.
 
-On a GPU engines are built in this process, once for the whole run, and the demo is inspected with each backend that is
+On a GPU engines are built in this process, once for the whole run, and bricks are inspected with each backend that is
 installed. What a test measures it prints, so `pytest -rA -m "gpu or tensorrt"` shows how close each came.
 """
 

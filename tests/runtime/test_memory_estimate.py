@@ -1,7 +1,6 @@
 """The memory that is foretold is the memory that is taken, and not far from the least."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +10,9 @@ from ndp_rt.errors import InputError
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.runtime.cuda_steps import CudaSteps
 from ndp_rt.runtime.memory_estimate import describe_stage, estimate_memory
+from tests.bricks import BRICKS
 from tests.fakes.rig import Rig
 from tests.runtime.lower_bound import find_lower_bound
-
-DEMO = Path(__file__).parents[2] / "ndp_rt" / "data" / "demo.ndp"
 
 
 @pytest.mark.parametrize("plan", ["staged", "unmerged", "fused"])
@@ -30,7 +28,7 @@ def test_the_estimate_is_what_the_program_takes(make_rig: Callable[..., Rig], pl
 
 @pytest.mark.parametrize("size", [1, 8, 32])
 def test_buffers_of_a_real_network_are_within_a_tenth_of_the_least(size: int) -> None:
-    manifest = open_bundle(DEMO).manifest
+    manifest = open_bundle(BRICKS).manifest
     _, program = manifest.find_program("cuda", "staged")
     engines: Any = {name: describe_stage(manifest, name, "float16", size) for name in program.stages}
     steps = CudaSteps(manifest, program, size, engines, lambda number: {}, KernelSet())
@@ -43,7 +41,7 @@ def test_buffers_of_a_real_network_are_within_a_tenth_of_the_least(size: int) ->
 
 
 def test_other_plans_and_precisions_are_refused() -> None:
-    manifest = open_bundle(DEMO).manifest
+    manifest = open_bundle(BRICKS).manifest
     for plan, precision in (("both", "fp32"), ("staged", "fp8")):
         with pytest.raises(InputError, match="expected"):
             estimate_memory(manifest, plan, precision, 1)

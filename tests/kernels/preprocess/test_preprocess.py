@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ndp_rt.bundle.open import open_bundle
-from ndp_rt.cli.demo_page import BUNDLE
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.half_types import HELD_AS, widen
 from ndp_rt.images.preprocess import preprocess
@@ -19,6 +18,7 @@ from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.preprocess import definition, launch
 from ndp_rt.kernels.preprocess.launch import TILE_COLUMNS, choose_tile
 from ndp_rt.program.manifest import InputContract
+from tests.bricks import BRICKS
 from tests.emulation.barriers import assert_every_barrier_is_needed
 from tests.emulation.emulator import Emulator
 from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty
@@ -129,7 +129,7 @@ def test_photographs_equal_the_definition(rng: np.random.Generator, shape: tuple
 
 
 def test_the_cuda_form_equals_opencv_on_the_bundles_golden_images(device: Device) -> None:
-    bundle = open_bundle(BUNDLE)
+    bundle = open_bundle(BRICKS)
     for raw, expected in zip(bundle.golden().raw, bundle.golden().raw_expected, strict=True):
         contract = replace(bundle.manifest.input, height_px=expected.shape[1], width_px=expected.shape[2])
         assert_close(run_cuda(device, device.copy(raw), contract), expected, "preprocess", "float32")
