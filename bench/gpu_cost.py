@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.kernel_work import GPUS, count_inspection, time_floor_us
+from ndp_rt.bench.kernel_work import GPUS, count_inspection, count_retrieval, time_floor_us
 from ndp_rt.bench.stage_split import ENGINE, PLAN_STAGES, sort_stages
 from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.bundle.open import Bundle, open_bundle
@@ -59,9 +59,10 @@ def measure_cost(runner: CudaExecutor, bundle: Bundle, batch: int) -> Record:
         stage = STEP_STAGES.get(name.split()[0], ENGINE)
         stages_ms[stage] = stages_ms.get(stage, 0.0) + value
     whole = [f"; engine: {words}" for name, words in ONE_ENGINE.items() if name in steps_ms]
-    width = bundle.manifest.model.width  # kernels' work is known for NDP-Net, whose channels follow from it
-    sizes = contract.height_px, contract.width_px
-    work = {} if width is None else count_inspection(batch, *sizes, width, program.input_dtype)
+    work = count_retrieval(bundle.manifest, program.program, batch, program.input_dtype)
+    width = bundle.manifest.model.width  # NDP-Net's channels follow from it
+    if width is not None:
+        work |= count_inspection(batch, contract.height_px, contract.width_px, width, program.input_dtype)
     gpu = next((one for known, one in GPUS.items() if known.lower() in program.device.name.lower()), None)
     floors_ms = {} if gpu is None else {name: time_floor_us(gpu, work[name]) / 1e3 for name in steps_ms if name in work}
     return {

@@ -6,11 +6,15 @@ arithmetic that the definition cannot do without; launches, and what a cache hap
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
+from ndp_rt.bundle.programs import list_reads, list_tensors
 from ndp_rt.kernels.checks import HELD_AS, check_element_type
 from ndp_rt.kernels.smooth.launch import count_smooth_tiles
+from ndp_rt.program.manifest import BundleManifest
+from ndp_rt.program.program import Program
 
 MAP_BYTES = 4  # maps and scores are float32 in every precision
 PATCH_SIZES = (2, 4)
@@ -85,6 +89,38 @@ def count_rbfrm(
         flop_count=2 * (2 * rows * reference_count * length),
         on_tensor_cores=dtype != "float32",
     )
+
+
+def count_nearest_sample(shape: tuple[int, int, int, int], sample_count: int, dtype: str) -> Work:
+    """Return the work of `nearest_sample`: for each value of each pair a subtraction and an addition."""
+    n, *rest = shape
+    length = prod(rest)
+    return Work(
+        moved_bytes=_find_bytes(dtype) * length * (2 * n + sample_count), flop_count=2 * n * sample_count * length
+    )
+
+
+def count_nearest_neighbour(shape: tuple[int, int, int, int], patch_count: int, dtype: str) -> Work:
+    """Return the work of `nearest_neighbour`: a product of n h w positions with the patches is the most of it."""
+    n, c, h, w = shape
+    return Work(
+        moved_bytes=_find_bytes(dtype) * (n * h * w * (c + 1) + patch_count * c),
+        flop_count=2 * n * h * w * patch_count * c,
+        on_tensor_cores=dtype != "float32",
+    )
+
+
+def count_retrieval(manifest: BundleManifest, program: Program, n: int, dtype: str) -> dict[str, Work]:
+    """Return the work of every step of a program that looks something up in a memory, by the step's name."""
+    counts = {"nearest_sample": count_nearest_sample, "nearest_neighbour": count_nearest_neighbour}
+    tensors = list_tensors(manifest, program.steps)
+    found = {}
+    for step in program.steps:
+        if step.op in counts:
+            features, remembered = list_reads(manifest, step, tensors)
+            _, c, h, w = features.with_batch(n)
+            found[f"{step.op} {step.writes[0]}"] = counts[step.op]((n, c, h, w), remembered.fixed_shape[0], dtype)
+    return found
 
 
 def count_preprocess(

@@ -64,6 +64,14 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("nearest", "float32"): Tolerance(absolute=1e-6, relative=1e-6, reason="8 squares of exact differences, one sign"),
     ("nearest", "float16"): Tolerance(absolute=1e-3, relative=6e-4, reason="sums in float32, the result rounded once"),
     ("nearest", "bfloat16"): Tolerance(absolute=8e-3, relative=5e-3, reason="the same with a result of 8 bits"),
+    ("nearest_sample", "float32"): Tolerance(absolute=1e-12, relative=1.2e-7, reason="one rounded difference"),
+    ("nearest_sample", "float16"): Tolerance(absolute=1e-7, relative=4.9e-4, reason="that, rounded to 2^-11"),
+    ("nearest_sample", "bfloat16"): Tolerance(absolute=1e-12, relative=3.95e-3, reason="that, rounded to 2^-8"),
+    ("nearest_neighbour", "float32"): Tolerance(
+        absolute=1e-12, relative=1e-5, reason="a float32 sum of at most 40 squares of one sign, then a root"
+    ),
+    ("nearest_neighbour", "float16"): Tolerance(absolute=1e-7, relative=5e-4, reason="that, rounded to 2^-11"),
+    ("nearest_neighbour", "bfloat16"): Tolerance(absolute=1e-12, relative=4e-3, reason="that, rounded to 2^-8"),
     ("rbfrm_cuda", "float32"): Tolerance(
         absolute=1e-6, relative=1e-6, reason="float32 sums of up to 8192 terms and __expf within 4e-7; measured: 5e-7"
     ),

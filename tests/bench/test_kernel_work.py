@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,14 +12,20 @@ from ndp_rt.bench.kernel_work import (
     Gpu,
     Work,
     count_inspection,
+    count_nearest_neighbour,
+    count_nearest_sample,
     count_preprocess,
     count_rbfrm,
+    count_retrieval,
     count_score,
     count_smooth_levels,
     time_floor_us,
 )
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.rbfrm import launch
+from ndp_rt.program.manifest import InputContract
+from ndp_rt.program.program import AssetSpec, Program, Step
+from ndp_rt.program.tensors import TensorSpec
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
 SIDE_PX, WIDTH, DTYPE = 256, 64, "float16"  # preset paper
@@ -39,6 +46,31 @@ def test_rbfrm_is_two_products_and_three_arrays(rng: np.random.Generator) -> Non
     assert work.flop_count == 2 * (2 * patches.shape[0] * others.shape[0] * 12)
     assert work.on_tensor_cores
     assert not count_rbfrm(features.shape, reference.shape, 2, "float32").on_tensor_cores
+
+
+def test_a_memory_is_read_once_whatever_the_batch(rng: np.random.Generator) -> None:
+    features, samples, patches = rng.random((2, 3, 4, 6)), rng.random((5, 3, 4, 6)), rng.random((7, 3))
+    work = count_nearest_sample(features.shape, 5, "float16")
+    assert work.moved_bytes == 2 * (2 * features.size + samples.size)
+    assert work.flop_count == 2 * 2 * samples.size and not work.on_tensor_cores
+    work = count_nearest_neighbour(features.shape, 7, "float32")
+    assert work.moved_bytes == 4 * (features.size + 2 * 4 * 6 + patches.size)
+    assert work.flop_count == 2 * (2 * 4 * 6) * 7 * 3
+
+
+def test_the_steps_of_a_program_that_look_up_are_counted() -> None:
+    steps = tuple(
+        Step(op=op, reads=("image", f"memory.{op}"), writes=(op[-3:],))
+        for op in ("nearest_sample", "nearest_neighbour")
+    )
+    shapes = {"nearest_sample": (4, 3, 64, 64), "nearest_neighbour": (9, 3)}
+    asset = AssetSpec(file="m", tensors={name: TensorSpec(name=name, shape=shape) for name, shape in shapes.items()})
+    manifest = SimpleNamespace(input=InputContract(height_px=64, width_px=64), assets={"memory": asset}, stages={})
+    program = Program(steps=steps, outputs={"map": "our"})
+    assert count_retrieval(manifest, program, 2, "float16") == {  # type: ignore[arg-type]
+        "nearest_sample ple": count_nearest_sample((2, 3, 64, 64), 4, "float16"),
+        "nearest_neighbour our": count_nearest_neighbour((2, 3, 64, 64), 9, "float16"),
+    }
 
 
 def test_other_kernels_move_each_array_once() -> None:
@@ -91,6 +123,23 @@ def make_floor_table(n: int) -> str:
     return "\n".join(rows)
 
 
+def make_memory_table() -> str:
+    """Return the floors of what MemSeg's preset paper looks up, three levels together, in Markdown."""
+    levels = [(c, SIDE_PX >> shift, SIDE_PX >> shift) for c, shift in ((64, 2), (128, 3), (256, 4))]
+    rows = [make_row(["float16", "n", "MB", "GFLOP", *(f"{name}, µs" for name in GPUS)])]
+    rows.append("|---" + "|--:" * (3 + len(GPUS)) + "|")
+    for name, count, size in (
+        ("nearest_sample, 30 images", count_nearest_sample, 30),
+        ("nearest_neighbour, 512 patches", count_nearest_neighbour, 512),
+    ):
+        for n in (1, 32):
+            works = [count((n, *level), size, DTYPE) for level in levels]
+            moved, flops = sum(work.moved_bytes for work in works), sum(work.flop_count for work in works)
+            floors = [sum(time_floor_us(gpu, work) for work in works) for gpu in GPUS.values()]
+            rows.append(make_row([name, str(n), *(format_figure(v) for v in (moved / 1e6, flops / 1e9, *floors))]))
+    return "\n".join(rows)
+
+
 def make_gpu_table() -> str:
     rows = [make_row(["GPU", "tensor TFLOP/s", "fp32 TFLOP/s", "GB/s", "source"]), "|---|--:|--:|--:|---|"]
     for name, gpu in GPUS.items():
@@ -135,7 +184,8 @@ def make_layout_table() -> str:
 
 
 @pytest.mark.parametrize(
-    "make", [make_gpu_table, lambda: make_floor_table(1), lambda: make_floor_table(32), make_layout_table]
+    "make",
+    [make_gpu_table, lambda: make_floor_table(1), lambda: make_floor_table(32), make_layout_table, make_memory_table],
 )
 def test_the_page_has_what_the_code_gives(make) -> None:
     table = make()

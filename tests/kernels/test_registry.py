@@ -31,7 +31,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["fuse_maps", "rbfrm"])
+@pytest.mark.parametrize("name", ["fuse_maps", "nearest_neighbour", "nearest_sample", "rbfrm"])
 def test_an_op_is_found_by_its_folder(name: str) -> None:
     assert find_op(name).name == name
 
@@ -43,14 +43,19 @@ def test_fuse_maps_can_be_cut_off_a_graph_and_rbfrm_cannot() -> None:
 
 @pytest.mark.parametrize("name", ["dilate", "load", "shared", "", "../rbfrm", "rbfrm.op"])
 def test_an_unknown_op_is_an_error_that_names_the_known_ones(name: str) -> None:
-    with pytest.raises(InputError, match=rf"op: expected one of .*fuse_maps, rbfrm.*, got '{name}'\."):
+    with pytest.raises(
+        InputError,
+        match=rf"op: expected one of .*fuse_maps, nearest_neighbour, nearest_sample, rbfrm.*, got '{name}'\.",
+    ):
         find_op(name)
 
 
 def test_another_package_brings_an_op_but_replaces_none(installed: Path) -> None:
     assert find_op("doubled").name == "doubled"
     assert find_op("rbfrm").name == "rbfrm"
-    with pytest.raises(InputError, match="expected one of doubled, empty, fuse_maps, gone, rbfrm"):
+    with pytest.raises(
+        InputError, match="expected one of doubled, empty, fuse_maps, gone, nearest_neighbour, nearest_sample, rbfrm"
+    ):
         find_op("dilate")
 
 
