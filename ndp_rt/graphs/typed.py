@@ -279,9 +279,9 @@ def _find_followers(node: NodeProto, opset: int) -> list[bool]:
 
 
 def _raise_opset(model: ModelProto, opset: int, ir_version: int) -> None:
-    """Move a graph of opset 17 to a later one. Of what bundles use only ReduceL2 changed: its axes became an input."""
+    """Move a graph of opset 17 to a later one. Of what bundles use only two changed: their axes became an input."""
     for node in model.graph.node:
-        if node.op_type == "ReduceL2":
+        if node.op_type in ("ReduceL2", "ReduceMean"):
             axes = next(attribute for attribute in node.attribute if attribute.name == "axes")
             tensor = numpy_helper.from_array(np.asarray(axes.ints, np.int64), f"{node.output[0]}_axes")
             model.graph.initializer.append(tensor)

@@ -52,6 +52,28 @@ def test_the_checker_accepts_every_type(fused: ModelProto, precision: str) -> No
     onnx.checker.check_model(make_typed(fused, precision), full_check=True)
 
 
+@pytest.mark.parametrize("operator", ["ReduceL2", "ReduceMean"])
+def test_a_reduction_keeps_its_axes_in_a_later_opset(operator: str) -> None:
+    image, rows = (
+        onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("image", [1, 2, 3, 4]), ("rows", [1, 2, 3, 1]))
+    )
+    nodes = [
+        onnx.helper.make_node(operator, ["image"], ["reduced"], axes=[3], keepdims=1),
+        onnx.helper.make_node("Relu", ["reduced"], ["rows"]),
+    ]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "reduction", [image], [rows]),
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    typed = make_typed(model, "bf16")
+    onnx.checker.check_model(typed, full_check=True)
+    (reduction,) = (one for one in typed.graph.node if one.op_type == operator)
+    (axes,) = (tensor for tensor in typed.graph.initializer if tensor.name == reduction.input[1])
+    assert typed.opset_import[0].version > 17 and numpy_helper.to_array(axes).tolist() == [3]
+
+
 @pytest.mark.parametrize("precision", HALVES)
 def test_convolutions_compute_in_half_precision_and_islands_in_float32(fused: ModelProto, precision: str) -> None:
     typed, islands = make_typed(fused, precision), find_islands(fused)
