@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ndp_rt.export.data.images import GoodImages, to_network
+from ndp_rt.export.data.images import ChosenImages, GoodImages, to_network
 from ndp_rt.export.training.settings import AugmentSettings, TrainSettings
 from ndp_rt.images.painting.defects import paint_defect, paint_spots
 from ndp_rt.images.painting.kinds import TextureSource
@@ -76,7 +76,12 @@ def draw_example(
 
 
 def draw_batch(
-    images: GoodImages, textures: TextureSource, settings: TrainSettings, phase: int, step: int, draw: DrawExample
+    images: GoodImages | ChosenImages,
+    textures: TextureSource,
+    settings: TrainSettings,
+    phase: int,
+    step: int,
+    draw: DrawExample,
 ) -> Batch:
     """Return the batch of one step of a phase, 1 being the first; steps count from 0 in each phase."""
     good, defective, masks = [], [], []
@@ -93,7 +98,12 @@ def draw_batch(
 
 
 def draw_batches(
-    images: GoodImages, textures: TextureSource, settings: TrainSettings, phase: int, first_step: int, draw: DrawExample
+    images: GoodImages | ChosenImages,
+    textures: TextureSource,
+    settings: TrainSettings,
+    phase: int,
+    first_step: int,
+    draw: DrawExample,
 ) -> Generator[Batch, None, None]:
     """Yield the batches from first_step to the phase's end; a thread draws the next one while one is used."""
     last_step = settings.phase_steps[phase - 1]

@@ -66,6 +66,19 @@ class GoodImages:
         return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
 
+class ChosenImages:
+    """Some of the images of a sequence, by their numbers."""
+
+    def __init__(self, images: GoodImages, numbers: Sequence[int]) -> None:
+        self._images, self._numbers = images, tuple(numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> FloatArray:
+        return self._images[self._numbers[index]]
+
+
 def to_network(images: Sequence[FloatArray]) -> FloatArray:
     """Return images [h, w, 1 or 3] of one size as float32 [n, 3, h, w], grey replicated."""
     stacked = np.stack(images).transpose(0, 3, 1, 2)

@@ -1,5 +1,7 @@
 """What a pretrained network offers."""
 
+from abc import abstractmethod
+
 from torch import nn
 
 
@@ -13,3 +15,7 @@ class Backbone(nn.Module):
 
     strides: tuple[int, ...]
     channels: tuple[int, ...]
+
+    @abstractmethod
+    def take_blocks(self, stride: int) -> nn.Module:
+        """Return the blocks that make the features of one of its strides, above 4, of those of half that stride."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ndp_rt.export.data.images import GoodImages, to_network
+from ndp_rt.export.data.images import ChosenImages, GoodImages, to_network
 from ndp_rt.export.features.backbone import Backbone
 from ndp_rt.export.features.statistics import BATCH_SIZE
 
@@ -30,7 +30,7 @@ def extract(
     return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 
-def read_batches(images: GoodImages, indices: Sequence[int], device: str) -> Iterator[Tensor]:
+def read_batches(images: GoodImages | ChosenImages, indices: Sequence[int], device: str) -> Iterator[Tensor]:
     """Yield the images as batches [n, 3, h, w]."""
     for start in range(0, len(indices), BATCH_SIZE):
         batch = to_network([images[index] for index in indices[start : start + BATCH_SIZE]])

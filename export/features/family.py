@@ -5,14 +5,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ndp_rt.export.features.options import add_arguments, read_arguments
 from ndp_rt.export.models.family import ExportedModel, Family, Training
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ndp_rt.export.features.settings import PretrainedSettings
     from ndp_rt.export.features.training import PretrainedTraining
     from ndp_rt.export.training.run_folder import TrainedRun
@@ -25,17 +23,17 @@ class Parts:
 
     settings: "type[PretrainedSettings]"
     training: "type[PretrainedTraining]"
-    network: "Callable[[str, int, int], nn.Module]"  # from the backbone's name and the images' height and width
+    export: "Callable[..., ExportedModel]"  # from a run, with `rewrite` and `weights` of `Family.make_export`
 
 
 class PretrainedFamily(Family):
-    """A family whose features come from a pretrained backbone, exported as one graph."""
+    """A family whose features come from a pretrained backbone."""
 
-    presets = ("lite",)
+    presets: ClassVar[tuple[str, ...]] = ("lite",)
 
     @abstractmethod
-    def import_parts(self) -> Parts:
-        """Import the family's modules, which need PyTorch."""
+    def import_parts(self, preset: str) -> Parts:
+        """Import a preset's modules, which need PyTorch."""
 
     def add_arguments(self, group: "argparse._ArgumentGroup") -> None:
         add_arguments(group)
@@ -48,20 +46,15 @@ class PretrainedFamily(Family):
 
         backbone = options.get("backbone")
         given = {"preset": preset} | ({"backbone": backbone} if backbone else {})
-        return self.import_parts().settings(**apply_changes(given, changes))
+        return self.import_parts(preset).settings(**apply_changes(given, changes))
 
     def read_settings(self, document: Mapping[str, Any]) -> "TrainSettings":
-        return self.import_parts().settings.from_json(document)
+        return self.import_parts(document["preset"]).settings.from_json(document)
 
     def make_training(self, settings: "TrainSettings", options: Mapping[str, Any], run: Path) -> Training:
-        parts = self.import_parts()
+        parts = self.import_parts(settings.preset)
         assert isinstance(settings, parts.settings)
         return parts.training(settings, options)
 
     def make_export(self, run: "TrainedRun", *, rewrite: bool, weights: str) -> ExportedModel:
-        from ndp_rt.export.features.program import export_run
-
-        parts = self.import_parts()
-        assert isinstance(run.settings, parts.settings)
-        trained = parts.network(run.settings.backbone, run.contract.height_px, run.contract.width_px)
-        return export_run(run, trained, rewrite=rewrite, weights=weights)
+        return self.import_parts(run.settings.preset).export(run, rewrite=rewrite, weights=weights)

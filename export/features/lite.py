@@ -121,6 +121,10 @@ class EfficientNetLite(Backbone):
         found = self._run(image)
         return tuple(found[TAPPED_GROUPS[stride]] for stride in self.strides)
 
+    def take_blocks(self, stride: int) -> nn.Module:
+        first, last = TAPPED_GROUPS[stride // 2], TAPPED_GROUPS[stride]
+        return nn.Sequential(*self.groups[first + 1 : last + 1])
+
     def _run(self, image: Tensor) -> list[Tensor]:
         """Return the output of each group of blocks."""
         x = self.stem(image * (255.0 / 128.0) - 127.0 / 128.0)

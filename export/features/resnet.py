@@ -66,6 +66,9 @@ class ResNet18(Backbone):
             found[int(name)] = x
         return tuple(found[stride] for stride in self.strides)
 
+    def take_blocks(self, stride: int) -> nn.Module:
+        return self.layers[str(stride)]
+
 
 def translate_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of torchvision's resnet18 under this module's names; those of the classes are left out."""

@@ -1,11 +1,10 @@
 """Settings that families with a pretrained backbone share."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ndp_rt.export.features.options import NAMES
 from ndp_rt.export.training.settings import TrainSettings
-
-SIZE_STEP_PX = 16  # the largest stride of the features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +15,9 @@ class PretrainedSettings(TrainSettings):
         InputError: a value out of its range.
     """
 
+    presets: ClassVar[tuple[str, ...]] = ("lite",)
+    size_step_px: ClassVar[int] = 16  # the largest stride of the features
+
     preset: str = "lite"
     holdout: float = 0.15
     validation_share: float = 0.1  # images that were fitted look better than others
@@ -24,10 +26,11 @@ class PretrainedSettings(TrainSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check("preset", self.preset == "lite", "lite")
+        self.check("preset", self.preset in self.presets, " or ".join(self.presets))
         self.check("backbone", self.backbone in NAMES, " or ".join(NAMES))
         self.check("validation_share", self.validation_share > 0.0, "above 0")
         self.check("largest_image_count", self.largest_image_count >= 2, "2 or more")
         for name in ("height_px", "width_px", "crop_px"):
             value = getattr(self, name)
-            self.check(name, value >= SIZE_STEP_PX and value % SIZE_STEP_PX == 0, f"a multiple of {SIZE_STEP_PX}")
+            step = self.size_step_px
+            self.check(name, value >= step and value % step == 0, f"a multiple of {step}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ndp_rt.export.data.batches import Example
-    from ndp_rt.export.data.images import GoodImages
+    from ndp_rt.export.data.images import ChosenImages, GoodImages
     from ndp_rt.export.training.run_folder import RunFolder, TrainedRun
     from ndp_rt.export.training.settings import TrainSettings
     from ndp_rt.images.painting.kinds import TextureSource
@@ -105,6 +105,7 @@ class Phase:
     optimizer: "torch.optim.Optimizer"
     # Returns the weighted losses of good images, the same with defects, and the masks; their sum is minimised.
     find_losses: "Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]"
+    images: "ChosenImages | None" = None  # what batches are drawn from; None: all images of the run
 
 
 class Training(ABC):

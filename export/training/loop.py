@@ -168,7 +168,8 @@ class Trainer:
         self.reporter.start(phase, state.step, settings.phase_steps[phase - 1])
         saved_at = mark = time.monotonic()
         draw = self.training.draw_example
-        drawn = draw_batches(self.data.images, self.data.textures, settings, phase, state.step, draw)
+        images = self.data.images if self.phase.images is None else self.phase.images
+        drawn = draw_batches(images, self.data.textures, settings, phase, state.step, draw)
         for batch in drawn:
             losses = self._step(phase, batch)
             now = time.monotonic()

@@ -1,5 +1,7 @@
 """The family `gaussian`: its name and its modules."""
 
+from functools import partial
+
 from ndp_rt.export.features.family import Parts, PretrainedFamily
 
 
@@ -10,9 +12,10 @@ class Gaussian(PretrainedFamily):
     title = "Gaussian statistics"
     phase_count = 0
 
-    def import_parts(self) -> Parts:
+    def import_parts(self, preset: str) -> Parts:
+        from ndp_rt.export.features.program import export_run
         from ndp_rt.export.models.gaussian.network import GaussianNet
         from ndp_rt.export.models.gaussian.settings import GaussianSettings
         from ndp_rt.export.models.gaussian.training import GaussianTraining
 
-        return Parts(settings=GaussianSettings, training=GaussianTraining, network=GaussianNet)
+        return Parts(settings=GaussianSettings, training=GaussianTraining, export=partial(export_run, make=GaussianNet))

@@ -99,6 +99,8 @@ CASES = [
     Case(kind="Reciprocal", data=[MAP]),
     Case(kind="ReduceL2", data=[MAP], attributes={"axes": [2], "keepdims": 1}),
     Case(kind="ReduceL2", data=[MAP], constants=[np.int64([1, 3])], attributes={"keepdims": 0}, opset=22),
+    Case(kind="ReduceMean", data=[MAP], attributes={"axes": [3], "keepdims": 1}),
+    Case(kind="ReduceMean", data=[MAP], constants=[np.int64([2])], attributes={"keepdims": 1}, opset=22),
     Case(kind="ReduceSum", data=[MAP], constants=[np.int64([1])], attributes={"keepdims": 1}),
     Case(kind="ReduceSum", data=[MAP], constants=[np.int64([1, 2, -1])]),
     Case(kind="Relu", data=[MAP]),

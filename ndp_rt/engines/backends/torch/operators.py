@@ -275,6 +275,7 @@ OPERATORS: dict[str, Operator] = {
     "Neg": Operator(build=_simple(torch.neg), has_out=True),
     "Reciprocal": Operator(build=_simple(torch.reciprocal), has_out=True),
     "ReduceL2": Operator(build=_reduce(torch.linalg.vector_norm), data_count=1),
+    "ReduceMean": Operator(build=_reduce(torch.mean), data_count=1),
     "ReduceSum": Operator(build=_reduce(torch.sum), data_count=1),
     "Relu": Operator(build=_simple(_relu), has_out=True),
     "Reshape": Operator(build=_reshape, data_count=1),

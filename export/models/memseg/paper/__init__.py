@@ -1,0 +1,1 @@
+"""MemSeg's preset `paper`: the network of its authors, with a memory of good images."""

@@ -1,0 +1,3 @@
+"""What preset `paper` may remember; imports no PyTorch."""
+
+MEMORIES = ("images", "patches")
