@@ -16,6 +16,7 @@ GRID_STRIDE = 8
 RIDGE = 0.01  # added to the covariance of features with a variance of 1
 SMALLEST_SPREAD = 1e-3
 BATCH_SIZE = 8
+LEVEL_BLOCK = 4  # positions a side; medians of blocks' means are those of the positions, at a sixteenth of the sorting
 
 
 class Distance(nn.Module):
@@ -53,7 +54,8 @@ class Statistics(nn.Module):
     """Features of STRIDES to z-scores on the grid of GRID_STRIDE.
 
     The distance of a position is compared with the distances that good images have at that place, because the zeros
-    that a network pads with look unusual near the border.
+    that a network pads with look unusual near the border. Then the image's median is taken off: another lot's light or
+    weave lifts a whole image, a defect part of it.
 
     Args:
         channels: of the features of STRIDES.
@@ -75,8 +77,9 @@ class Statistics(nn.Module):
         return self.compare(self.distance(join(features)))
 
     def compare(self, distances: Tensor) -> Tensor:
-        """Return the z-scores of distances on the grid."""
-        return (distances - self.distance_mean) / self.distance_spread
+        """Return the z-scores of distances on the grid, from each image's median."""
+        scores = (distances - self.distance_mean) / self.distance_spread
+        return scores - find_level(scores)
 
     @torch.no_grad()
     def fit(self, joined: Tensor) -> Tensor:
@@ -85,6 +88,14 @@ class Statistics(nn.Module):
         self.distance_mean.copy_(distances.mean(dim=0, keepdim=True))
         self.distance_spread.copy_(distances.std(dim=0, keepdim=True, correction=0) + SMALLEST_SPREAD)
         return distances
+
+
+def find_level(scores: Tensor) -> Tensor:
+    """Return the median of each image's blocks, [n, 1, 1, 1], of scores [n, 1, h, w]."""
+    blocks = functional.avg_pool2d(scores, min(LEVEL_BLOCK, *scores.shape[2:])).flatten(1)
+    middle = int(blocks.shape[1]) // 2 + 1  # a number, so that graphs hold no sizes to compute
+    lower_half, _ = torch.topk(blocks, middle, dim=1, largest=False)
+    return lower_half.amax(dim=1)[:, None, None, None]
 
 
 def join(features: Sequence[Tensor]) -> Tensor:

@@ -21,6 +21,7 @@ from ndp_rt.export.features.weights import BACKBONES
 STRIDES = (2, 4, 8, 16)  # of the features; the statistics are of the last three
 FEATURE_RANGE = (-8.0, 8.0)  # in standard deviations
 DISTANCE_RANGE = (-4.0, 16.0)  # in standard deviations of good images' distances
+LOCAL_SIDES = (9, 9, 9, 5)  # of the windows that local means are taken of, in positions of STRIDES
 DISTANCE_SCALE = 0.5  # so that distances are about as large as features
 WIDTHS = (16, 32, 48, 64)  # channels of the head, by level
 
@@ -55,8 +56,39 @@ class Standardise(nn.Module):
 _Standardises = Iterable[Standardise]
 
 
+class Distances(nn.Module):
+    """Features [n, c, h, w] of three levels to how far they are from good ones: 1, 2 and 1 maps in [-2, 8].
+
+    Args:
+        channels: of the levels.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(Distance(count) for count in channels)
+        self.ranges = nn.ModuleList(Standardise(1, DISTANCE_RANGE) for _ in range(len(channels) + 1))
+
+    def forward(self, features: Sequence[Tensor], joined: Tensor) -> list[Tensor]:
+        """Return the levels' maps, with the joined features' distance [n, 1, h, w] beside the middle one."""
+        found = [*(distance(level) for distance, level in zip(self.levels, features, strict=True)), joined]
+        fine, middle, coarse, whole = (
+            DISTANCE_SCALE * standardise(one) for standardise, one in zip(self.ranges, found, strict=True)
+        )
+        return [fine, torch.cat([middle, whole], dim=1), coarse]
+
+    def fit(self, features: Sequence[Tensor], joined: Tensor) -> None:
+        """Set the statistics from good images' features and the joined features' distances."""
+        levels = zip(cast(Iterable[Distance], self.levels), features, strict=True)
+        found = [*(distance.fit(level) for distance, level in levels), joined]
+        for standardise, one in zip(cast(_Standardises, self.ranges), found, strict=True):
+            standardise.fit(one)
+
+
 class Memory(nn.Module):
-    """What good images are like: features to standardised features, with their distances from good ones.
+    """What good images are like: features, to what is unusual about them.
+
+    The head gets features less their local mean: where another lot is darker or its weave leans, absolute features
+    would be new to it all over the image. What is unusual all over is left to the distances.
 
     Args:
         channels: of the features of STRIDES.
@@ -65,11 +97,12 @@ class Memory(nn.Module):
 
     def __init__(self, channels: Sequence[int], height_px: int, width_px: int) -> None:
         super().__init__()
-        self.joined = Statistics(channels[1:], height_px, width_px)
-        self.distances = nn.ModuleList(Distance(count) for count in channels[1:])
         self.features = nn.ModuleList(Standardise(count, FEATURE_RANGE) for count in channels)
-        self.ranges = nn.ModuleList(Standardise(1, DISTANCE_RANGE) for _ in range(4))  # the last: of `joined`
-        self.channels = tuple(count + extra for count, extra in zip(channels, (0, 1, 2, 1), strict=True))
+        self.joined = Statistics(channels[1:], height_px, width_px)
+        self.distances = Distances(channels[1:])
+        self.local_joined = Distance(sum(channels[1:]))
+        self.local_distances = Distances(channels[1:])
+        self.channels = tuple(count + extra for count, extra in zip(channels, (0, 2, 4, 2), strict=True))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Return the head's inputs, and the joined features' distance on their grid.
@@ -77,32 +110,34 @@ class Memory(nn.Module):
         Any size will do here: crops of training, too.
         """
         joined = self.joined.distance(join(features[1:]))
-        found = [distance(level) for distance, level in zip(self.distances, features[1:], strict=True)]
-        *levels, whole = (
-            DISTANCE_SCALE * standardise(distance)
-            for standardise, distance in zip(self.ranges, [*found, joined], strict=True)
+        first, *local = self._localise(features)
+        levels = zip(
+            local,
+            self.distances(features[1:], joined),
+            self.local_distances(local, self.local_joined(join(local))),
+            strict=True,
         )
-        first, second, third, fourth = (
-            standardise(level) for standardise, level in zip(self.features, features, strict=True)
-        )
-        inputs = [
-            first,
-            torch.cat([second, levels[0]], dim=1),
-            torch.cat([third, levels[1], whole], dim=1),
-            torch.cat([fourth, levels[2]], dim=1),
-        ]
-        return inputs, joined
+        return [first, *(torch.cat(level, dim=1) for level in levels)], joined
 
     @torch.no_grad()
     def fit(self, features: Sequence[Tensor]) -> None:
         """Set the statistics from good images' features of STRIDES."""
         for standardise, level in zip(cast(_Standardises, self.features), features, strict=True):
             standardise.fit(level)
-        of_levels = zip(cast(Iterable[Distance], self.distances), features[1:], strict=True)
-        found = [distance.fit(level) for distance, level in of_levels]
-        joined = self.joined.fit(join(features[1:]))
-        for standardise, distances in zip(cast(_Standardises, self.ranges), [*found, joined], strict=True):
-            standardise.fit(distances)
+        self.distances.fit(features[1:], self.joined.fit(join(features[1:])))
+        _, *local = self._localise(features)
+        self.local_distances.fit(local, self.local_joined.fit(join(local)))
+
+    def _localise(self, features: Sequence[Tensor]) -> list[Tensor]:
+        scaled = (standardise(level) for standardise, level in zip(self.features, features, strict=True))
+        return [level - average(level, side) for level, side in zip(scaled, LOCAL_SIDES, strict=True)]
+
+
+def average(values: Tensor, side: int) -> Tensor:
+    """Return the mean of a window of odd `side` around each position, as far as it lies within [n, c, h, w]."""
+    padding = side // 2
+    rows = functional.avg_pool2d(values, (side, 1), 1, (padding, 0), count_include_pad=False)
+    return functional.avg_pool2d(rows, (1, side), 1, (0, padding), count_include_pad=False)
 
 
 class Head(nn.Module):

@@ -21,7 +21,7 @@ from ndp_rt.export.models.memseg.network import MemSegLite
 from ndp_rt.export.models.memseg.settings import MemSegSettings
 from ndp_rt.export.training.run_folder import RunFolder
 
-SHARES = (0.2, 0.35, 0.5, 0.75, 1.0, 1.5)  # of the statistics in the fused map, against the head's 1
+SHARES = (0.2, 0.35, 0.5, 0.75, 1.0)  # of the statistics in the fused map, against the head's 1
 PAINTED_COUNT = 60  # defects that the share is chosen on
 UNUSUAL_SCORE = 8.0  # of the statistics, in standard deviations: plainly unusual
 CERTAIN_VALUES = (0.05, 0.95)  # of the map: where neither sees anything, and where both are certain of a defect

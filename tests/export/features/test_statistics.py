@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ndp_rt.export.features.map_range import MapRange
-from ndp_rt.export.features.statistics import RIDGE, SMALLEST_SPREAD, Distance, Statistics, join
+from ndp_rt.export.features.statistics import RIDGE, SMALLEST_SPREAD, Distance, Statistics, find_level, join
 
 pytestmark = pytest.mark.torch
 
@@ -43,16 +43,50 @@ def test_constant_features_give_finite_distances() -> None:
     assert torch.isfinite(found).all()
 
 
-def test_z_scores_of_good_images_have_mean_0_and_deviation_1_at_each_position() -> None:
+def fitted(rows: int = 16, columns: int = 8) -> tuple[Statistics, list[torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    levels = [torch.randn(12, c, *size, generator=generator) for c, size in ((2, (16, 8)), (3, (8, 4)), (4, (4, 2)))]
+    sizes = [(c, rows // k, columns // k) for c, k in ((2, 1), (3, 2), (4, 4))]
+    levels = [torch.randn(12, *size, generator=generator) for size in sizes]
     levels[1][:, :, 0, 0] *= 5.0  # a place that is always unusual
-    statistics = Statistics((2, 3, 4), 64, 32)
+    statistics = Statistics((2, 3, 4), 4 * rows, 4 * columns)
     statistics.fit(join(levels))
-    scores = statistics(levels)
+    return statistics, levels
+
+
+def test_z_scores_of_good_images_have_mean_0_and_deviation_1_at_each_position() -> None:
+    statistics, levels = fitted()
+    level = find_level((statistics.distance(join(levels)) - statistics.distance_mean) / statistics.distance_spread)
+    scores = statistics(levels) + level
     assert scores.shape == (12, 1, 8, 4)
     np.testing.assert_allclose(scores.mean(dim=0).numpy(), 0.0, atol=1e-4)
     np.testing.assert_allclose(scores.std(dim=0, correction=0).numpy(), 1.0, atol=2e-2)
+
+
+def test_what_lifts_a_whole_image_leaves_its_z_scores() -> None:
+    statistics, levels = fitted(64, 64)
+    distances = statistics.distance(join(levels))
+    before, lifted = statistics.compare(distances), statistics.compare(distances + 7.0 * statistics.distance_spread)
+    np.testing.assert_allclose(lifted.numpy(), before.numpy(), atol=1e-3)
+
+
+def test_a_defect_of_a_third_of_the_image_keeps_its_z_scores() -> None:
+    statistics, levels = fitted(64, 64)
+    distances = statistics.distance(join(levels))
+    before = statistics.compare(distances)
+    distances[:, :, :10] += 9.0 * statistics.distance_spread[:, :, :10]
+    after = statistics.compare(distances)
+    assert (after - before)[:, :, :10].min() > 8.0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4), (32, 32), (33, 31)])
+def test_the_level_is_the_median_of_the_blocks(size: tuple[int, int]) -> None:
+    scores = torch.randn(3, 1, *size, generator=torch.Generator().manual_seed(1))
+    block = min(4, *size)
+    rows, columns = (side // block * block for side in size)
+    means = scores[:, 0, :rows, :columns].reshape(3, rows // block, block, columns // block, block).mean(dim=(2, 4))
+    ordered = np.sort(means.reshape(3, -1).numpy(), axis=1)
+    expected = ordered[:, ordered.shape[1] // 2]
+    np.testing.assert_allclose(find_level(scores).ravel().numpy(), expected, rtol=1e-5)
 
 
 def test_the_map_keeps_the_order_and_leaves_room() -> None:
