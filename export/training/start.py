@@ -8,6 +8,7 @@ from typing import Any
 
 from ndp_rt.errors import RunError
 from ndp_rt.export.data.images import GoodImages, textures_from_data
+from ndp_rt.export.data.resize import describe_loss
 from ndp_rt.export.data.split import DataSplit, fingerprint_files, split_data
 from ndp_rt.export.models.family import Family, TrainData, Training
 from ndp_rt.export.models.registry import DEFAULT_FAMILY, FIRST_FAMILY, find_family
@@ -177,6 +178,9 @@ def _load_data(
     contract = settings.contract
     training, validation = _keep_validation(split.training, settings.validation_share)
     images = GoodImages(training, contract)
+    loss = describe_loss(training, contract)
+    if loss:
+        reporter.say(loss)
     if split.calibration:
         GoodImages(split.calibration, contract, memory_bytes=0)  # a damaged one is better found now than at export
     return TrainData(
