@@ -141,7 +141,7 @@ def average(values: Tensor, side: int) -> Tensor:
 
 
 class Head(nn.Module):
-    """A small U-Net: the memory's outputs to logits of a defect, at the image's size."""
+    """A small U-Net: the memory's outputs to logits of a defect, at half the image's size."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -158,7 +158,8 @@ class Head(nn.Module):
         x = self.middle(levels[3])
         for rise, level in zip(self.rises, levels[2::-1], strict=True):
             x = rise(torch.cat([functional.interpolate(x, scale_factor=2.0, mode="nearest"), level], dim=1))
-        return enlarge(self.last(x), STRIDES[0])
+        logits: Tensor = self.last(x)
+        return logits
 
 
 class MemSegLite(nn.Module):
@@ -183,10 +184,10 @@ class MemSegLite(nn.Module):
         self.range = MapRange()
 
     def find_maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the head's probability of a defect and the statistics' z-score, [n, 1, h, w] each."""
+        """Return the head's probability of a defect and the statistics' z-score, [n, 1, h/2, w/2] each."""
         inputs, joined = self.memory(self.backbone(image))
         scores = self.memory.joined.compare(joined)
-        return torch.sigmoid(self.head(inputs)), enlarge(scores, GRID_STRIDE)
+        return torch.sigmoid(self.head(inputs)), enlarge(scores, GRID_STRIDE // STRIDES[0])
 
     def fuse(self, probability: Tensor, scores: Tensor) -> Tensor:
         """Return the two maps as one score without bounds."""
@@ -195,4 +196,4 @@ class MemSegLite(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """Return the anomaly map [n, 1, h, w], 0 to 1, of images [n, 3, h, w] from 0 to 1."""
-        return (self.range(self.fuse(*self.find_maps(image))),)
+        return (enlarge(self.range(self.fuse(*self.find_maps(image))), STRIDES[0]),)

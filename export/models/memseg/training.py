@@ -13,11 +13,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ndp_rt.evaluate.metrics import measure_rocauc
 from ndp_rt.export.data.painted import paint_unseen
 from ndp_rt.export.features.extract import choose_evenly, extract, read_batches
-from ndp_rt.export.features.statistics import BATCH_SIZE
+from ndp_rt.export.features.statistics import BATCH_SIZE, enlarge
 from ndp_rt.export.features.training import PretrainedTraining
 from ndp_rt.export.models.family import Phase, Say, TrainData
 from ndp_rt.export.models.memseg.losses import segmentation_losses
-from ndp_rt.export.models.memseg.network import MemSegLite
+from ndp_rt.export.models.memseg.network import STRIDES, MemSegLite
 from ndp_rt.export.models.memseg.settings import MemSegSettings
 from ndp_rt.export.training.run_folder import RunFolder
 
@@ -26,7 +26,7 @@ PAINTED_COUNT = 60  # defects that the share is chosen on
 UNUSUAL_SCORE = 8.0  # of the statistics, in standard deviations: plainly unusual
 CERTAIN_VALUES = (0.05, 0.95)  # of the map: where neither sees anything, and where both are certain of a defect
 SMALLEST_SPREAD = 0.01  # of the head's probabilities on good images; less would drown the statistics
-SMOOTH_PX = 5  # as the decision smooths the fused map
+SMOOTH_SIDE = 3  # at half the image's size, about as the decision smooths the fused map
 
 
 def choose_share(areas: Mapping[float, float], defect_count: int, good_count: int) -> float:
@@ -74,7 +74,7 @@ class MemSegTraining(PretrainedTraining):
             self.average.update_parameters(model.head)
             with torch.no_grad(), torch.autocast(defective.device.type, enabled=False):  # distances need float32
                 inputs, _ = model.memory(model.backbone(defective))
-            return segmentation_losses(model.head(inputs), mask, settings)
+            return segmentation_losses(enlarge(model.head(inputs), STRIDES[0]), mask, settings)
 
         optimizer = torch.optim.AdamW(
             model.head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
@@ -115,7 +115,7 @@ class MemSegTraining(PretrainedTraining):
 
     @torch.no_grad()
     def _find_maps(self, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the head's and the statistics' maps [n, 1, h, w] of batches of images, smoothed."""
+        """Return the head's and the statistics' maps [n, 1, h/2, w/2] of batches of images, smoothed."""
         found = [self.model.find_maps(batch) for batch in batches]
         probability, scores = (torch.cat(maps) for maps in zip(*found, strict=True))
-        return functional.avg_pool2d(probability, SMOOTH_PX, stride=1, padding=SMOOTH_PX // 2), scores
+        return functional.avg_pool2d(probability, SMOOTH_SIDE, stride=1, padding=SMOOTH_SIDE // 2), scores
