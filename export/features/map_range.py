@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+FOREIGN_LOGIT = 8.0  # what a foreign image's map is lifted by, for each unit
+
 
 class MapRange(nn.Module):
     """Scores to the anomaly map, 0 to 1, by a sigmoid: their order stays, and thresholds have room on both sides."""
@@ -15,8 +17,9 @@ class MapRange(nn.Module):
         self.register_buffer("centre", torch.zeros(()))
         self.register_buffer("slope", torch.ones(()))
 
-    def forward(self, scores: Tensor) -> Tensor:
-        return torch.sigmoid((scores - self.centre) * self.slope)
+    def forward(self, scores: Tensor, foreign: Tensor) -> Tensor:
+        """Return the map of scores [n, 1, h, w], lifted where an image is foreign, [n, 1, 1, 1], 0 or more."""
+        return torch.sigmoid((scores - self.centre) * self.slope + FOREIGN_LOGIT * foreign)
 
     def fit(self, scores: tuple[float, float], values: tuple[float, float]) -> None:
         """Choose the range: the map has `values`, between 0 and 1 and rising, where the scores are `scores`.

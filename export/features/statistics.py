@@ -16,6 +16,7 @@ GRID_STRIDE = 8
 RIDGE = 0.01  # added to the covariance of features with a variance of 1
 SMALLEST_SPREAD = 1e-3
 BATCH_SIZE = 8
+FOREIGN_RATIO = 2.75  # of distances to those of good images; other lots of ten surfaces reach 1.56, turned weaves 5
 LEVEL_BLOCK = 4  # positions a side; medians of blocks' means are those of the positions, at a sixteenth of the sorting
 
 
@@ -51,7 +52,7 @@ class Distance(nn.Module):
 
 
 class Statistics(nn.Module):
-    """Features of STRIDES to z-scores on the grid of GRID_STRIDE.
+    """Features of STRIDES to z-scores on the grid of GRID_STRIDE, and how foreign the image is.
 
     The distance of a position is compared with the distances that good images have at that place, because the zeros
     that a network pads with look unusual near the border. Then the image's median is taken off: another lot's light or
@@ -69,17 +70,22 @@ class Statistics(nn.Module):
         super().__init__()
         self.distance = Distance(sum(channels))
         grid = (1, 1, height_px // GRID_STRIDE, width_px // GRID_STRIDE)
-        self.register_buffer("distance_mean", torch.zeros(grid))
+        self.register_buffer("distance_mean", torch.ones(grid))
         self.register_buffer("distance_spread", torch.ones(grid))
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Return z-scores [n, 1, h/8, w/8]."""
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what `compare` returns, of features of STRIDES."""
         return self.compare(self.distance(join(features)))
 
-    def compare(self, distances: Tensor) -> Tensor:
-        """Return the z-scores of distances on the grid, from each image's median."""
+    def compare(self, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z-scores [n, 1, h/8, w/8] from each image's median, and how foreign each image is, [n, 1, 1, 1].
+
+        Half of the positions of a foreign image are so far away as no lot of the surface is: another surface, or a
+        camera that is dead, covered or dazzled. Without that its median would make it look good.
+        """
         scores = (distances - self.distance_mean) / self.distance_spread
-        return scores - find_level(scores)
+        foreign = functional.relu(find_level(distances / self.distance_mean) - FOREIGN_RATIO)
+        return scores - find_level(scores), foreign
 
     @torch.no_grad()
     def fit(self, joined: Tensor) -> Tensor:

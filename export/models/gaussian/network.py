@@ -24,5 +24,5 @@ class GaussianNet(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """Return the anomaly map [n, 1, h, w], 0 to 1, of images [n, 3, h, w] from 0 to 1."""
-        scores = self.statistics(self.backbone(image))
-        return (self.range(enlarge(scores, GRID_STRIDE)),)
+        scores, foreign = self.statistics(self.backbone(image))
+        return (self.range(enlarge(scores, GRID_STRIDE), foreign),)

@@ -28,7 +28,7 @@ class GaussianTraining(PretrainedTraining):
         self.model.statistics.fit(joined)
         assert data.validation is not None
         held_out = range(len(data.validation))
-        scores = extract(backbone, data.validation, held_out, settings.device, lambda f: [self.model.statistics(f)])
+        scores = extract(backbone, data.validation, held_out, settings.device, lambda f: [self.model.statistics(f)[0]])
         typical = max(1.0, float(scores[0].amax(dim=(1, 2, 3)).median()))
         self.model.range.fit((typical, 2.0 * typical), TYPICAL_VALUES)
         say(f"statistics of {len(chosen)} good images: {joined.shape[1]} features at {joined[0, 0].numel()} positions")

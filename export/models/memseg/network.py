@@ -183,11 +183,14 @@ class MemSegLite(nn.Module):
         self.register_buffer("statistics_share", torch.zeros(()))  # against the head's share of 1
         self.range = MapRange()
 
-    def find_maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the head's probability of a defect and the statistics' z-score, [n, 1, h/2, w/2] each."""
+    def find_maps(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the head's probability of a defect, the statistics' z-score, and how foreign the image is.
+
+        The first two are [n, 1, h/2, w/2], the last is [n, 1, 1, 1].
+        """
         inputs, joined = self.memory(self.backbone(image))
-        scores = self.memory.joined.compare(joined)
-        return torch.sigmoid(self.head(inputs)), enlarge(scores, GRID_STRIDE // STRIDES[0])
+        scores, foreign = self.memory.joined.compare(joined)
+        return torch.sigmoid(self.head(inputs)), enlarge(scores, GRID_STRIDE // STRIDES[0]), foreign
 
     def fuse(self, probability: Tensor, scores: Tensor) -> Tensor:
         """Return the two maps as one score without bounds."""
@@ -196,4 +199,5 @@ class MemSegLite(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """Return the anomaly map [n, 1, h, w], 0 to 1, of images [n, 3, h, w] from 0 to 1."""
-        return (enlarge(self.range(self.fuse(*self.find_maps(image))), STRIDES[0]),)
+        probability, scores, foreign = self.find_maps(image)
+        return (enlarge(self.range(self.fuse(probability, scores), foreign), STRIDES[0]),)

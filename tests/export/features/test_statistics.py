@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from ndp_rt.export.features.map_range import MapRange
-from ndp_rt.export.features.statistics import RIDGE, SMALLEST_SPREAD, Distance, Statistics, find_level, join
+from ndp_rt.export.features.statistics import (
+    FOREIGN_RATIO,
+    RIDGE,
+    SMALLEST_SPREAD,
+    Distance,
+    Statistics,
+    find_level,
+    join,
+)
 
 pytestmark = pytest.mark.torch
 
@@ -56,7 +64,7 @@ def fitted(rows: int = 16, columns: int = 8) -> tuple[Statistics, list[torch.Ten
 def test_z_scores_of_good_images_have_mean_0_and_deviation_1_at_each_position() -> None:
     statistics, levels = fitted()
     level = find_level((statistics.distance(join(levels)) - statistics.distance_mean) / statistics.distance_spread)
-    scores = statistics(levels) + level
+    scores = statistics(levels)[0] + level
     assert scores.shape == (12, 1, 8, 4)
     np.testing.assert_allclose(scores.mean(dim=0).numpy(), 0.0, atol=1e-4)
     np.testing.assert_allclose(scores.std(dim=0, correction=0).numpy(), 1.0, atol=2e-2)
@@ -65,17 +73,31 @@ def test_z_scores_of_good_images_have_mean_0_and_deviation_1_at_each_position() 
 def test_what_lifts_a_whole_image_leaves_its_z_scores() -> None:
     statistics, levels = fitted(64, 64)
     distances = statistics.distance(join(levels))
-    before, lifted = statistics.compare(distances), statistics.compare(distances + 7.0 * statistics.distance_spread)
+    before, foreign = statistics.compare(distances)
+    lifted, _ = statistics.compare(distances + 7.0 * statistics.distance_spread)
     np.testing.assert_allclose(lifted.numpy(), before.numpy(), atol=1e-3)
+    assert foreign.abs().max() == 0.0
+
+
+def test_an_image_that_is_far_from_the_surface_all_over_is_foreign() -> None:
+    statistics, levels = fitted(64, 64)
+    distances = statistics.distance(join(levels))
+    scales = torch.linspace(0.5, 4.0, len(distances))[:, None, None, None]
+    _, foreign = statistics.compare(scales * distances)
+    np.testing.assert_allclose(
+        foreign.ravel().numpy(), np.maximum(0.0, scales.ravel().numpy() - FOREIGN_RATIO), atol=0.2
+    )
+    assert foreign[-1] > 1.0
 
 
 def test_a_defect_of_a_third_of_the_image_keeps_its_z_scores() -> None:
     statistics, levels = fitted(64, 64)
     distances = statistics.distance(join(levels))
-    before = statistics.compare(distances)
+    before, _ = statistics.compare(distances)
     distances[:, :, :10] += 9.0 * statistics.distance_spread[:, :, :10]
-    after = statistics.compare(distances)
+    after, foreign = statistics.compare(distances)
     assert (after - before)[:, :, :10].min() > 8.0
+    assert foreign.abs().max() == 0.0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4), (32, 32), (33, 31)])
@@ -93,6 +115,16 @@ def test_the_map_keeps_the_order_and_leaves_room() -> None:
     to_map = MapRange()
     to_map.fit((3.0, 6.0), (0.25, 0.75))
     scores = torch.linspace(-10.0, 15.0, 400)
-    found = to_map(scores)
+    found = to_map(scores, torch.zeros(()))
     assert (found.diff() > 0).all()
-    np.testing.assert_allclose(to_map(torch.tensor([3.0, 6.0])).numpy(), [0.25, 0.75], atol=1e-6)
+    np.testing.assert_allclose(to_map(torch.tensor([3.0, 6.0]), torch.zeros(())).numpy(), [0.25, 0.75], atol=1e-6)
+
+
+def test_the_map_of_a_foreign_image_is_certain_of_a_defect() -> None:
+    to_map = MapRange()
+    to_map.fit((0.0, 10.0), (0.05, 0.95))
+    foreign = torch.tensor([0.0, 0.25, 1.0])[:, None, None, None]
+    least = to_map(torch.zeros(3, 1, 2, 2), foreign).amin(dim=(1, 2, 3))
+    assert least[0] == pytest.approx(0.05)
+    assert 0.2 < least[1] < 0.4
+    assert least[2] > 0.99

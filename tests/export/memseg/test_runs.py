@@ -159,5 +159,5 @@ def test_the_statistics_count_as_much_as_painted_defects_allow(areas: dict[float
 def test_the_head_takes_crops_of_any_size() -> None:
     model = MemSegLite("lite0", 64, 96).eval()
     inputs, _ = model.memory(model.backbone(torch.rand(1, 3, 32, 48)))
-    assert model.head(inputs).shape == (1, 1, 32, 48)
+    assert model.head(inputs).shape == (1, 1, 16, 24)
     assert model(torch.rand(2, 3, 64, 96))[0].shape == (2, 1, 64, 96)
