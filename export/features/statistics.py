@@ -16,7 +16,10 @@ GRID_STRIDE = 8
 RIDGE = 0.01  # added to the covariance of features with a variance of 1
 SMALLEST_SPREAD = 1e-3
 BATCH_SIZE = 8
-FOREIGN_RATIO = 2.75  # of distances to those of good images; other lots of ten surfaces reach 1.56, turned weaves 5
+FOREIGN_RATIO = 4.0  # of distances to good images'; other lots of ten surfaces reach 1.6, but one fabric's 3, turned 5
+BLANK_RATIO = 0.6  # of fine structure to good images'; ten surfaces have 0.82 or more, blank frames 0.31 or less
+BLANK_WEIGHT = 3.0  # of what is below, against what is above FOREIGN_RATIO
+STRUCTURE_SIDE = 3  # of the window whose mean is taken off, in positions
 LEVEL_BLOCK = 4  # positions a side; medians of blocks' means are those of the positions, at a sixteenth of the sorting
 
 
@@ -29,8 +32,7 @@ class Distance(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, features: Tensor) -> Tensor:
-        whitened = self.whiten(features)
-        return torch.sqrt(torch.sum(whitened * whitened, dim=1, keepdim=True))
+        return find_length(self.whiten(features))
 
     @torch.no_grad()
     def fit(self, features: Tensor) -> Tensor:
@@ -65,6 +67,7 @@ class Statistics(nn.Module):
 
     distance_mean: Tensor
     distance_spread: Tensor
+    structure: Tensor  # of the median good image
 
     def __init__(self, channels: Sequence[int], height_px: int, width_px: int) -> None:
         super().__init__()
@@ -72,20 +75,26 @@ class Statistics(nn.Module):
         grid = (1, 1, height_px // GRID_STRIDE, width_px // GRID_STRIDE)
         self.register_buffer("distance_mean", torch.ones(grid))
         self.register_buffer("distance_spread", torch.ones(grid))
+        self.register_buffer("structure", torch.ones(()))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return what `compare` returns, of features of STRIDES."""
-        return self.compare(self.distance(join(features)))
+        return self.compare(self.distance.whiten(join(features)))
 
-    def compare(self, distances: Tensor) -> tuple[Tensor, Tensor]:
+    def compare(self, whitened: Tensor) -> tuple[Tensor, Tensor]:
         """Return z-scores [n, 1, h/8, w/8] from each image's median, and how foreign each image is, [n, 1, 1, 1].
 
-        Half of the positions of a foreign image are so far away as no lot of the surface is: another surface, or a
-        camera that is dead, covered or dazzled. Without that its median would make it look good.
+        A foreign image shows another surface, or none: a dead, covered or dazzled camera's. Its features are farther
+        away all over than any lot's, or have no structure. Without this its own median would make it look good.
+
+        Args:
+            whitened: the joined features, independent and of variance 1, on the grid.
         """
+        distances = find_length(whitened)
         scores = (distances - self.distance_mean) / self.distance_spread
-        foreign = functional.relu(find_level(distances / self.distance_mean) - FOREIGN_RATIO)
-        return scores - find_level(scores), foreign
+        far = functional.relu(find_level(distances / self.distance_mean) - FOREIGN_RATIO)
+        blank = functional.relu(BLANK_RATIO - find_structure(whitened) / self.structure)
+        return scores - find_level(scores), far + BLANK_WEIGHT * blank
 
     @torch.no_grad()
     def fit(self, joined: Tensor) -> Tensor:
@@ -93,7 +102,26 @@ class Statistics(nn.Module):
         distances = self.distance.fit(joined)
         self.distance_mean.copy_(distances.mean(dim=0, keepdim=True))
         self.distance_spread.copy_(distances.std(dim=0, keepdim=True, correction=0) + SMALLEST_SPREAD)
+        found = [find_structure(self.distance.whiten(part)) for part in _split(joined)]
+        self.structure.copy_(torch.cat(found).median() + SMALLEST_SPREAD)
         return distances
+
+
+def find_length(whitened: Tensor) -> Tensor:
+    """Return the length of each position's vector, [n, 1, h, w], of [n, c, h, w]."""
+    return torch.sqrt(torch.sum(whitened * whitened, dim=1, keepdim=True))
+
+
+def find_structure(whitened: Tensor) -> Tensor:
+    """Return how much features differ from those around them, the median of an image, [n, 1, 1, 1]."""
+    return find_level(find_length(whitened - average(whitened, STRUCTURE_SIDE)))
+
+
+def average(values: Tensor, side: int) -> Tensor:
+    """Return the mean of a window of odd `side` around each position, as far as it lies within [n, c, h, w]."""
+    padding = side // 2
+    rows = functional.avg_pool2d(values, (side, 1), 1, (padding, 0), count_include_pad=False)
+    return functional.avg_pool2d(rows, (1, side), 1, (0, padding), count_include_pad=False)
 
 
 def find_level(scores: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.export.features.map_range import MapRange
-from ndp_rt.export.features.statistics import GRID_STRIDE, Distance, Statistics, enlarge, join
+from ndp_rt.export.features.statistics import GRID_STRIDE, Distance, Statistics, average, enlarge, find_length, join
 from ndp_rt.export.features.weights import BACKBONES
 
 STRIDES = (2, 4, 8, 16)  # of the features; the statistics are of the last three
@@ -105,19 +105,19 @@ class Memory(nn.Module):
         self.channels = tuple(count + extra for count, extra in zip(channels, (0, 2, 4, 2), strict=True))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return the head's inputs, and the joined features' distance on their grid.
+        """Return the head's inputs, and the joined features, whitened, on their grid.
 
         Any size will do here: crops of training, too.
         """
-        joined = self.joined.distance(join(features[1:]))
+        whitened = self.joined.distance.whiten(join(features[1:]))
         first, *local = self._localise(features)
         levels = zip(
             local,
-            self.distances(features[1:], joined),
+            self.distances(features[1:], find_length(whitened)),
             self.local_distances(local, self.local_joined(join(local))),
             strict=True,
         )
-        return [first, *(torch.cat(level, dim=1) for level in levels)], joined
+        return [first, *(torch.cat(level, dim=1) for level in levels)], whitened
 
     @torch.no_grad()
     def fit(self, features: Sequence[Tensor]) -> None:
@@ -131,13 +131,6 @@ class Memory(nn.Module):
     def _localise(self, features: Sequence[Tensor]) -> list[Tensor]:
         scaled = (standardise(level) for standardise, level in zip(self.features, features, strict=True))
         return [level - average(level, side) for level, side in zip(scaled, LOCAL_SIDES, strict=True)]
-
-
-def average(values: Tensor, side: int) -> Tensor:
-    """Return the mean of a window of odd `side` around each position, as far as it lies within [n, c, h, w]."""
-    padding = side // 2
-    rows = functional.avg_pool2d(values, (side, 1), 1, (padding, 0), count_include_pad=False)
-    return functional.avg_pool2d(rows, (1, side), 1, (0, padding), count_include_pad=False)
 
 
 class Head(nn.Module):
@@ -188,8 +181,8 @@ class MemSegLite(nn.Module):
 
         The first two are [n, 1, h/2, w/2], the last is [n, 1, 1, 1].
         """
-        inputs, joined = self.memory(self.backbone(image))
-        scores, foreign = self.memory.joined.compare(joined)
+        inputs, whitened = self.memory(self.backbone(image))
+        scores, foreign = self.memory.joined.compare(whitened)
         return torch.sigmoid(self.head(inputs)), enlarge(scores, GRID_STRIDE // STRIDES[0]), foreign
 
     def fuse(self, probability: Tensor, scores: Tensor) -> Tensor:

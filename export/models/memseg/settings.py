@@ -20,10 +20,8 @@ class MemSegSettings(PretrainedSettings):
     focal_gamma: float = 2.0
     focal_balance: float = 0.75
     l1_weight: float = 0.05  # against the focal loss
-    blank_share: float = 0.03  # of the examples: frames without a surface
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check("phase_steps", len(self.phase_steps) == 1, "one number from 1")
-        self.check("blank_share", 0.0 <= self.blank_share <= 1.0, "a share from 0 to 1")
         self.check("averaging", 0.0 <= self.averaging < 1.0, "0 to below 1")

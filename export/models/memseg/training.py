@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ndp_rt.arrays import FloatArray
 from ndp_rt.evaluate.metrics import measure_rocauc
-from ndp_rt.export.data.batches import Example
 from ndp_rt.export.data.painted import paint_unseen
 from ndp_rt.export.features.extract import choose_evenly, extract, read_batches
 from ndp_rt.export.features.statistics import BATCH_SIZE, enlarge
@@ -22,8 +20,6 @@ from ndp_rt.export.models.memseg.losses import segmentation_losses
 from ndp_rt.export.models.memseg.network import STRIDES, MemSegLite
 from ndp_rt.export.models.memseg.settings import MemSegSettings
 from ndp_rt.export.training.run_folder import RunFolder
-from ndp_rt.images.painting.blank import draw_blank
-from ndp_rt.images.painting.kinds import TextureSource
 
 SHARES = (0.2, 0.35, 0.5, 0.75, 1.0)  # of the statistics in the fused map, against the head's 1
 PAINTED_COUNT = 60  # defects that the share is chosen on
@@ -84,12 +80,6 @@ class MemSegTraining(PretrainedTraining):
             model.head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
         )
         return Phase(optimizer=optimizer, find_losses=find_losses)
-
-    def draw_example(self, rng: np.random.Generator, image: FloatArray, textures: TextureSource) -> Example:
-        """Draw a painted defect, or now and then a blank frame, all of which is a defect."""
-        good, defective, mask = super().draw_example(rng, image, textures)
-        blank = draw_blank(rng, good) if rng.random() < self.settings.blank_share else None
-        return (good, defective, mask) if blank is None else (good, blank, np.ones_like(mask))
 
     def end_phase(self, phase: int, folder: RunFolder, say: Say) -> dict[str, Any]:
         """Take the averaged head, and choose the statistics' share and the map's range on held-out good images."""

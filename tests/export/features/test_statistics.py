@@ -6,11 +6,14 @@ import torch
 
 from ndp_rt.export.features.map_range import MapRange
 from ndp_rt.export.features.statistics import (
+    BLANK_RATIO,
+    BLANK_WEIGHT,
     FOREIGN_RATIO,
     RIDGE,
     SMALLEST_SPREAD,
     Distance,
     Statistics,
+    find_length,
     find_level,
     join,
 )
@@ -70,34 +73,50 @@ def test_z_scores_of_good_images_have_mean_0_and_deviation_1_at_each_position() 
     np.testing.assert_allclose(scores.std(dim=0, correction=0).numpy(), 1.0, atol=2e-2)
 
 
+def whiten(statistics: Statistics, levels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the joined features, whitened, and their distances."""
+    whitened = statistics.distance.whiten(join(levels))
+    return whitened, find_length(whitened)
+
+
 def test_what_lifts_a_whole_image_leaves_its_z_scores() -> None:
     statistics, levels = fitted(64, 64)
-    distances = statistics.distance(join(levels))
-    before, foreign = statistics.compare(distances)
-    lifted, _ = statistics.compare(distances + 7.0 * statistics.distance_spread)
+    whitened, distances = whiten(statistics, levels)
+    before, foreign = statistics.compare(whitened)
+    lifted, _ = statistics.compare(whitened * (distances + 7.0 * statistics.distance_spread) / distances)
     np.testing.assert_allclose(lifted.numpy(), before.numpy(), atol=1e-3)
+    assert foreign.abs().max() == 0.0
+
+
+def test_a_defect_of_a_third_of_the_image_keeps_its_z_scores() -> None:
+    statistics, levels = fitted(64, 64)
+    whitened, distances = whiten(statistics, levels)
+    before, _ = statistics.compare(whitened)
+    larger = (distances + 9.0 * statistics.distance_spread) / distances
+    whitened[:, :, :10] *= larger[:, :, :10]
+    after, foreign = statistics.compare(whitened)
+    assert (after - before)[:, :, :10].min() > 8.0
     assert foreign.abs().max() == 0.0
 
 
 def test_an_image_that_is_far_from_the_surface_all_over_is_foreign() -> None:
     statistics, levels = fitted(64, 64)
-    distances = statistics.distance(join(levels))
-    scales = torch.linspace(0.5, 4.0, len(distances))[:, None, None, None]
-    _, foreign = statistics.compare(scales * distances)
-    np.testing.assert_allclose(
-        foreign.ravel().numpy(), np.maximum(0.0, scales.ravel().numpy() - FOREIGN_RATIO), atol=0.2
-    )
+    whitened, _ = whiten(statistics, levels)
+    scales = torch.linspace(0.7, 6.0, len(whitened))[:, None, None, None]
+    _, foreign = statistics.compare(scales * whitened)
+    expected = np.maximum(0.0, scales.ravel().numpy() - FOREIGN_RATIO)
+    np.testing.assert_allclose(foreign.ravel().numpy(), expected, atol=0.3)
     assert foreign[-1] > 1.0
 
 
-def test_a_defect_of_a_third_of_the_image_keeps_its_z_scores() -> None:
+def test_an_image_without_structure_is_foreign() -> None:
     statistics, levels = fitted(64, 64)
-    distances = statistics.distance(join(levels))
-    before, _ = statistics.compare(distances)
-    distances[:, :, :10] += 9.0 * statistics.distance_spread[:, :, :10]
-    after, foreign = statistics.compare(distances)
-    assert (after - before)[:, :, :10].min() > 8.0
-    assert foreign.abs().max() == 0.0
+    whitened, _ = whiten(statistics, levels)
+    even = whitened.mean(dim=(2, 3), keepdim=True).expand_as(whitened)
+    shares = torch.linspace(0.0, 1.0, len(whitened))[:, None, None, None]
+    _, foreign = statistics.compare(even + shares * (whitened - even))
+    expected = BLANK_WEIGHT * np.maximum(0.0, BLANK_RATIO - shares.ravel().numpy())
+    np.testing.assert_allclose(foreign.ravel().numpy(), expected, atol=0.1)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4), (32, 32), (33, 31)])
