@@ -102,7 +102,7 @@ def test_a_defect_of_a_third_of_the_image_keeps_its_z_scores() -> None:
 def test_an_image_that_is_far_from_the_surface_all_over_is_foreign() -> None:
     statistics, levels = fitted(64, 64)
     whitened, _ = whiten(statistics, levels)
-    scales = torch.linspace(0.7, 6.0, len(whitened))[:, None, None, None]
+    scales = torch.linspace(0.7, 9.0, len(whitened))[:, None, None, None]
     _, foreign = statistics.compare(scales * whitened)
     expected = np.maximum(0.0, scales.ravel().numpy() - FOREIGN_RATIO)
     np.testing.assert_allclose(foreign.ravel().numpy(), expected, atol=0.3)
