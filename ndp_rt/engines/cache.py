@@ -18,7 +18,8 @@ from ndp_rt.errors import EngineError, StorageError
 from ndp_rt.files import hash_file
 
 ENGINE_FORMAT = "ndp-rt engine"
-ENGINE_FORMAT_VERSION = 2  # 2: large convolutions by Winograd's algorithm
+# 2: large convolutions by Winograd's algorithm; 3: maps enlarged by products, the first layers exact in bf16
+ENGINE_FORMAT_VERSION = 3
 ENGINE_FILE = "engine.json"
 LOCK_POLL_S = 0.1
 CPU_FIELDS, GPU_FIELDS = ("isa_flags",), ("compute_capability", "driver_version", "build_options")

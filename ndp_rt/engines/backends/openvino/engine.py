@@ -15,6 +15,7 @@ from typing import Any
 from ndp_rt.arrays import FloatArray
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino.backend import PRECISIONS, REMEDY
+from ndp_rt.engines.backends.openvino.rewrites import enlarge_by_products, keep_contrast
 from ndp_rt.engines.engine import OverlappingEngine, one_line, run_repeatedly
 from ndp_rt.errors import ClosedError, EngineError, MissingExtraError, needs_extra
 from ndp_rt.graphs.winograd_rule import TILE_PX, has_large_convolutions
@@ -293,6 +294,9 @@ def _compile(onnx_path: Path, options: EngineOptions, more: Mapping[str, Any] | 
             from ndp_rt.graphs.winograd import rewrite_file
         rewritten = rewrite_file(onnx_path, options.precision)
         model = model if rewritten is None else _read_model(rewritten, options.batch)
+    enlarge_by_products(model)
+    if PRECISIONS[options.precision] == "bf16":
+        model = keep_contrast(_core(), model)
     return _core().compile_model(model, "CPU", {**config, **(more or {})})
 
 
