@@ -20,9 +20,11 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("engine.map", "fp32"): Tolerance(absolute=1e-4, reason="the project's bound for an f32 engine against PyTorch"),
     ("engine.score", "fp32"): Tolerance(absolute=1e-4, reason="a smoothed map's maximum moves no more than the map"),
     # bf16 has 8 significant bits. Measured over 60 asphalt images with a trained width-16 model: the worst pixel of the
-    # worst map 0.015, the worst score 0.006; three times that is allowed, a broken build is off by far more.
-    ("engine.map", "bf16"): Tolerance(absolute=5e-2, reason="8 significant bits through some 30 layers, worst pixel"),
-    ("engine.score", "bf16"): Tolerance(absolute=2e-2, reason="smoothing averages 25 pixels' rounding errors"),
+    # worst map 0.015, the worst score 0.006. With Gaussian statistics of ten surfaces 0.056 and 0.023: a feature's
+    # rounding error counts in the spreads of good images. Twice that is allowed; a broken build is off by far more, and
+    # what a precision costs is measured on images (`ndp-rt quantise`, `ndp-rt evaluate`).
+    ("engine.map", "bf16"): Tolerance(absolute=0.1, reason="8 significant bits through some 30 layers, worst pixel"),
+    ("engine.score", "bf16"): Tolerance(absolute=5e-2, reason="smoothing averages 25 pixels' rounding errors"),
     # fp16 has 11 significant bits. Measured over tests/data/bricks, 11 images, with PyTorch, sums in float32: the worst
     # pixel 0.0019, of which rounding the image alone makes 0.0013; the worst score 0.0017. Half sums may double that.
     ("engine.map", "fp16"): Tolerance(absolute=5e-3, reason="the project's bound; 11 significant bits, image included"),
