@@ -2,8 +2,8 @@
 
 DATA is MVTec AD's layout (`DATA/train/good`, with sub-folders or without) or a flat folder of good images; where that
 holds sub-folders alone, theirs. The calibration slice is `DATA/validation/good` where that folder exists (MVTec LOCO's
-name), otherwise a share of the good images drawn by seed, in whole groups; it is never trained on. Of files with the
-same content one is taken.
+name), otherwise a share of the good images drawn by seed, in whole groups; it is never trained on. Of images that show
+the same one is taken, and a dead camera's frames are left out.
 """
 
 import hashlib
@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ndp_rt.errors import DataError, ImageFileError
-from ndp_rt.images.groups import AUTOMATIC, find_duplicates, find_groups
+from ndp_rt.images.groups import AUTOMATIC, find_groups
 from ndp_rt.images.paths import IMAGE_SUFFIXES
+from ndp_rt.images.survey import survey_images
 
 FEWEST_TRAINING_IMAGES = 2
 FEWEST_TRAINING_GROUPS = 2
@@ -75,10 +76,12 @@ def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMAT
     validation_folder = root / "validation" / "good"
     given = list_images_below(validation_folder) if validation_folder.is_dir() else []
     try:
-        duplicates = find_duplicates([*given, *found])
-        good = [path for path in found if path not in duplicates]
-        given = [path for path in given if path not in duplicates]
-        notes = _describe_duplicates(duplicates)
+        survey = survey_images([*given, *found])
+        kept, notes = set(survey.kept), list(survey.notes)
+        good = [path for path in found if path in kept]
+        given = [path for path in given if path in kept]
+        if len(good) < FEWEST_TRAINING_IMAGES:
+            raise _refuse(folder, len(good), 0, notes)
         if validation_folder.is_dir():
             grouping = find_groups(given, group_by)
             training, calibration, labels = good, given, list(grouping.labels)
@@ -90,10 +93,7 @@ def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMAT
     except ImageFileError as error:
         raise DataError(f"a good image cannot be used: {error}") from error
     if len(training) < FEWEST_TRAINING_IMAGES:
-        raise DataError(
-            f"{folder}: expected at least {FEWEST_TRAINING_IMAGES} good images to train on, better some dozens, got "
-            f"{len(training)}; {len(calibration)} are held out for calibration. Add photographs."
-        )
+        raise _refuse(folder, len(training), len(calibration), notes)
     return DataSplit(
         root=root,
         layout=layout,
@@ -127,11 +127,13 @@ def _find_good(root: Path) -> tuple[Path, str, list[Path]]:
     return folder, layout, good
 
 
-def _describe_duplicates(duplicates: dict[Path, Path]) -> list[str]:
-    if not duplicates:
-        return []
-    path, first = next(iter(duplicates.items()))
-    return [f"{len(duplicates)} image(s) are copies of others and left out, such as {path.name} of {first.name}"]
+def _refuse(folder: Path, training_count: int, calibration_count: int, notes: Sequence[str]) -> DataError:
+    held_out = f"; {calibration_count} are held out for calibration" if calibration_count else ""
+    why = "".join(f" {note}." for note in notes)
+    return DataError(
+        f"{folder}: expected at least {FEWEST_TRAINING_IMAGES} good images to train on, better some dozens, got "
+        f"{training_count}{held_out}.{why} Add photographs."
+    )
 
 
 def _hold_out(

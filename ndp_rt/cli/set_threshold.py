@@ -79,12 +79,12 @@ def calibrate_from(path: Path, args: argparse.Namespace, device: str) -> "Thresh
     """Score the images of --calibrate, with progress, and return the threshold they support."""
     from ndp_rt.bundle.open import open_bundle
     from ndp_rt.cli.engine_arguments import log_to_stderr
+    from ndp_rt.cli.good_images import list_good_images
     from ndp_rt.cli.progress import show_progress
     from ndp_rt.editing import calibrate
-    from ndp_rt.images.paths import list_images
 
     log_to_stderr()
-    images = list_images(args.calibrate)
+    images = list_good_images(args.calibrate)
     with show_progress("scoring good images", len(images)) as advance:
         return calibrate(
             open_bundle(path),

@@ -3,7 +3,6 @@
 Images of one group look alike for reasons that the next lot does not share, so a group counts as one observation.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ndp_rt.arrays import FloatArray
-from ndp_rt.errors import ImageFileError, InputError
+from ndp_rt.errors import InputError
 from ndp_rt.images.opencv import cv2
 from ndp_rt.images.preprocess import read_image
 
@@ -83,24 +82,6 @@ def find_groups(paths: Sequence[Path], rule: str = AUTOMATIC) -> Grouping:
     if rule == "none":
         return Grouping(rule=rule, labels=tuple(str(index) for index in range(len(paths))))
     return Grouping(rule=rule, labels=tuple(_label_by_pattern(paths, rule)))
-
-
-def find_duplicates(paths: Sequence[Path]) -> dict[Path, Path]:
-    """Return the files whose content an earlier one has, byte by byte, each with that one.
-
-    Raises:
-        ImageFileError: a file that cannot be read.
-    """
-    first: dict[bytes, Path] = {}
-    found = {}
-    for path in paths:
-        try:
-            digest = hashlib.sha256(path.read_bytes()).digest()
-        except OSError as error:
-            raise ImageFileError(f"{path}: {error.strerror or error}. Make it readable, or take it away.") from error
-        if first.setdefault(digest, path) != path:
-            found[path] = first[digest]
-    return found
 
 
 def _label_by_folder(paths: Sequence[Path]) -> list[str]:

@@ -21,7 +21,7 @@ def write_images(folder: Path, count: int, shape: tuple[int, ...] = (20, 30)) ->
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{index:02d}.png" for index in range(count)]
     for index, path in enumerate(paths):
-        cv2.imwrite(str(path), np.full(shape, 5 * index, np.uint8))
+        cv2.imwrite(str(path), np.random.default_rng(index).integers(0, 256, shape, np.uint8))
     return paths
 
 
@@ -135,6 +135,33 @@ def test_copies_are_counted_and_taken_once(tmp_path: Path, rng: np.random.Genera
     split = split_data(tmp_path, holdout=0.5, seed=0)
     assert split.training == tuple(good) and split.calibration == tuple(validation)
     assert split.notes[0].startswith("2 image(s) are copies of others and left out, such as i.png of a.png")
+
+
+def test_a_dead_cameras_frames_are_neither_trained_on_nor_held_out(tmp_path: Path, rng: np.random.Generator) -> None:
+    good = write_named(tmp_path, "abcdefgh", rng)
+    for name, level in (("black", 0), ("white", 255)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((20, 30), level, np.uint8))
+    split = split_data(tmp_path, holdout=0.3, seed=0)
+    assert sorted([*split.training, *split.calibration]) == good
+    words = "2 frame(s) of a dead camera are left out (2 constant): black.png, white.png"
+    assert split.notes[0] == words
+
+
+def test_images_that_are_all_alike_are_called_copies(tmp_path: Path, rng: np.random.Generator) -> None:
+    first = write_named(tmp_path, "a", rng)[0]
+    for name in "bcdefghij":
+        shutil.copy(first, first.with_name(f"{name}.png"))
+    with pytest.raises(
+        DataError, match=r"got 1\. 9 image\(s\) are copies of others and left out, such as b\.png of a\.png"
+    ):
+        split_data(tmp_path, holdout=0.2, seed=0)
+
+
+def test_dead_frames_alone_are_refused_by_name(tmp_path: Path) -> None:
+    for index in range(4):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((20, 30), 50 * index, np.uint8))
+    with pytest.raises(DataError, match=r"got 0\. 4 frame\(s\) of a dead camera .*0\.png, 1\.png, 2\.png and 1 more"):
+        split_data(tmp_path, holdout=0.2, seed=0)
 
 
 def test_an_image_that_cannot_be_compared_is_named(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ndp_rt.errors import ImageFileError, InputError
-from ndp_rt.images.groups import find_duplicates, find_groups
+from ndp_rt.images.groups import find_groups
 
 Picture = NDArray[np.uint8]
 
@@ -142,12 +142,3 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(ImageFileError, match=r"a\.png"):
         find_groups([tmp_path / "a.png"], "content")
-    with pytest.raises(ImageFileError, match=r"b\.png"):
-        find_duplicates([tmp_path / "b.png"])
-
-
-def test_files_with_the_same_content_are_duplicates_of_the_first(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in "abcd"]
-    for path, content in zip(paths, (b"1", b"2", b"1", b"1"), strict=True):
-        path.write_bytes(content)
-    assert find_duplicates(paths) == {paths[2]: paths[0], paths[3]: paths[0]}
