@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=32,
         help="good images that the bundle carries at most, for ndp-rt quantise (default: %(default)s)",
     )
+    parser.add_argument(
+        "--quantise",
+        action="store_true",
+        help="then choose the layers that compute in int8, as ndp-rt quantise does; some minutes",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--no-rewrite", action="store_true", help="export the plain graph, to compare speed with")
 
@@ -59,8 +64,24 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         command=command_line(),
     )
-    print_export(export_run(args.run, args.output, settings, progress=print_progress))
+    export = export_run(args.run, args.output, settings, progress=print_progress)
+    print_export(export)
+    if args.quantise:
+        quantise_export(export, args)
     return 0
+
+
+def quantise_export(export: "Export", args: argparse.Namespace) -> None:
+    """Choose a new bundle's int8 layers; where none serve, say why, and leave it as it is."""
+    from ndp_rt.cli.quantise import QUANTISE_ARGUMENTS, quantise
+    from ndp_rt.errors import EngineError
+
+    defaults = dict.fromkeys(QUANTISE_ARGUMENTS)
+    given = {"false_alarm_rate": args.false_alarm_rate, "threads": args.threads}
+    try:
+        quantise(export.bundle, argparse.Namespace(**{**defaults, **given}), None)
+    except EngineError as error:
+        print(f"ndp-rt: {export.bundle.path.name} is ready, without int8 layers: {error}", file=sys.stderr)
 
 
 def print_progress(line: str) -> None:

@@ -15,12 +15,14 @@ QUANTISE_ARGUMENTS = ("calibration", "validation", "max_drop", "false_alarm_rate
 REPORT_WIDTH = 110  # columns, at least, where the output is no terminal
 
 DETAILS = """\
-Ranges come from good images and from defects painted into them. All layers are tried in int8; those that int8 makes
-slower, and as few more as needed, are put back until image ROCAUC, pixel ROCAUC and AUPRO drop by at most --max-drop
-below fp32's and no larger share of the decisions changes (one always may). A precision is accepted only if it is
-faster than fp32 and bf16 on this machine. The layers and the thresholds, calibrated anew on the good images, go into
-the bundle, in place of all that were chosen before; engines are then built with: ndp-rt build-engine NAME.ndp
---precision int8 (or mixed). On a GPU the same layers serve TensorRT.
+Ranges come from good images and from defects painted into them. All layers are tried in int8 but those that int8 makes
+slower. Image ROCAUC, pixel ROCAUC, AUPRO and decisions are compared with fp32's on good images, changed a little, and
+on painted defects: on as many as bring what chance does to image ROCAUC below --max-drop, or as time allows. Where one
+drops by more than --max-drop and two standard errors, as few layers as needed are put back. A precision is accepted
+only if it is faster than what its other layers compute in: int8 than fp32, mixed than bf16. The layers and the
+thresholds, calibrated anew on the good images, go into the bundle, in place of all that were chosen before; engines are
+then built with: ndp-rt build-engine NAME.ndp --precision int8 (or mixed). On a GPU the same layers serve TensorRT. It
+takes under five minutes on two cores.
 """
 
 
@@ -103,11 +105,11 @@ def make_settings(path: Path, args: argparse.Namespace, precisions: tuple[str, .
     """Return the settings that the arguments say."""
     import dataclasses
 
-    from ndp_rt.images.paths import list_images
+    from ndp_rt.cli.good_images import list_good_images
     from ndp_rt.quantise.run import MAX_DROP, QuantiseSettings, make_command
 
     settings = QuantiseSettings(
-        calibration=None if args.calibration is None else list_images(args.calibration),
+        calibration=None if args.calibration is None else list_good_images(args.calibration),
         validation=args.validation,
         max_drop=MAX_DROP if args.max_drop is None else args.max_drop,
         false_alarm_rate=args.false_alarm_rate,

@@ -38,6 +38,18 @@ def vary(image: FloatArray) -> FloatArray:
     return np.stack(varied).clip(0.0, 1.0)
 
 
+def vary_a_little(rng: np.random.Generator, image: FloatArray) -> FloatArray:
+    """Return an image [3, h, w] with light, contrast and position changed by chance, within what `vary` shows."""
+    mean = image.mean(axis=(1, 2), keepdims=True)
+    changed = (image - mean) * np.float32(1.0 + rng.uniform(-CONTRAST, CONTRAST)) + mean
+    changed = (changed * np.float32(1.0 + rng.uniform(-LIGHT, LIGHT))).clip(0.0, 1.0)
+    _, h, w = image.shape
+    cuts = [min(round(CUT_PX * max(h, w) / SIDE_PX), side - 1) for side in (h, w)]
+    (top, bottom), (left, right) = (rng.integers(0, cut + 1, 2) for cut in cuts)
+    inner = changed[:, min(top, h - 1 - bottom) : h - bottom, min(left, w - 1 - right) : w - right]
+    return _enlarge(inner, image.shape)
+
+
 def _blur(image: FloatArray) -> FloatArray:
     sigma_px = BLUR_SIGMA_PX * max(image.shape[1:]) / SIDE_PX
     return np.stack([cv2.GaussianBlur(plane, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT_101) for plane in image])

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ndp_rt.quantise.figures import AREAS, DECISIONS, SURE
 from ndp_rt.quantise.search import REST, WHY_SLOW, WHY_WRONG, Choice
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def describe_choice(choice: Choice) -> dict[str, Any]:
                 f"{rest}_ms": round(layer.rest_ms, 4),
                 "int8_ms": round(layer.int8_ms, 4),
                 f"share_of_{rest}": round(layer.rest_ms / whole, 4) if whole else None,
-                "map_error_alone": round(layer.map_error, 6),
+                "map_error_alone": None if layer.map_error is None else round(layer.map_error, 6),
             }
             for layer in choice.layers
         ],
@@ -66,7 +67,8 @@ def _tabulate_layers(choice: Choice) -> "Table":
 
     for layer in choice.layers:
         computes = "int8" if layer.is_int8 else f"{rest} {NOTES[layer.choice]}"
-        add(layer.name, computes, layer.rest_ms, layer.int8_ms, f"{layer.map_error:.4f}")
+        error = "" if layer.map_error is None else f"{layer.map_error:.4f}"
+        add(layer.name, computes, layer.rest_ms, layer.int8_ms, error)
     add("everything else", rest, choice.other_ms["rest"], choice.other_ms["int8"], "")
     return table
 
@@ -74,19 +76,25 @@ def _tabulate_layers(choice: Choice) -> "Table":
 def _tabulate_figures(quantised: "Quantised") -> "Table":
     from rich.table import Table
 
-    table = Table("", title=f"on {quantised.samples}", title_justify="left")
-    areas = "image ROCAUC", "pixel ROCAUC", "AUPRO"
-    for title in (*areas, "decisions changed", "map error", "score error", "ms", "of fp32", "of bf16"):
+    caption = (
+        f"drop: below fp32's, ± {SURE:g} standard errors on the same images; decisions: wrong ones less right ones"
+    )
+    table = Table(
+        "", title=f"on up to {quantised.samples}", caption=caption, title_justify="left", caption_justify="left"
+    )
+    for title in ("image ROCAUC, drop", "pixel ROCAUC, drop", "AUPRO, drop", "decisions", "map error", "ms", "of fp32"):
         table.add_column(title, justify="right")
 
-    def add(name: str, figures: "Figures", *times: str) -> None:
-        points = (f"{one:.4f}" for one in (figures.image_rocauc, figures.pixel_rocauc, figures.aupro))
-        errors = f"{figures.map_max_abs_difference:.3f}", f"{figures.score_max_abs_difference:.3f}"
-        table.add_row(name, *points, f"{figures.flip_count} of {figures.image_count}", *errors, *times)
+    def add(name: str, figures: "Figures", median_ms: float, ratio: float) -> None:
+        points = (f"{figures.areas[area]:.4f}\n{figures.drops[area]}" for area in AREAS)
+        changed = f"{figures.flip_count} of {figures.image_count}\n{figures.drops[DECISIONS]}"
+        table.add_row(
+            name, *points, changed, f"{figures.map_max_abs_difference:.3f}", f"{median_ms:.1f}", f"{ratio:.2f}"
+        )
 
     first = next(iter(quantised.choices.values()))
-    add("fp32", quantised.base, f"{first.median_ms['fp32']:.1f}")
+    for name, figures in quantised.floats.items():
+        add(name, figures, first.median_ms[name], first.ratio["fp32"] / first.ratio[name])
     for name, choice in quantised.choices.items():
-        ratios = (f"{choice.ratio[one]:.2f}" if one in choice.ratio else "" for one in ("fp32", "bf16"))
-        add(name, choice.figures, f"{choice.median_ms[name]:.1f}", *ratios)
+        add(name, choice.figures, choice.median_ms[name], choice.ratio["fp32"])
     return table

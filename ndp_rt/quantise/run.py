@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shlex
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -27,15 +28,18 @@ from ndp_rt.evaluate.metrics import require_extras
 from ndp_rt.images.groups import find_groups
 from ndp_rt.program.manifest import INT8_PRECISIONS
 from ndp_rt.program.program import DecisionRules
+from ndp_rt.quantise.accuracy import AccuracyCheck
 from ndp_rt.quantise.figures import Figures
 from ndp_rt.quantise.report import describe_choice
-from ndp_rt.quantise.samples import Samples, paint_defects, read_good, read_labelled
-from ndp_rt.quantise.search import REST, AccuracyCheck, Choice, Search, choose_probe, measure_errors_alone
+from ndp_rt.quantise.samples import Samples, paint_for_ranges, paint_samples, read_good, read_labelled
+from ndp_rt.quantise.search import REST, Choice, LayerErrors, Search
 from ndp_rt.quantise.trials import BACKEND, Trials
 
 Say = Callable[[str], None]
 
 MAX_DROP = 0.003
+SECONDS = 200.0  # for trials; thresholds and times come on top
+PROBE_COUNT = 6  # samples that a single layer's error is measured on
 CALIBRATION_SEED, VALIDATION_SEED = 1, 2  # of painted defects: accuracy is not measured on those that ranges come from
 
 
@@ -53,6 +57,7 @@ class QuantiseSettings:
     false_alarm_rate: float | None = None
     precisions: tuple[str, ...] | None = None  # None: those that this machine has
     threads: int | None = None
+    seconds: float = SECONDS  # after which no trial begins
     command: str = "ndp-rt quantise"  # for the provenance
 
     def __post_init__(self) -> None:
@@ -75,8 +80,8 @@ class Quantised:
 
     choices: Mapping[str, Choice]  # by precision: the accepted ones
     refused: Mapping[str, str]  # by precision: the reasons
-    base: Figures  # float32's
-    samples: str  # what accuracy was measured on
+    floats: Mapping[str, Figures]  # of float precisions, by name, fp32's first
+    samples: str  # what accuracy was measured on, at most
     report: Mapping[str, Any]
 
 
@@ -84,8 +89,8 @@ def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say
     """Choose the layers of a bundle that compute in int8, and store them with their thresholds.
 
     They replace the layers that were chosen before, for every precision: ranges are measured anew. A precision is
-    accepted if it costs no more accuracy than allowed and is faster than every float precision of the machine. If none
-    is accepted, nothing is stored.
+    accepted if it costs no more accuracy than allowed, chance excluded, and is faster than what its other layers
+    compute in. If none is accepted, nothing is stored.
 
     Raises:
         InputError: no calibration images, or a model that is not one engine whose smoothed map's maximum is the score.
@@ -103,17 +108,17 @@ def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say
             f"{bundle.manifest.decision}. Use fp32 or bf16."
         )
     good = _read_calibration(bundle, settings)
-    painted = paint_defects(good, CALIBRATION_SEED)
-    contract = bundle.manifest.input
+    deadline_s = time.monotonic() + settings.seconds
     samples = (
-        paint_defects(good, VALIDATION_SEED)
+        paint_samples(good, VALIDATION_SEED)
         if settings.validation is None
-        else read_labelled(settings.validation, contract)
+        else read_labelled(settings.validation, bundle.manifest.input)
     )
-    progress(f"ranges from {painted.source}")
-    limits = measure_limits(bundle, painted.images, threads=settings.threads)
+    painted = paint_for_ranges(good, CALIBRATION_SEED)
+    progress(f"ranges from {len(good)} good images, and {len(painted) - len(good)} with painted defects")
+    limits = measure_limits(bundle, painted, threads=settings.threads)
     with Trials(bundle, limits, settings.threads) as trials:
-        quantised = _choose(bundle, trials, good, samples, settings, progress)
+        quantised = _choose(bundle, trials, good, samples, settings, deadline_s, progress)
     if not quantised.choices:
         raise EngineError("; ".join(f"{name}: {why}" for name, why in quantised.refused.items()))
     _store(bundle, limits, quantised, settings)
@@ -151,34 +156,44 @@ def _find_groups(bundle: Bundle, settings: QuantiseSettings) -> Sequence[Hashabl
 
 
 def _choose(
-    bundle: Bundle, trials: Trials, good: FloatArray, samples: Samples, settings: QuantiseSettings, say: Say
+    bundle: Bundle,
+    trials: Trials,
+    good: FloatArray,
+    samples: Samples,
+    settings: QuantiseSettings,
+    deadline_s: float,
+    say: Say,
 ) -> Quantised:
     """Search every precision."""
     choices, refused = {}, {}
+    precisions = settings.precisions or list_precisions()
     with ExitStack() as stack:
         floats: dict[str, Engine] = {}
         for precision in ("fp32", "bf16") if find_cpu().has_bf16 else ("fp32",):
             floats[precision] = stack.enter_context(closing(trials.compile(precision)))
         accuracy = AccuracyCheck(
             bundle=bundle,
+            base_engine=floats["fp32"],
             samples=samples,
+            max_drop=settings.max_drop,
             good=good,
             groups=_find_groups(bundle, settings),
             rate=settings.false_alarm_rate,
         )
-        say(f"accuracy of fp32 on {samples.source}")
-        base, _ = accuracy.compare(floats["fp32"])
-        probe = choose_probe(samples)
-        errors = measure_errors_alone(trials, probe, say)
-        for precision in settings.precisions or list_precisions():
+        say(f"accuracy of {' and '.join(floats)} on up to {samples.describe(samples.most)}")
+        figures = {name: accuracy.compare(engine) for name, engine in floats.items()}
+        probe = [sample.image for sample in samples.take(PROBE_COUNT)]
+        errors = LayerErrors(trials, probe, say)
+        for place, precision in enumerate(precisions):
+            now = time.monotonic()
             search = Search(
                 precision=precision,
                 trials=trials,
                 accuracy=accuracy,
                 max_drop=settings.max_drop,
-                base=base,
                 errors=errors,
                 image=probe[0],
+                deadline_s=now + (deadline_s - now) / (len(precisions) - place),
                 say=say,
             )
             try:
@@ -186,20 +201,25 @@ def _choose(
             except EngineError as error:
                 refused[precision] = str(error)
                 continue
-            slower = [f"{ratio:.2f} of the time of {name}" for name, ratio in choice.ratio.items() if ratio >= 1.0]
-            if slower:
-                refused[precision] = f"is no faster here: {', '.join(slower)}"
+            ratio = choice.ratio[REST[precision]]
+            if ratio >= 1.0:
+                refused[precision] = f"is no faster here: {ratio:.2f} of the time of {REST[precision]}"
             else:
                 choices[precision] = choice
-    report = _make_report(choices, refused, base, samples, settings)
-    return Quantised(choices=choices, refused=refused, base=base, samples=samples.source, report=report)
+    report = _make_report(choices, refused, figures, accuracy, settings)
+    what = accuracy.describe(max((*figures.values(), *(one.figures for one in choices.values())), key=_count))
+    return Quantised(choices=choices, refused=refused, floats=figures, samples=what, report=report)
+
+
+def _count(figures: Figures) -> int:
+    return figures.image_count
 
 
 def _make_report(
     choices: Mapping[str, Choice],
     refused: Mapping[str, str],
-    base: Figures,
-    samples: Samples,
+    floats: Mapping[str, Figures],
+    accuracy: AccuracyCheck,
     settings: QuantiseSettings,
 ) -> dict[str, Any]:
     cpu = find_cpu()
@@ -209,8 +229,8 @@ def _make_report(
         "processor": cpu.model_name,
         "backend": f"{BACKEND} {find_version(find_backend(BACKEND))}",
         "max_drop": settings.max_drop,
-        "validation": samples.source,
-        "fp32": base.to_json(),
+        "validation": accuracy.samples.describe(accuracy.samples.most),
+        **{name: figures.to_json() for name, figures in floats.items()},
         "precisions": {name: describe_choice(choice) for name, choice in choices.items()},
         "refused": dict(refused),
     }

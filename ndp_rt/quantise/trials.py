@@ -1,10 +1,9 @@
 """Compiles and times engines of a bundle's fused graph with some of its layers in int8."""
 
-import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,14 @@ from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle import Bundle
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
-from ndp_rt.engines.build import compile_engine
+from ndp_rt.engines.backends.openvino.engine import open_graph
 from ndp_rt.engines.engine import Engine
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers, quantise
 from ndp_rt.kernels.smooth.host import smooth
 
 BACKEND = "openvino"
+FEWEST_ROUNDS, MOST_ROUNDS, ROUNDS_S = 7, 60, 5.0  # of engines that take turns
 UNNAMED_TRANSPOSED = "ConvolutionBackpropData_"  # what OpenVINO calls a transposed convolution with a bias
 BIASED = "/WithoutBiases"  # ends what it calls a convolution with one
 
@@ -59,12 +59,10 @@ class Trials:
             precision: "fp32" or "bf16" for no layers, "int8" or "mixed" for some: of the others.
         """
         path = self._write(layers)
-        artifact = path.with_suffix(".engine")
         try:
-            return compile_engine(BACKEND, path, artifact, EngineOptions(precision=precision, threads=self._threads))
-        finally:  # a loaded engine needs no files, and dozens would fill the disk: 190 MB each for `paper`
+            return open_graph(path, EngineOptions(precision=precision, threads=self._threads))
+        finally:  # an engine needs no file, and dozens would fill the disk: 190 MB each for `paper`
             path.unlink()
-            shutil.rmtree(artifact, ignore_errors=True)
 
     def profile(self, precision: str, layers: Collection[str], image: FloatArray, runs: int = 10) -> dict[str, float]:
         """Return the least milliseconds of each layer, and under "" of everything else, for an image [3, h, w]."""
@@ -104,30 +102,34 @@ def assign_times(times: Mapping[str, float], nodes: Mapping[str, str]) -> dict[s
     return found
 
 
-def run_maps(engine: Engine, images: Iterable[FloatArray]) -> list[FloatArray]:
-    """Return the smoothed map [h, w] of each image [3, h, w]."""
+def run_maps(engine: Engine, images: Iterable[FloatArray]) -> Iterator[FloatArray]:
+    """Yield the smoothed map [h, w] of each image [3, h, w]."""
     outputs = _make_outputs(engine)
     raw = outputs["map"][0, 0]
     scratch = np.empty_like(raw)
-    maps = []
     for image in images:
         engine.run({"image": np.ascontiguousarray(image[None])}, outputs)
         smoothed = np.empty_like(raw)
         smooth(raw, smoothed, scratch)
-        maps.append(smoothed)
-    return maps
+        yield smoothed
 
 
 def _make_outputs(engine: Engine) -> dict[str, FloatArray]:
     return {name: np.empty(spec.with_batch(1), np.float32) for name, spec in engine.outputs.items()}
 
 
-def compare_times(engines: Sequence[Engine], image: FloatArray, rounds: int = 15) -> list[list[float]]:
-    """Return the milliseconds of every round for each engine; they take turns, so that what slows one slows all."""
+def compare_times(engines: Sequence[Engine], image: FloatArray) -> list[list[float]]:
+    """Return the milliseconds of every round for each engine; they take turns, so that what slows one slows all.
+
+    The number of rounds depends on how long one takes.
+    """
     batch = np.ascontiguousarray(image[None])
     outputs = [_make_outputs(engine) for engine in engines]
     times: list[list[float]] = [[] for _ in engines]
-    for turn in range(rounds + 2):
+    began = time.monotonic()
+    for turn in range(MOST_ROUNDS + 2):
+        if turn > FEWEST_ROUNDS + 2 and time.monotonic() - began > ROUNDS_S:
+            break
         for engine, out, found in zip(engines, outputs, times, strict=True):
             start = time.perf_counter()
             engine.run({"image": batch}, out)

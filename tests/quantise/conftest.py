@@ -9,7 +9,6 @@ import pytest
 
 from ndp_rt.bundle import Bundle
 from ndp_rt.engines.engine import Engine
-from ndp_rt.quantise.trials import Trials
 from tests.tiny_bundle import make_tiny_bundle
 
 
@@ -33,17 +32,7 @@ def tiny(tmp_path: Path) -> Bundle:
 def fast_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     """Say that each engine takes less time than the one after it: the one that was chosen, and then the float ones."""
 
-    def compare(engines: Sequence[Engine], image: object, rounds: int = 15) -> list[list[float]]:
+    def compare(engines: Sequence[Engine], image: object) -> list[list[float]]:
         return [[float(place)] * 3 for place in range(1, len(engines) + 1)]
 
     monkeypatch.setattr("ndp_rt.quantise.search.compare_times", compare)
-
-
-@pytest.fixture
-def known_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use known errors of the layers, the first one's as the largest: an engine for each takes seconds."""
-
-    def measure(trials: Trials, probe: object, say: object) -> dict[str, float]:
-        return {name: 1.0 / place for place, name in enumerate(trials.layer_names, start=1)}
-
-    monkeypatch.setattr("ndp_rt.quantise.run.measure_errors_alone", measure)

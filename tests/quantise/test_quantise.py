@@ -145,7 +145,7 @@ def test_layers_of_another_graph_are_refused(tiny: Bundle, tmp_path: Path) -> No
 
 @pytest.mark.nightly
 @NEEDS_BF16
-@pytest.mark.usefixtures("fast_int8", "known_errors")
+@pytest.mark.usefixtures("fast_int8")
 def test_build_engine_chooses_layers_where_none_are_chosen(tiny: Bundle, surface: Path) -> None:
     command = ["build-engine", str(tiny.path), "--precision", "mixed", "--calibration", str(surface)]
     assert main([*command, "--max-drop", "0.9"]) == 0
@@ -157,11 +157,10 @@ def test_build_engine_chooses_layers_where_none_are_chosen(tiny: Bundle, surface
 
 
 @pytest.mark.nightly
-@pytest.mark.usefixtures("known_errors")
 def test_what_is_no_faster_is_refused_and_the_bundle_stays(
     tiny: Bundle, surface: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def compare(engines: Sequence[Engine], image: object, rounds: int = 15) -> list[list[float]]:
+    def compare(engines: Sequence[Engine], image: object) -> list[list[float]]:
         return [[1.0] * 3 for _ in engines]
 
     monkeypatch.setattr("ndp_rt.quantise.search.compare_times", compare)
