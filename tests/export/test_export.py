@@ -264,3 +264,18 @@ def test_command_prints_size_parity_and_thresholds(run_path, tmp_path, capsys):
     assert "threshold fp32" in printed and "it takes 299" in printed
     assert main(["export", str(run_path), "-o", str(path)]) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_layers_for_int8_are_chosen_at_once_and_none_is_no_failure(run_path, tmp_path, monkeypatch, capsys, is_refused):
+    def quantise_bundle(bundle, settings, *, progress):
+        assert bundle.path == tmp_path / "tiles.ndp"
+        assert (settings.false_alarm_rate, settings.threads, settings.precisions) == (0.2, 1, None)
+        raise EngineError("is no faster here") if is_refused else InputError("stop")
+
+    monkeypatch.setattr("ndp_rt.quantise.run.quantise_bundle", quantise_bundle)
+    options = ["--quantise", "--threads", "1", "--false-alarm-rate", "0.2"]
+    code = main(["export", str(run_path), "-o", str(tmp_path / "tiles.ndp"), *options])
+    words = "tiles.ndp is ready, without int8 layers: is no faster here" if is_refused else "stop"
+    assert code == (0 if is_refused else 1) and words in capsys.readouterr().err
+    assert open_bundle(tmp_path / "tiles.ndp").int8_layers() is None
