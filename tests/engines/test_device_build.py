@@ -50,7 +50,7 @@ def test_a_cpu_engines_key_has_nothing_of_a_gpus() -> None:
         precision="fp32",
         batch=3,
     )
-    assert key.sha256 == "3e494626dca916425f89f3bec2eadbdc9fc908770a38feba4a26e93f19dfcca0"
+    assert key.sha256 == "af9cda9321a5989491807abcc54200000c347b2e9ead709a00967fc5e4967167"
     assert EngineKey.from_json(json.loads(json.dumps(key.to_json()))) == key
 
 
