@@ -107,6 +107,17 @@ def check_apart(name: str, array: DeviceArray, other_name: str, other: DeviceArr
         raise InputError(f"{name} and {other_name} share memory; give {name} memory of its own.")
 
 
+def check_scratch(scratch: DeviceArray, size_bytes: int, *, alignment_bytes: int) -> None:
+    """Check that memory which a launch overwrites is uint8, dense, aligned, and has `size_bytes` or more.
+
+    Raises:
+        InputError: it is not.
+    """
+    check_array("scratch", scratch, "uint8", (None,), alignment_bytes=alignment_bytes)
+    if scratch.shape[0] < size_bytes:
+        raise InputError(f"scratch: expected {size_bytes} bytes, got {scratch.shape[0]}.")
+
+
 def get_address(array: DeviceArray) -> np.uint64:
     """Return the array's address as a kernel's argument."""
     address: np.uint64 = np.uint64(array.data.ptr)

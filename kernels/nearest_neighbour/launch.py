@@ -14,6 +14,7 @@ from ndp_rt.kernels.checks import (
     check_array,
     check_element_type,
     check_image_count,
+    check_scratch,
     get_address,
 )
 from ndp_rt.kernels.flags import Variant
@@ -93,9 +94,7 @@ class NearestNeighbourCuda:
         check_array("features", features, self._dtype, (n, c, h, w))
         check_array("distance", out, self._dtype, (n, 1, h, w))
         check_array("patches", patches, self._dtype, (c, self._pitch))
-        check_array("scratch", scratch, "uint8", (None,), alignment_bytes=4)
-        if scratch.shape[0] < self.scratch_bytes:
-            raise InputError(f"scratch: expected {self.scratch_bytes} bytes, got {scratch.shape[0]}.")
+        check_scratch(scratch, self.scratch_bytes, alignment_bytes=4)
         for name, array in (("features", features), ("distance", out), ("patches", patches)):
             check_apart("scratch", scratch, name, array)
         read, remembered, least, written = (get_address(array) for array in (features, patches, scratch, out))

@@ -16,6 +16,7 @@ from ndp_rt.kernels.checks import (
     check_array,
     check_element_type,
     check_image_count,
+    check_scratch,
     get_address,
 )
 from ndp_rt.kernels.flags import Variant
@@ -104,9 +105,7 @@ class NearestSampleCuda:
         self._check("features", features, self._shape)
         self._check("difference", out, self._shape)
         self._check("samples", samples, self._samples_shape)
-        check_array("scratch", scratch, "uint8", (None,), alignment_bytes=4)
-        if scratch.shape[0] < self.scratch_bytes:
-            raise InputError(f"scratch: expected {self.scratch_bytes} bytes, got {scratch.shape[0]}.")
+        check_scratch(scratch, self.scratch_bytes, alignment_bytes=4)
         for name, array in (("features", features), ("samples", samples), ("scratch", scratch)):
             check_apart("difference", out, name, array)
         check_apart("scratch", scratch, "features", features)

@@ -17,6 +17,7 @@ from ndp_rt.kernels.checks import (
     check_apart,
     check_array,
     check_element_type,
+    check_scratch,
     get_address,
 )
 from ndp_rt.kernels.flags import SHARED_LIMIT_BYTES, Variant
@@ -205,9 +206,7 @@ class RbfrmCuda:
         check_array("features", features, self._dtype, self._shape, alignment_bytes=row_bytes)
         check_array("out", out, self._dtype, self._shape, alignment_bytes=row_bytes)
         raw, unit = self._check_patches(prepared)
-        check_array("scratch", scratch, "uint8", (None,), alignment_bytes=ALIGNMENT_BYTES)
-        if scratch.shape[0] < self.scratch_bytes:
-            raise InputError(f"scratch: expected {self.scratch_bytes} bytes, got {scratch.shape[0]}.")
+        check_scratch(scratch, self.scratch_bytes, alignment_bytes=ALIGNMENT_BYTES)
         for name, array in (("features", features), ("out", out)):
             check_apart("scratch", scratch, name, array)
         check_apart("out", out, "raw", raw)
