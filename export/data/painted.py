@@ -9,11 +9,10 @@ from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.export.data.batches import augment
 from ndp_rt.export.data.images import GoodImages, to_network
 from ndp_rt.export.training.settings import TrainSettings
-from ndp_rt.images.painting.defects import DefectSettings, paint_defect
+from ndp_rt.images.painting.defects import ALWAYS, paint_defect
 from ndp_rt.images.painting.kinds import UNSEEN, TextureSource
 
 STREAM = 0x9A1D  # keeps these random numbers apart from the batches'
-ALWAYS = DefectSettings(defect_free_share=0.0)
 
 
 def paint_unseen(

@@ -16,9 +16,8 @@ GRID_STRIDE = 8
 RIDGE = 0.01  # added to the covariance of features with a variance of 1
 SMALLEST_SPREAD = 1e-3
 BATCH_SIZE = 8
-FOREIGN_RATIO = (
-    6.0  # of distances to good images'; other lots of ten surfaces reach 1.6, but one fabric's 3, turned 5.3
-)
+# Of distances to good images': other lots of ten surfaces reach 1.6, but one fabric's 3, turned 5.3.
+FOREIGN_RATIO = 6.0
 BLANK_RATIO = 0.6  # of fine structure to good images'; ten surfaces have 0.82 or more, blank frames 0.31 or less
 BLANK_WEIGHT = 3.0  # of what is below, against what is above FOREIGN_RATIO
 STRUCTURE_SIDE = 3  # of the window whose mean is taken off, in positions

@@ -11,7 +11,7 @@ from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.errors import DataError
 from ndp_rt.evaluate.dataset import Sample, list_samples, read_mask
 from ndp_rt.evaluate.metrics import weigh_regions
-from ndp_rt.images.painting.defects import DefectSettings, paint_defect
+from ndp_rt.images.painting.defects import ALWAYS, paint_defect
 from ndp_rt.images.painting.kinds import TRAINING, UNSEEN, Kind
 from ndp_rt.images.preprocess import preprocess, read_image
 from ndp_rt.images.textures import TextureImages
@@ -23,7 +23,6 @@ FIRST_SAMPLES, MOST_SAMPLES = 80, 2560  # good and defective together
 MOST_BYTES = 2**28
 ATTEMPTS = 8  # of painting a defect that differs from the surface
 GRID_PX = 1024  # good pixels of an image that maps are compared on, besides all defective ones
-ALWAYS = DefectSettings(defect_free_share=0.0)
 
 Labelled = tuple[FloatArray, BoolArray]  # an image [3, h, w], and where it is defective [h, w]
 

@@ -54,6 +54,9 @@ class DefectSettings:
         return {name: getattr(self, name) for name in TRAINING}
 
 
+ALWAYS = DefectSettings(defect_free_share=0.0)
+
+
 def paint_defect(
     rng: np.random.Generator,
     image: FloatArray,

@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ndp_rt.images.painting.defects import DefectSettings, paint_defect, paint_spots
+from ndp_rt.images.painting.defects import ALWAYS, DefectSettings, paint_defect, paint_spots
 from ndp_rt.images.painting.kinds import TRAINING, UNSEEN, Kind, measure_contrast
 
 FloatArray = npt.NDArray[np.float32]
-ALWAYS = DefectSettings(defect_free_share=0.0)
 
 
 def checkered(_rng: np.random.Generator, height: int, width: int) -> FloatArray:

@@ -12,7 +12,7 @@ from ndp_rt.arrays import FloatArray
 from ndp_rt.evaluate.metrics import measure_rocauc
 from ndp_rt.export.data.batches import Example, augment
 from ndp_rt.export.data.images import ChosenImages
-from ndp_rt.export.data.painted import ALWAYS, paint_unseen
+from ndp_rt.export.data.painted import paint_unseen
 from ndp_rt.export.features.extract import choose_evenly, read_batches
 from ndp_rt.export.features.statistics import BATCH_SIZE
 from ndp_rt.export.features.training import PretrainedTraining
@@ -21,7 +21,7 @@ from ndp_rt.export.models.memseg.paper.losses import find_losses
 from ndp_rt.export.models.memseg.paper.network import DEEP_STRIDE, SCALES, STRIDES, MemSegPaper
 from ndp_rt.export.models.memseg.paper.settings import PaperSettings
 from ndp_rt.export.training.run_folder import RunFolder
-from ndp_rt.images.painting.defects import paint_defect
+from ndp_rt.images.painting.defects import ALWAYS, paint_defect
 from ndp_rt.images.painting.kinds import TextureSource
 from ndp_rt.images.painting.simulation import simulate_anomaly, take_structure
 
