@@ -15,6 +15,7 @@ from ndp_rt.bench.rivals.torch_anomalib import SEED, AnomalibModule, find_kind, 
 from ndp_rt.errors import DataError
 from ndp_rt.export.data.images import GoodImages, to_network
 from ndp_rt.export.data.split import list_images
+from ndp_rt.export.features.coreset import choose_coreset
 from ndp_rt.export.features.weights import BACKBONES, load_backbone
 from ndp_rt.program.manifest import InputContract
 
@@ -54,20 +55,10 @@ def fit_bank(module: Any, images: Tensor) -> str:
         module.model(batch)
     rows = torch.vstack(module.model.embedding_store)
     module.model.embedding_store.clear()
-    module.model.memory_bank = rows[choose_coreset(rows, int(len(rows) * CORESET_SHARE))]
+    module.model.memory_bank = rows[
+        choose_coreset(rows, int(len(rows) * CORESET_SHARE), int(torch.randint(len(rows), ())))
+    ]
     return f"a bank of {len(module.model.memory_bank)} x {rows.shape[1]}, {CORESET_SHARE:.0%} of all patches"
-
-
-def choose_coreset(rows: Tensor, count: int) -> list[int]:
-    """Return the numbers of `count` rows [n, c]: one at random, then always the farthest from all that are chosen."""
-    squares = rows.square().sum(1)
-    least = torch.full_like(squares, torch.inf)  # squared distances, less the row's own square
-    chosen = [int(torch.randint(len(rows), ()))]
-    while len(chosen) < count:
-        last = rows[chosen[-1]]
-        least = torch.minimum(least, torch.mv(rows, last).mul_(-2.0).add_(last @ last))
-        chosen.append(int((least + squares).argmax()))
-    return chosen
 
 
 def fit_student(module: Any, images: Tensor) -> str:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ndp_rt.export.data.images import ChosenImages, GoodImages, to_network
-from ndp_rt.export.features.backbone import Backbone
 from ndp_rt.export.features.statistics import BATCH_SIZE
 
 
@@ -19,8 +18,8 @@ def choose_evenly(count: int, largest: int) -> list[int]:
 
 @torch.no_grad()
 def extract(
-    backbone: Backbone,
-    images: GoodImages,
+    backbone: Callable[[Tensor], tuple[Tensor, ...]],
+    images: GoodImages | ChosenImages,
     indices: Sequence[int],
     device: str,
     use: Callable[[tuple[Tensor, ...]], Sequence[Tensor]] = lambda features: features,

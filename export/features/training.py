@@ -1,14 +1,24 @@
-"""What training has in common where a backbone is pretrained: the file of its weights."""
+"""What training has in common where a backbone is pretrained: its weights, averaged weights, painted validation."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ndp_rt.arrays import BoolArray
+from ndp_rt.export.data.painted import paint_unseen
 from ndp_rt.export.data.split import describe_file
 from ndp_rt.export.features.backbone import Backbone
 from ndp_rt.export.features.settings import PretrainedSettings
+from ndp_rt.export.features.statistics import BATCH_SIZE
 from ndp_rt.export.features.weights import find_weights, load_backbone
-from ndp_rt.export.models.family import Training
+from ndp_rt.export.models.family import TrainData, Training
+
+PAINTED_COUNT = 60  # defects that choices after training are made on
 
 
 class PretrainedTraining(Training):
@@ -34,3 +44,21 @@ class PretrainedTraining(Training):
     def load_weights(self, strides: tuple[int, ...]) -> Backbone:
         """Return the backbone with its weights, for features of these strides."""
         return load_backbone(self.settings.backbone, self.weights_file, strides).to(self.settings.device)
+
+    def average_weights(self, module: nn.Module, decay: float) -> AveragedModel:
+        """Return a copy of a module that follows its weights and buffers, by an exponential mean of this decay."""
+        return AveragedModel(
+            module,
+            multi_avg_fn=get_ema_multi_avg_fn(decay),  # type: ignore[no-untyped-call]
+            use_buffers=True,
+        )
+
+    def paint_validation(self, data: TrainData) -> tuple[tuple[Tensor, ...], BoolArray]:
+        """Return batches [n, 3, h, w] of held-out good images with and without painted defects, and which have one.
+
+        The defects are of kinds that training never paints. No label from people is used.
+        """
+        assert data.validation is not None
+        painted, masks = paint_unseen(data.validation, data.textures, self.settings, PAINTED_COUNT)
+        images = torch.from_numpy(painted).to(self.settings.device)
+        return torch.split(images, BATCH_SIZE), np.asarray(masks.any(axis=(1, 2)), np.bool_)

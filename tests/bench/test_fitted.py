@@ -49,24 +49,6 @@ def surface(tmp_path: Path) -> Path:
 
 
 @pytest.mark.torch
-def test_a_coreset_takes_the_farthest_from_all_that_it_has() -> None:
-    import torch
-
-    from ndp_rt.bench.rivals.torch_fitted import choose_coreset
-
-    places = torch.tensor([0.0, 1.0, 2.0, 10.0, 30.0])
-    rows = torch.stack([places, 5.0 - places], dim=1)
-    torch.manual_seed(0)
-    first, *others = choose_coreset(rows, 4)
-    left = {0, 1, 2, 3, 4} - {first}
-    for number in others:  # by the definition, on the line
-        chosen = [place for index, place in enumerate(places.tolist()) if index not in left]
-        gaps = {index: min(abs(places[index].item() - place) for place in chosen) for index in left}
-        assert gaps[number] == max(gaps.values())
-        left.remove(number)
-
-
-@pytest.mark.torch
 def test_the_recipes_are_those_that_are_offered() -> None:
     from ndp_rt.bench.rivals.torch_fitted import RECIPES
 

@@ -4,16 +4,13 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ndp_rt.evaluate.metrics import measure_rocauc
-from ndp_rt.export.data.painted import paint_unseen
 from ndp_rt.export.features.extract import choose_evenly, extract, read_batches
-from ndp_rt.export.features.statistics import BATCH_SIZE, enlarge
+from ndp_rt.export.features.statistics import enlarge
 from ndp_rt.export.features.training import PretrainedTraining
 from ndp_rt.export.models.family import Phase, Say, TrainData
 from ndp_rt.export.models.memseg.losses import segmentation_losses
@@ -22,7 +19,6 @@ from ndp_rt.export.models.memseg.settings import MemSegSettings
 from ndp_rt.export.training.run_folder import RunFolder
 
 SHARES = (0.2, 0.35, 0.5, 0.75, 1.0)  # of the statistics in the fused map, against the head's 1
-PAINTED_COUNT = 60  # defects that the share is chosen on
 UNUSUAL_SCORE = 8.0  # of the statistics, in standard deviations: plainly unusual
 CERTAIN_VALUES = (0.05, 0.95)  # of the map: where neither sees anything, and where both are certain of a defect
 SMALLEST_SPREAD = 0.01  # of the head's probabilities on good images; less would drown the statistics
@@ -55,11 +51,7 @@ class MemSegTraining(PretrainedTraining):
         backbone = self.load_weights(self.model.backbone.strides)
         self.model.backbone = backbone
         self.model.to(settings.device)
-        self.average = AveragedModel(
-            self.model.head,
-            multi_avg_fn=get_ema_multi_avg_fn(settings.averaging),  # type: ignore[no-untyped-call]
-            use_buffers=True,
-        )
+        self.average = self.average_weights(self.model.head, settings.averaging)
         self.modules = {"model": self.model, "average": self.average}
         chosen = choose_evenly(len(data.images), settings.largest_image_count)
         self.model.memory.fit(extract(backbone, data.images, chosen, settings.device))
@@ -94,10 +86,8 @@ class MemSegTraining(PretrainedTraining):
         model.defect.fit(good[0])
         model.defect.spread.clamp_(min=SMALLEST_SPREAD)
         model.unusual.fit(good[1])
-        painted, masks = paint_unseen(held_out, self.data.textures, self.settings, PAINTED_COUNT)
-        is_defective = np.asarray(masks.any(axis=(1, 2)), np.bool_)
-        images = torch.from_numpy(painted).to(self.settings.device)
-        maps = self._find_maps(torch.split(images, BATCH_SIZE))
+        batches, is_defective = self.paint_validation(self.data)
+        maps = self._find_maps(batches)
         areas = {}
         for share in SHARES:
             model.statistics_share.fill_(share)

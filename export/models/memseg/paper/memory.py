@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ndp_rt.export.features.coreset import choose_coreset
+
 SMOOTH_PX = 3  # the mean that features are compared by
 CANDIDATES = 8192  # positions that the memory's patches are chosen from, of each level
 
@@ -87,16 +89,11 @@ class PatchMemory(Memory):
         return 1
 
     def choose(self, features: Tensor, count: int) -> Tensor:
-        """Return `count` positions that lie far from each other (PatchCore's coreset, Roth et al. 2022)."""
+        """Return `count` positions that lie far from each other."""
         rows = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
         step = max(1, len(rows) // CANDIDATES)
         rows = rows[::step]
-        chosen = [len(rows) // 2]
-        nearest = torch.cdist(rows, rows[chosen])[:, 0]
-        while len(chosen) < count:
-            chosen.append(int(nearest.argmax()))
-            nearest = torch.minimum(nearest, torch.cdist(rows, rows[chosen[-1:]])[:, 0])
-        return rows[chosen]
+        return rows[choose_coreset(rows, count, len(rows) // 2)]
 
     def compare(self, features: Tensor, remembered: Tensor) -> Tensor:
         n, c, h, w = features.shape

@@ -6,15 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ndp_rt.arrays import FloatArray
 from ndp_rt.evaluate.metrics import measure_rocauc
 from ndp_rt.export.data.batches import Example, augment
 from ndp_rt.export.data.images import ChosenImages
-from ndp_rt.export.data.painted import paint_unseen
-from ndp_rt.export.features.extract import choose_evenly, read_batches
-from ndp_rt.export.features.statistics import BATCH_SIZE
+from ndp_rt.export.features.extract import choose_evenly, extract
 from ndp_rt.export.features.training import PretrainedTraining
 from ndp_rt.export.models.family import Phase, Say, TrainData
 from ndp_rt.export.models.memseg.paper.losses import find_losses
@@ -25,7 +22,6 @@ from ndp_rt.images.painting.defects import ALWAYS, paint_defect
 from ndp_rt.images.painting.kinds import TextureSource
 from ndp_rt.images.painting.simulation import simulate_anomaly, take_structure
 
-PAINTED_COUNT = 60  # defects that the weights are chosen on
 SCALED_COUNT = 32  # good images that features and differences are scaled by
 WINDOW_STREAM = 0x317D  # keeps these random numbers apart from the batches'
 TOP_COUNT = 100  # pixels whose mean is the score
@@ -60,11 +56,7 @@ class PaperTraining(PretrainedTraining):
         self.modules = {"model": self.model}
         self.drawn = ChosenImages(data.images, [n for n in range(len(data.images)) if n not in set(remembered)])
         self._fill_memory(remembered)
-        self.average = AveragedModel(
-            self.model.segmentation,
-            multi_avg_fn=get_ema_multi_avg_fn(settings.averaging),  # type: ignore[no-untyped-call]
-            use_buffers=True,
-        )
+        self.average = self.average_weights(self.model.segmentation, settings.averaging)
         self.modules["average"] = self.average
         what = "images" if settings.memory == "images" else f"patches a level, of {count} images"
         say(f"memory of {self.memory_count} {what}; {len(self.drawn)} images to train on")
@@ -72,14 +64,15 @@ class PaperTraining(PretrainedTraining):
     @torch.no_grad()
     def _fill_memory(self, remembered: list[int]) -> None:
         model, device, border = self.model.eval(), self.settings.device, len(STRIDES)
-        batches = [model.encoder(one)[border:] for one in read_batches(self.data.images, remembered, device)]
-        model.memory.fill([torch.cat(level) for level in zip(*batches, strict=True)])
+        model.memory.fill(extract(model.encoder, self.data.images, remembered, device, lambda found: found[border:]))
         chosen = choose_evenly(len(self.drawn), SCALED_COUNT)
-        found = []
-        for batch in read_batches(self.drawn, chosen, device):
-            features = model.encoder(batch)
-            found.append((*features[1:border], *model.memory(features[border:])))
-        values = [torch.cat(level) for level in zip(*found, strict=True)]
+        values = extract(
+            model.encoder,
+            self.drawn,
+            chosen,
+            device,
+            lambda found: (*found[1:border], *model.memory(found[border:])),
+        )
         scales = [*model.segmentation.feature_scales, *model.segmentation.difference_scales]
         for scale, value in zip(scales, values, strict=True):
             scale.fit(value, SCALES.get(self.settings.backbone))
@@ -128,10 +121,7 @@ class PaperTraining(PretrainedTraining):
 
         The images are held out from training. No label from people is used.
         """
-        assert self.data.validation is not None
-        painted, masks = paint_unseen(self.data.validation, self.data.textures, self.settings, PAINTED_COUNT)
-        is_defective = np.asarray(masks.any(axis=(1, 2)), np.bool_)
-        batches = torch.split(torch.from_numpy(painted).to(self.settings.device), BATCH_SIZE)
+        batches, is_defective = self.paint_validation(self.data)
         last = {name: tensor.clone() for name, tensor in self.model.segmentation.state_dict().items()}
         areas = {"last": self._judge(batches, is_defective)}
         self.model.segmentation.load_state_dict(self.average.module.state_dict())
