@@ -94,6 +94,16 @@ def test_features_are_left_alone(tmp_path: Path, rng: np.random.Generator) -> No
     assert "Interpolate" in kinds
 
 
+@pytest.mark.parametrize(
+    ("h", "w", "factor", "is_kept"), [(512, 512, 2, False), (1024, 1024, 2, True), (512, 4, 8, False)]
+)
+def test_a_map_that_products_would_take_longer_for_is_left_alone(
+    tmp_path: Path, h: int, w: int, factor: int, is_kept: bool
+) -> None:
+    _, kinds = run(make_enlargement(1, h, w, factor), np.zeros((1, 1, h, w), np.float32), tmp_path, "fp32")
+    assert ("Interpolate" in kinds) == is_kept
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_contrast_survives_bf16(tmp_path: Path, rng: np.random.Generator, dtype: type) -> None:
     """On a bright surface of little contrast. With all layers in bf16 the error is three times the contrast."""

@@ -13,6 +13,7 @@ DEPTHWISE = "GroupConvolution"
 CONVOLUTIONS = ("Convolution", DEPTHWISE)
 KEPT = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:dynamic"}
 BILINEAR = ("linear", "linear_onnx")
+MOST_PRODUCTS = 1024  # for each pixel of an enlarged map; they take longer than Interpolate from about here on
 
 
 def enlarge_by_products(model: Any) -> None:
@@ -54,7 +55,14 @@ def _is_enlarged_map(node: Any) -> bool:
         and attributes["mode"] in BILINEAR
         and attributes["coordinate_transformation_mode"] == "half_pixel"
         and not attributes["antialias"]
+        and _count_products(before[2:], after[2:]) <= MOST_PRODUCTS
     )
+
+
+def _count_products(before: tuple[int, ...], after: tuple[int, ...]) -> float:
+    """Return the multiplications of the two products for each pixel of the enlarged map; grows with the map's sides."""
+    (h, w), (rows, columns) = before, after
+    return (h * w * columns + rows * h * columns) / (rows * columns)
 
 
 def keep_contrast(core: Any, model: Any) -> Any:
