@@ -98,9 +98,9 @@ def test_rivals_are_checked_timed_in_turn_and_compared(
         one.name: one
         for one in (GoldenRival("right"), GoldenRival("wrong", error=0.5), GoldenRival("absent", reason="install it"))
     }
-    monkeypatch.setattr(request, "expand", lambda words, device: words)
+    monkeypatch.setattr(request, "expand", lambda words, device, fit: words)
     for module in (request, timed_rival):
-        monkeypatch.setattr(module, "find_rival", lambda word, device, models_on: rivals[word])
+        monkeypatch.setattr(module, "find_rival", lambda word, device, models_on, fit: rivals[word])
     more = ("--precisions", "fp32", "--against-precisions", "fp32", "--against", "right,wrong,absent")
     code, record = check(tiny_bundle, tmp_path / "record.jsonl", *more)
     rows = {(row["name"], row["batch"]): row for row in record["rows"]}
