@@ -13,15 +13,14 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.kernel_work import GPUS, count_inspection, count_retrieval, time_floor_us
-from ndp_rt.bench.stage_split import ENGINE, PLAN_STAGES, sort_stages
+from ndp_rt.bench.kernel_work import GPUS, count_steps, time_floor_us
 from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.devices.cuda.driver import translate_errors
 from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.engines.build import build_engine
 from ndp_rt.engines.registry import find_device_backend
-from ndp_rt.evaluate.record import Record
+from ndp_rt.evaluate.record import Record, order_stages
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.preprocess import launch
 from ndp_rt.options import Options
@@ -33,13 +32,10 @@ from ndp_rt.runtime.cuda_program import CudaProgram
 
 FloatArray = NDArray[np.float32]
 UPLOAD, PREPROCESS, POSTPROCESS, DOWNLOAD = "upload", "preprocess", "postprocess", "download"
-# The steps of `ndp_rt.runtime.cuda_steps`. One engine for all that follows RBFRM, or for everything, is not split.
-STEP_STAGES = {**PLAN_STAGES, "smooth": POSTPROCESS, "score": POSTPROCESS}
 SOURCE = (
-    "CUDA events around each step by itself, repeated, its inputs perhaps in the GPU's cache: a lower bound; RBFRM's "
-    "steps are added up, although they run side by side"
+    "CUDA events around each step by itself, repeated, its inputs perhaps in the GPU's cache: a lower bound; steps of "
+    "one op are added up, also where they run side by side"
 )
-ONE_ENGINE = {"tail": "decoder and segmentation, which are one engine here", "fused": "the whole network, one engine"}
 
 
 def measure_cost(runner: CudaExecutor, bundle: Bundle, batch: int) -> Record:
@@ -56,18 +52,14 @@ def measure_cost(runner: CudaExecutor, bundle: Bundle, batch: int) -> Record:
     steps_ms = {name.removesuffix("_levels"): value for name, value in profile_steps(program, batch).items()}
     stages_ms = time_transfers(program, contract, batch, runner.kernels)
     for name, value in steps_ms.items():
-        stage = STEP_STAGES.get(name.split()[0], ENGINE)
+        stage = POSTPROCESS if name in ("smooth", "score") else name.split()[0]
         stages_ms[stage] = stages_ms.get(stage, 0.0) + value
-    whole = [f"; engine: {words}" for name, words in ONE_ENGINE.items() if name in steps_ms]
-    work = count_retrieval(bundle.manifest, program.program, batch, program.input_dtype)
-    width = bundle.manifest.model.width  # NDP-Net's channels follow from it
-    if width is not None:
-        work |= count_inspection(batch, contract.height_px, contract.width_px, width, program.input_dtype)
     gpu = next((one for known, one in GPUS.items() if known.lower() in program.device.name.lower()), None)
-    floors_ms = {} if gpu is None else {name: time_floor_us(gpu, work[name]) / 1e3 for name in steps_ms if name in work}
+    works = {} if gpu is None else count_steps(program.find_steps(batch), bundle.manifest.decision)
+    floors_ms = {} if gpu is None else {name: time_floor_us(gpu, work) / 1e3 for name, work in works.items()}
     return {
-        "stages_ms": sort_stages({stage: value / batch for stage, value in stages_ms.items()}),
-        "stages_source": SOURCE + "".join(whole),
+        "stages_ms": {stage: stages_ms[stage] / batch for stage in order_stages(stages_ms)},
+        "stages_source": SOURCE,
         "gpu_memory_bytes": program.held_bytes + program.buffer_bytes,
         "gpu": {
             "engine_bytes": program.held_bytes,

@@ -1,10 +1,10 @@
 """How an image's time splits over the parts of a network: measured by the plan itself, or by a profile of its engine.
 
-A program of several steps is told apart by them, a graph by the modules that its nodes' names begin with. NDP-Net has
-encoder, attention (RBFRM on levels 3 to 5), decoder (FFM and decoder), segmentation (the encoder's first levels on the
-reconstruction, then MSDSM and eq. 11).
+A program of several steps is told apart by them; one graph by what the model's family says of its nodes, and where it
+says nothing by the modules that their names begin with.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,29 +16,14 @@ from ndp_rt.engines.backend import EngineOptions, Profiler
 from ndp_rt.engines.engine import FloatArray
 from ndp_rt.errors import InputError
 from ndp_rt.evaluate.record import order_stages
+from ndp_rt.export.models.registry import find_family
 
-ENCODER, ATTENTION, DECODER, SEGMENTATION, OTHER = "encoder", "attention", "decoder", "segmentation", "other"
+OTHER = "other"
 ENGINE = "engine"  # what is not split further
-STAGES = (ENCODER, ATTENTION, DECODER, SEGMENTATION)
-RECONSTRUCTION = "reconstruction"
-# Names as PyTorch's exporter makes them: /module/module/Operator. RBFRM is written into the whole network's forward, so
-# its nodes lie at the top, those that cut the reference into patches under /LkK.
-NAMES = (
-    (re.compile(r"/encoder/"), ENCODER),
-    (re.compile(r"/(ffm\.\d+|decoder)/"), DECODER),
-    (re.compile(r"/(\dk\d/.*|[^/]+)$"), ATTENTION),
-)
-MODULE = re.compile(r"/([^/]+?)(?:_\d+)?/")  # of any other network; a module's second call has a number
+# Names as PyTorch's exporter makes them: /module/module/Operator; a module's second call has a number.
+MODULE = re.compile(r"/([^/]+?)(?:_\d+)?/")
 # A backend goes on after a node's or a tensor's name with one of these: "/Conv/WithoutBiases", "Relu_output_0_nchwc".
 BOUNDARIES = "/_"
-# The record's key of each stage that a staged plan on the host tells apart (`ndp_rt.runtime.staged`).
-PLAN_STAGES = {
-    "encoder": ENCODER,
-    "rbfrm": ATTENTION,
-    "decoder": DECODER,
-    "head": SEGMENTATION,
-    "segmentation": SEGMENTATION,
-}
 AROUND = ("preprocess", "postprocess")  # what the inspector itself tells apart, beside its engine
 TOTAL = "total"
 PROFILE_MS = 3000.0  # about what all runs of a profile together take
@@ -51,6 +36,7 @@ Split = tuple[dict[str, float], str]
 def split_stages(
     parts_ms: Mapping[str, float],
     onnx_path: Path,
+    family: str,
     profiler: Profiler | None,
     options: EngineOptions,
     compiled_path: Path | None = None,
@@ -63,6 +49,7 @@ def split_stages(
     Args:
         parts_ms: an image's, as `Result.timings_ms` names them; `engine` is needed.
         onnx_path: the graph of the one engine.
+        family: of the model.
         profiler: the backend that runs it; None: one that cannot tell layers apart.
         options: that its engine was compiled with.
         compiled_path: what is profiled instead, a graph made of that one with its nodes' names; None: it itself.
@@ -77,30 +64,25 @@ def split_stages(
     if profiler is None:
         inside, source = {ENGINE: parts_ms[ENGINE]}, "not split: the backend does not tell layers apart"
     else:
-        inside, source = profile_engine(parts_ms[ENGINE], onnx_path, profiler, options, compiled_path)
-    return sort_stages({**around, **inside}), source
+        inside, source = profile_engine(parts_ms[ENGINE], onnx_path, family, profiler, options, compiled_path)
+    stages_ms = {**around, **inside}
+    return {name: stages_ms[name] for name in order_stages(stages_ms)}, source
 
 
 def name_steps(parts_ms: Mapping[str, float]) -> Split:
     """Return what `split_stages` does of a plan of several steps, which has measured them itself.
 
-    NDP-Net's steps go by the names of a record's parts, those of other models by their own.
-
     Args:
         parts_ms: an image's, as `Result.timings_ms` names them.
     """
-    steps_ms = {name: value for name, value in parts_ms.items() if name not in (*AROUND, ENGINE, TOTAL)}
-    names = PLAN_STAGES if steps_ms.keys() <= PLAN_STAGES.keys() else {}
-    stages_ms = {name: parts_ms[name] for name in AROUND if name in parts_ms}
-    for name, value in steps_ms.items():
-        stage = names.get(name, name)
-        stages_ms[stage] = stages_ms.get(stage, 0.0) + value
-    return sort_stages(stages_ms), "the plan's own clock around each of its engines and ops"
+    stages_ms = {name: parts_ms[name] for name in order_stages(parts_ms) if name not in (ENGINE, TOTAL)}
+    return stages_ms, "the plan's own clock around each of its engines and ops"
 
 
 def profile_engine(
     engine_ms: float,
     onnx_path: Path,
+    family: str,
     profiler: Profiler,
     options: EngineOptions,
     compiled_path: Path | None = None,
@@ -112,7 +94,7 @@ def profile_engine(
     fix_batch(model, options.batch)
     run_count = count_runs(engine_ms * options.batch)
     layers_ms = profiler.profile(compiled_path or onnx_path, options, make_inputs(model), run_count)
-    sums = sum_by_stage(layers_ms, name_stages(model))
+    sums = sum_by_stage(layers_ms, name_stages(model, family))
     total_ms = sum(sums.values())
     other_share = sums.pop(OTHER, 0.0) / total_ms
     if other_share > MAX_OTHER_SHARE:
@@ -139,37 +121,30 @@ def make_inputs(model: Any) -> dict[str, FloatArray]:
     return inputs
 
 
-def find_node_stages(model: Any) -> dict[int, str]:
+def find_node_stages(model: Any, family: str) -> dict[int, str]:
     """Return the stage of each node, by its number in the graph.
 
-    In a graph with a reconstruction, which is NDP-Net's, what that does not depend on is segmentation: the names alone
-    cannot tell its nodes at the top from RBFRM's; a node that no rule fits is OTHER. In any other graph a node's stage
-    is the module that its name begins with, or that of the node before it, and OTHER before the first module.
+    Without the family's word a node's stage is the module that its name begins with, or that of the node before it, and
+    OTHER before the first module.
 
     Args:
         model: an onnx.ModelProto of the whole network, its nodes in topological order.
+        family: of the model, installed or not.
     """
-    graph = model.graph
+    with contextlib.suppress(InputError):
+        known = find_family(family).find_node_stages(model)
+        if known is not None:
+            return {number: known.get(number, OTHER) for number in range(len(model.graph.node))}
     stages: dict[int, str] = {}
-    if all(RECONSTRUCTION not in node.output for node in graph.node):
-        for number, node in enumerate(graph.node):
-            match = MODULE.match(node.name)
-            stages[number] = match[1] if match else stages.get(number - 1, OTHER)
-        return stages
-    needed = {RECONSTRUCTION}
-    for number in reversed(range(len(graph.node))):
-        node = graph.node[number]
-        if needed.isdisjoint(node.output):
-            stages[number] = SEGMENTATION
-        else:
-            needed.update(node.input)
-            stages[number] = next((stage for pattern, stage in NAMES if pattern.match(node.name)), OTHER)
+    for number, node in enumerate(model.graph.node):
+        match = MODULE.match(node.name)
+        stages[number] = match[1] if match else stages.get(number - 1, OTHER)
     return stages
 
 
-def name_stages(model: Any) -> dict[str, str]:
+def name_stages(model: Any, family: str) -> dict[str, str]:
     """Return the stage of every name that a backend may derive a layer's from: nodes, their outputs, the inputs."""
-    stages = find_node_stages(model)
+    stages = find_node_stages(model, family)
     named: dict[str, str] = {}
     for number, node in enumerate(model.graph.node):
         for name in (node.name, *node.output):
@@ -203,7 +178,7 @@ def find_layer_stages(layers: Iterable[str], named: Mapping[str, str]) -> dict[s
 
 
 def sum_by_stage(layers_ms: Mapping[str, float], named: Mapping[str, str]) -> dict[str, float]:
-    """Return the milliseconds of each stage that a layer has.
+    """Return the milliseconds of each stage that a layer has, in the order in which the stages end in the graph.
 
     Args:
         layers_ms: by layer, in the order in which they run.
@@ -218,7 +193,8 @@ def sum_by_stage(layers_ms: Mapping[str, float], named: Mapping[str, str]) -> di
     sums: dict[str, float] = {}
     for name, value in layers_ms.items():
         sums[stages[name]] = sums.get(stages[name], 0.0) + value
-    return sums
+    ends = {stage: number for number, stage in enumerate(named.values())}
+    return {stage: sums[stage] for stage in sorted(sums, key=lambda stage: ends.get(stage, -1))}
 
 
 def _find_longest(layer: str, named: Mapping[str, str]) -> str | None:
@@ -226,8 +202,3 @@ def _find_longest(layer: str, named: Mapping[str, str]) -> str | None:
         if (end == len(layer) or layer[end] in BOUNDARIES) and layer[:end] in named:
             return named[layer[:end]]
     return None
-
-
-def sort_stages(stages_ms: Mapping[str, float]) -> dict[str, float]:
-    """Return the stages in the order in which an image goes through them."""
-    return {name: stages_ms[name] for name in order_stages(stages_ms)}

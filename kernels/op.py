@@ -65,6 +65,25 @@ class Op(Protocol):
         ...
 
 
+@runtime_checkable
+class CountedOp(Op, Protocol):
+    """An op that says how much it computes: beside what it must move, the bound of any GPU's time (`bench`)."""
+
+    @property
+    def is_product(self) -> bool:
+        """Whether that is a product of matrices, which tensor cores do in float16 and bfloat16."""
+        ...
+
+    def count_flops(self, params: Params, reads: Sequence[TensorSpec]) -> int:
+        """Return the operations that the definition cannot do without, a multiply-add as 2.
+
+        Args:
+            params: as for `infer`.
+            reads: with a fixed batch axis.
+        """
+        ...
+
+
 class HostForm(Protocol):
     """An op on the host, with the scratch memory that it needs: one `run` at a time."""
 

@@ -76,8 +76,9 @@ def split_host_stages(spec: TimedSpec, batch: int, parts_ms: Mapping[str, float]
     backend: Any = find_backend(spec.backend or "")
     options = EngineOptions(precision=spec.precision, batch=batch, threads=spec.threads)
     graph, profiler = bundle.stage_path(program.stages[0]), backend if hasattr(backend, "profile") else None
+    family = bundle.manifest.model.family
     if spec.precision not in INT8_PRECISIONS:
-        return split_stages(parts_ms, graph, profiler, options)
+        return split_stages(parts_ms, graph, family, profiler, options)
     with TemporaryDirectory(prefix="ndp-rt-split-") as folder:
         quantised = prepare_graph(bundle, graph, spec.precision, Path(folder))
-        return split_stages(parts_ms, graph, profiler, options, quantised)
+        return split_stages(parts_ms, graph, family, profiler, options, quantised)

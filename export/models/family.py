@@ -86,6 +86,13 @@ class Family(ABC):
             RunError: a file of the run is missing, damaged or of another network.
         """
 
+    def find_node_stages(self, model: "ModelProto") -> Mapping[int, str] | None:
+        """Return the part of the network that each node of its whole graph is of, by number: measurements name it.
+
+        A node that is not in it is of no part. None: each node's part is the module that its name begins with.
+        """
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainData:

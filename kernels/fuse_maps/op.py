@@ -1,6 +1,7 @@
 """fuse_maps as a step: three level maps in, one map out."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 from ndp_rt.arrays import Array
@@ -18,6 +19,7 @@ class FuseMapsOp:
 
     name = "fuse_maps"
     cut_names = LEVEL_MAPS
+    is_product = False
 
     def infer(self, params: Params, reads: Sequence[TensorSpec]) -> list[TensorSpec]:
         n, _, h, w = reads[0].shape if reads and len(reads[0].shape) == 4 else (None, None, None, None)
@@ -28,6 +30,10 @@ class FuseMapsOp:
                 f"no parameters, got {describe(reads)} and {dict(params) or 'none'}."
             )
         return [TensorSpec(name="map", shape=reads[0].shape)]
+
+    def count_flops(self, params: Params, reads: Sequence[TensorSpec]) -> int:
+        # Eq. 11: two maps are interpolated, by 3 subtractions and 3 multiply-adds each, and three are weighed.
+        return (2 * 3 * 3 + 3 * 2) * prod(reads[0].fixed_shape)
 
     def define(self, params: Params, *reads: Array) -> list[Array]:
         from ndp_rt.kernels.fuse_maps.definition import fuse_maps

@@ -1,6 +1,7 @@
 """nearest_neighbour as a step: features and an asset's patches in, distances out."""
 
 from collections.abc import Sequence
+from math import prod
 
 from ndp_rt.arrays import Array
 from ndp_rt.errors import InputError
@@ -12,6 +13,7 @@ class NearestNeighbourOp:
     """Reads features [n, c, h, w] and patches [m, c], a part of an asset; writes [n, 1, h, w]; no parameters."""
 
     name = "nearest_neighbour"
+    is_product = True
 
     def infer(self, params: Params, reads: Sequence[TensorSpec]) -> list[TensorSpec]:
         is_fit = (
@@ -29,6 +31,10 @@ class NearestNeighbourOp:
             )
         n, _, h, w = reads[0].shape
         return [TensorSpec(name="distance", shape=(n, 1, h, w), dtype=reads[0].dtype)]
+
+    def count_flops(self, params: Params, reads: Sequence[TensorSpec]) -> int:
+        (n, _, h, w), patches = (spec.fixed_shape for spec in reads)
+        return 2 * n * h * w * prod(patches)
 
     def define(self, params: Params, *reads: Array) -> list[Array]:
         from ndp_rt.kernels.nearest_neighbour.definition import nearest_neighbour

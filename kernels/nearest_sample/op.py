@@ -1,6 +1,7 @@
 """nearest_sample as a step: features and an asset's samples in, the difference from the nearest of them out."""
 
 from collections.abc import Sequence
+from math import prod
 
 from ndp_rt.arrays import Array
 from ndp_rt.errors import InputError
@@ -12,6 +13,7 @@ class NearestSampleOp:
     """Reads features [n, c, h, w] and samples [m, c, h, w], a part of an asset; no parameters."""
 
     name = "nearest_sample"
+    is_product = False
 
     def infer(self, params: Params, reads: Sequence[TensorSpec]) -> list[TensorSpec]:
         is_fit = (
@@ -28,6 +30,10 @@ class NearestSampleOp:
                 f"parameters, got {describe(reads)} and {dict(params) or 'none'}."
             )
         return [TensorSpec(name="difference", shape=reads[0].shape, dtype=reads[0].dtype)]
+
+    def count_flops(self, params: Params, reads: Sequence[TensorSpec]) -> int:
+        features, samples = (spec.fixed_shape for spec in reads)
+        return 2 * features[0] * prod(samples)  # a subtraction and an addition
 
     def define(self, params: Params, *reads: Array) -> list[Array]:
         from ndp_rt.kernels.nearest_sample.definition import nearest_sample

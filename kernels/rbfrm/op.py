@@ -12,6 +12,7 @@ class RbfrmOp:
     """Reads features [n, c, h, w] and the reference's [1, c, h', w'], an asset; parameter `patch_size`, K."""
 
     name = "rbfrm"
+    is_product = True
 
     def infer(self, params: Params, reads: Sequence[TensorSpec]) -> list[TensorSpec]:
         size = take_count(self.name, params, "patch_size")
@@ -29,6 +30,12 @@ class RbfrmOp:
                 f"of patch_size {size}, got {describe(reads)}."
             )
         return [TensorSpec(name="rebuilt", shape=features.shape, dtype=features.dtype)]
+
+    def count_flops(self, params: Params, reads: Sequence[TensorSpec]) -> int:
+        (n, c, h, w), (_, _, reference_h, reference_w) = (spec.fixed_shape for spec in reads)
+        patch_px = take_count(self.name, params, "patch_size") ** 2
+        rows, columns = n * h * w // patch_px, reference_h * reference_w // patch_px
+        return 2 * (2 * rows * columns * c * patch_px)  # cosines, and the patches that they weigh
 
     def define(self, params: Params, *reads: Array) -> list[Array]:
         from ndp_rt.kernels.rbfrm.definition import rbfrm

@@ -15,12 +15,8 @@ from ndp_rt.files import storing, write_atomically
 
 Record = dict[str, Any]
 REMEDY = "Free some space, or choose another place."
-# What `stages_ms` of a row of `ndp-rt bench` may hold, in the order in which an image goes through it; a model's own
-# stages lie where `engine` does.
-STAGES = (
-    *("upload", "preprocess", "encoder", "attention", "decoder", "segmentation"),
-    *("engine", "postprocess", "download"),
-)
+# What lies around a model's own stages in `stages_ms` of a row of `ndp-rt bench`, which stand where `engine` does.
+STAGES = ("upload", "preprocess", "engine", "postprocess", "download")
 
 
 def order_stages(names: Iterable[str]) -> list[str]:

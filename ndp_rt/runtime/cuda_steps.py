@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from ndp_rt.bundle.programs import list_reads
 from ndp_rt.devices.cuda.graph import CapturedGraph
 from ndp_rt.devices.cuda.memory import DeviceMemory
 from ndp_rt.engines.engine import DeviceEngine
@@ -113,6 +114,11 @@ class CudaSteps:
             lifetimes[name] = Lifetime(first=lifetimes[name].first, last=len(self.waves))
         return lifetimes
 
+    def list_reads(self, step: Step) -> list[TensorSpec]:
+        """Return what an op's step reads; a part of an asset is held in the type of the tensor that it is used with."""
+        dtype = next(self.specs[name].dtype for name in step.reads if not is_asset_part(name))
+        return [replace(spec, dtype=dtype) for spec in list_reads(self._manifest, step, self.specs)]
+
     def place(self, memory: DeviceMemory, offsets_bytes: Mapping[str, int]) -> None:
         """Give every tensor its memory and tell the engines."""
         for name, offset in offsets_bytes.items():
@@ -144,10 +150,9 @@ class CudaSteps:
 
     def _describe_op(self, number: int, step: Step) -> DeviceStep:
         names = tuple(name for name in step.reads if not is_asset_part(name))
-        dtype = self.specs[names[0]].dtype
-        reads = [self._find_read(name, dtype) for name in step.reads]
+        reads = self.list_reads(step)
         op = find_op(step.op)
-        form = self.forms[number] = op.make_cuda(step.params, reads, dtype)
+        form = self.forms[number] = op.make_cuda(step.params, reads, reads[0].dtype)
         for name, spec in zip(step.writes, op.infer(step.params, reads), strict=True):
             known = self.specs.setdefault(name, replace(spec, name=name))
             if known.shape != spec.shape:
@@ -170,13 +175,6 @@ class CudaSteps:
         return DeviceStep(
             name=f"{step.op} {step.writes[0]}", reads=names, writes=(*step.writes, *scratch), enqueue=enqueue
         )
-
-    def _find_read(self, name: str, dtype: str) -> TensorSpec:
-        """Return a tensor or a part of an asset, which is held in the type of what it is used with."""
-        asset, dot, part = name.partition(".")
-        if not dot:
-            return self.specs[name]
-        return replace(self._manifest.assets[asset].tensors[part], name=name, dtype=dtype)
 
     def _find_smoothing(self, map_name: str) -> tuple[tuple[str, ...], SmoothForm] | None:
         """Return what reads in place of the map, and the form that makes it and smooths it; None where none does."""
@@ -216,8 +214,8 @@ class CudaSteps:
                 values = self.tensors[TILE_MAXIMA] if self.smoothed == SMOOTHED else self._map_rows
                 score(self._kernels, values, scores, stream=stream)
 
-        scored = (SMOOTHED, TILE_MAXIMA) if self.smoothed == SMOOTHED else (map_name,)
-        waves.append([DeviceStep(name="score", reads=scored, writes=(SCORE,), enqueue=find_score)])
+        scored = TILE_MAXIMA if self.smoothed == SMOOTHED and rules.score == "max" else self.smoothed
+        waves.append([DeviceStep(name="score", reads=(scored,), writes=(SCORE,), enqueue=find_score)])
         return waves
 
 

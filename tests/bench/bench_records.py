@@ -41,7 +41,7 @@ RIVALS: tuple[tuple[str, str, str, float, float, float, float, tuple[float, floa
 SPLIT = {
     "preprocess": 0.01,
     "encoder": 0.22,
-    "attention": 0.09,
+    "rbfrm": 0.09,
     "decoder": 0.38,
     "segmentation": 0.27,
     "postprocess": 0.03,

@@ -1,6 +1,7 @@
 """`make gpu-check` on the fake GPU: it measures, checks, writes its record, and says what was refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from ndp_rt.bench import run as run_module
 from ndp_rt.bench.explain import Explainer
 from ndp_rt.bench.rivals.base import OpenRival, Rival, to_image
 from ndp_rt.bench.timed import rival as timed_rival
-from ndp_rt.bundle import Bundle
+from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.kernels.smooth.definition import smooth
 from ndp_rt.runtime import cuda_profile
 from tests.bench.local_process import open_locally
@@ -80,10 +81,35 @@ def test_writes_a_time_and_an_error_for_every_batch(
         assert "rbfrm r3k2" in gpu["steps_ms"] and "encoder" in gpu["steps_ms"]
         assert set(gpu["tensor_errors"]) >= {"f1", "r3k2", "reconstruction", "am1", "smoothed", "score"}
         assert gpu["soak"] == {"inspection_count": 5, "lost_bytes": 0}
-        assert {"upload", "preprocess", "encoder", "attention", "postprocess", "download"} <= set(row["stages_ms"])
+        assert {"upload", "preprocess", "encoder", "rbfrm", "postprocess", "download"} <= set(row["stages_ms"])
     assert record["machine"]["gpu"]["name"] == "Fake GPU"
     printed = capsys.readouterr().out
     assert "ndp-rt fake fp32, batch 2: p50" in printed and str(tmp_path / "record.jsonl") in printed
+
+
+@pytest.mark.nightly
+def test_every_bundle_has_a_record_and_the_defaults_reach_every_kind_of_kernel(
+    fake_gpu: FakeCuda, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [path.name for path in gpu_check.BUNDLES if path.is_dir()] == ["demo.ndp", "bricks.ndp"]
+    demo, bricks = (
+        {step.op for step in open_bundle(path).manifest.find_program("cuda")[1].steps} for path in gpu_check.BUNDLES
+    )
+    assert demo == {""} and bricks >= {"rbfrm", "fuse_maps"}
+    again, out = tmp_path / "again.ndp", tmp_path / "record.jsonl"
+    shutil.copytree(tiny_bundle, again)
+    monkeypatch.setattr(gpu_check, "BUNDLES", (tiny_bundle, again, tmp_path / "not here.ndp"))
+    arguments = ["--backends", "fake", "--batches", "1", "--precisions", "fp32", "--seconds", "0.05", "--soak", "1"]
+    assert gpu_check.main([*arguments, "--against", "", "--no-tests", "--out", str(out)]) == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [one["is_complete"] for one in records] == [True, True] and all(one["rows"] for one in records)
+    fake_gpu.device_heap.limit_bytes = 1000
+    assert gpu_check.main([*arguments, "--against", "", "--no-tests", "--out", str(out)]) == 1
+
+
+def test_typed_stages_are_of_one_bundle(fake_gpu: FakeCuda, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_check.main(["--stages", str(tmp_path), "--no-tests", "--out", str(tmp_path / "x.jsonl")]) == 1
+    assert "--stages: expected one bundle that they are of, got 2" in capsys.readouterr().err
 
 
 @pytest.mark.nightly
@@ -143,7 +169,7 @@ def test_says_that_there_is_no_gpu(
     assert not (tmp_path / "x.jsonl").exists()
 
 
-@pytest.mark.parametrize(("bundle", "assets"), [(BRICKS, "[['f3', 'f4', 'f5']] "), (gpu_check.DEMO, "[] ")])
+@pytest.mark.parametrize(("bundle", "assets"), [(BRICKS, "[['f3', 'f4', 'f5']] "), (gpu_check.BUNDLES[0], "[] ")])
 def test_runs_with_numpy_cupy_and_a_backend_alone(bundle: Path, assets: str) -> None:
     """What runs engines may import nothing else; the other packages are blocked in a process of its own."""
     code = """

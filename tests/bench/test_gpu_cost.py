@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ndp_rt.bench import gpu_cost
 from ndp_rt.bench.gpu_cost import measure_cost
+from ndp_rt.bench.kernel_work import GPUS
 from ndp_rt.bench.rivals.base import to_image
 from ndp_rt.bench.timed import inspector
 from ndp_rt.bench.timed.inspector import TimedInspector
@@ -41,15 +43,15 @@ def few_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("plan", "step_counts", "words"),
+    ("plan", "step_counts"),
     [
-        ("unmerged", {"encoder": 1, "attention": 6, "decoder": 1, "segmentation": 2, "postprocess": 2}, "lower bound"),
-        ("staged", {"encoder": 1, "attention": 6, "engine": 1, "postprocess": 2}, "decoder and segmentation, which"),
-        ("fused", {"engine": 1, "postprocess": 2}, "the whole network"),
+        ("unmerged", {"encoder": 1, "rbfrm": 6, "decoder": 1, "head": 1, "segmentation": 1, "postprocess": 2}),
+        ("staged", {"encoder": 1, "rbfrm": 6, "tail": 1, "postprocess": 2}),
+        ("fused", {"fused": 1, "postprocess": 2}),
     ],
 )
 def test_every_step_goes_to_its_stage(
-    fake_gpu: FakeCuda, tiny_bundle: Path, plan: str, step_counts: dict[str, int], words: str
+    fake_gpu: FakeCuda, tiny_bundle: Path, plan: str, step_counts: dict[str, int]
 ) -> None:
     timed = TimedInspector(make_spec(tiny_bundle, plan, 1))
     cost = measure_cost(timed.runner, open_bundle(tiny_bundle), 1)
@@ -58,7 +60,21 @@ def test_every_step_goes_to_its_stage(
     stages_ms = cost["stages_ms"]
     assert stages_ms == pytest.approx({name: n * STEP_MS for name, n in (step_counts | around).items()})
     assert list(stages_ms)[:2] == ["upload", "preprocess"] and list(stages_ms)[-1] == "download"
-    assert words in cost["stages_source"]
+    assert "lower bound" in cost["stages_source"]
+
+
+@pytest.mark.nightly
+def test_every_kernel_has_a_floor_on_a_gpu_whose_peaks_are_known(
+    fake_gpu: FakeCuda, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = TimedInspector(make_spec(tiny_bundle, "staged", 1))
+    bundle = open_bundle(tiny_bundle)
+    assert measure_cost(timed.runner, bundle, 1)["gpu"]["over_floor"] == {}
+    monkeypatch.setattr(gpu_cost, "GPUS", {"Fake": GPUS["H200"]})
+    over = measure_cost(timed.runner, bundle, 1)["gpu"]["over_floor"]
+    timed.close()
+    assert sorted(over) == [*(f"rbfrm r{level}k{size}" for level in (3, 4, 5) for size in (2, 4)), "score", "smooth"]
+    assert min(over.values()) > 0
 
 
 @pytest.mark.nightly
@@ -92,7 +108,7 @@ def test_ours_is_checked_decides_and_tells_what_it_costs(
     finally:
         timed.close()
     assert ("left out" in timed.opened.facts) != has_opencv
-    assert {"upload", "preprocess", "encoder", "attention", "postprocess", "download"} <= set(cost["stages_ms"])
+    assert {"upload", "preprocess", "encoder", "rbfrm", "postprocess", "download"} <= set(cost["stages_ms"])
     assert all(value >= 0 for value in cost["stages_ms"].values()) and cost["gpu"]["launch_us"] > 0
     assert cost["stages_source"].startswith("CUDA events") and cost["gpu_memory_bytes"] > 0
 

@@ -7,12 +7,7 @@ import pytest
 from onnx import helper
 
 from ndp_rt.bench.stage_split import (
-    ATTENTION,
-    DECODER,
-    ENCODER,
     OTHER,
-    SEGMENTATION,
-    STAGES,
     find_layer_stages,
     find_node_stages,
     name_stages,
@@ -22,6 +17,8 @@ from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import fix_batch, load_model
 from tests.bricks import BRICKS
 
+ENCODER, RBFRM, DECODER, HEAD, SEGMENTATION = STAGES = ("encoder", "rbfrm", "decoder", "head", "segmentation")
+
 
 def load(path: Path) -> Any:
     model = load_model(path)
@@ -30,12 +27,12 @@ def load(path: Path) -> Any:
 
 
 def find_by_name(model: Any) -> dict[str, str]:
-    return {model.graph.node[number].name: stage for number, stage in find_node_stages(model).items()}
+    return {model.graph.node[number].name: stage for number, stage in find_node_stages(model, "ndpnet").items()}
 
 
 @pytest.fixture(scope="module")
 def named() -> dict[str, str]:
-    return name_stages(load(BRICKS / "fused.onnx"))
+    return name_stages(load(BRICKS / "fused.onnx"), "ndpnet")
 
 
 def test_every_node_of_bricks_has_a_stage() -> None:
@@ -43,10 +40,10 @@ def test_every_node_of_bricks_has_a_stage() -> None:
     assert set(found.values()) == set(STAGES)
     for name, stage in (
         ("/encoder/levels.0/levels.0.0/levels.0.0.0/Conv", ENCODER),
-        ("/encoder/levels.0/levels.0.0/levels.0.0.0_1/Conv", SEGMENTATION),  # the same weights on the reconstruction
-        ("/encoder_1/MaxPool", SEGMENTATION),
-        ("/Conv", ATTENTION),
-        ("/ConvTranspose_5", ATTENTION),
+        ("/encoder/levels.0/levels.0.0/levels.0.0.0_1/Conv", HEAD),  # the same weights on the reconstruction
+        ("/encoder_1/MaxPool", HEAD),
+        ("/Conv", RBFRM),
+        ("/ConvTranspose_5", RBFRM),
         ("/ffm.3/squeeze/Conv", DECODER),
         ("/decoder/up4/ConvTranspose", DECODER),
         ("/segmentation/levels.0/compare/first/Conv", SEGMENTATION),
@@ -69,13 +66,13 @@ def test_every_node_of_an_export_without_rewrites_has_a_stage() -> None:
     found = find_by_name(model)
     assert set(found.values()) == set(STAGES)
     # Products of RBFRM and sigmoids of the maps both lie at the top.
-    assert (found["/MatMul"], found["/Softmax"], found["/Sigmoid"]) == (ATTENTION, ATTENTION, SEGMENTATION)
+    assert (found["/MatMul"], found["/Softmax"], found["/Sigmoid"]) == (RBFRM, RBFRM, SEGMENTATION)
 
 
 def test_another_networks_stages_are_its_modules() -> None:
     names = ["/Mul", "/backbone/stem/Conv", "/backbone/Relu", "/Resize", "/backbone_1/Conv", "/head/Conv", "map"]
     nodes = [helper.make_node("Relu", [str(number)], [str(number + 1)], name=name) for number, name in enumerate(names)]
-    found = find_node_stages(helper.make_model(helper.make_graph(nodes, "other", [], [])))
+    found = find_node_stages(helper.make_model(helper.make_graph(nodes, "other", [], [])), "one that is not installed")
     assert list(found.values()) == [OTHER, *["backbone"] * 4, "head", "head"]
 
 
@@ -84,17 +81,20 @@ def test_a_node_that_no_rule_fits_is_told_apart() -> None:
         helper.make_node("Relu", ["x"], ["y"], name="/neck/Relu"),
         helper.make_node("Relu", ["y"], ["reconstruction"], name="/decoder/Relu"),
     ]
-    assert find_node_stages(helper.make_model(helper.make_graph(nodes, "fused", [], []))) == {0: OTHER, 1: DECODER}
+    assert find_node_stages(helper.make_model(helper.make_graph(nodes, "fused", [], [])), "ndpnet") == {
+        0: OTHER,
+        1: DECODER,
+    }
 
 
 @pytest.mark.parametrize(
     ("layer", "stage"),
     [
         ("/encoder/levels.0/levels.0.0/levels.0.0.0/Conv/WithoutBiases", ENCODER),
-        ("/encoder/levels.0/levels.0.0/levels.0.0.1_1/Relu_output_0_nchwc", SEGMENTATION),
+        ("/encoder/levels.0/levels.0.0/levels.0.0.1_1/Relu_output_0_nchwc", HEAD),
         ("image_abcd_acdb_/encoder/levels.0/levels.0.0/levels.0.0.0/Conv/WithoutBiases", ENCODER),
-        ("/Mul_15_abcd_acdb_/Exp_4", ATTENTION),
-        ("/Conv_5_output_0_nchwc", ATTENTION),
+        ("/Mul_15_abcd_acdb_/Exp_4", RBFRM),
+        ("/Conv_5_output_0_nchwc", RBFRM),
         ("reconstruction_acdb_abcd_reconstruction/sink_port_0", DECODER),
         ("/segmentation/fuse_maps/MatMul_2/MatMulScaleFusion/", SEGMENTATION),
         ("map", SEGMENTATION),
@@ -110,7 +110,7 @@ def test_a_layer_of_a_new_name_follows_neighbours_that_agree(named: dict[str, st
     found = find_layer_stages(layers, named)
     assert found["ConvolutionBackpropData_675"] == DECODER
     assert found["Reorder_1"] == OTHER  # between decoder and attention
-    assert found["Reorder_2"] == ATTENTION  # the last: only one neighbour
+    assert found["Reorder_2"] == RBFRM  # the last: only one neighbour
     assert find_layer_stages(["a", "b"], named) == {"a": OTHER, "b": OTHER}
 
 

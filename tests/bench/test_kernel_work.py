@@ -1,31 +1,25 @@
 """The counts against counting by hand, and docs/kernels.md against what they give."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ndp_rt.bench.kernel_work import (
-    GPUS,
-    Gpu,
-    Work,
-    count_inspection,
-    count_nearest_neighbour,
-    count_nearest_sample,
-    count_preprocess,
-    count_rbfrm,
-    count_retrieval,
-    count_score,
-    count_smooth_levels,
-    time_floor_us,
-)
-from ndp_rt.errors import InputError
+from ndp_rt.bench.kernel_work import GPUS, Gpu, Work, count_preprocess, count_steps, time_floor_us
+from ndp_rt.bundle import open_bundle
+from ndp_rt.kernels.load import KernelSet
+from ndp_rt.kernels.op import CountedOp, Params
 from ndp_rt.kernels.rbfrm import launch
-from ndp_rt.program.manifest import InputContract
-from ndp_rt.program.program import AssetSpec, Program, Step
+from ndp_rt.kernels.registry import find_op
+from ndp_rt.kernels.smooth.launch import count_smooth_tiles
+from ndp_rt.program.program import AssetSpec, DecisionRules, Program, Step
 from ndp_rt.program.tensors import TensorSpec
+from ndp_rt.runtime.cuda_steps import CudaSteps
+from tests.bricks import BRICKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
 SIDE_PX, WIDTH, DTYPE = 256, 64, "float16"  # preset paper
@@ -38,46 +32,96 @@ def test_the_longer_of_moving_and_computing_is_the_floor() -> None:
     assert time_floor_us(ROUND, Work(moved_bytes=10**6, flop_count=10**9, on_tensor_cores=True)) == pytest.approx(10.0)
 
 
+def make_steps(reads: Sequence[TensorSpec], *steps: Step, rules: DecisionRules, assets: Any = None) -> CudaSteps:
+    """Return a program's steps of one engine, which writes what is read, and ops; the map is the last of these'."""
+    program = Program(steps=(Step(engine="all"), *steps), outputs={"map": steps[-1].writes[0] if steps else "map"})
+    image = TensorSpec(name="image", shape=(reads[0].shape[0], 3, 8, 8))
+    engine: Any = SimpleNamespace(inputs={"image": image}, outputs={spec.name: spec for spec in reads})
+    manifest: Any = SimpleNamespace(decision=rules, assets=assets or {})
+    size = reads[0].fixed_shape[0]
+    return CudaSteps(manifest, program, size, {"all": engine}, lambda number: {}, KernelSet())
+
+
+NO_RULES = DecisionRules(smooth="none")
+
+
+def count_lookup(
+    op: str, shape: tuple[int, ...], remembered: tuple[int, ...], dtype: str, params: Params | None = None
+) -> Work:
+    """Return the work of an op that reads features and a part of an asset."""
+    asset = AssetSpec(file="m", tensors={"part": TensorSpec(name="part", shape=remembered)})
+    features = TensorSpec(name="f", shape=shape, dtype=dtype)
+    step = Step(op=op, params=params or {}, reads=("f", "memory.part"), writes=("y",))
+    steps = make_steps([features], step, rules=NO_RULES, assets={"memory": asset})
+    return count_steps(steps, NO_RULES)[f"{op} y"]
+
+
 def test_rbfrm_is_two_products_and_three_arrays(rng: np.random.Generator) -> None:
     features, reference = rng.random((2, 3, 8, 12)), rng.random((1, 3, 16, 4))
     patches, others = np.empty((2 * 4 * 6, 12)), np.empty((8 * 2, 12))
-    work = count_rbfrm(features.shape, reference.shape, 2, "float16")
+    work = count_lookup("rbfrm", features.shape, reference.shape, "float16", {"patch_size": 2})
     assert work.moved_bytes == 2 * (2 * features.size + reference.size)
     assert work.flop_count == 2 * (2 * patches.shape[0] * others.shape[0] * 12)
     assert work.on_tensor_cores
-    assert not count_rbfrm(features.shape, reference.shape, 2, "float32").on_tensor_cores
+    work = count_lookup("rbfrm", features.shape, reference.shape, "float32", {"patch_size": 2})
+    assert not work.on_tensor_cores
 
 
 def test_a_memory_is_read_once_whatever_the_batch(rng: np.random.Generator) -> None:
     features, samples, patches = rng.random((2, 3, 4, 6)), rng.random((5, 3, 4, 6)), rng.random((7, 3))
-    work = count_nearest_sample(features.shape, 5, "float16")
+    work = count_lookup("nearest_sample", features.shape, samples.shape, "float16")
     assert work.moved_bytes == 2 * (2 * features.size + samples.size)
     assert work.flop_count == 2 * 2 * samples.size and not work.on_tensor_cores
-    work = count_nearest_neighbour(features.shape, 7, "float32")
+    work = count_lookup("nearest_neighbour", features.shape, patches.shape, "float32")
     assert work.moved_bytes == 4 * (features.size + 2 * 4 * 6 + patches.size)
     assert work.flop_count == 2 * (2 * 4 * 6) * 7 * 3
 
 
-def test_the_steps_of_a_program_that_look_up_are_counted() -> None:
-    steps = tuple(
-        Step(op=op, reads=("image", f"memory.{op}"), writes=(op[-3:],))
-        for op in ("nearest_sample", "nearest_neighbour")
-    )
-    shapes = {"nearest_sample": (4, 3, 64, 64), "nearest_neighbour": (9, 3)}
-    asset = AssetSpec(file="m", tensors={name: TensorSpec(name=name, shape=shape) for name, shape in shapes.items()})
-    manifest = SimpleNamespace(input=InputContract(height_px=64, width_px=64), assets={"memory": asset}, stages={})
-    program = Program(steps=steps, outputs={"map": "our"})
-    assert count_retrieval(manifest, program, 2, "float16") == {  # type: ignore[arg-type]
-        "nearest_sample ple": count_nearest_sample((2, 3, 64, 64), 4, "float16"),
-        "nearest_neighbour our": count_nearest_neighbour((2, 3, 64, 64), 9, "float16"),
-    }
+def test_an_op_that_does_not_say_what_it_computes_counts_as_what_it_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        name = "silent"
+
+        def infer(self, params: Params, reads: Sequence[TensorSpec]) -> list[TensorSpec]:
+            return [TensorSpec(name="y", shape=reads[0].shape)]
+
+        def make_cuda(self, params: Params, reads: Sequence[TensorSpec], dtype: str) -> Any:
+            return SimpleNamespace(scratch_bytes=0, prepared={})
+
+    for module in ("ndp_rt.runtime.cuda_steps", "ndp_rt.bench.kernel_work"):
+        monkeypatch.setattr(f"{module}.find_op", lambda name: Silent())
+    features = TensorSpec(name="f", shape=(2, 1, 4, 4))
+    steps = make_steps([features], Step(op="silent", reads=("f",), writes=("y",)), rules=NO_RULES)
+    assert count_steps(steps, NO_RULES)["silent y"] == Work(moved_bytes=4 * 2 * 32, flop_count=0)
 
 
-def test_other_kernels_move_each_array_once() -> None:
+def test_every_op_of_our_own_says_what_it_computes() -> None:
+    for name in (path.parent.name for path in (PAGE.parents[1] / "kernels").glob("*/op.py")):
+        assert isinstance(find_op(name), CountedOp), name
+
+
+@pytest.mark.parametrize("score", ["max", "top_k_mean"])
+def test_the_decision_moves_each_array_once(score: str) -> None:
     n, h, w = 3, 16, 32
-    levels = n * (16 * 32 + 8 * 16 + 4 * 8)
-    assert count_smooth_levels(n, h, w).moved_bytes == 4 * (levels + n * h * w)
-    assert count_score(n, 128).moved_bytes == 4 * n * 129
+    rules = DecisionRules(smooth_size_px=3, score=score, k=4)
+    works = count_steps(make_steps([TensorSpec(name="map", shape=(n, 1, h, w))], rules=rules), rules)
+    assert works["smooth"] == Work(moved_bytes=4 * n * 2 * h * w, flop_count=(2 + 2 + 1) * n * h * w)
+    value_count = n * h * w if score == "top_k_mean" else n * count_smooth_tiles(h, w)
+    assert works["score"] == Work(moved_bytes=4 * (value_count + n), flop_count=value_count)
+
+
+def test_what_smoothing_takes_over_counts_with_it() -> None:
+    n, h, w = 3, 16, 32
+    levels = [TensorSpec(name=f"am{level}", shape=(n, 1, h >> level, w >> level)) for level in range(3)]
+    step = Step(op="fuse_maps", reads=tuple(spec.name for spec in levels), writes=("map",))
+    works = count_steps(make_steps(levels, step, rules=DecisionRules()), DecisionRules())
+    assert works["smooth"].moved_bytes == 4 * n * (16 * 32 + 8 * 16 + 4 * 8 + h * w)
+    assert works["smooth"].flop_count == (24 + 9) * n * h * w
+    alone = count_steps(make_steps(levels, step, rules=NO_RULES), NO_RULES)
+    assert alone["fuse_maps map"].flop_count == 24 * n * h * w and "smooth" not in alone
+
+
+def test_preprocessing_moves_each_image_once() -> None:
+    n, h, w = 3, 16, 32
     work = count_preprocess((n, h, w, 4), 2, h, w, "float16")
     assert (work.moved_bytes, work.flop_count) == (n * h * w * (4 * 2 + 3 * 2), n * h * w * 3)
     resized = count_preprocess((n, 2 * h, 2 * w, 3), 1, h, w, "float32")
@@ -85,17 +129,18 @@ def test_other_kernels_move_each_array_once() -> None:
     assert resized.flop_count == n * h * w * (2 * 4 * 3 + 3)
 
 
-def test_an_inspection_has_every_kernel_once_and_its_levels_shapes() -> None:
-    calls = count_inspection(2, 64, 128, 16, "float16")
-    repaired = [f"rbfrm r{level}k{size}" for level in (3, 4, 5) for size in (2, 4)]
-    assert list(calls) == ["preprocess", *repaired, "smooth_levels", "score"]
-    assert calls["rbfrm r3k4"] == count_rbfrm((2, 64, 16, 32), (1, 64, 16, 32), 4, "float16")
-    assert calls["rbfrm r5k2"] == count_rbfrm((2, 128, 4, 8), (1, 128, 4, 8), 2, "float16")
-
-
-def test_types_that_no_kernel_has_are_refused() -> None:
-    with pytest.raises(InputError, match="float64"):
-        count_rbfrm((1, 1, 4, 4), (1, 1, 4, 4), 2, "float64")
+def count_inspection(n: int) -> dict[str, Work]:
+    """Return the work of every kernel of an inspection by NDP-Net's program in preset paper."""
+    _, program = open_bundle(BRICKS).manifest.find_program("cuda", "staged")
+    steps = [step for step in program.steps if step.op]
+    shapes = {f"f{level}": (c, SIDE_PX >> (level - 1)) for level, c in ((3, 4 * WIDTH), (4, 8 * WIDTH), (5, 8 * WIDTH))}
+    reads = [TensorSpec(name=name, shape=(n, c, side, side), dtype=DTYPE) for name, (c, side) in shapes.items()]
+    sides = {name: SIDE_PX >> level for level, name in enumerate(steps[-1].reads)}
+    reads += [TensorSpec(name=name, shape=(n, 1, side, side)) for name, side in sides.items()]
+    parts = {name: TensorSpec(name=name, shape=(1, c, side, side)) for name, (c, side) in shapes.items()}
+    made = make_steps(reads, *steps, rules=DecisionRules(), assets={"reference": AssetSpec(file="r", tensors=parts)})
+    preprocess = count_preprocess((n, SIDE_PX, SIDE_PX, 3), 1, SIDE_PX, SIDE_PX, DTYPE)
+    return {"preprocess": preprocess, **count_steps(made, DecisionRules())}
 
 
 def make_row(cells: list[str]) -> str:
@@ -112,7 +157,7 @@ def format_figure(value: float) -> str:
 
 def make_floor_table(n: int) -> str:
     """Return the floors of an inspection of n images, preset paper, in Markdown."""
-    calls = count_inspection(n, SIDE_PX, SIDE_PX, WIDTH, DTYPE)
+    calls = count_inspection(n)
     repaired = [work for name, work in calls.items() if name.startswith("rbfrm")]
     rows = [make_row([f"batch {n}", "MB", "GFLOP", *(f"{name}, µs" for name in GPUS)])]
     rows.append("|---" + "|--:" * (2 + len(GPUS)) + "|")
@@ -128,12 +173,12 @@ def make_memory_table() -> str:
     levels = [(c, SIDE_PX >> shift, SIDE_PX >> shift) for c, shift in ((64, 2), (128, 3), (256, 4))]
     rows = [make_row(["float16", "n", "MB", "GFLOP", *(f"{name}, µs" for name in GPUS)])]
     rows.append("|---" + "|--:" * (3 + len(GPUS)) + "|")
-    for name, count, size in (
-        ("nearest_sample, 30 images", count_nearest_sample, 30),
-        ("nearest_neighbour, 512 patches", count_nearest_neighbour, 512),
+    for name, op, remember in (
+        ("nearest_sample, 30 images", "nearest_sample", lambda level: (30, *level)),
+        ("nearest_neighbour, 512 patches", "nearest_neighbour", lambda level: (512, level[0])),
     ):
         for n in (1, 32):
-            works = [count((n, *level), size, DTYPE) for level in levels]
+            works = [count_lookup(op, (n, *level), remember(level), DTYPE) for level in levels]
             moved, flops = sum(work.moved_bytes for work in works), sum(work.flop_count for work in works)
             floors = [sum(time_floor_us(gpu, work) for work in works) for gpu in GPUS.values()]
             rows.append(make_row([name, str(n), *(format_figure(v) for v in (moved / 1e6, flops / 1e9, *floors))]))

@@ -170,7 +170,7 @@ def test_the_whole_path_through_real_engines(tiny_bundle: Path, tmp_path: Path, 
     ours = record["rows"][0]
     # The tiny network's nodes have names of their own, so that its engine is not split.
     assert set(ours["stages_ms"]) <= {
-        *("preprocess", "encoder", "attention", "decoder", "segmentation", "engine", "postprocess")
+        *("preprocess", "encoder", "rbfrm", "decoder", "head", "segmentation", "engine", "postprocess")
     }
     assert sum(ours["stages_ms"].values()) == pytest.approx(ours["parts_ms"]["total"], rel=0.1)
     print_record(Console(width=80, highlight=False), record)

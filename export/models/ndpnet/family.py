@@ -9,6 +9,8 @@ from ndp_rt.errors import InputError
 from ndp_rt.export.models.family import ExportedModel, Family, Training
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from ndp_rt.export.training.run_folder import TrainedRun
     from ndp_rt.export.training.settings import TrainSettings
 
@@ -74,6 +76,11 @@ class NdpNet(Family):
 
         assert isinstance(settings, NdpNetSettings)
         return NdpNetTraining(settings, options, run)
+
+    def find_node_stages(self, model: "ModelProto") -> Mapping[int, str]:
+        from ndp_rt.export.models.ndpnet.parts import find_node_stages
+
+        return find_node_stages(model)
 
     def make_export(self, run: "TrainedRun", *, rewrite: bool, weights: str) -> ExportedModel:
         from ndp_rt.export.models.ndpnet.program import export_run

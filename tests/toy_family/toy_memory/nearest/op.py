@@ -14,6 +14,7 @@ class NearestPatch:
     """Takes no parameters."""
 
     name = "nearest_patch"
+    is_product = True
 
     def infer(self, params: Params, reads: Sequence[TensorSpec]) -> list[TensorSpec]:
         is_fit = (
@@ -30,6 +31,10 @@ class NearestPatch:
             )
         n, _, h, w = reads[0].shape
         return [TensorSpec(name="distance", shape=(n, 1, h, w), dtype=reads[0].dtype)]
+
+    def count_flops(self, params: Params, reads: Sequence[TensorSpec]) -> int:
+        (n, _, h, w), (m, c) = (spec.fixed_shape for spec in reads)
+        return 2 * n * h * w * m * c
 
     def define(self, params: Params, *reads: Array) -> list[Array]:
         features, patches = (read.astype(np.float64) for read in reads)
