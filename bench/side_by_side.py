@@ -17,7 +17,7 @@ from ndp_rt.errors import InputError, NdpRtError
 from ndp_rt.evaluate.record import Record, start_record
 from ndp_rt.evaluate.run import evaluate_bundle
 from ndp_rt.images.checks import Image
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 
 FORMAT = "ndp-rt comparison"
 FORMAT_VERSION = 1

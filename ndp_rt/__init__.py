@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ndp_rt.bundle.open import Bundle, open_bundle
     from ndp_rt.decide.regions import Defect
     from ndp_rt.errors import NdpRtError
-    from ndp_rt.images.preprocess import read_image
+    from ndp_rt.images.read import read_image
     from ndp_rt.inspector import Inspector
     from ndp_rt.result import Result
 
@@ -26,7 +26,7 @@ _HOMES = {
     "NdpRtError": "ndp_rt.errors",
     "Result": "ndp_rt.result",
     "open_bundle": "ndp_rt.bundle.open",
-    "read_image": "ndp_rt.images.preprocess",
+    "read_image": "ndp_rt.images.read",
 }
 
 __all__ = [

@@ -12,6 +12,7 @@ from ndp_rt.errors import InputError, StorageError
 
 MAX_SIDE_PX = 16384
 MAX_IMAGE_PX = 2**28
+MAX_IMAGE_BYTES = 2**30  # 16384 x 16384 pixels in grey of 16 bits, or in RGB of 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +21,12 @@ class ImageLimits:
 
     max_side_px: int = MAX_SIDE_PX
     max_image_px: int = MAX_IMAGE_PX
+    max_image_bytes: int = MAX_IMAGE_BYTES  # of the file, and of its decoded pixels
 
     def __post_init__(self) -> None:
-        if self.max_side_px < 1 or self.max_image_px < 1:
-            raise InputError(f"image limits: expected 1 or more, got {self.max_side_px} and {self.max_image_px}.")
+        given = (self.max_side_px, self.max_image_px, self.max_image_bytes)
+        if min(given) < 1:
+            raise InputError(f"image limits: expected 1 or more, got {', '.join(map(str, given))}.")
 
 
 def wants_colour() -> bool:

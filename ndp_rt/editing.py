@@ -24,7 +24,8 @@ from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.images.checks import Image
 from ndp_rt.images.groups import AUTOMATIC, find_groups
-from ndp_rt.images.preprocess import preprocess, read_image
+from ndp_rt.images.preprocess import preprocess
+from ndp_rt.images.read import read_image
 from ndp_rt.images.variations import vary
 from ndp_rt.inspector import Inspector
 from ndp_rt.program.manifest import InputContract, ThresholdSpec

@@ -149,7 +149,7 @@ class Service:
         self._next = (self._next + count) % len(source)
         if not self._paths:
             return taken
-        from ndp_rt.images.preprocess import read_image
+        from ndp_rt.images.read import read_image
 
         return [read_image(path) for path in taken]
 

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.errors import DataError, ImageFileError
-from ndp_rt.images.preprocess import Preprocessor, read_image
+from ndp_rt.images.preprocess import Preprocessor
+from ndp_rt.images.read import read_image
 from ndp_rt.images.textures import TextureImages
 from ndp_rt.program.manifest import InputContract
 

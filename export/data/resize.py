@@ -7,7 +7,7 @@ import numpy as np
 
 from ndp_rt.arrays import FloatArray
 from ndp_rt.images.opencv import cv2
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 from ndp_rt.program.manifest import InputContract
 
 IMAGE_COUNT = 16  # that are looked at, evenly over all

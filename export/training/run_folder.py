@@ -31,7 +31,8 @@ from ndp_rt.export.models.family import Family
 from ndp_rt.export.models.registry import FIRST_FAMILY, find_family
 from ndp_rt.export.training.checkpoint import write_atomically
 from ndp_rt.export.training.settings import TrainSettings
-from ndp_rt.images.preprocess import Preprocessor, read_image
+from ndp_rt.images.preprocess import Preprocessor
+from ndp_rt.images.read import read_image
 from ndp_rt.program.manifest import InputContract
 
 PROGRAM = "ndp-rt"

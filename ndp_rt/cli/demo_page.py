@@ -13,7 +13,7 @@ from ndp_rt.arrays import BoolArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.evaluate.dataset import Sample, read_mask
 from ndp_rt.files import write_atomically
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 from ndp_rt.inspector import Inspector
 from ndp_rt.pipeline.overlays import HEADER_PX, Picture, draw_overlay, encode_png, make_data_url
 from ndp_rt.result import Result

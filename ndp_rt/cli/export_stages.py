@@ -61,7 +61,8 @@ def read_inputs(paths: Sequence[str], contract: "InputContract") -> "NDArray[np.
     import numpy as np
 
     from ndp_rt.images.paths import list_images
-    from ndp_rt.images.preprocess import preprocess, read_image
+    from ndp_rt.images.preprocess import preprocess
+    from ndp_rt.images.read import read_image
 
     files = list_images(paths)
     inputs = np.empty((len(files), 3, contract.height_px, contract.width_px), np.float32)

@@ -204,7 +204,7 @@ def inspect_stream(
 ) -> Iterator[tuple[Path, Any, Any]]:
     """Yield file, image and result (or the error); reads the next file while the engine inspects one."""
     from ndp_rt.errors import ImageFileError
-    from ndp_rt.images.preprocess import read_image
+    from ndp_rt.images.read import read_image
 
     read: deque[tuple[Path, Any, ImageFileError | None]] = deque()  # filled by the stream's thread, in order
 
@@ -260,7 +260,7 @@ def _shows_reconstruction(inspector: "Inspector", args: argparse.Namespace) -> b
 def _try_read(path: Path) -> Any:
     """Return the image, or the error of one that cannot be read."""
     from ndp_rt.errors import ImageFileError
-    from ndp_rt.images.preprocess import read_image
+    from ndp_rt.images.read import read_image
 
     try:
         return read_image(path)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ndp_rt.arrays import BoolArray
 from ndp_rt.errors import DataError
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 
 GOOD = "good"
 LAYOUT = (

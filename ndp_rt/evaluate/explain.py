@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader
 from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.evaluate.run import Evaluation, Scored
 from ndp_rt.files import write_atomically
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 from ndp_rt.pipeline.overlays import (
     MASK_CONTOUR,
     choose_scale,

@@ -25,7 +25,7 @@ from ndp_rt.evaluate.metrics import (
 )
 from ndp_rt.evaluate.record import Record, start_record
 from ndp_rt.images.checks import Image
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 from ndp_rt.inspector import Inspector
 
 FORMAT = "ndp-rt evaluation"

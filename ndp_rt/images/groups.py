@@ -14,7 +14,7 @@ import numpy as np
 from ndp_rt.arrays import FloatArray
 from ndp_rt.errors import InputError
 from ndp_rt.images.opencv import cv2
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 
 AUTOMATIC = "auto"
 RULES = ("folder", "prefix", "content", "none")

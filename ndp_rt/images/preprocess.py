@@ -1,4 +1,4 @@
-"""Preprocesses image files and arrays to the network's input, in the same way for training and every backend.
+"""Preprocesses images to the network's input, in the same way for training and every backend.
 
 The rule `area-or-linear-v1`: to float32 in [0, 1] (uint8 / 255; uint16 / white level, clipped to 1); then, in float32,
 first every axis that shrinks with INTER_AREA (each target pixel is the mean of what it covers), then every axis that
@@ -6,69 +6,16 @@ grows with INTER_LINEAR (half-pixel centres, borders held). Grey is resized as o
 aspect ratio is not kept.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from ndp_rt.arrays import FloatArray
-from ndp_rt.config import ImageLimits
-from ndp_rt.errors import ImageFileError, InputError
+from ndp_rt.errors import InputError
 from ndp_rt.images.checks import Image, check_channels, check_image, check_resizable
-from ndp_rt.images.headers import check_complete, read_size
 from ndp_rt.images.opencv import cv2
 from ndp_rt.program.manifest import InputContract
 
 # Scratch for larger images is not kept between calls: 16 million float32 RGB pixels are 192 MiB.
 KEPT_SCRATCH_PX = 2**24
-
-
-def read_image(path: str | Path, *, limits: ImageLimits | None = None) -> Image:
-    """Read an image file: uint8 or uint16, [h, w] or RGB [h, w, 3]; alpha and EXIF rotation are ignored.
-
-    Formats: PNG, JPEG, BMP, TIFF, WebP, PGM and PPM.
-
-    Raises:
-        ImageFileError: missing, empty, cut short, of another type, or larger than `limits` (default: ImageLimits()).
-
-    Examples:
-        >>> from ndp_rt import read_image
-        >>> image = read_image("new/piece.png")
-        >>> image.dtype.name, image.ndim
-        ('uint8', 3)
-    """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageFileError(f"{path}: {error.strerror or error}. Give the path of a readable image file.") from error
-    return decode_image(data, name=str(path), limits=limits)
-
-
-def decode_image(data: bytes, *, name: str, limits: ImageLimits | None = None) -> Image:
-    """Decode an image file's bytes as `read_image` does; `name` appears in the errors."""
-    limits = limits or ImageLimits()
-    size = read_size(data, name)
-    if max(size) > limits.max_side_px or size[0] * size[1] > limits.max_image_px:
-        raise ImageFileError(
-            f"{name}: expected up to {limits.max_side_px} pixels a side and {limits.max_image_px} in all, got "
-            f"{size[0]} x {size[1]}. Cut it into smaller images, or raise the limits."
-        )
-    check_complete(data, name)
-    try:
-        image: Image | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ImageFileError(f"{name}: cannot be decoded ({error.err}). Save the image again.") from error
-    if image is None or image.size == 0:
-        raise ImageFileError(f"{name}: cannot be decoded; its header is fine, its content is damaged. Save it again.")
-    if image.dtype not in (np.uint8, np.uint16):
-        raise ImageFileError(f"{name}: expected 8 or 16 bits a channel, got {image.dtype}. Convert it.")
-    if image.ndim == 2:
-        return image
-    channel_count = image.shape[2]
-    if channel_count not in (3, 4):
-        raise ImageFileError(f"{name}: expected grey, RGB or RGBA, got {channel_count} channels. Convert it.")
-    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if channel_count == 3 else cv2.COLOR_BGRA2RGB)
-    return rgb
 
 
 class Preprocessor:

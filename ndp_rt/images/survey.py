@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ndp_rt.images.checks import Image
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 
 SATURATED_SHARE = 0.95  # of the pixels that have one value; ten surfaces' good images have up to .10
 LEAST_CONTRAST = 0.1  # standard deviation over the others' median; ten surfaces' images have .38 and more

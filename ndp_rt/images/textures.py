@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ndp_rt.errors import DataError, ImageFileError
 from ndp_rt.images.painting.noise import clip_image
 from ndp_rt.images.paths import IMAGE_SUFFIXES
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 
 FloatArray = npt.NDArray[np.float32]
 LONGEST_SIDE_PX = 320  # larger textures are shrunk when read: 400 of them then take about 120 MB

@@ -13,7 +13,8 @@ from ndp_rt.evaluate.dataset import Sample, list_samples, read_mask
 from ndp_rt.evaluate.metrics import weigh_regions
 from ndp_rt.images.painting.defects import ALWAYS, paint_defect
 from ndp_rt.images.painting.kinds import TRAINING, UNSEEN, Kind
-from ndp_rt.images.preprocess import preprocess, read_image
+from ndp_rt.images.preprocess import preprocess
+from ndp_rt.images.read import read_image
 from ndp_rt.images.textures import TextureImages
 from ndp_rt.images.variations import vary_a_little
 from ndp_rt.program.manifest import InputContract

@@ -16,7 +16,7 @@ from ndp_rt.bench.table import print_record
 from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.bundle import open_bundle
 from ndp_rt.errors import EngineError, InputError, MissingExtraError
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 from tests.bench.fake_process import make_process
 from tests.bricks import BRICKS
 

@@ -13,7 +13,8 @@ from ndp_rt.bundle.open import open_bundle
 from ndp_rt.cli import main
 from ndp_rt.cli.demo_page import BUNDLE, CREDIT, IMAGES, find_credit
 from ndp_rt.evaluate.dataset import list_samples
-from ndp_rt.images.preprocess import preprocess, read_image
+from ndp_rt.images.preprocess import preprocess
+from ndp_rt.images.read import read_image
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from ndp_rt import Inspector, open_bundle
 from ndp_rt.cli import main
 from ndp_rt.engines.build import find_engine
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 
 
 @pytest.fixture

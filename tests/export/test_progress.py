@@ -14,7 +14,7 @@ from ndp_rt.export.training.progress import (
     read_losses,
     write_losses,
 )
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 
 ROWS = [
     {"phase": 1, "step": 25, "learning_rate": 1e-3, "rec": 0.5, "def_per": 0.02},

@@ -171,7 +171,7 @@ class Place:
 
 def read_photographs() -> list[np.ndarray]:
     """Return the photographs of bricks, five with a defect and four without."""
-    from ndp_rt.images.preprocess import read_image
+    from ndp_rt.images.read import read_image
 
     return [read_image(path) for path in sorted(BRICK_IMAGES.glob("[dg]*_*.png"))]
 

@@ -14,7 +14,7 @@ from ndp_rt.export.models.ndpnet.settings import NdpNetSettings
 from ndp_rt.export.models.ndpnet.training import REFERENCE_PICTURE
 from ndp_rt.export.training.checkpoint import load_network
 from ndp_rt.export.training.run_folder import WEIGHTS_FILE, TrainedRun
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 from ndp_rt.program.manifest import read_model
 from ndp_rt.program.version1 import describe_ndpnet
 

@@ -13,7 +13,7 @@ from ndp_rt.export.features import weights
 from ndp_rt.export.features.lite import LITE0, EfficientNetLite, translate_names
 from ndp_rt.export.features.options import NAMES
 from ndp_rt.export.features.resnet import ResNet18
-from ndp_rt.images.preprocess import read_image
+from ndp_rt.images.read import read_image
 from tests.bricks import BRICK_IMAGES
 from tests.export.features.weights_file import random_tensors, write_weights
 

@@ -1,0 +1,70 @@
+"""What every format's module gives back: the header of an image file, checked, and how its pixels are decoded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ndp_rt.images.checks import Image
+from ndp_rt.images.opencv import cv2
+
+AGAIN = "Save or copy the image again."
+ONE_PAGE = "Save the one that shows the piece as a file of its own, such as with tifffile.imread(path, key=NUMBER)."
+ONE_FRAME = "Save the one that shows the piece as a file of its own."
+
+
+class Refusal(ValueError):
+    """A file that is not decoded: what was expected, what came, and what to do; the caller adds the file's name."""
+
+
+class Damage(Refusal):
+    """A file that was damaged or cut short."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"is damaged or cut short: {what}. {AGAIN}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """An image file whose header was read and whose pixels were not.
+
+    Attributes:
+        height_px: as stored, before it is turned.
+        width_px: as stored, before it is turned.
+        decoded_bytes: what the pixels take once decoded.
+        decode: returns them as stored: uint8 or uint16, [h, w] or RGB [h, w, 3], alpha dropped; raises Refusal.
+        orientation: 1 to 8, as EXIF and TIFF count them.
+        white: the largest value that the file declares for its 16-bit values; 65535 where it declares none.
+        significant_bits: of each value, where the file notes them without declaring a white (PNG's sBIT).
+    """
+
+    height_px: int
+    width_px: int
+    decoded_bytes: int
+    decode: Callable[[], Image]
+    orientation: int = 1
+    white: int = 65535
+    significant_bits: int | None = None
+
+
+def decode_with_opencv(data: bytes) -> Image:
+    """Decode bytes whose format was checked; alpha is dropped.
+
+    Raises:
+        Damage: OpenCV finds damage in the pixels.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise Damage(f"it cannot be decoded ({error.err})") from error
+    if image is None or image.size == 0:
+        raise Damage("its header is fine, its content is not")
+    return to_rgb(image)
+
+
+def to_rgb(image: Image) -> Image:
+    """Return OpenCV's [h, w], BGR or BGRA as [h, w] or RGB [h, w, 3]."""
+    if image.ndim == 2:
+        return image
+    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+    return rgb

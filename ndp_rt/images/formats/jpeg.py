@@ -1,0 +1,157 @@
+"""JPEG (ITU-T T.81): markers, then libjpeg-turbo through simplejpeg, which reports what libjpeg only warns of.
+
+OpenCV and Pillow decode the same values, and fill what is missing with grey without a word. JPEG has no checksums: a
+bit that flips and still makes codes is not noticed.
+"""
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+
+from ndp_rt.images.checks import Image
+from ndp_rt.images.formats.encoded import ONE_FRAME, Damage, Encoded, Refusal
+from ndp_rt.images.formats.exif import PREFIX, read_orientation
+
+SIGNATURE = b"\xff\xd8\xff"
+START, END, SCAN = 0xD8, 0xD9, 0xDA
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; DHT, JPG and DAC share the range
+READ_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, each with Huffman's codes
+# DHT, DQT, DRI, APP0 to APP15, COM. Others, such as TEM and restart markers, have no place between segments.
+SEGMENTS = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
+NO_MARKERS = np.array([kind in (0x00, 0xFF, *range(0xD0, 0xD8)) for kind in range(256)])  # after FF in coded data
+MOST_SCANS = 64  # libjpeg goes over the whole image once for each; encoders make about ten
+SEARCHED_BYTES = 2**16  # for a marker at a time
+BLOCK_PX = 64  # a block takes at least one bit
+APP1, APP2 = 0xE1, 0xE2
+PICTURES, PICTURE_LIST = b"MPF\0", 0xB002  # CIPA DC-007
+THUMBNAIL = 0x01  # third byte of a picture's attributes
+
+
+@dataclass
+class _Found:
+    frame: bytes = b""
+    frame_kind: int = 0
+    scan_count: int = 0
+    end: int = 0  # behind the end marker
+    orientation: int | None = None
+    picture_count: int = 1
+
+
+def read_header(data: bytes) -> Encoded:
+    """Check a JPEG file's markers.
+
+    Raises:
+        Refusal: it is damaged, of a kind that is not read, or holds several pictures.
+    """
+    found = _walk(data)
+    if found.picture_count > 1 or data[found.end : found.end + 3] == SIGNATURE:
+        raise Refusal(f"expected one picture, got a JPEG file with several (MPO). {ONE_FRAME}")
+    if len(found.frame) < 6:
+        raise Damage("it has no frame header")
+    bits, height, width, count = struct.unpack_from(">BHHB", found.frame)
+    if found.frame_kind not in READ_FRAMES:
+        kinds = {0xC3: "a lossless JPEG", 0xC9: "a JPEG in arithmetic coding", 0xCA: "a JPEG in arithmetic coding"}
+        kind = kinds.get(found.frame_kind, "a hierarchical or lossless JPEG")
+        raise Refusal(f"expected a baseline or progressive JPEG, got {kind}. Save it as PNG or TIFF.")
+    if bits != 8:
+        raise Refusal(f"expected a JPEG of 8 bits, got one of {bits}. Save it as a 16-bit PNG or TIFF.")
+    if height == 0 or width == 0:
+        raise Damage(f"its header says {width} x {height} pixels")
+    if count not in (1, 3):
+        raise Refusal(f"expected grey or RGB, got a JPEG of {count} channels (CMYK?). Convert it.")
+    if found.scan_count > MOST_SCANS:
+        raise Refusal(f"expected a JPEG of up to {MOST_SCANS} scans, got {found.scan_count}. Save it as baseline.")
+    if height * width > BLOCK_PX * 8 * len(data):
+        raise Damage(f"it holds too little for {width} x {height} pixels")
+    return Encoded(
+        height_px=height,
+        width_px=width,
+        decoded_bytes=height * width * count,
+        decode=lambda: _decode(data, (height, width), count),
+        orientation=found.orientation or 1,
+    )
+
+
+def _decode(data: bytes, size: tuple[int, int], count: int) -> Image:
+    try:
+        if simplejpeg.decode_jpeg_header(data)[:2] != size:
+            raise Damage("its header can be read in two ways")
+        image: Image = simplejpeg.decode_jpeg(data, "GRAY" if count == 1 else "RGB")
+    except ValueError as error:
+        raise Damage(str(error)) from error
+    return image[..., 0] if count == 1 else image
+
+
+def is_ycbcr(data: bytes) -> bool:
+    """Tell whether libjpeg takes a colour JPEG's channels for YCbCr, and not for RGB."""
+    try:
+        return bool(simplejpeg.decode_jpeg_header(data)[2] == "YCbCr")
+    except ValueError as error:
+        raise Damage(str(error)) from error
+
+
+def _walk(data: bytes) -> _Found:
+    """Go from marker to marker up to the end of the image."""
+    found, at = _Found(), 2
+    while True:
+        while data[at : at + 2] == b"\xff\xff":  # fill bytes
+            at += 1
+        if at + 2 > len(data) or data[at] != 0xFF:
+            raise Damage("it ends before its end marker" if at + 2 > len(data) else "bytes lie between its segments")
+        kind = data[at + 1]
+        if kind == END:
+            found.end = at + 2
+            return found
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        content = data[at + 4 : at + 2 + length]
+        if length < 2 or len(content) != length - 2:
+            raise Damage("it ends within a segment")
+        at += 2 + length
+        _note(found, kind, content)
+        if kind == SCAN:
+            found.scan_count += 1
+            at = _find_marker(data, at)
+
+
+def _find_marker(data: bytes, at: int) -> int:
+    """Return where the first marker is that ends coded data which begins at `at`."""
+    codes = np.frombuffer(data, np.uint8)
+    while at < len(data):
+        part = codes[at : at + SEARCHED_BYTES]
+        places = at + np.flatnonzero(part[:-1] == 0xFF)
+        markers = places[~NO_MARKERS[codes[places + 1]]]
+        if markers.size:
+            return int(markers[0])
+        at += max(1, len(part) - 1)
+    raise Damage("it ends before its end marker")
+
+
+def _note(found: _Found, kind: int, content: bytes) -> None:
+    """Take what a segment says."""
+    if kind in FRAMES:
+        if found.frame:
+            raise Damage("it has two frame headers")
+        found.frame, found.frame_kind = content, kind
+    elif kind == SCAN and not found.frame:
+        raise Damage("its pixels begin before its frame header")
+    elif kind not in SEGMENTS and kind != SCAN:
+        raise Damage(f"it has a marker {kind:02X} where none can be")
+    elif kind == APP1 and content.startswith(PREFIX) and found.orientation is None:
+        found.orientation = read_orientation(content)
+    elif kind == APP2 and content.startswith(PICTURES):
+        found.picture_count = _count_pictures(content[len(PICTURES) :])
+
+
+def _count_pictures(block: bytes) -> int:
+    """Return how many pictures that are no thumbnails a multi-picture block lists."""
+    order = "<" if block[:2] == b"II" else ">"
+    (first,) = struct.unpack_from(order + "I", block, 4)
+    (count,) = struct.unpack_from(order + "H", block, first)
+    for index in range(count):
+        tag, _, size_bytes, at = struct.unpack_from(order + "HHII", block, first + 2 + 12 * index)
+        if tag == PICTURE_LIST:
+            attributes = [struct.unpack_from(order + "I", block, at + 16 * k)[0] for k in range(size_bytes // 16)]
+            return sum((one >> 16) & 0xFF != THUMBNAIL for one in attributes)
+    return 1

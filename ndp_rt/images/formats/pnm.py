@@ -1,0 +1,60 @@
+"""PGM and PPM in binary form (netpbm's P5 and P6): values from 0 to the largest that the header names."""
+
+import re
+
+import numpy as np
+
+from ndp_rt.images.checks import Image
+from ndp_rt.images.formats.encoded import ONE_FRAME, Damage, Encoded, Refusal
+
+GREY, COLOUR = b"P5", b"P6"
+HEADER = re.compile(rb"P[56]" + 3 * rb"(?:\s|#[^\n\r]*[\n\r])+(\d{1,9})" + rb"\s")
+MOST_HEADER_BYTES = 2**16  # with comments
+
+
+def read_header(data: bytes) -> Encoded:
+    """Read the header of a PGM or PPM file.
+
+    Raises:
+        Refusal: it is damaged, cut short, or holds several pictures.
+    """
+    match = HEADER.match(data[:MOST_HEADER_BYTES])
+    if match is None:
+        raise Damage("its header has no width, height and largest value")
+    width, height, largest = map(int, match.groups())
+    count = 3 if data.startswith(COLOUR) else 1
+    if not width * height or not 1 <= largest <= 65535:
+        raise Damage(f"its header says {width} x {height} pixels and a largest value of {largest}")
+    value_count = width * height * count
+    size_bytes = value_count * (1 if largest < 256 else 2)
+    rest = data[match.end() + size_bytes : match.end() + size_bytes + 64].lstrip()
+    if len(data) - match.end() < size_bytes:
+        raise Damage(f"its header says {size_bytes} bytes of pixels, it has {len(data) - match.end()}")
+    if rest[:1] == b"P":
+        raise Refusal(f"expected one picture, got a PGM or PPM file with several. {ONE_FRAME}")
+    if rest:
+        raise Damage(f"its header says {size_bytes} bytes of pixels, it has {len(data) - match.end()}")
+
+    def decode() -> Image:
+        values = np.frombuffer(data, np.uint8 if largest < 256 else ">u2", value_count, match.end())
+        pixels = values.reshape((height, width) if count == 1 else (height, width, 3))
+        if largest not in (255, 65535) and pixels.max() > largest:
+            raise Damage(f"its largest value is {pixels.max()}, its header says {largest}")
+        if largest < 255:
+            return scale_to_8_bits(pixels, largest)
+        return pixels.astype(np.uint8 if largest == 255 else np.uint16)
+
+    return Encoded(
+        height_px=height,
+        width_px=width,
+        decoded_bytes=size_bytes,
+        decode=decode,
+        white=largest if largest > 255 else 65535,
+    )
+
+
+def scale_to_8_bits(pixels: Image, largest: int) -> Image:
+    """Return values from 0 to `largest`, below 255, as uint8 of the whole range."""
+    table = np.rint(np.arange(256) * 255 / largest).clip(0, 255).astype(np.uint8)
+    scaled: Image = table[pixels]
+    return scaled

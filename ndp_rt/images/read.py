@@ -1,0 +1,218 @@
+"""Reads image files: one reader for every command, for images and masks alike.
+
+What a file says of its values is read, or the file is refused: its bits, its white, its orientation, its pages. What is
+decoded is bounded in bytes before anything is allocated, and damage is an error.
+"""
+
+import contextlib
+import os
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ndp_rt.config import ImageLimits
+from ndp_rt.errors import ImageFileError
+from ndp_rt.images.checks import Image
+from ndp_rt.images.formats import bmp, jpeg, png, pnm, tiff, webp
+from ndp_rt.images.formats.encoded import AGAIN, Damage, Encoded, Refusal
+
+SNIFFED_BYTES = 32
+KINDS = "PNG, JPEG, BMP, TIFF, WebP, PGM or PPM"
+_READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[bytes], Encoded]], ...] = (
+    ("PNG", (png.SIGNATURE,), png.read_header),
+    ("JPEG", (jpeg.SIGNATURE,), jpeg.read_header),
+    ("BMP", (bmp.SIGNATURE,), bmp.read_header),
+    ("TIFF", tiff.SIGNATURES, tiff.read_header),
+    ("PGM", (pnm.GREY,), pnm.read_header),
+    ("PPM", (pnm.COLOUR,), pnm.read_header),
+)
+# Images that are known by their first bytes and not decoded. Those of the ISO family have their kind from byte 4 on.
+_OTHERS = {
+    b"GIF8": "GIF",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"8BPS": "Photoshop",
+    b"v/1\x01": "OpenEXR",
+    b"#?RADIANCE": "Radiance HDR",
+    b"P1": "PBM in text",
+    b"P2": "PGM in text",
+    b"P3": "PPM in text",
+    b"P4": "PBM",
+    b"P7": "PAM",
+    b"Pf": "PFM",
+    b"PF": "PFM",
+    b"\0\0\1\0": "icon",
+    b"SIMPLE  =": "FITS",
+    b"\x93NUMPY": "NumPy array",
+}
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
+_ISO_KIND = b"ftyp"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageFile:
+    """A decoded image file.
+
+    Attributes:
+        pixels: uint8 or uint16, [h, w] or RGB [h, w, 3], upright.
+        orientation: 1 to 8, as EXIF counts them: how the stored picture was turned to become `pixels`.
+        significant_bits: of 16-bit values, where the file notes them; None: it says nothing, or scales by them.
+    """
+
+    pixels: Image
+    orientation: int
+    significant_bits: int | None
+
+
+def read_image(path: str | Path, *, limits: ImageLimits | None = None, white_level: int = 65535) -> Image:
+    """Read an image file: uint8 or uint16, [h, w] or RGB [h, w, 3], upright.
+
+    Formats: PNG, JPEG, BMP, TIFF (with BigTIFF), WebP, PGM and PPM. Alpha is dropped. A picture that its file says to
+    turn (EXIF, TIFF) is turned, in every format, so that what is found lies where viewers show it.
+
+    Args:
+        path: a regular file.
+        limits: of what is decoded; None: ImageLimits().
+        white_level: what the largest value becomes where the file declares one of 9 to 15 bits (PGM and PPM, TIFF): the
+            white level of the bundle that the image is for.
+
+    Raises:
+        ImageFileError: missing, empty, damaged, of another type, with several pages, or larger than `limits`.
+
+    Examples:
+        >>> from ndp_rt import read_image
+        >>> image = read_image("new/piece.png")
+        >>> image.dtype.name, image.ndim
+        ('uint8', 3)
+    """
+    return load_image(path, limits=limits, white_level=white_level).pixels
+
+
+def load_image(path: str | Path, *, limits: ImageLimits | None = None, white_level: int = 65535) -> ImageFile:
+    """Read an image file as `read_image` does, with what it says of itself."""
+    limits = limits or ImageLimits()
+    return _decode(_read_bytes(path, limits), str(path), limits, white_level)
+
+
+def decode_image(data: bytes, *, name: str, limits: ImageLimits | None = None, white_level: int = 65535) -> Image:
+    """Decode an image file's bytes as `read_image` does; `name` appears in the errors."""
+    return _decode(data, name, limits or ImageLimits(), white_level).pixels
+
+
+def sniff_kind(head: bytes) -> str | None:
+    """Return the kind of image that a file's first SNIFFED_BYTES say, also one that is not decoded; None: no image."""
+    for kind, signatures, _ in _READERS:
+        if head.startswith(signatures):
+            return kind
+    if webp.is_webp(head):
+        return "WebP"
+    if bmp.is_dib(head):
+        return "DIB"
+    if head[4:8] == _ISO_KIND and head[8:12] in _BRANDS:
+        return _BRANDS[head[8:12]]
+    return next((kind for signature, kind in _OTHERS.items() if head.startswith(signature)), None)
+
+
+def _find_reader(data: bytes) -> tuple[str, Callable[[bytes], Encoded]]:
+    if not data:
+        raise Refusal(f"is empty (0 bytes). {AGAIN}")
+    for kind, signatures, read in _READERS:
+        if data.startswith(signatures):
+            return kind, read
+    if webp.is_webp(data):
+        return "WebP", webp.read_header
+    if bmp.is_dib(data):
+        return "DIB", bmp.read_header
+    kind = sniff_kind(data[:SNIFFED_BYTES]) or f"a file that begins {data[:8]!r}"
+    raise Refusal(f"expected {KINDS}, got {kind}. Convert it.")
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Turn what reading a file raises into an ImageFileError with its name."""
+    try:
+        yield
+    except Refusal as error:
+        raise ImageFileError(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise ImageFileError(f"{name}: expected enough memory to decode it, got none. Close other programs.") from error
+    except (OSError, UnicodeError) as error:
+        raise ImageFileError(
+            f"{name}: {getattr(error, 'strerror', None) or error}. Give the path of a readable image file."
+        ) from error
+
+
+def _read_bytes(path: str | Path, limits: ImageLimits) -> bytes:
+    """Return a regular file's content; a pipe or a device never blocks, and what is no image is not read whole."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    with _naming(str(path)):
+        if "\0" in str(path):
+            raise Refusal("expected a file name, got one with a zero byte.")
+        descriptor = os.open(path, flags)
+        with os.fdopen(descriptor, "rb", closefd=True) as stream:
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode):
+                raise Refusal("expected a file, got a device, a pipe or a folder. Give the path of an image file.")
+            _find_reader(stream.read(SNIFFED_BYTES))
+            if state.st_size > limits.max_image_bytes:
+                raise Refusal(
+                    f"expected up to {limits.max_image_bytes} bytes, got {state.st_size}. Cut it into smaller images, "
+                    "or raise the limits."
+                )
+            stream.seek(0)
+            return stream.read(state.st_size)
+
+
+def _decode(data: bytes, name: str, limits: ImageLimits, white_level: int) -> ImageFile:
+    with _naming(name):
+        kind, read = _find_reader(data)
+        try:
+            encoded = read(data)
+        except (struct.error, IndexError, OverflowError) as error:
+            raise Damage(f"its {kind} header ends early or points outside the file ({len(data)} bytes)") from error
+        _check_size(encoded, limits)
+        pixels = encoded.decode()
+        if pixels.shape[:2] != (encoded.height_px, encoded.width_px):
+            height, width = pixels.shape[:2]
+            raise Damage(f"its header says {encoded.width_px} x {encoded.height_px} pixels, it has {width} x {height}")
+        if pixels.dtype == np.uint16 and white_level != encoded.white != 65535:
+            pixels = _scale(pixels, encoded.white, white_level)
+        turned = np.ascontiguousarray(turn_upright(pixels, encoded.orientation))
+    return ImageFile(pixels=turned, orientation=encoded.orientation, significant_bits=encoded.significant_bits)
+
+
+def _check_size(encoded: Encoded, limits: ImageLimits) -> None:
+    height, width = encoded.height_px, encoded.width_px
+    if max(height, width) > limits.max_side_px or height * width > limits.max_image_px:
+        raise Refusal(
+            f"expected up to {limits.max_side_px} pixels a side and {limits.max_image_px} in all, got {width} x "
+            f"{height}. Cut it into smaller images, or raise the limits."
+        )
+    if encoded.decoded_bytes > limits.max_image_bytes:
+        raise Refusal(
+            f"expected pixels of up to {limits.max_image_bytes} bytes, got {encoded.decoded_bytes} ({width} x {height} "
+            "pixels). Cut it into smaller images, or raise the limits."
+        )
+
+
+def _scale(pixels: Image, white: int, white_level: int) -> Image:
+    """Return uint16 values whose white becomes another."""
+    table = np.rint(np.arange(white + 1) * white_level / white).astype(np.uint16)
+    scaled: Image = table[pixels]
+    return scaled
+
+
+def turn_upright(stored: Image, orientation: int) -> Image:
+    """Return a view of a stored picture as it is to be seen; `orientation` as EXIF counts, 1 to 8."""
+    turned = stored.swapaxes(0, 1) if orientation >= 5 else stored
+    if orientation in (3, 4, 7, 8):
+        turned = turned[::-1]
+    if orientation in (2, 3, 6, 7):
+        turned = turned[:, ::-1]
+    return turned

@@ -1,0 +1,470 @@
+"""The reader of image files: what files say of their values is read, or they are refused; damage is an error."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image as Pillow
+
+from ndp_rt.config import ImageLimits
+from ndp_rt.errors import ImageFileError
+from ndp_rt.images.read import decode_image, load_image, read_image
+from tests.images.encodings import (
+    FORMATS,
+    FORMATS_WITH_CHECKSUMS,
+    LOSSLESS,
+    Picture,
+    draw_surface,
+    encode,
+    encode_pnm,
+    encode_tiff,
+    encode_with_pillow,
+    join_png_chunks,
+    list_png_chunks,
+    turn,
+)
+
+
+def read(data: bytes, **settings: int) -> Picture:
+    return decode_image(data, name="a file", **settings)  # type: ignore[arg-type]
+
+
+def refuse(data: bytes, words: str) -> None:
+    with pytest.raises(ImageFileError, match=f"^a file: .*{words}"):
+        read(data)
+
+
+def assert_same(got: Picture, wanted: Picture) -> None:
+    assert got.dtype == wanted.dtype and got.shape == wanted.shape
+    assert np.array_equal(got, wanted)
+
+
+# What is read.
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_lossless_format_gives_its_pixels(rng: np.random.Generator, kind: str, channels: int) -> None:
+    pixels = draw_surface(rng, 47, 37, channels)
+    found = read(encode(kind, pixels))
+    assert np.array_equal(found, pixels if found.ndim == pixels.ndim else np.repeat(pixels[..., None], 3, axis=2))
+    assert found.ndim == pixels.ndim or kind == "webp"  # which knows no grey
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "deflate.tif", "lzw.tif", "pnm"])
+def test_16_bits_are_read_as_they_are(rng: np.random.Generator, kind: str) -> None:
+    for channels in (1, 3) if kind != "png" else (1,):
+        assert_same(read(encode(kind, pixels := draw_surface(rng, 21, 34, channels, 16))), pixels)
+    colours = draw_surface(rng, 21, 34, 3, 16)
+    assert_same(read(cv2.imencode(".png", colours[..., ::-1])[1].tobytes()), colours)
+
+
+@pytest.mark.parametrize("quality", [40, 95])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("kind", ["jpg", "progressive.jpg"])
+def test_jpeg_gives_the_values_that_opencv_and_pillow_give(
+    rng: np.random.Generator, kind: str, subsampling: str, quality: int
+) -> None:
+    for channels in (1, 3):
+        settings = {"subsampling": subsampling} if channels == 3 else {}
+        pixels = draw_surface(rng, 61, 45, channels)
+        data = encode_with_pillow(pixels, "JPEG", quality=quality, progressive=kind != "jpg", **settings)
+        found = read(data)
+        assert_same(found, np.asarray(Pillow.open(io.BytesIO(data))))
+        plain = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert_same(found, plain if channels == 1 else plain[..., ::-1])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_png_and_bmp_of_every_mode_give_what_pillow_gives(rng: np.random.Generator, kind: str, mode: str) -> None:
+    if (kind, mode) == ("BMP", "LA"):
+        pytest.skip("BMP has no grey with alpha")
+    stream = io.BytesIO()
+    Pillow.fromarray(draw_surface(rng, 33, 29, 3)).convert(mode).save(stream, kind)
+    wanted = np.asarray(Pillow.open(io.BytesIO(stream.getvalue())).convert("RGB"))
+    found = read(stream.getvalue())
+    assert np.array_equal(found if found.ndim == 3 else np.repeat(found[..., None], 3, axis=2), wanted)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_small_palettes_are_looked_up(rng: np.random.Generator, bits: int) -> None:
+    image = Pillow.fromarray(draw_surface(rng, 33, 29, 3)).quantize(2**bits)
+    wanted = np.asarray(image.convert("RGB"))
+    for kind in ("PNG", "BMP"):
+        stream = io.BytesIO()
+        image.save(stream, kind, **({"bits": bits} if kind == "PNG" else {}))
+        found = read(stream.getvalue())
+        assert np.array_equal(found if found.ndim == 3 else np.repeat(found[..., None], 3, axis=2), wanted)
+
+
+def test_a_bmp_without_its_file_header_is_read(rng: np.random.Generator) -> None:
+    pixels = draw_surface(rng, 20, 31, 3)
+    assert_same(read(encode("bmp", pixels)[14:]), pixels)
+    assert_same(read(encode("bmp", pixels[..., 0])[14:]), pixels[..., 0])
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_big", [False, True])
+def test_tiff_of_every_layout_gives_its_pixels(
+    rng: np.random.Generator, compression: str | None, order: str, is_big: bool
+) -> None:
+    for bits in (8, 16):
+        for channels in (1, 3):
+            pixels = draw_surface(rng, 61, 47, channels, bits)
+            for layout in ({}, {"tile": (16, 32)}, {"rowsperstrip": 7}):
+                for planar in ("contig", "separate") if channels == 3 else ("contig",):
+                    for predictor in (False, True) if compression in ("zlib", "lzw") else (False,):
+                        stored = np.moveaxis(pixels, 2, 0) if planar == "separate" else pixels
+                        given = {"planarconfig": planar} if channels == 3 else {}
+                        kind = {"photometric": "rgb" if channels == 3 else "minisblack", "predictor": predictor}
+                        ends = {"byteorder": order, "bigtiff": is_big, "compression": compression}
+                        assert_same(read(encode_tiff(stored, **kind, **ends, **layout, **given)), pixels)
+
+
+def test_white_is_zero_is_turned_round(rng: np.random.Generator) -> None:
+    for bits in (8, 16):
+        pixels = draw_surface(rng, bits=bits)
+        assert_same(read(encode_tiff(2**bits - 1 - pixels, photometric="miniswhite")), pixels)
+
+
+def test_alpha_is_dropped_and_never_multiplied_in(rng: np.random.Generator) -> None:
+    colours, alpha = draw_surface(rng, channels=3), draw_surface(rng)[..., None] // 2
+    stored = np.concatenate([colours, alpha], axis=2)
+    assert_same(read(encode_tiff(stored, extrasamples=["unassalpha"])), colours)
+    assert_same(read(encode_tiff(stored, extrasamples=["unspecified"])), colours)
+    assert_same(read(encode_with_pillow(stored, "PNG")), colours)
+    refuse(encode_tiff(stored, extrasamples=["assocalpha"]), "alpha is multiplied in")
+    stored[..., 3] = 255
+    assert_same(read(encode_tiff(stored, extrasamples=["assocalpha"])), colours)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+def test_tiff_as_libtiff_writes_it_gives_what_pillow_gives(rng: np.random.Generator, compression: str) -> None:
+    for channels in (1, 3):
+        data = encode_with_pillow(draw_surface(rng, 61, 47, channels), "TIFF", compression=compression)
+        assert_same(read(data), np.asarray(Pillow.open(io.BytesIO(data))))
+
+
+def test_lzw_is_unpacked_over_many_tables(rng: np.random.Generator) -> None:
+    noise = rng.integers(0, 256, (301, 257), dtype=np.uint8)
+    for pixels in (noise, noise // 128, np.zeros_like(noise), np.tile(noise[:1], (301, 1))):
+        assert_same(read(encode_with_pillow(pixels, "TIFF", compression="tiff_lzw")), pixels)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_tiff_of_few_bits_fills_the_whole_range(bits: int) -> None:
+    values = np.arange(48 * 33).reshape(48, 33) % 2**bits
+    packed = np.zeros((48, -(-33 * bits // 8) * 8), np.uint8)
+    for index in range(bits):
+        packed[:, index : 33 * bits : bits] = (values >> (bits - 1 - index)) & 1
+    data = make_tiff(np.packbits(packed, axis=1).tobytes(), 33, 48, {258: bits, 262: 1})
+    assert_same(read(data), np.rint(values * 255 / (2**bits - 1)).astype(np.uint8))
+
+
+def make_tiff(content: bytes, width: int, height: int, tags: dict[int, int]) -> bytes:
+    """Return a TIFF of one strip with the given tags of one SHORT each."""
+    entries = {256: width, 257: height, 259: 1, 277: 1, 278: height, **tags}
+    offset = 8 + 2 + 12 * (len(entries) + 2) + 4
+    rows = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in entries.items()]
+    rows += [struct.pack("<HHII", 273, 4, 1, offset), struct.pack("<HHII", 279, 4, 1, len(content))]
+    return b"II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(sorted(rows)) + bytes(4) + content
+
+
+@pytest.mark.parametrize("largest", [1, 15, 100, 254, 255, 256, 1023, 4095, 65535])
+def test_pgm_reads_its_largest_value_as_white(rng: np.random.Generator, largest: int) -> None:
+    values = rng.integers(0, largest + 1, (21, 17))
+    whole = 255 if largest < 256 else 65535
+    wanted = np.rint(values * whole / largest).astype(np.uint8 if largest < 256 else np.uint16)
+    assert_same(read(encode_pnm(values, largest)), wanted)
+    if 255 < largest < 65535:  # for a bundle of that white level the values are right as they are
+        assert_same(read(encode_pnm(values, largest), white_level=largest), values.astype(np.uint16))
+
+
+def test_packed_12_bits_are_read_as_pgm_of_12_bits_is(rng: np.random.Generator) -> None:
+    values = rng.integers(0, 4096, (6, 8))
+    pairs = (values[:, ::2] << 12 | values[:, 1::2]).astype(">u4")
+    packed = pairs.tobytes()
+    content = b"".join(packed[at + 1 : at + 4] for at in range(0, len(packed), 4))
+    data = make_tiff(content, 8, 6, {258: 12, 262: 1})
+    assert_same(read(data), np.rint(values * 65535 / 4095).astype(np.uint16))
+    assert_same(read(data, white_level=4095), values.astype(np.uint16))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
+def test_a_turned_picture_is_read_upright_in_every_format(
+    rng: np.random.Generator, kind: str, orientation: int, tmp_path: Path
+) -> None:
+    pixels = draw_surface(rng, 48, 32, 3)
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    settings = {"PNG": {}, "WEBP": {"lossless": True}, "TIFF": {}, "JPEG": {"quality": 100, "subsampling": "4:4:4"}}
+    data = encode_with_pillow(turn(pixels, orientation), kind, exif=exif, **settings[kind])
+    found = read(data)
+    assert found.shape == pixels.shape and found.flags.c_contiguous
+    assert np.abs(found.astype(int) - pixels).max() <= (8 if kind == "JPEG" else 0)
+    (tmp_path / "turned").write_bytes(data)
+    assert load_image(tmp_path / "turned").orientation == orientation
+
+
+def test_what_a_png_says_of_colours_and_texts_changes_no_pixel(rng: np.random.Generator) -> None:
+    pixels = draw_surface(rng)
+    head, *rest = list_png_chunks(encode("png", pixels))
+    extra = [(b"gAMA", struct.pack(">I", 100000)), (b"sBIT", b"\x04"), (b"tEXt", b"a\0b")]
+    assert_same(read(join_png_chunks([head, *extra, *rest])), pixels)
+
+
+# What is refused.
+
+
+def test_a_file_with_several_pages_is_refused(rng: np.random.Generator) -> None:
+    pages = np.stack([draw_surface(rng), draw_surface(rng)])
+    refuse(encode_tiff(pages, photometric="minisblack"), "a TIFF with 2 pages. Save the one .* as a file of its own")
+    first, second = (Pillow.fromarray(page) for page in pages)
+    for kind, words in (("PNG", "animated PNG"), ("WEBP", "animated WebP"), ("MPO", "JPEG file with several")):
+        stream = io.BytesIO()
+        first.save(stream, kind, save_all=True, append_images=[second])
+        refuse(stream.getvalue(), f"expected one picture, got an? {words}.*file of its own")
+    refuse(2 * encode_pnm(pages[0], 255), "PGM or PPM file with several")
+    refuse(2 * encode("jpg", pages[0]), "JPEG file with several")
+
+
+def test_a_thumbnail_is_never_read_for_the_picture(rng: np.random.Generator) -> None:
+    pixels, stream = draw_surface(rng, 64, 64), io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        writer.write(pixels[::4, ::4], subfiletype=1)
+        writer.write(pixels)
+        writer.write(pixels[::2, ::2], subfiletype=1)
+    assert_same(read(stream.getvalue()), pixels)
+    alone = io.BytesIO()
+    tifffile.imwrite(alone, pixels[::4, ::4], subfiletype=1)
+    refuse(alone.getvalue(), "thumbnails or masks alone")
+    hidden = io.BytesIO()
+    with tifffile.TiffWriter(hidden) as writer:  # as raw files of cameras have it
+        writer.write(pixels[::4, ::4], subfiletype=1, subifds=1)
+        writer.write(pixels)
+    assert_same(read(hidden.getvalue()), pixels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("GIF", "GIF"), ("JPEG2000", "JPEG 2000"), ("AVIF", "AVIF"), ("ICO", "icon")]
+)
+def test_other_kinds_of_images_are_refused_by_name(rng: np.random.Generator, kind: str, words: str) -> None:
+    refuse(encode_with_pillow(draw_surface(rng, 32, 32, 3), kind), f"expected PNG, .* got {words}. Convert it")
+
+
+def test_what_is_not_decoded_is_refused_for_the_true_reason(rng: np.random.Generator) -> None:
+    grey, colours = draw_surface(rng), draw_surface(rng, channels=3)
+    refuse(encode_tiff(grey.astype(np.float32)), "got floating point numbers")
+    refuse(encode_tiff(grey.astype(np.int16)), "got signed numbers")
+    refuse(encode_tiff(grey.astype(np.uint32)), "1 to 16 bits a value, got 32")
+    for compression, name in ((50000, "Zstandard"), (34712, "JPEG 2000"), (4, "fax"), (60001, "compression 60001")):
+        refuse(make_tiff(grey.tobytes(), 40, 48, {258: 8, 262: 1, 259: compression}), name)
+    refuse(make_tiff(grey.tobytes(), 40, 48, {258: 8, 262: 32803}), "a sensor's raw values")
+    refuse(encode_with_pillow(np.dstack([colours, grey]), "PNG")[:20], "cut short")
+    stream = io.BytesIO()
+    Pillow.fromarray(colours).convert("CMYK").save(stream, "JPEG")
+    refuse(stream.getvalue(), "JPEG of 4 channels")
+    data = bytearray(encode("jpg", grey))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 4] = 12
+    refuse(bytes(data), "JPEG of 8 bits, got one of 12")
+    data[frame + 1], data[frame + 4] = 0xC3, 8
+    refuse(bytes(data), "a lossless JPEG")
+    packed = bytearray(encode("bmp", grey))
+    packed[30] = 1
+    refuse(bytes(packed), "RLE8")
+
+
+# What is damaged.
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_cut_short_anywhere_is_an_error(rng: np.random.Generator, kind: str) -> None:
+    data = encode(kind, draw_surface(rng, 40, 40, 3))
+    last = {"webp": 1, "lossy.webp": 1}.get(kind, 0)  # a chunk of odd length ends with one byte that says nothing
+    lengths = {*range(1, 200), *rng.integers(1, len(data), 100).tolist(), *range(len(data) - 40, len(data) - last)}
+    for length in sorted(lengths):
+        if kind.endswith("tif") and length >= len(data) - 1:
+            continue
+        with pytest.raises(ImageFileError):
+            read(data[:length])
+
+
+@pytest.mark.parametrize("kind", FORMATS_WITH_CHECKSUMS)
+def test_every_flipped_bit_of_pixels_is_an_error_where_there_are_checksums(rng: np.random.Generator, kind: str) -> None:
+    pixels = draw_surface(rng, 24, 24)
+    data = encode(kind, pixels)
+    start = data.index(b"IDAT") if kind == "png" else tifffile.TiffFile(io.BytesIO(data)).pages[0].dataoffsets[0]  # type: ignore[union-attr]
+    for place in range(start, len(data) - 12):
+        broken = bytearray(data)
+        broken[place] ^= 1 << int(rng.integers(8))
+        try:
+            found = read(bytes(broken))
+        except ImageFileError:
+            continue
+        assert np.array_equal(found, pixels)  # a bit that means nothing, such as zlib's note of its level
+
+
+def test_a_jpeg_with_a_part_missing_or_an_early_end_is_an_error(rng: np.random.Generator) -> None:
+    for kind in ("jpg", "progressive.jpg"):
+        for channels in (1, 3):
+            data = encode(kind, draw_surface(rng, 128, 128, channels))
+            scan = data.index(b"\xff\xda") + 14
+            for place in rng.integers(scan, len(data) - 200, 20).tolist():
+                refuse(data[:place].removesuffix(b"\xff") + b"\xff\xd9", "damaged or cut short")
+                refuse(data[:place] + data[place + 150 :], "damaged or cut short")
+
+
+def test_a_png_without_one_of_its_chunks_is_an_error(rng: np.random.Generator) -> None:
+    chunks = list_png_chunks(cv2.imencode(".png", rng.integers(0, 256, (300, 300), np.uint8))[1].tobytes())
+    assert len(chunks) > 5
+    for number in range(len(chunks)):
+        refuse(join_png_chunks(chunks[:number] + chunks[number + 1 :]), "damaged or cut short")
+    raw = zlib.decompress(b"".join(content for kind, content in chunks if kind == b"IDAT"))
+    short = [chunks[0], (b"IDAT", zlib.compress(raw[: len(raw) // 2])), chunks[-1]]
+    refuse(join_png_chunks(short), "damaged or cut short")
+    refuse(join_png_chunks([chunks[0], *chunks]), "one header chunk")
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "packbits", None])
+def test_a_tiff_whose_strip_holds_half_its_data_is_an_error(rng: np.random.Generator, compression: str | None) -> None:
+    data = bytearray(encode_tiff(draw_surface(rng, 64, 64), compression=compression))
+    page = tifffile.TiffFile(io.BytesIO(bytes(data))).pages[0]
+    tag = page.tags["StripByteCounts"]  # type: ignore[union-attr]
+    struct.pack_into("<I" if tag.dtype == 4 else "<H", data, tag.valueoffset, tag.value[0] // 2)
+    refuse(bytes(data), "damaged or cut short")
+
+
+def test_a_tiff_without_some_of_its_strips_is_an_error(rng: np.random.Generator) -> None:
+    data = bytearray(encode_tiff(draw_surface(rng, 64, 64), rowsperstrip=16))
+    tag = tifffile.TiffFile(io.BytesIO(bytes(data))).pages[0].tags["StripByteCounts"]  # type: ignore[union-attr]
+    size = 4 if tag.dtype == 4 else 2
+    data[tag.valueoffset + size : tag.valueoffset + 2 * size] = bytes(size)  # a gap, as sparse files have it
+    refuse(bytes(data), "expected 4 pieces of the picture, got 3")
+
+
+def test_values_above_the_largest_that_a_pgm_names_are_an_error() -> None:
+    refuse(encode_pnm(np.array([[0, 101]]), 100), "its largest value is 101, its header says 100")
+    for largest in (0, 70000):
+        refuse(b"P5\n2 1\n%d\n" % largest + bytes(4), f"a largest value of {largest}")
+    refuse(encode_pnm(np.zeros((4, 4), np.uint8), 255) + b"more", "its header says 16 bytes of pixels, it has 20")
+
+
+def test_damaged_content_is_an_error_and_never_a_crash(rng: np.random.Generator) -> None:
+    for kind in FORMATS:
+        data = bytearray(encode(kind, rng.integers(0, 256, (30, 30), dtype=np.uint8)))
+        for _ in range(60):
+            broken = bytearray(data)
+            for place in rng.integers(0, len(data), 4):
+                broken[place] = rng.integers(0, 256)
+            try:
+                image = read(bytes(broken))
+            except ImageFileError:
+                continue
+            assert image.dtype in (np.uint8, np.uint16) and image.size
+
+
+# What is bounded.
+
+
+def make_png_header(width: int, height: int, bits: int = 8, colour: int = 0) -> bytes:
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return join_png_chunks([(b"IHDR", head), (b"IDAT", zlib.compress(bytes(2**21))), (b"IEND", b"")])
+
+
+def test_a_header_that_claims_more_than_the_file_can_hold_is_refused_before_decoding(rng: np.random.Generator) -> None:
+    refuse(make_png_header(16384, 16384), "holds too little for 16384 x 16384 pixels")
+    data = bytearray(encode("jpg", draw_surface(rng)))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 16384, 16384)
+    refuse(bytes(data), "holds too little for 16384 x 16384 pixels")
+    refuse(make_tiff(bytes(100), 16384, 16384, {258: 8, 262: 1}), "a piece has 100 bytes")
+    packed = zlib.compress(bytes(2**20))
+    refuse(make_tiff(packed, 32, 32, {258: 8, 262: 1, 259: 8}), "1024 bytes and more")
+
+
+def test_images_over_the_limits_are_refused_by_their_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encode_with_pillow(np.zeros((4, 5), np.uint8), "PNG"))
+    for limits, words in (
+        (ImageLimits(max_image_px=19), "up to 16384 pixels a side and 19 in all, got 5 x 4"),
+        (ImageLimits(max_side_px=4), "up to 4 pixels a side"),
+        (ImageLimits(max_image_bytes=40), "up to 40 bytes"),
+    ):
+        with pytest.raises(ImageFileError, match=words):
+            read_image(path, limits=limits)
+    wide = encode_tiff(np.zeros((64, 64, 3), np.uint16), compression="zlib")
+    with pytest.raises(ImageFileError, match="pixels of up to 24575 bytes, got 24576"):
+        decode_image(wide, name="a.tif", limits=ImageLimits(max_image_bytes=64 * 64 * 6 - 1))
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(rng: np.random.Generator) -> None:
+    data = encode("progressive.jpg", draw_surface(rng))
+    last = data.rindex(b"\xff\xda")
+    refuse(data[:-2] + 70 * data[last:-2] + b"\xff\xd9", "up to 64 scans")
+
+
+def test_memory_that_runs_out_costs_one_image(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    data = encode("png", draw_surface(rng))
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    refuse(data, "enough memory")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes and devices are Unix's")
+def test_pipes_devices_loops_and_sparse_files_end_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    with (tmp_path / "sparse.png").open("wb") as stream:
+        stream.write(make_png_header(4, 4)[:40])
+        stream.truncate(2**40)
+    with (tmp_path / "zeros.png").open("wb") as stream:
+        stream.truncate(2**40)
+    for name, words in (
+        ("pipe.png", "expected a file, got a device, a pipe"),
+        ("/dev/zero", "expected a file, got a device"),
+        ("loop.png", "Give the path"),
+        ("sparse.png", "expected up to 1073741824 bytes"),
+        ("zeros.png", "expected PNG"),
+        (".", "Give the path"),
+        ("none.png", "Give the path"),
+        ("a\0b.png", "zero byte"),
+        ("a\ud800.png", "Give the path"),
+        ("x" * 300, "Give the path"),
+    ):
+        with pytest.raises(ImageFileError, match=words):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is empty"),
+        (b"hello, world", "expected PNG, .* got a file that begins b'hello, w'"),
+        (b"RIFF\0\0\0\0WAVE", "expected PNG"),
+    ],
+)
+def test_files_that_are_no_images_are_errors(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(ImageFileError, match=words):
+        read_image(str(tmp_path / "a.png"))
+
+
+def test_a_jpeg_with_a_thumbnail_is_whole_only_to_its_own_end(rng: np.random.Generator) -> None:
+    data = encode("progressive.jpg", draw_surface(rng, 64, 64))
+    thumbnail = b"Exif\0\0" + data  # a whole image inside an APP1 segment
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    whole = data[:2] + segment + data[2:]
+    assert read(whole).shape == (64, 64)
+    refuse(whole[:-2], "cut short")
