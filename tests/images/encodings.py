@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import tifffile
 from PIL import Image as Pillow
 
@@ -48,6 +49,8 @@ def encode_with_pillow(pixels: Picture, name: str, **settings: Any) -> bytes:
 
 
 def encode_tiff(pixels: Picture, **settings: Any) -> bytes:
+    if settings.get("compression") in ("lzw", "packbits"):
+        pytest.importorskip("imagecodecs")
     stream = io.BytesIO()
     kind = "rgb" if pixels.ndim == 3 else "minisblack"
     tifffile.imwrite(stream, pixels, **{"photometric": kind, "metadata": None, **settings})

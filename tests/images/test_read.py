@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import tifffile
 from PIL import Image as Pillow
 
 from ndp_rt.config import ImageLimits
-from ndp_rt.errors import ImageFileError
+from ndp_rt.errors import ImageFileError, MissingExtraError
 from ndp_rt.images.read import decode_image, load_image, read_image
 from tests.images.encodings import (
     FORMATS,
@@ -468,3 +469,11 @@ def test_a_jpeg_with_a_thumbnail_is_whole_only_to_its_own_end(rng: np.random.Gen
     whole = data[:2] + segment + data[2:]
     assert read(whole).shape == (64, 64)
     refuse(whole[:-2], "cut short")
+
+
+def test_a_jpeg_where_its_decoder_is_missing_says_how_to_get_it(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    with pytest.raises(MissingExtraError, match="reading JPEG files needs the package simplejpeg, .* pip install"):
+        read(encode("jpg", draw_surface(rng)))

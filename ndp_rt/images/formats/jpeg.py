@@ -6,10 +6,11 @@ bit that flips and still makes codes is not noticed.
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import simplejpeg
 
+from ndp_rt.errors import MissingExtraError
 from ndp_rt.images.checks import Image
 from ndp_rt.images.formats.encoded import ONE_FRAME, Damage, Encoded, Refusal
 from ndp_rt.images.formats.exif import PREFIX, read_orientation
@@ -75,19 +76,33 @@ def read_header(data: bytes) -> Encoded:
 
 
 def _decode(data: bytes, size: tuple[int, int], count: int) -> Image:
+    decoder = _find_decoder()
     try:
-        if simplejpeg.decode_jpeg_header(data)[:2] != size:
+        if decoder.decode_jpeg_header(data)[:2] != size:
             raise Damage("its header can be read in two ways")
-        image: Image = simplejpeg.decode_jpeg(data, "GRAY" if count == 1 else "RGB")
+        image: Image = decoder.decode_jpeg(data, "GRAY" if count == 1 else "RGB")
     except ValueError as error:
         raise Damage(str(error)) from error
     return image[..., 0] if count == 1 else image
 
 
+def _find_decoder() -> Any:
+    """Return simplejpeg; a machine that reads no JPEG may lack it."""
+    try:
+        import simplejpeg
+    except ImportError as error:
+        raise MissingExtraError(
+            f"reading JPEG files needs the package simplejpeg, which cannot be loaded ({error}). Run: pip install "
+            "--force-reinstall simplejpeg"
+        ) from error
+    return simplejpeg
+
+
 def is_ycbcr(data: bytes) -> bool:
     """Tell whether libjpeg takes a colour JPEG's channels for YCbCr, and not for RGB."""
+    decoder = _find_decoder()
     try:
-        return bool(simplejpeg.decode_jpeg_header(data)[2] == "YCbCr")
+        return bool(decoder.decode_jpeg_header(data)[2] == "YCbCr")
     except ValueError as error:
         raise Damage(str(error)) from error
 
