@@ -47,7 +47,7 @@ def make_demo(data: Path, out: Path, options: Sequence[str] = ()) -> None:
             shutil.rmtree(out / "demo.ndp", ignore_errors=True)
             shutil.copytree(folder / "demo.ndp", out / "demo.ndp")
     good = [one for one in samples if one.is_good]
-    defective = [one for one in samples if not one.is_good and one.mask_path]
+    defective = [one for one in samples if len(one.mask_paths) == 1]
     copy_samples(choose_evenly(good, GOOD_COUNT) + choose_evenly(defective, DEFECT_COUNT), out / "demo")
 
 
@@ -78,11 +78,11 @@ def copy_samples(samples: Sequence[Sample], out: Path) -> None:
         for part in ("test", "ground_truth"):
             shutil.rmtree(out / part, ignore_errors=True)
         for one in samples:
-            copies = {out / "test" / one.kind: one.path, out / "ground_truth" / one.kind: one.mask_path}
-            for folder, source in copies.items():
-                if source is not None:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source, folder / source.name)
+            copies = [(out / "test" / one.kind, one.path)]
+            copies += [(out / "ground_truth" / one.kind, path) for path in one.mask_paths]
+            for folder, source in copies:
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, folder / source.name)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ndp_rt.errors import StorageError
 
+LOCK_FILE = ".ndp-rt.lock"
 REMEDY = "Free some space, or choose a folder that you may write to. What was written before is kept."
 
 
@@ -20,6 +21,33 @@ def storing(path: Path, remedy: str = REMEDY) -> Iterator[None]:
         raise
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror or error}). {remedy}") from error
+
+
+@contextlib.contextmanager
+def locking(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other runs of ours from writing to it meanwhile, by a hidden lock file.
+
+    Raises:
+        StorageError: another run writes to it, or it cannot be made.
+    """
+    from filelock import FileLock, Timeout  # takes 50 ms
+
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StorageError(
+                f"{folder}: expected no other run to write to it, got one that does. Choose another folder, or wait "
+                "until it has ended."
+            ) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            (folder / LOCK_FILE).unlink()
+        lock.release()
 
 
 def write_atomically(path: Path, content: bytes, remedy: str = REMEDY) -> None:

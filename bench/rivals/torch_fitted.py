@@ -14,9 +14,9 @@ from torch import Tensor
 from ndp_rt.bench.rivals.torch_anomalib import SEED, AnomalibModule, find_kind, holding_quiet
 from ndp_rt.errors import DataError
 from ndp_rt.export.data.images import GoodImages, to_network
-from ndp_rt.export.data.split import list_images
 from ndp_rt.export.features.coreset import choose_coreset
 from ndp_rt.export.features.weights import BACKBONES, load_backbone
+from ndp_rt.images.listing import list_folder
 from ndp_rt.program.manifest import InputContract
 
 BACKBONE = "lite0"
@@ -108,7 +108,7 @@ def build_fitted(name: str, data: Path, contract: InputContract) -> tuple[Anomal
         MissingExtraError: the package with the backbone's weights is not installed.
     """
     folder = data / "train" / "good"
-    paths = list_images(folder) if folder.is_dir() else []
+    paths = list_folder(folder).files if folder.is_dir() else ()
     if not paths:
         raise DataError(f"--fit {data}: expected good images in train/good, got none. Give a folder of that layout.")
     start, recipe = time.monotonic(), RECIPES[name]

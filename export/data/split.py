@@ -1,7 +1,7 @@
 """Which images a run trains on: finds the good ones, splits off the calibration slice, and takes their fingerprints.
 
-DATA is MVTec AD's layout (`DATA/train/good`, with sub-folders or without) or a flat folder of good images; where that
-holds sub-folders alone, theirs. The calibration slice is `DATA/validation/good` where that folder exists (MVTec LOCO's
+DATA is MVTec AD's layout (`DATA/train/good`) or a folder of good images, either with all sub-folders. The
+calibration slice is `DATA/validation/good` where that folder exists (MVTec LOCO's
 name), otherwise a share of the good images drawn by seed, in whole groups; it is never trained on. Of images that show
 the same one is taken, and a dead camera's frames are left out.
 """
@@ -16,13 +16,14 @@ import numpy as np
 
 from ndp_rt.errors import DataError, ImageFileError
 from ndp_rt.images.groups import AUTOMATIC, find_groups
-from ndp_rt.images.paths import IMAGE_SUFFIXES
+from ndp_rt.images.listing import Listing, describe_left_out, list_folder
 from ndp_rt.images.survey import survey_images
 
 FEWEST_TRAINING_IMAGES = 2
 FEWEST_TRAINING_GROUPS = 2
 FEW_HELD_OUT = 8  # a threshold from fewer images says next to nothing; at most a quarter of the images
 HOLDOUT_STREAM = 0x401D  # keeps the split's random numbers apart from the batches'
+SHOWN_FOLDERS = 5
 OTHER_FOLDERS = ("test", "ground_truth", "validation")  # of MVTec AD's layout: never good images to train on
 
 
@@ -36,25 +37,6 @@ class DataSplit:
     calibration: tuple[Path, ...]
     calibration_groups: tuple[str, ...]  # of each of those; images of one group are not independent
     notes: tuple[str, ...]  # what the user has to know of groups and duplicates
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files directly in a folder, sorted by name; hidden files are left out."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-
-
-def list_images_below(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its sub-folders, sorted; hidden folders, runs and bundles are left out."""
-    found = list_images(folder)
-    for child in folder.iterdir():
-        is_other = child.name.startswith(".") or child.suffix == ".ndp" or (child / "run.json").exists()
-        if child.is_dir() and not is_other:
-            found += list_images_below(child)
-    return sorted(found)
 
 
 def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMATIC) -> DataSplit:
@@ -72,14 +54,17 @@ def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMAT
         DataError: no such folder, no good images in it, too few to train on, or one that cannot be read.
         InputError: a pattern that does not serve.
     """
-    folder, layout, found = _find_good(root)
+    folder, layout, listing = _find_good(root)
     validation_folder = root / "validation" / "good"
-    given = list_images_below(validation_folder) if validation_folder.is_dir() else []
+    held_out = list_folder(validation_folder) if validation_folder.is_dir() else Listing(files=())
+    left_out = listing.left_out + tuple(one for one in held_out.left_out if layout == "mvtec")
     try:
-        survey = survey_images([*given, *found])
-        kept, notes = set(survey.kept), list(survey.notes)
-        good = [path for path in found if path in kept]
-        given = [path for path in given if path in kept]
+        survey = survey_images([*held_out.files, *listing.files])
+        kept = set(survey.kept)
+        notes = [describe_left_out(left_out)] if left_out else []
+        notes += [*_tell_folders(folder, listing.files, layout), *survey.notes]
+        good = [path for path in listing.files if path in kept]
+        given = [path for path in held_out.files if path in kept]
         if len(good) < FEWEST_TRAINING_IMAGES:
             raise _refuse(folder, len(good), 0, notes)
         if validation_folder.is_dir():
@@ -104,7 +89,7 @@ def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMAT
     )
 
 
-def _find_good(root: Path) -> tuple[Path, str, list[Path]]:
+def _find_good(root: Path) -> tuple[Path, str, Listing]:
     """Return the folder of the good images, the layout, and the images."""
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of good images, or one in MVTec AD's layout, got no folder.")
@@ -115,16 +100,25 @@ def _find_good(root: Path) -> tuple[Path, str, list[Path]]:
             f"{root}: expected the good images in train/good, got a folder train without it. Put them there."
         )
     folder = good_folder if layout == "mvtec" else root
-    good = list_images_below(folder) if layout == "mvtec" else list_images(folder)
-    if not good:  # a flat folder whose images are in sub-folders, such as days
-        good = [path for path in list_images_below(folder) if path.relative_to(folder).parts[0] not in OTHER_FOLDERS]
-    if not good:
-        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+    others = {root / name for name in OTHER_FOLDERS} if layout == "flat" else set()
+    listing = list_folder(folder, lambda path: "no training images, by its name" if path in others else None)
+    if not listing.files:
+        beside = f" but {describe_left_out(listing.left_out)}" if listing.left_out else ""
         raise DataError(
-            f"{folder}: expected images (files that end in {kinds}), got none. Put photographs of the good surface "
-            "there, or give the folder that has them (MVTec AD's layout: DATA/train/good)."
+            f"{folder}: expected images, got none{beside}. Put photographs of the good surface there, or give the "
+            "folder that has them (MVTec AD's layout: DATA/train/good)."
         )
-    return folder, layout, good
+    return folder, layout, listing
+
+
+def _tell_folders(folder: Path, files: Sequence[Path], layout: str) -> list[str]:
+    """Return a sentence on sub-folders of a flat folder that has images of its own too."""
+    below = [path for path in files if path.parent != folder]
+    if layout == "mvtec" or not below or len(below) == len(files):
+        return []
+    names = sorted({path.relative_to(folder).parts[0] for path in below})
+    more = f" and {len(names) - SHOWN_FOLDERS} more" if len(names) > SHOWN_FOLDERS else ""
+    return [f"{len(below)} of {len(files)} good images lie in sub-folders: {', '.join(names[:SHOWN_FOLDERS])}{more}"]
 
 
 def _refuse(folder: Path, training_count: int, calibration_count: int, notes: Sequence[str]) -> DataError:

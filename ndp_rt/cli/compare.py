@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ndp_rt.evaluate.record import Record
 
 EXIT_LEFT_OUT = 4
+SHOWN = 5  # entries that are named
 DETAILS = """\
 DATA has MVTec's layout, as for ndp-rt evaluate, and every bundle inspects all of its test images with the same engine
 options. Found and false alarms are the shares of defective and of good images that a bundle calls defective at its own
@@ -126,6 +127,10 @@ def list_sentences(record: "Record") -> list[str]:
             )
         if excluded_count:
             sentences.append(f"{row['name']}: {excluded_count} files were left out; the JSON file says why.")
+    others = record["rows"][0]["figures"].get("left_out", []) if record["rows"] else []
+    if others:
+        names = ", ".join(one["path"] for one in others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
+        sentences.append(f"{len(others)} entries of the data are no images or masks of them: {names}.")
     sentences += [f"{name} was not timed: {reason}" for name, reason in record["refused"].items()]
     settings, timed = record["settings"], [row for row in record["rows"] if row["timing"] is not None]
     if timed:

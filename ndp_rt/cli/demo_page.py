@@ -11,9 +11,9 @@ import numpy as np
 from ndp_rt import __version__
 from ndp_rt.arrays import BoolArray
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.evaluate.dataset import Sample, read_mask
+from ndp_rt.evaluate.dataset import Sample, load_mask
 from ndp_rt.files import write_atomically
-from ndp_rt.images.read import read_image
+from ndp_rt.images.read import load_image
 from ndp_rt.inspector import Inspector
 from ndp_rt.pipeline.overlays import HEADER_PX, Picture, draw_overlay, encode_png, make_data_url
 from ndp_rt.result import Result
@@ -61,12 +61,12 @@ def inspect_images(inspector: Inspector, samples: Sequence[Sample]) -> list[Insp
     """
     done = []
     white_level = inspector.bundle.manifest.input.white_level_16bit
-    inspector.inspect(read_image(samples[0].path))
+    inspector.inspect(load_image(samples[0].path, white_level=white_level).pixels)
     for sample in samples:
-        image = read_image(sample.path)
-        mask = np.zeros(image.shape[:2], bool) if sample.is_good else None
-        if sample.mask_path is not None:
-            mask = read_mask(sample.mask_path, *image.shape[:2])
+        file = load_image(sample.path, white_level=white_level)
+        image = file.pixels
+        has_mask = sample.is_good or sample.mask_paths
+        mask = load_mask(sample, *image.shape[:2], orientation=file.orientation) if has_mask else None
         result = inspector.inspect(image)
         picture = draw_overlay(image, result, sample.path.name, mask=mask, white_level_16bit=white_level)
         done.append(Inspected(sample=sample, mask=mask, result=result, picture=picture))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ndp_rt.cli.build_engine import parse_count
 from ndp_rt.cli.engine_arguments import add_engine_arguments, describe_engine, engine_options, log_to_stderr
+from ndp_rt.errors import StorageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,10 +16,15 @@ if TYPE_CHECKING:
 
 EXIT_LEFT_OUT = 4
 PAGE, EXPLAINED_COUNT = "explain.html", 8
+RECORD, SCORES = "evaluation.json", "scores.png"
+FILES = (RECORD, SCORES, PAGE)
 DETAILS = """\
 DATA has MVTec's layout: test/good, test/KIND, and ground_truth/KIND/NAME_mask.png (0: good, one other value: defect).
 An image that cannot be read is left out; one whose mask is missing or does not fit is left out of the pixel figures
-only. Both are listed. Maps are compared with the masks at each image's own size.
+only. Both are listed, and so is what is no image. Maps are compared with the masks at each image's own size. Images
+and masks may lie in sub-folders; ground_truth/KIND/NAME/ may hold several masks of one image (MVTec LOCO).
+
+OUT is refused if it holds an earlier run's files, unless --overwrite is given.
 
 --explain also writes OUT/explain.html, one page that needs no other file: the N defective images with the lowest scores
 and the N good ones with the highest, each with its map, its mask's outline and the regions that reach the threshold.
@@ -43,7 +49,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=EXPLAINED_COUNT,
         help="also write a page of the N worst misses and the N worst false alarms (N without a number: %(const)s)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run in OUT")
     add_engine_arguments(parser)
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Check that results may be written to a folder.
+
+    Raises:
+        StorageError: it holds an earlier run's files, and `overwrite` is False.
+    """
+    old = [name for name in FILES if (out / name).exists()]
+    if old and not overwrite:
+        raise StorageError(
+            f"{out}: expected no results of an earlier run, got {old[0]}. Choose another folder with -o, or pass "
+            "--overwrite."
+        )
 
 
 def show(count: int | None) -> str:
@@ -88,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.evaluate.plots import draw_scores
     from ndp_rt.evaluate.record import write_record
     from ndp_rt.evaluate.run import evaluate_bundle
+    from ndp_rt.files import locking
+    from ndp_rt.images.listing import describe_left_out
 
     out = args.out or Path(f"{args.bundle.resolve().stem}-evaluation")
     console = Console()
@@ -95,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
     fallback = options.pop("fallback")
     command = ["ndp-rt", "evaluate", str(args.bundle), str(args.data), *describe_engine(args)]
     log_to_stderr()
+    check_out(out, overwrite=args.overwrite)
     evaluation, record = evaluate_bundle(
         args.bundle,
         args.data,
@@ -113,12 +137,18 @@ def run(args: argparse.Namespace) -> int:
         for one in evaluation.exclusions:
             figures = "all figures" if one.what == "image" else "the pixel figures"
             console.print(f"  {one.path} (from {figures}): {one.reason}", soft_wrap=True, highlight=False, markup=False)
-    write_record(record, out / "evaluation.json")
-    draw_scores(evaluation, title, out / "scores.png")
-    written = f"{out / 'evaluation.json'} and {out / 'scores.png'}"
-    if args.explain is not None:
-        level = open_bundle(args.bundle, verify=False).manifest.input.white_level_16bit
-        write_page(evaluation, args.data, title, out / PAGE, count=args.explain, white_level_16bit=level)
-        written = f"{written}, and the page {out / PAGE}"
+    if evaluation.left_out:
+        text = describe_left_out(evaluation.left_out)
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+    with locking(out):
+        check_out(out, overwrite=args.overwrite)  # another run may have ended since
+        (out / PAGE).unlink(missing_ok=True)
+        write_record(record, out / RECORD)
+        draw_scores(evaluation, title, out / SCORES)
+        written = f"{out / RECORD} and {out / SCORES}"
+        if args.explain is not None:
+            level = open_bundle(args.bundle, verify=False).manifest.input.white_level_16bit
+            write_page(evaluation, args.data, title, out / PAGE, count=args.explain, white_level_16bit=level)
+            written = f"{written}, and the page {out / PAGE}"
     console.print(f"Wrote {written}", soft_wrap=True, highlight=False, markup=False)
     return EXIT_LEFT_OUT if evaluation.exclusions else 0

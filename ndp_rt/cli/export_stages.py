@@ -60,11 +60,11 @@ def read_inputs(paths: Sequence[str], contract: "InputContract") -> "NDArray[np.
     """Read images and return them preprocessed, [k, 3, h, w]."""
     import numpy as np
 
-    from ndp_rt.images.paths import list_images
+    from ndp_rt.images.listing import list_images
     from ndp_rt.images.preprocess import preprocess
     from ndp_rt.images.read import read_image
 
-    files = list_images(paths)
+    files = list_images(paths).files
     inputs = np.empty((len(files), 3, contract.height_px, contract.width_px), np.float32)
     for file, out in zip(files, inputs, strict=True):
         preprocess(read_image(file), contract, out)

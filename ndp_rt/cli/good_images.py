@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ndp_rt.errors import DataError
-from ndp_rt.images.paths import list_images
+from ndp_rt.images.listing import describe_left_out, list_images
 from ndp_rt.images.survey import survey_images
 
 
@@ -16,7 +16,10 @@ def list_good_images(given: Sequence[str]) -> list[Path]:
         InputError, ImageFileError: there are none, or one cannot be read.
         DataError: none is left.
     """
-    survey = survey_images(list_images(given))
+    listing = list_images(given)
+    if listing.left_out:
+        print(f"ndp-rt: {describe_left_out(listing.left_out)}", file=sys.stderr, flush=True)
+    survey = survey_images(listing.files)
     if not survey.kept:
         raise DataError(f"{' '.join(given)}: expected good images, got none. {'. '.join(survey.notes)}. Give others.")
     for note in survey.notes:

@@ -15,6 +15,7 @@ from ndp_rt.cli import EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE
 from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
 
 if TYPE_CHECKING:
+    from ndp_rt.images.listing import Listing
     from ndp_rt.inspector import Inspector
     from ndp_rt.pipeline.sinks import ResultTable
     from ndp_rt.result import Result
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 SHOWN_ERRORS = 5
 LONGEST_STEM_BYTES = 200
 DETAILS = """\
-PATH is an image, a folder (searched with its subfolders, bundles left out) or a quoted pattern such as 'day/**/*.png'.
-Each file is inspected once. OUT is a folder; it is made, and refused if it holds results of an earlier run, unless
---overwrite is given.
+PATH is an image, a folder (searched with all below it, through links too) or a quoted pattern such as 'day/**/*.png'.
+What is an image, its content decides. Each file is inspected once; entries of a folder that are no images are counted,
+named, and listed in OUT/left_out.txt. OUT is a folder; it is made, and refused if it holds results of an earlier run,
+unless --overwrite is given, or if another run is writing to it.
 
 OUT/results.csv (or .jsonl, .parquet) has one row per image in the order of PATH: path, status (ok, error), decision
 (good, defect), score, threshold, size, milliseconds per stage, engine_hash, defects (box, area and peak, in pixels of
@@ -75,6 +77,7 @@ class Tally:
 
     good_count: int = 0
     defect_count: int = 0
+    left_out_count: int = 0
     errors: list[str] = field(default_factory=list)
 
     def find_exit_code(self) -> int:
@@ -86,7 +89,9 @@ class Tally:
         count = self.good_count + self.defect_count
         images = "image" if count == 1 else "images"
         text = f"{count} {images} inspected: {self.good_count} good, {self.defect_count} with defects"
-        return f"{text}; {len(self.errors)} could not be read" if self.errors else text
+        text = f"{text}; {len(self.errors)} could not be read" if self.errors else text
+        entries = "entry" if self.left_out_count == 1 else "entries"
+        return f"{text}; {self.left_out_count} {entries} left out" if self.left_out_count else text
 
 
 class Recorder:
@@ -151,23 +156,30 @@ def _encode_map(result: "Result") -> bytes:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect everything and return the exit code of the outcome."""
-    from ndp_rt.images.paths import list_images
+    from ndp_rt.files import locking
+    from ndp_rt.images.listing import list_images
     from ndp_rt.inspector import Inspector
     from ndp_rt.pipeline.sinks import ResultTable, check_folder, check_format, clear_folder
 
     log_to_stderr()
     check_format(args.format)
-    files = list_images(args.paths, excluded=args.out)
+    listing = list_images(args.paths, excluded=args.out)
+    files = list(listing.files)
     check_folder(args.out, overwrite=args.overwrite)
     batches = tuple(sorted({1, args.batch}))
-    with Inspector.open(
-        args.bundle,
-        batches=batches,
-        threshold=args.threshold,
-        mm_per_pixel=args.mm_per_pixel,
-        **engine_options(args),
-    ) as inspector:
+    with (
+        Inspector.open(
+            args.bundle,
+            batches=batches,
+            threshold=args.threshold,
+            mm_per_pixel=args.mm_per_pixel,
+            **engine_options(args),
+        ) as inspector,
+        locking(args.out),
+    ):
+        check_folder(args.out, overwrite=args.overwrite)  # another run may have ended since
         clear_folder(args.out)
+        tell_left_out(listing, args.out)
         with ResultTable(args.out, args.format, inspector.stage_names) as table:
             recorder = Recorder(args.out, table, inspector, args)
             try:
@@ -176,12 +188,25 @@ def run(args: argparse.Namespace) -> int:
                 print(f"ndp-rt: stopped after {table.row_count} of {len(files)} images", file=sys.stderr)
                 raise
     tally = recorder.tally
+    tally.left_out_count = len(listing.left_out)
     for text in tally.errors[:SHOWN_ERRORS]:
         print(f"ndp-rt: not read: {text}", file=sys.stderr)
     if len(tally.errors) > SHOWN_ERRORS:
         print(f"ndp-rt: and {len(tally.errors) - SHOWN_ERRORS} more; all are in {table.path}", file=sys.stderr)
     print(f"{tally.describe()}. Results: {table.path}")
     return tally.find_exit_code()
+
+
+def tell_left_out(listing: "Listing", out: Path) -> None:
+    """Name the entries of folders that are no images: on stderr, and all of them in OUT."""
+    from ndp_rt.files import write_atomically
+    from ndp_rt.images.listing import describe_left_out
+    from ndp_rt.pipeline.sinks import LEFT_OUT_FILE
+
+    if listing.left_out:
+        lines = "".join(f"{one.describe()}\n" for one in listing.left_out)
+        write_atomically(out / LEFT_OUT_FILE, lines.encode("utf-8", "surrogateescape"))
+        print(f"ndp-rt: {describe_left_out(listing.left_out)}", file=sys.stderr)
 
 
 def inspect_files(inspector: "Inspector", files: list[Path], recorder: Recorder, args: argparse.Namespace) -> None:

@@ -117,7 +117,7 @@ def make_page(evaluation: Evaluation, data: Path, title: str, *, count: int, whi
 
 def describe_image(one: Scored, data: Path, threshold: float | None, white_level_16bit: int) -> dict[str, Any]:
     """Return what the page says and shows of one image."""
-    image = read_image(one.sample.path)
+    image = read_image(one.sample.path, white_level=white_level_16bit)
     scale = choose_scale(*image.shape[:2])
     figures = measure_map(one.anomaly_map, one.mask)
     shown = show_image(image, scale, white_level_16bit)

@@ -14,7 +14,7 @@ from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import DataError, ImageFileError, InputError
-from ndp_rt.evaluate.dataset import GOOD, Sample, list_samples, read_mask
+from ndp_rt.evaluate.dataset import GOOD, Sample, list_labelled, load_mask
 from ndp_rt.evaluate.metrics import (
     Confusion,
     count_confusion,
@@ -25,7 +25,8 @@ from ndp_rt.evaluate.metrics import (
 )
 from ndp_rt.evaluate.record import Record, start_record
 from ndp_rt.images.checks import Image
-from ndp_rt.images.read import read_image
+from ndp_rt.images.listing import LeftOut
+from ndp_rt.images.read import load_image
 from ndp_rt.inspector import Inspector
 
 FORMAT = "ndp-rt evaluation"
@@ -83,6 +84,7 @@ class Evaluation:
     overall: KindFigures
     kinds: Sequence[KindFigures]
     confusion: Confusion | None
+    left_out: Sequence[LeftOut] = ()
 
     def scores_of(self, kind: str) -> NDArray[np.float64]:
         """Return the scores of the images of `kind`, in order of path."""
@@ -110,21 +112,10 @@ class Evaluation:
                 {"path": one.path.relative_to(data).as_posix(), "what": one.what, "reason": one.reason}
                 for one in self.exclusions
             ],
+            "left_out": [
+                {"path": one.path.relative_to(data).as_posix(), "reason": one.reason} for one in self.left_out
+            ],
         }
-
-
-def load_mask(sample: Sample, height_px: int, width_px: int) -> BoolArray:
-    """Return the mask of a sample, all False for a good one.
-
-    Raises:
-        DataError: it is missing, or does not fit.
-        ImageFileError: it cannot be read.
-    """
-    if sample.is_good:
-        return np.zeros((height_px, width_px), dtype=bool)
-    if sample.mask_path is None:
-        raise DataError(f"mask: expected ground_truth/{sample.kind}/{sample.path.stem}_mask.png, got none")
-    return read_mask(sample.mask_path, height_px, width_px)
 
 
 class Judged(Protocol):
@@ -141,23 +132,29 @@ class Judged(Protocol):
 
 
 def score_samples(
-    inspect: Callable[[Image], Judged], samples: Sequence[Sample], advance: Callable[[], None]
+    inspect: Callable[[Image], Judged],
+    samples: Sequence[Sample],
+    advance: Callable[[], None],
+    *,
+    white_level: int = 65535,
 ) -> tuple[list[Scored], list[Exclusion]]:
     """Inspect every sample and call `advance` after each; a file that cannot be used becomes an Exclusion."""
     scored: list[Scored] = []
     exclusions: list[Exclusion] = []
     for sample in samples:
         try:
-            result = inspect(read_image(sample.path))
+            image = load_image(sample.path, white_level=white_level)
+            result = inspect(image.pixels)
         except (ImageFileError, InputError) as error:
             exclusions.append(Exclusion(path=sample.path, what="image", reason=str(error)))
             advance()
             continue
         mask: BoolArray | None = None
         try:
-            mask = load_mask(sample, *result.anomaly_map.shape)
+            mask = load_mask(sample, *result.anomaly_map.shape, orientation=image.orientation)
         except (DataError, ImageFileError) as error:
-            exclusions.append(Exclusion(path=sample.mask_path or sample.path, what="mask", reason=str(error)))
+            path = sample.mask_paths[0] if sample.mask_paths else sample.path
+            exclusions.append(Exclusion(path=path, what="mask", reason=str(error)))
         scored.append(
             Scored(
                 sample=sample,
@@ -193,7 +190,12 @@ def measure_kind(kind: str, good: Sequence[Scored], bad: Sequence[Scored], has_t
     )
 
 
-def summarise(scored: Sequence[Scored], exclusions: Iterable[Exclusion], threshold: float | None) -> Evaluation:
+def summarise(
+    scored: Sequence[Scored],
+    exclusions: Iterable[Exclusion],
+    threshold: float | None,
+    left_out: Sequence[LeftOut] = (),
+) -> Evaluation:
     """Work out every figure from the inspected images."""
     good = [one for one in scored if one.sample.is_good]
     bad = [one for one in scored if not one.sample.is_good]
@@ -208,6 +210,7 @@ def summarise(scored: Sequence[Scored], exclusions: Iterable[Exclusion], thresho
         overall=measure_kind(ALL_DEFECTS, good, bad, has_threshold),
         kinds=tuple(measure_kind(kind, good, part, has_threshold) for kind, part in by_kind.items()),
         confusion=count_confusion(flagged, labels) if has_threshold else None,
+        left_out=tuple(left_out),
     )
 
 
@@ -234,7 +237,8 @@ def evaluate_bundle(
         NdpRtError: DataError for the folder, BundleError or EngineError for the bundle, MissingExtraError.
     """
     require_extras()
-    samples = list_samples(data)
+    labelled = list_labelled(data)
+    samples = labelled.samples
     bundle = open_bundle(bundle_path)
     threshold = bundle.threshold(spec.precision)
     if not (fallback and spec.is_on_gpu):  # where the CPU may take over, the GPU's backend may be missing
@@ -244,10 +248,11 @@ def evaluate_bundle(
     with Inspector.open(bundle_path, threshold=stand_in, fallback=fallback, **engine) as inspector:
         engine["hash"] = inspector.engine_hash
         with start_progress(len(samples)) as advance:
-            scored, exclusions = score_samples(inspector.inspect, samples, advance)
+            level = inspector.bundle.manifest.input.white_level_16bit
+            scored, exclusions = score_samples(inspector.inspect, samples, advance, white_level=level)
     if not scored:
         raise DataError(f"{data / 'test'}: none of its {len(samples)} images can be used: {exclusions[0].reason}")
-    evaluation = summarise(scored, exclusions, threshold.value)
+    evaluation = summarise(scored, exclusions, threshold.value, labelled.left_out)
     record = start_record(FORMAT, FORMAT_VERSION, command)
     record["bundle"] = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
     record["engine"] = engine

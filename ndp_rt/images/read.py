@@ -60,7 +60,7 @@ class ImageFile:
     """A decoded image file.
 
     Attributes:
-        pixels: uint8 or uint16, [h, w] or RGB [h, w, 3], upright.
+        pixels: uint8 or uint16, [h, w] or RGB [h, w, 3], upright; with alpha, where it is kept, [h, w, 2] or [h, w, 4].
         orientation: 1 to 8, as EXIF counts them: how the stored picture was turned to become `pixels`.
         significant_bits: of 16-bit values, where the file notes them; None: it says nothing, or scales by them.
     """
@@ -94,10 +94,12 @@ def read_image(path: str | Path, *, limits: ImageLimits | None = None, white_lev
     return load_image(path, limits=limits, white_level=white_level).pixels
 
 
-def load_image(path: str | Path, *, limits: ImageLimits | None = None, white_level: int = 65535) -> ImageFile:
-    """Read an image file as `read_image` does, with what it says of itself."""
+def load_image(
+    path: str | Path, *, limits: ImageLimits | None = None, white_level: int = 65535, keeps_alpha: bool = False
+) -> ImageFile:
+    """Read an image file as `read_image` does, with what it says of itself and, if wanted, with its alpha channel."""
     limits = limits or ImageLimits()
-    return _decode(_read_bytes(path, limits), str(path), limits, white_level)
+    return _decode(_read_bytes(path, limits), str(path), limits, white_level, keeps_alpha)
 
 
 def decode_image(data: bytes, *, name: str, limits: ImageLimits | None = None, white_level: int = 65535) -> Image:
@@ -169,7 +171,7 @@ def _read_bytes(path: str | Path, limits: ImageLimits) -> bytes:
             return stream.read(state.st_size)
 
 
-def _decode(data: bytes, name: str, limits: ImageLimits, white_level: int) -> ImageFile:
+def _decode(data: bytes, name: str, limits: ImageLimits, white_level: int, keeps_alpha: bool = False) -> ImageFile:
     with _naming(name):
         kind, read = _find_reader(data)
         try:
@@ -177,7 +179,7 @@ def _decode(data: bytes, name: str, limits: ImageLimits, white_level: int) -> Im
         except (struct.error, IndexError, OverflowError) as error:
             raise Damage(f"its {kind} header ends early or points outside the file ({len(data)} bytes)") from error
         _check_size(encoded, limits)
-        pixels = encoded.decode()
+        pixels = encoded.decode(keeps_alpha)
         if pixels.shape[:2] != (encoded.height_px, encoded.width_px):
             height, width = pixels.shape[:2]
             raise Damage(f"its header says {encoded.width_px} x {encoded.height_px} pixels, it has {width} x {height}")

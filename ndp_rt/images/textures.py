@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.errors import DataError, ImageFileError
+from ndp_rt.images.listing import list_folder
 from ndp_rt.images.painting.noise import clip_image
-from ndp_rt.images.paths import IMAGE_SUFFIXES
 from ndp_rt.images.read import read_image
 
 FloatArray = npt.NDArray[np.float32]
@@ -59,7 +59,7 @@ def list_textures(folder: Path) -> list[Path]:
     Raises:
         DataError: no such folder, or no images in it.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    paths = list(list_folder(folder).files) if folder.is_dir() else []
     if not paths:
         raise DataError(
             f"--textures: expected images in {folder}, got none. Any folder of photographs of other surfaces will do."

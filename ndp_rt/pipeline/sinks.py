@@ -25,6 +25,7 @@ Row = dict[str, Any]
 
 FORMATS = ("csv", "jsonl", "parquet")  # the first is the default
 STEM = "results"
+LEFT_OUT_FILE = "left_out.txt"  # a line for each entry of a folder that is no image
 PICTURE_FOLDERS = {"overlays": ".png", "maps": ".npy"}
 JOURNAL_SUFFIX = ".part.jsonl"
 TIMINGS = ("preprocess", "engine", "postprocess", "total")
@@ -113,6 +114,7 @@ def list_old_files(folder: Path) -> list[Path]:
     """Return what an earlier run left in `folder`: tables first, then pictures and maps."""
     tables = [folder / f"{STEM}.{kind}" for kind in FORMATS]
     tables.append(folder / f"{STEM}.parquet{JOURNAL_SUFFIX}")
+    tables.append(folder / LEFT_OUT_FILE)
     pictures = [path for name, suffix in PICTURE_FOLDERS.items() for path in sorted((folder / name).glob(f"*{suffix}"))]
     return [path for path in (*tables, *pictures) if path.is_file()]
 

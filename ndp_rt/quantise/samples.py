@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.errors import DataError
-from ndp_rt.evaluate.dataset import Sample, list_samples, read_mask
+from ndp_rt.evaluate.dataset import Sample, list_samples, load_mask
 from ndp_rt.evaluate.metrics import weigh_regions
 from ndp_rt.images.painting.defects import ALWAYS, paint_defect
 from ndp_rt.images.painting.kinds import TRAINING, UNSEEN, Kind
 from ndp_rt.images.preprocess import preprocess
-from ndp_rt.images.read import read_image
+from ndp_rt.images.read import load_image, read_image
 from ndp_rt.images.textures import TextureImages
 from ndp_rt.images.variations import vary_a_little
 from ndp_rt.program.manifest import InputContract
@@ -101,7 +101,7 @@ def read_good(paths: Sequence[Path], contract: InputContract) -> FloatArray:
     """
     images = np.empty((len(paths), 3, contract.height_px, contract.width_px), np.float32)
     for path, out in zip(paths, images, strict=True):
-        preprocess(read_image(path), contract, out)
+        preprocess(read_image(path, white_level=contract.white_level_16bit), contract, out)
     return images
 
 
@@ -181,11 +181,8 @@ def read_labelled(data: Path, contract: InputContract) -> Samples:
     """
     listed = list_samples(data)
     for sample in listed:
-        if not sample.is_good and sample.mask_path is None:
-            raise DataError(
-                f"{sample.path}: expected a mask ground_truth/{sample.kind}/{sample.path.stem}_mask.png, got none. Add "
-                "it, or remove the image."
-            )
+        if sample.mask_problem is not None:
+            raise DataError(f"{sample.path}: {sample.mask_problem}. Mend that, or remove the image.")
     count = len(listed)
     samples = Samples(lambda number: _read(listed[number], contract), count, count, f"images of {data.name}")
     samples.take(count)  # one that cannot be read is found now
@@ -199,12 +196,13 @@ def _read(sample: Sample, contract: InputContract) -> Labelled:
         ImageFileError: one of them cannot be read.
         DataError: the mask marks nothing.
     """
-    pixels = read_image(sample.path)
+    file = load_image(sample.path, white_level=contract.white_level_16bit)
+    pixels = file.pixels
     image = np.empty((3, contract.height_px, contract.width_px), np.float32)
     preprocess(pixels, contract, image)
     mask = np.zeros(image.shape[1:], np.bool_)
-    if sample.mask_path is not None:
-        whole = read_mask(sample.mask_path, *pixels.shape[:2])
+    if not sample.is_good:
+        whole = load_mask(sample, *pixels.shape[:2], orientation=file.orientation)
         mask = resize_mask(whole, contract.height_px, contract.width_px)
     return image, mask
 

@@ -99,7 +99,7 @@ def test_the_packages_own_demo_finds_real_defects(tmp_path: Path, capsys: pytest
     found = {what: int(share) for share, what in re.findall(r"(\d+) of \d+ (decisions|anomaly maps)", text)}
     assert found["decisions"] >= 0.8 * count
     defects = [sample for sample in list_samples(IMAGES) if not sample.is_good]
-    assert found["anomaly maps"] >= 0.8 * len(defects) and all(sample.mask_path for sample in defects)
+    assert found["anomaly maps"] >= 0.8 * len(defects) and all(sample.mask_paths for sample in defects)
     assert len(list((tmp_path / "overlays").iterdir())) == count
     assert "CC BY 4.0" in text
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.cli import main
+from ndp_rt.files import locking
 
 COMMAND = [sys.executable, "-m", "ndp_rt.cli"]
 
@@ -83,7 +84,7 @@ def test_goes_on_past_unreadable_files_and_reports_them(
     assert "cut short" in errors["00-cut.png"] and "empty" in errors["empty.jpg"]
     for row in rows:
         assert (row["status"] == "ok") == (row["score"] is not None) == (row["decision"] in ("good", "defect"))
-    assert os.listdir(out) == [f"results.{kind}"]
+    assert sorted(os.listdir(out)) == ["left_out.txt", f"results.{kind}"]
     columns = ["score", "threshold", "preprocess_ms", "engine_ms", "postprocess_ms", "total_ms", "engine_hash"]
     assert all(rows[0][name] is not None for name in columns)
     assert ("encoder_ms" in rows[0]) == ("staged" in extra)
@@ -188,11 +189,42 @@ def test_refuses_to_overwrite_unless_told(
     assert not (out / "results.csv").exists() and not list((out / "overlays").glob("*"))
 
 
+def test_what_a_folder_has_besides_images_is_counted_and_named(
+    tiny_bundle: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = photographs / "a", photographs / "out"
+    count = len(list(folder.iterdir()))
+    (folder / "image without suffix").write_bytes(next(folder.glob("*.png")).read_bytes())
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.png").write_bytes(b"")
+    arguments = ["inspect", str(tiny_bundle), str(folder), "-o", str(out)]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert f"{count + 1} images inspected" in said.out and "; 2 entries left out." in said.out
+    assert f"2 entries left out: {folder / '.hidden.png'} (is hidden), {folder / 'notes.txt'} (no image)" in said.err
+    assert (out / "left_out.txt").read_text().splitlines()[1] == f"{folder / 'notes.txt'} (no image)"
+    (folder / "lot.gif").write_bytes(b"GIF89a")
+    assert main([*arguments, "--overwrite"]) == 4
+    assert "got GIF. Convert it" in read_csv(out / "results.csv")[-1]["error"]
+
+
+def test_a_second_run_into_the_same_folder_is_refused(
+    tiny_bundle: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = photographs / "out"
+    arguments = ["inspect", str(tiny_bundle), str(photographs / "a"), "-o", str(out)]
+    with locking(out):
+        assert main(arguments) == 1
+        assert f"{out}: expected no other run to write to it" in capsys.readouterr().err
+        assert not (out / "results.csv").exists()
+    assert main(arguments) == 0
+
+
 @pytest.mark.parametrize(
     ("make_paths", "message"),
     [
         (lambda folder: [str(folder / "nothing*.png")], "no file matches"),
-        (lambda folder: [str(folder / "none")], "expected files that end in"),
+        (lambda folder: [str(folder / "none")], "expected images, here or in subfolders, got none"),
         (lambda folder: [str(folder / "gone.png")], "does not exist"),
     ],
 )
@@ -258,7 +290,7 @@ def test_ctrl_c_keeps_the_rows_that_are_done(
     assert 4 <= len(rows) < 4000
     assert all(row["status"] == "ok" for row in rows)
     assert "stopped after" in complaints and "Traceback" not in complaints
-    assert os.listdir(out) == [f"results.{kind}"]
+    assert sorted(os.listdir(out)) == ["left_out.txt", f"results.{kind}"]
 
 
 @pytest.mark.nightly(but=1)

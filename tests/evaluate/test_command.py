@@ -109,3 +109,18 @@ def test_a_package_that_the_page_needs_is_missed_before_anything_is_inspected(
     assert main(["evaluate", "tiny.ndp", "data", "-o", "missed", "--threads", "1", "--explain"]) == 1
     assert "needs the package jinja2" in capsys.readouterr().err
     assert not (folder / "missed").exists()
+
+
+def test_results_of_an_earlier_run_are_replaced_only_when_asked(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "data/test/hole/notes.txt").write_text("no image")
+    arguments = ["evaluate", "tiny.ndp", "data", "-o", "kept", "--threads", "1"]
+    assert main(arguments) == 4
+    assert "1 entry left out: data/test/hole/notes.txt (no image)" in capsys.readouterr().out
+    record = Path("kept/evaluation.json").read_bytes()
+    assert json.loads(record)["figures"]["left_out"] == [{"path": "test/hole/notes.txt", "reason": "no image"}]
+    assert main(arguments) == 1
+    assert "got evaluation.json. Choose another folder with -o, or pass --overwrite" in capsys.readouterr().err
+    assert Path("kept/evaluation.json").read_bytes() == record
+    assert main([*arguments, "--overwrite"]) == 4

@@ -8,9 +8,9 @@ import pytest
 
 from ndp_rt.export.data.batches import Batch, augment, draw_batch, draw_batches, draw_example
 from ndp_rt.export.data.images import GoodImages, textures_from_data
-from ndp_rt.export.data.split import list_images
 from ndp_rt.export.models.ndpnet.settings import NdpNetSettings
 from ndp_rt.export.training.settings import AugmentSettings
+from ndp_rt.images.listing import list_folder
 from ndp_rt.images.painting.defects import DefectSettings
 from ndp_rt.images.textures import TextureImages
 from tests.export.tiny_run import TINY, write_surface
@@ -28,7 +28,7 @@ def settings() -> NdpNetSettings:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory, settings: NdpNetSettings) -> GoodImages:
-    return GoodImages(list_images(write_surface(tmp_path_factory.mktemp("data"))), settings.contract)
+    return GoodImages(list_folder(write_surface(tmp_path_factory.mktemp("data"))).files, settings.contract)
 
 
 @pytest.fixture(scope="module")

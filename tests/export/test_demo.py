@@ -46,7 +46,7 @@ def test_bundle_and_images_replace_those_that_are_there(data: Path, tmp_path: Pa
         *(f"good/{index}.png" for index in (1, 3, 5, 7)),
         *(f"cut/{index}.png" for index in range(3)),
     ]
-    assert all(one.is_good or one.mask_path for one in found)
+    assert all(one.is_good or one.mask_paths for one in found)
     assert found[0].path.read_bytes() == (data / "test" / "good" / "1.png").read_bytes()
     assert (out / "demo" / "README.txt").read_text() == "of before"
 

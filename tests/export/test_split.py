@@ -10,8 +10,9 @@ import pytest
 
 from ndp_rt.errors import DataError, ImageFileError
 from ndp_rt.export.data.images import GoodImages, to_network
-from ndp_rt.export.data.split import fingerprint_files, list_images, split_data
+from ndp_rt.export.data.split import fingerprint_files, split_data
 from ndp_rt.export.training.run_folder import RunFolder
+from ndp_rt.images.listing import list_folder
 from ndp_rt.program.manifest import InputContract
 
 CONTRACT = InputContract(height_px=64, width_px=128)
@@ -38,7 +39,6 @@ def test_takes_a_flat_folder_and_leaves_other_files_alone(tmp_path: Path) -> Non
     good = write_images(tmp_path, 4)
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / ".hidden.png").write_bytes(b"")
-    assert list_images(tmp_path) == good
     assert split_data(tmp_path, holdout=0.0, seed=0).training == tuple(good)
 
 
@@ -123,8 +123,21 @@ def test_a_flat_folder_of_sub_folders_is_read_without_runs_bundles_and_defects(
     for name in ("monday", "tuesday", "run", "tiles.ndp", ".hidden", "test"):
         write_named(tmp_path / name, "abcd", rng)
     (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "tiles.ndp" / "manifest.json").write_text('{"format": "ndp-rt bundle"}')
     split = split_data(tmp_path, holdout=0.0, seed=0)
     assert {path.parent.name for path in split.training} == {"monday", "tuesday"}
+    for name, why in (("run", "a training run"), ("tiles.ndp", "a bundle"), (".hidden", "is hidden")):
+        assert f"{tmp_path / name} ({why})" in split.notes[0]
+    assert f"{tmp_path / 'test'} (no training images, by its name)" in split.notes[0]
+
+
+def test_images_beside_sub_folders_are_taken_with_theirs_and_it_is_said(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    flat, below = write_named(tmp_path, "abcd", rng), write_named(tmp_path / "monday", "efgh", rng)
+    split = split_data(tmp_path, holdout=0.0, seed=0)
+    assert split.training == (*flat, *below)
+    assert split.notes[0] == "4 of 8 good images lie in sub-folders: monday"
 
 
 def test_copies_are_counted_and_taken_once(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -211,7 +224,7 @@ def test_grey_images_stay_one_channel_until_one_is_coloured(tmp_path: Path) -> N
 def test_sixteen_bit_and_rgba_images_are_taken(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "deep.png"), np.full((10, 10), 65535, np.uint16))
     cv2.imwrite(str(tmp_path / "rgba.png"), np.full((10, 10, 4), (255, 0, 0, 7), np.uint8))
-    images = GoodImages(list_images(tmp_path), CONTRACT)
+    images = GoodImages(list_folder(tmp_path).files, CONTRACT)
     np.testing.assert_array_equal(images[0], 1.0)
     np.testing.assert_array_equal(images[1][0, 0], [0.0, 0.0, 1.0])
 

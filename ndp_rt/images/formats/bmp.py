@@ -57,7 +57,7 @@ def read_header(data: bytes) -> Encoded:
         height_px=abs(height),  # a negative height means rows from the top
         width_px=width,
         decoded_bytes=abs(height) * width * (1 if bits <= 8 else 4),
-        decode=lambda: decode_with_opencv(whole),
+        decode=lambda _: decode_with_opencv(whole, False),
     )
 
 

@@ -32,7 +32,8 @@ class Encoded:
         height_px: as stored, before it is turned.
         width_px: as stored, before it is turned.
         decoded_bytes: what the pixels take once decoded.
-        decode: returns them as stored: uint8 or uint16, [h, w] or RGB [h, w, 3], alpha dropped; raises Refusal.
+        decode: returns them as stored: uint8 or uint16, [h, w] or RGB [h, w, 3]; with True also alpha, where there is
+            one: [h, w, 2] or [h, w, 4]. Raises Refusal.
         orientation: 1 to 8, as EXIF and TIFF count them.
         white: the largest value that the file declares for its 16-bit values; 65535 where it declares none.
         significant_bits: of each value, where the file notes them without declaring a white (PNG's sBIT).
@@ -41,14 +42,14 @@ class Encoded:
     height_px: int
     width_px: int
     decoded_bytes: int
-    decode: Callable[[], Image]
+    decode: Callable[[bool], Image]
     orientation: int = 1
     white: int = 65535
     significant_bits: int | None = None
 
 
-def decode_with_opencv(data: bytes) -> Image:
-    """Decode bytes whose format was checked; alpha is dropped.
+def decode_with_opencv(data: bytes, keeps_alpha: bool) -> Image:
+    """Decode bytes whose format was checked; alpha is dropped unless it is to be kept.
 
     Raises:
         Damage: OpenCV finds damage in the pixels.
@@ -59,12 +60,13 @@ def decode_with_opencv(data: bytes) -> Image:
         raise Damage(f"it cannot be decoded ({error.err})") from error
     if image is None or image.size == 0:
         raise Damage("its header is fine, its content is not")
-    return to_rgb(image)
+    return to_rgb(image, keeps_alpha)
 
 
-def to_rgb(image: Image) -> Image:
-    """Return OpenCV's [h, w], BGR or BGRA as [h, w] or RGB [h, w, 3]."""
+def to_rgb(image: Image, keeps_alpha: bool) -> Image:
+    """Return OpenCV's [h, w], BGR or BGRA as [h, w], RGB or RGBA."""
     if image.ndim == 2:
         return image
-    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
+    with_alpha = cv2.COLOR_BGRA2RGBA if keeps_alpha else cv2.COLOR_BGRA2RGB
+    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else with_alpha)
     return rgb

@@ -70,7 +70,7 @@ def read_header(data: bytes) -> Encoded:
         height_px=height,
         width_px=width,
         decoded_bytes=height * width * count,
-        decode=lambda: _decode(data, (height, width), count),
+        decode=lambda _: _decode(data, (height, width), count),
         orientation=found.orientation or 1,
     )
 

@@ -49,9 +49,9 @@ def read_header(data: bytes) -> Encoded:
         raise Damage(f"it holds too little for {width} x {height} pixels")
     found = {kind: bytes(content) for kind, content, _ in chunks if kind in (b"eXIf", b"sBIT")}
 
-    def decode() -> Image:
+    def decode(keeps_alpha: bool) -> Image:
         kept = (HEADER, PALETTE, TRANSPARENCY, PIXELS, END)
-        return decode_with_opencv(SIGNATURE + b"".join(whole for kind, _, whole in chunks if kind in kept))
+        return decode_with_opencv(SIGNATURE + b"".join(whole for kind, _, whole in chunks if kind in kept), keeps_alpha)
 
     return Encoded(
         height_px=height,

@@ -35,7 +35,7 @@ def read_header(data: bytes) -> Encoded:
     if rest:
         raise Damage(f"its header says {size_bytes} bytes of pixels, it has {len(data) - match.end()}")
 
-    def decode() -> Image:
+    def decode(_: bool) -> Image:
         values = np.frombuffer(data, np.uint8 if largest < 256 else ">u2", value_count, match.end())
         pixels = values.reshape((height, width) if count == 1 else (height, width, 3))
         if largest not in (255, 65535) and pixels.max() > largest:

@@ -94,7 +94,7 @@ def read_header(data: bytes) -> Encoded:
         height_px=layout.height,
         width_px=layout.width,
         decoded_bytes=layout.height * layout.width * max(layout.samples, 3) * (1 if layout.bits <= 8 else 2),
-        decode=lambda: _decode(data, tags, layout),
+        decode=lambda keeps_alpha: _decode(data, tags, layout, keeps_alpha),
         orientation=turned if 1 <= turned <= 8 else 1,
         white=white,
         significant_bits=noted,
@@ -176,7 +176,7 @@ def _check_kind(tags: Tags, photometric: int, samples: int, bits: set[int], comp
         raise Damage("its palette is missing or too short")
 
 
-def _decode(data: bytes, tags: Tags, layout: _Layout) -> Image:
+def _decode(data: bytes, tags: Tags, layout: _Layout, keeps_alpha: bool) -> Image:
     """Return the pixels of a page.
 
     Raises:
@@ -188,6 +188,8 @@ def _decode(data: bytes, tags: Tags, layout: _Layout) -> Image:
         part = values[top : top + piece.shape[0], left : left + piece.shape[1], plane]
         part[...] = piece[: part.shape[0], : part.shape[1]]
     base = layout.base_samples
+    if keeps_alpha and layout.samples > base:
+        return values
     if tags.get(Tag.EXTRA_SAMPLES) == (ASSOCIATED_ALPHA,) and values[..., base].min() < 2**layout.bits - 1:
         raise Refusal("expected colours as they are, got a TIFF where alpha is multiplied in. Save it without alpha.")
     image = np.ascontiguousarray(values[..., 0] if base == 1 else values[..., :3])
@@ -264,7 +266,7 @@ def _decode_jpeg(content: bytes, tags: Tags, size: tuple[int, int], layout: _Lay
         raise Damage("the JPEG in a strip has no header") from error
     if (encoded.height_px, encoded.width_px) != size:
         raise Damage(f"a strip says {encoded.width_px} x {encoded.height_px} pixels, not {size[1]} x {size[0]}")
-    image = encoded.decode()
+    image = encoded.decode(False)
     planes = image[..., None] if image.ndim == 2 else image
     if planes.shape[2] != layout.segment_samples:
         raise Damage(f"a strip has {planes.shape[2]} channels, not {layout.segment_samples}")

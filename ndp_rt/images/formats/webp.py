@@ -35,7 +35,7 @@ def read_header(data: bytes) -> Encoded:
         height_px=height,
         width_px=width,
         decoded_bytes=4 * height * width,
-        decode=lambda: decode_with_opencv(data),
+        decode=lambda keeps_alpha: decode_with_opencv(data, keeps_alpha),
         orientation=read_orientation(dict(chunks).get(b"EXIF", b"")),
     )
 
