@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
-from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
+from ndp_rt.devices.cuda.memory import DeviceMemory, copy_and_wait
 from ndp_rt.engines.backend import DeviceBackend, EngineOptions, HostBackend
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.half_types import narrow
@@ -194,17 +194,12 @@ def measure_device_ceiling(
         with contextlib.ExitStack() as stack:
             engine = stack.enter_context(compiling(backend, make_typed(product.make_graph(rng), typed), options))
             stream = device.cupy.cuda.Stream(non_blocking=True)
-            pointers, runtime = {}, device.cupy.cuda.runtime
+            pointers = {}
             for spec in (*engine.inputs.values(), *engine.outputs.values()):
                 values = narrow(rng.standard_normal(spec.with_batch(1), np.float32), spec.dtype)
                 memory = DeviceMemory(device, values.nbytes, f"'{spec.name}' of a product")
-                pinned = PinnedMemory(device, values.nbytes)
                 stack.callback(memory.close)
-                stack.callback(pinned.close)
-                pinned.view(values.shape, values.dtype)[...] = values
-                with translate_errors("filling a product's tensors"):
-                    kind = runtime.memcpyHostToDevice
-                    runtime.memcpyAsync(memory.pointer, pinned.pointer, values.nbytes, kind, stream.ptr)
+                copy_and_wait(device, memory.pointer, values, stream, to_device=True)
                 pointers[spec.name] = memory.pointer
             engine.bind(pointers)
             stack.callback(stream.synchronize)

@@ -86,7 +86,6 @@ def time_launches(program: CudaProgram, size: int) -> float:
 def time_transfers(program: CudaProgram, contract: InputContract, size: int, kernels: KernelSet) -> dict[str, float]:
     """Return the milliseconds of a batch's upload, preprocessing and download, each by itself."""
     device, stream = program.device, program.stream
-    runtime = device.cupy.cuda.runtime
     shape = (contract.height_px, contract.width_px, 3)
     image_bytes = size * prod(shape)
     results = [program.get_tensor(size, name) for name in ("smoothed", "score")]
@@ -102,7 +101,7 @@ def time_transfers(program: CudaProgram, contract: InputContract, size: int, ker
         dtype = program.input_dtype
 
         def upload() -> None:
-            runtime.memcpyAsync(images.pointer, pinned[0].pointer, image_bytes, runtime.memcpyHostToDevice, stream.ptr)
+            device.copy("HostToDevice", images.pointer, pinned[0].pointer, image_bytes, stream)
 
         def preprocess() -> None:
             for index, source in enumerate(sources):
@@ -110,8 +109,7 @@ def time_transfers(program: CudaProgram, contract: InputContract, size: int, ker
 
         def download() -> None:
             for memory, tensor in zip(pinned[1:], results, strict=True):
-                kind = runtime.memcpyDeviceToHost
-                runtime.memcpyAsync(memory.pointer, tensor.data.ptr, tensor.nbytes, kind, stream.ptr)
+                device.copy("DeviceToHost", memory.pointer, tensor.data.ptr, tensor.nbytes, stream)
 
         def repeat(work: Callable[[], None]) -> None:
             for _ in range(cuda_profile.STEP_REPEATS):

@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -134,7 +135,7 @@ def summarise_starts(runs: list[dict[str, float]], precision: str) -> Record:
         "total": summarise([run["total"] for run in runs]),
         "parts": {name: summarise([run[name] for run in runs]) for name in PARTS},
         "following": summarise(following),
-        "first_ratio": {"median": ratio.median, "low": ratio.low, "high": ratio.high},
+        "first_ratio": asdict(ratio),
     }
 
 
@@ -158,5 +159,5 @@ def measure_idle(one: TimedProcess, pause_s: float, seconds: float, tell: Tell) 
         "pause_s": pause_s,
         "first": summarise(first),
         "steady": summarise(steady),
-        "ratio": {"median": ratio.median, "low": ratio.low, "high": ratio.high},
+        "ratio": asdict(ratio),
     }

@@ -20,15 +20,25 @@ def draw_bank(*shape: int) -> Tensor:
     return torch.empty(shape).normal_()
 
 
-def measure_squared_norms(bank: Tensor) -> Tensor:
-    """Return ||b||^2 [...] of a bank [..., c]; computed once, where the bank is made."""
-    return bank.square().sum(-1)
+class Bank(nn.Module):
+    """A memory's features [..., r, c], normally distributed, and their ||b||^2 [..., r]."""
 
+    features: Tensor
+    squared_norms: Tensor
 
-def measure_distances(queries: Tensor, bank: Tensor, squared_norms: Tensor) -> Tensor:
-    """Return the distances [q, r] of queries [q, c] to a bank [r, c] with its `squared_norms` [r]."""
-    partial = torch.addmm(squared_norms, queries, bank.T, alpha=-2.0)
-    return (partial + queries.square().sum(1, keepdim=True)).clamp_min(0.0).sqrt()
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.register_buffer("features", draw_bank(*shape))
+        self.register_buffer("squared_norms", self.features.square().sum(-1))
+
+    def measure_distances(self, queries: Tensor) -> Tensor:
+        """Return the distances [q, r] of queries [q, c]."""
+        partial = torch.addmm(self.squared_norms, queries, self.features.T, alpha=-2.0)
+        return (partial + queries.square().sum(1, keepdim=True)).clamp_min(0.0).sqrt()
+
+    def find_nearest_distances(self, queries: Tensor) -> Tensor:
+        """Return the distances [q] of queries [q, c] to their nearest."""
+        return find_nearest_distances(queries, self.features, self.squared_norms)
 
 
 def find_nearest_distances(queries: Tensor, bank: Tensor, squared_norms: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.bench.models.backbones import make_vgg19
-from ndp_rt.bench.models.method import ImageNetNormalisation, Method, chain
+from ndp_rt.bench.models.method import ImageNetNormalisation, Method, chain_points
 
 INPUT_PX = 256
 REGION_PX = 4
@@ -32,13 +32,7 @@ class RegionalFeatures(nn.Module):
 def make_autoencoder(c: int, latent: int) -> nn.Sequential:
     """Return 1x1 convolutions from c channels down to `latent` and back, batch norm and ReLU after each inner one."""
     inner = (c + 2 * latent) // 2
-    counts = (c, inner, 2 * latent, latent, 2 * latent, inner, c)
-
-    def make(c_in: int, c_out: int) -> list[nn.Module]:
-        is_inner = c_out not in (latent, c)
-        return [nn.Conv2d(c_in, c_out, 1), *([nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)] if is_inner else [])]
-
-    return chain(counts, make)
+    return chain_points((c, inner, 2 * latent, latent, 2 * latent, inner, c), lambda count: count in (latent, c))
 
 
 class Dfr(Method):

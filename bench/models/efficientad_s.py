@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.method import ImageNetNormalisation, Method
+from ndp_rt.bench.models.method import ImageNetNormalisation, Method, chain
 
 INPUT_PX = 256
 CHANNEL_COUNT = 384
@@ -29,17 +29,12 @@ def make_patch_description_network(c_out: int) -> nn.Sequential:
 
 def make_autoencoder() -> nn.Sequential:
     """Return the autoencoder: features [n, 384, 56, 56] of images [n, 3, 256, 256], through 64 numbers."""
-    layers: list[nn.Module] = []
-    c_in = 3
-    for c_out in (32, 32, 64, 64, 64):
-        layers += [nn.Conv2d(c_in, c_out, 4, 2, 1), nn.ReLU(inplace=True)]
-        c_in = c_out
-    layers.append(nn.Conv2d(64, 64, 8))
-    for side in DECODER_SIDES[:-1]:
-        layers += [nn.Upsample(size=side, mode="bilinear"), nn.Conv2d(64, 64, 4, 1, 2), nn.ReLU(inplace=True)]
-    layers += [nn.Upsample(size=DECODER_SIDES[-1], mode="bilinear"), nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU(inplace=True)]
-    layers.append(nn.Conv2d(64, CHANNEL_COUNT, 3, 1, 1))
-    return nn.Sequential(*layers)
+    encoder = chain((3, 32, 32, 64, 64, 64), lambda a, b: (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU(inplace=True)))
+    layers: list[nn.Module] = [*encoder, nn.Conv2d(64, 64, 8)]
+    for side in DECODER_SIDES:
+        convolution = nn.Conv2d(64, 64, 3, 1, 1) if side == DECODER_SIDES[-1] else nn.Conv2d(64, 64, 4, 1, 2)
+        layers += [nn.Upsample(size=side, mode="bilinear"), convolution, nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Conv2d(64, CHANNEL_COUNT, 3, 1, 1))
 
 
 class EfficientAdS(Method):

@@ -1,25 +1,13 @@
 """MB-PFM: features of two ImageNet ResNets are mapped onto one another, both ways; what does not map is the defect."""
 
-from itertools import pairwise
-
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.bench.models.backbones import make_resnet34, make_resnet50
-from ndp_rt.bench.models.method import ImageNetNormalisation, Method, fit_map
+from ndp_rt.bench.models.method import ImageNetNormalisation, Method, chain_points, fit_map
 
 INPUT_PX = 256
 LATENT_CHANNELS = (200, 400, 900)
-
-
-def make_point_layers(*channels: int, has_last_activation: bool) -> nn.Sequential:
-    """Return 1x1 convolutions from count to count of channels, batch norm and ReLU after each or each but the last."""
-    layers: list[nn.Module] = []
-    for index, (c_in, c_out) in enumerate(pairwise(channels)):
-        layers.append(nn.Conv2d(c_in, c_out, 1))
-        if has_last_activation or index < len(channels) - 2:
-            layers += [nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
 
 
 class BidirectionalMapping(nn.Module):
@@ -28,11 +16,11 @@ class BidirectionalMapping(nn.Module):
     def __init__(self, c_first: int, c_second: int, latent: int) -> None:
         super().__init__()
         inner_first, inner_second = c_first // 2 + latent, c_second // 2 + latent
-        self.encode_first = make_point_layers(c_first, inner_first, 2 * latent, has_last_activation=True)
-        self.encode_second = make_point_layers(c_second, inner_second, 2 * latent, has_last_activation=True)
+        self.encode_first = chain_points((c_first, inner_first, 2 * latent), lambda count: False)
+        self.encode_second = chain_points((c_second, inner_second, 2 * latent), lambda count: False)
         self.shared = nn.Conv2d(2 * latent, latent, 1)
-        self.decode_first = make_point_layers(latent, 2 * latent, inner_first, c_first, has_last_activation=False)
-        self.decode_second = make_point_layers(latent, 2 * latent, inner_second, c_second, has_last_activation=False)
+        self.decode_first = chain_points((latent, 2 * latent, inner_first, c_first), lambda count: count == c_first)
+        self.decode_second = chain_points((latent, 2 * latent, inner_second, c_second), lambda count: count == c_second)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the mean of both ways' squared errors, summed over channels [n, 1, h, w]."""

@@ -58,6 +58,21 @@ def chain(channels: Sequence[int], make: Callable[[int, int], Sequence[nn.Module
     return nn.Sequential(*(layer for c_in, c_out in pairwise(channels) for layer in make(c_in, c_out)), *last)
 
 
+def chain_points(channels: Sequence[int], is_plain: Callable[[int], bool]) -> nn.Sequential:
+    """Return 1x1 convolutions from count to count of channels, batch norm and ReLU after each but the plain ones.
+
+    Args:
+        channels: from the first's to the last's.
+        is_plain: tells it by the channels that a convolution gives.
+    """
+
+    def make(c_in: int, c_out: int) -> list[nn.Module]:
+        after = [] if is_plain(c_out) else [nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+        return [nn.Conv2d(c_in, c_out, 1), *after]
+
+    return chain(channels, make)
+
+
 def centre_values(x: Tensor) -> Tensor:
     """Return images in 0 to 1 as values from -1 to 1."""
     return 2 * x - 1

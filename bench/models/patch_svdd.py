@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.banks import draw_bank, find_nearest_distances, measure_squared_norms
-from ndp_rt.bench.models.method import Method
+from ndp_rt.bench.models.banks import Bank
+from ndp_rt.bench.models.method import Method, chain
 
 INPUT_PX = 256
 IMAGE_COUNT = 280  # MVTec AD's carpet, table I of the NDP-Net paper
@@ -21,12 +21,9 @@ class SmallEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        c_in = 3
-        for c_out in ENCODER_CHANNELS:
-            layers += [nn.Conv2d(c_in, c_out, 3, 1 if layers else DENSE_STRIDE_PX), nn.LeakyReLU(0.1)]
-            c_in = c_out
-        self.layers = nn.Sequential(*layers[:-1], nn.Tanh())
+        first = nn.Conv2d(3, ENCODER_CHANNELS[0], 3, DENSE_STRIDE_PX)
+        others = chain(ENCODER_CHANNELS, lambda a, b: (nn.LeakyReLU(0.1), nn.Conv2d(a, b, 3)))
+        self.layers = nn.Sequential(first, *others, nn.Tanh())
 
     def forward(self, image: Tensor) -> Tensor:
         features: Tensor = self.layers(image)  # [n, 64, 113, 113]
@@ -46,26 +43,22 @@ class LargeEncoder(nn.Module):
         return torch.tanh(self.conv2(functional.leaky_relu(self.conv1(small), 0.1)))  # [n, 64, 13, 13]
 
 
-class PatchBank(nn.Module):
+class PatchBank(Bank):
     """The features of every training image's patches, and what becomes of the distances to them."""
 
-    features: Tensor
-    squared_norms: Tensor
     window: Tensor
 
     def __init__(self, image_count: int, input_px: int, patch_px: int, stride_px: int) -> None:
-        super().__init__()
-        self.stride_px = stride_px
         side = (input_px - patch_px) // stride_px + 1
-        self.register_buffer("features", draw_bank(image_count * side**2, CHANNEL_COUNT))
-        self.register_buffer("squared_norms", measure_squared_norms(self.features))
+        super().__init__(image_count * side**2, CHANNEL_COUNT)
+        self.stride_px = stride_px
         self.register_buffer("window", torch.ones(1, 1, patch_px, patch_px), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return for each pixel the mean distance of the patches that cover it [n, 1, h, w]."""
         n, c, h, w = features.shape
         queries = features.permute(0, 2, 3, 1).reshape(-1, c)
-        distances = find_nearest_distances(queries, self.features, self.squared_norms).view(n, 1, h, w)
+        distances = self.find_nearest_distances(queries).view(n, 1, h, w)
         sums, counts = (
             functional.conv_transpose2d(one, self.window, stride=self.stride_px)
             for one in (distances, torch.ones_like(distances[:1]))

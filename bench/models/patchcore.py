@@ -5,13 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.bench.models.backbones import make_wide_resnet50_2
-from ndp_rt.bench.models.banks import (
-    GaussianSmoothing,
-    draw_bank,
-    find_nearest_distances,
-    measure_distances,
-    measure_squared_norms,
-)
+from ndp_rt.bench.models.banks import Bank, GaussianSmoothing
 from ndp_rt.bench.models.method import CROP_FROM_PX, CROP_PX, ImageNetNormalisation, Method, fit_map
 
 IMAGE_COUNT = 280  # MVTec AD's carpet, table I of the NDP-Net paper
@@ -45,9 +39,6 @@ class LocallyAwareFeatures(nn.Module):
 class PatchCore(Method):
     """Two levels of WideResNet-50-2, and the coreset."""
 
-    coreset: Tensor
-    squared_norms: Tensor
-
     def __init__(
         self,
         *,
@@ -64,8 +55,7 @@ class PatchCore(Method):
         _, c_first, c_second = self.backbone.channels
         self.embed = LocallyAwareFeatures(c_first)
         row_count = int(image_count * (crop_px // 8) ** 2 * coreset_share)
-        self.register_buffer("coreset", draw_bank(row_count, c_first + c_second // 2))
-        self.register_buffer("squared_norms", measure_squared_norms(self.coreset))
+        self.coreset = Bank(row_count, c_first + c_second // 2)
         self.smooth = GaussianSmoothing()
 
     def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -73,15 +63,15 @@ class PatchCore(Method):
         features = self.embed(first, second)  # [n, 1024, 28, 28]
         n, c, h, w = features.shape
         patches = features.permute(0, 2, 3, 1).reshape(n, h * w, c)
-        distances = find_nearest_distances(patches.reshape(-1, c), self.coreset, self.squared_norms).view(n, h * w)
+        distances = self.coreset.find_nearest_distances(patches.reshape(-1, c)).view(n, h * w)
         return self.smooth(fit_map(distances.view(n, 1, h, w), x)), self.weigh(patches, distances)
 
     def weigh(self, patches: Tensor, distances: Tensor) -> Tensor:
         """Return the images' scores [n]: the largest distance, weighed by its neighbour's neighbourhood."""
         largest, index = distances.max(1)
         chosen = patches.gather(1, index.view(-1, 1, 1).expand(-1, 1, patches.shape[2])).squeeze(1)  # [n, c]
-        from_chosen = measure_distances(chosen, self.coreset, self.squared_norms)  # [n, r]
-        neighbour = self.coreset[from_chosen.argmin(1)]
-        around = measure_distances(neighbour, self.coreset, self.squared_norms)
+        from_chosen = self.coreset.measure_distances(chosen)  # [n, r]
+        neighbour = self.coreset.features[from_chosen.argmin(1)]
+        around = self.coreset.measure_distances(neighbour)
         neighbourhood = around.topk(self.neighbour_count, largest=False).indices  # [n, b], the neighbour first
         return (1.0 - from_chosen.gather(1, neighbourhood).softmax(1)[:, 0]) * largest

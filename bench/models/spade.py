@@ -4,29 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from ndp_rt.bench.models.backbones import make_wide_resnet50_2
-from ndp_rt.bench.models.banks import (
-    GaussianSmoothing,
-    draw_bank,
-    find_nearest_distances,
-    measure_distances,
-    measure_squared_norms,
-)
+from ndp_rt.bench.models.banks import Bank, GaussianSmoothing, find_nearest_distances
 from ndp_rt.bench.models.method import CROP_FROM_PX, CROP_PX, ImageNetNormalisation, Method, fit_map
 
 IMAGE_COUNT = 280  # MVTec AD's carpet, table I of the NDP-Net paper
 NEIGHBOUR_COUNT = 50
 
 
-class Gallery(nn.Module):
-    """The features of one level of every training image."""
-
-    features: Tensor
-    squared_norms: Tensor
-
-    def __init__(self, image_count: int, position_count: int, channel_count: int) -> None:
-        super().__init__()
-        self.register_buffer("features", draw_bank(image_count, position_count, channel_count))
-        self.register_buffer("squared_norms", measure_squared_norms(self.features))
+class Gallery(Bank):
+    """The features of one level of every training image, [images, positions, channels]."""
 
     def forward(self, features: Tensor, nearest: Tensor) -> Tensor:
         """Return a map [n, 1, h, w] of distances to the nearest feature of each image's nearest [n, k] images."""
@@ -42,9 +28,6 @@ class Gallery(nn.Module):
 
 class Spade(Method):
     """The whole of WideResNet-50-2, the training images' global features, and their galleries at three levels."""
-
-    image_features: Tensor
-    squared_norms: Tensor
 
     def __init__(
         self,
@@ -62,13 +45,12 @@ class Spade(Method):
         self.galleries = nn.ModuleList(
             Gallery(image_count, (crop_px >> (level + 2)) ** 2, count) for level, count in enumerate(levels)
         )
-        self.register_buffer("image_features", draw_bank(image_count, c_global))
-        self.register_buffer("squared_norms", measure_squared_norms(self.image_features))
+        self.images = Bank(image_count, c_global)
         self.smooth = GaussianSmoothing()
 
     def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         *levels, last = self.backbone(x)
-        to_images = measure_distances(last.mean((2, 3)), self.image_features, self.squared_norms)  # [n, 280]
+        to_images = self.images.measure_distances(last.mean((2, 3)))  # [n, 280]
         distances, nearest = to_images.topk(self.neighbour_count, largest=False)
         galleries = zip(self.galleries, levels, strict=True)
         maps = [fit_map(gallery(features, nearest), x) for gallery, features in galleries]

@@ -126,29 +126,21 @@ class HostEngineRival(Rival):
 
 
 def build_engine(backend: str, model: Any, options: EngineOptions) -> Engine:
-    """Compile and load an ONNX graph of one batch size in float32, as `compile_file` does.
+    """Compile and load an ONNX graph of one batch size as it is, past the cache of engines and our rewrites.
 
     Args:
         backend: one whose engines run on the host.
         model: an onnx.ModelProto.
         options: its batch is the graph's.
-    """
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-rival-") as folder:
-        path = Path(folder) / "graph.onnx"
-        path.write_bytes(model.SerializeToString())
-        return compile_file(backend, path, options)
-
-
-def compile_file(backend: str, path: Path, options: EngineOptions) -> Engine:
-    """Compile and load an ONNX file as it is, past the cache of engines and our rewrites, and check its precision.
 
     Raises:
         EngineError: the backend refuses it, or computes in another precision.
         MissingExtraError: the backend is not installed.
     """
-    options = replace(options, rewrites=False)
     with tempfile.TemporaryDirectory(prefix="ndp-rt-rival-") as folder:
-        engine = compile_engine(backend, path, Path(folder), options)
+        path = Path(folder) / "graph.onnx"
+        path.write_bytes(model.SerializeToString())
+        engine = compile_engine(backend, path, Path(folder) / "engine", replace(options, rewrites=False))
         try:
             counts = engine.precision_by_layer_type()
             find_host_backend(backend).check_precision(counts, options.precision)  # reads the artifact too

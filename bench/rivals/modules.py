@@ -24,11 +24,10 @@ from ndp_rt.bench.rivals.base import (
     copy_answer,
     list_golden_images,
 )
-from ndp_rt.bench.rivals.fused_graph import compile_file
+from ndp_rt.bench.rivals.onnx_file import open_openvino
 from ndp_rt.bench.rivals.pytorch import REMEDY, find_no_gpu
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.engines.backend import EngineOptions
-from ndp_rt.engines.engine import Engine, one_line
+from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import EngineError, InputError, NdpRtError
 from ndp_rt.program.manifest import InputContract
 
@@ -105,9 +104,8 @@ class ModuleRival(Rival):
         self._call = call
         if self._runtime == "openvino":
             facts["openvino"] = importlib.metadata.version("openvino")
-            engine = export_engine(built.module, shape, threads)
-            call.run = run_engine(engine, shape[0])
-            return OpenRival(shape, call, facts, engine.close)
+            call.run = export_module(built.module, shape, threads)
+            return OpenRival(shape, call, facts)
         if built.is_graph and is_convolutional(built.module):
             call.run = run_module(built, self._device, channels_last=True)
             try:
@@ -160,18 +158,6 @@ def run_module(built: BuiltModule, device: str, *, channels_last: bool = False) 
     return run
 
 
-def run_engine(engine: Engine, batch: int) -> Run:
-    """Return what runs an engine from an image to `map` and `score`."""
-    (image,) = engine.inputs  # OpenVINO calls it after a cast that it takes away
-    outputs = {name: np.empty(spec.with_batch(batch), np.float32) for name, spec in engine.outputs.items()}
-
-    def run(values: FloatArray) -> Answer:
-        engine.run({image: values}, outputs)
-        return outputs["map"], outputs["score"]
-
-    return run
-
-
 def count_gflop(run: Callable[[], Answer], image_count: int) -> tuple[Answer, float]:
     """Return what `run` returns, and an image's 10^9 operations: convolutions, matrix products, and their gradients."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -204,8 +190,8 @@ def is_convolutional(module: Any) -> bool:
     return bool(2 * filters > sum(size for _, size in sizes))
 
 
-def export_engine(module: Any, shape: tuple[int, ...], threads: int | None) -> Engine:
-    """Return an OpenVINO engine in fp32 of a module for images of shape [n, h, w, 3].
+def export_module(module: Any, shape: tuple[int, ...], threads: int | None) -> Run:
+    """Return what runs a module by OpenVINO in fp32, for images of shape [n, h, w, 3].
 
     Raises:
         EngineError: OpenVINO refuses the graph. What PyTorch's exporter raises is passed on.
@@ -225,7 +211,13 @@ def export_engine(module: Any, shape: tuple[int, ...], threads: int | None) -> E
             input_names=["image"],
             output_names=["map", "score"],
         )
-        return compile_file("openvino", path, EngineOptions(batch=n, threads=threads))
+        session = open_openvino(path, (n, c, h, w), threads)
+
+    def run(values: FloatArray) -> Answer:
+        maps, scores = session.run(values)
+        return maps, scores
+
+    return run
 
 
 SOURCE = "reported: NDP-Net paper, tables II to IV, MVTec AD's five textures"

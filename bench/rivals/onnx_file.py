@@ -2,7 +2,7 @@
 
 import contextlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,12 @@ from ndp_rt.bench.rivals.base import (
     list_golden_images,
 )
 from ndp_rt.bench.rivals.device_engines import PROVIDERS
-from ndp_rt.bench.rivals.fused_graph import ONNX, build_engine
-from ndp_rt.bench.rivals.onnx_input import ImageInput, fill_input, list_free_sizes, make_float_model, read_input, resize
+from ndp_rt.bench.rivals.fused_graph import ONNX
+from ndp_rt.bench.rivals.onnx_input import ImageInput, fill_input, list_free_sizes, read_input, resize
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.engine import one_line
 from ndp_rt.engines.registry import find_host_backend
-from ndp_rt.errors import BundleError, EngineError, InputError, NdpRtError
+from ndp_rt.errors import BundleError, EngineError, InputError
 
 REMEDY = "pip install 'ndp-rt[onnxruntime]'"
 Arrays = list[NDArray[Any]]
@@ -35,14 +34,13 @@ Arrays = list[NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A file opened by some runtime: what it is, with its version, what runs it, and what closes it.
+    """A file opened by some runtime: what it is, with its version, and what runs it.
 
     `run` takes the input's array to every output that is an array of numbers, and raises EngineError where it fails.
     """
 
     runtime: str
     run: Callable[[NDArray[Any]], Arrays]
-    close: Callable[[], None] = lambda: None
 
 
 class OnnxFileRival(Rival):
@@ -81,18 +79,14 @@ class OnnxFileRival(Rival):
         model, taken = self._read(bundle, batch)
         if has_onnxruntime():
             return open_session(open_onnxruntime(self._path, model, taken, self._device, threads), taken, bundle)
-        return open_session(open_openvino(model, taken, threads), taken, bundle)
+        return open_session(open_openvino(self._path, taken.shape, threads), taken, bundle)
 
     def check(self, bundle: Bundle, opened: OpenRival, precision: str) -> Check:
         batch = opened.shape[0]
         model, taken = self._read(bundle, batch)
         session, how = self._open_other(model, taken)
         images = list_golden_images(bundle, batch)
-        other = open_session(session, taken, bundle)
-        try:
-            expected = copy_answer(other.run(images))
-        finally:
-            other.close()
+        expected = copy_answer(open_session(session, taken, bundle).run(images))
         # OpenVINO twice shows no more than that it repeats itself.
         is_held = has_onnxruntime()
         against = f"the same file in {session.runtime}, fp32{how}"
@@ -101,10 +95,10 @@ class OnnxFileRival(Rival):
     def _open_other(self, model: Any, taken: ImageInput) -> tuple[Session, str]:
         """Return another computation of the same file, and what is special in it, in words."""
         if not has_onnxruntime():
-            return open_openvino(model, taken, None), ", compiled again: no other runtime is installed"
+            return open_openvino(self._path, taken.shape, None), ", compiled again: no other runtime is installed"
         if has_openvino():
             with contextlib.suppress(EngineError):  # an operator that OpenVINO has not
-                return open_openvino(model, taken, None), ""
+                return open_openvino(self._path, taken.shape, None), ""
         plain = open_onnxruntime(self._path, model, taken, "cpu", None, is_optimised=False)
         return plain, ", without optimisations"
 
@@ -124,16 +118,12 @@ class OnnxFileRival(Rival):
 
 
 def open_session(session: Session, taken: ImageInput, bundle: Bundle) -> OpenRival:
-    """Return a session with images around it; it is run once to see what it gives, and closed if that fails."""
+    """Return a session with images around it; it is run once to see what it gives."""
     contract = bundle.manifest.input
     n, h, w = taken.n, contract.height_px, contract.width_px
     values = np.zeros(taken.shape, taken.dtype)
     maps, scores = np.zeros((n, 1, h, w), np.float32), np.zeros(n, np.float32)
-    try:
-        arrays = session.run(values)
-    except NdpRtError:
-        session.close()
-        raise
+    arrays = session.run(values)
     map_index = find_map(arrays, n)
 
     def call(images: Sequence[Image]) -> Answer:
@@ -158,7 +148,7 @@ def open_session(session: Session, taken: ImageInput, bundle: Bundle) -> OpenRiv
         "resizing": "none" if size == own else f"{own} to {size}",
         "output": "none is a map" if map_index is None else f"map {list(arrays[map_index].shape)}",
     }
-    return OpenRival((n, h, w, 3), call, facts, session.close)
+    return OpenRival((n, h, w, 3), call, facts)
 
 
 def open_onnxruntime(
@@ -189,38 +179,43 @@ def open_onnxruntime(
 
     def run(values: NDArray[Any]) -> Arrays:
         try:
-            found = session.run(None, {taken.name: values})
+            return keep_numbers(session.run(None, {taken.name: values}))
         except Exception as error:  # as above
             raise EngineError(f"ONNX Runtime failed to run: {one_line(error)[:2000]}") from error
-        return [array for array in found if isinstance(array, np.ndarray) and array.dtype.kind in "fiub"]
 
     return Session(runtime=f"ONNX Runtime {onnxruntime.__version__}", run=run)
 
 
-def open_openvino(model: Any, taken: ImageInput, threads: int | None) -> Session:
-    """Open a model through an engine of the backend, which takes and gives float32.
+def open_openvino(path: Path, shape: Sequence[int], threads: int | None) -> Session:
+    """Open a file in OpenVINO on the CPU as it is, in float32, the size of its one input settled.
 
     Raises:
         EngineError: OpenVINO refuses it.
     """
-    options = EngineOptions(batch=taken.n, threads=threads)
+    import openvino
+
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        engine = build_engine("openvino", make_float_model(model, taken), options)
-    except EngineError:
-        raise
-    except Exception as error:  # of more than 2 GiB, or outputs of a size that depends on the input's values
-        raise EngineError(f"OpenVINO cannot take the model: {one_line(error)[:2000]}") from error
-    (name,) = engine.inputs
-    given = np.zeros(taken.shape, np.float32)
-    outputs = {name: np.empty(spec.with_batch(taken.n), np.float32) for name, spec in engine.outputs.items()}
+        model = openvino.Core().read_model(path)
+        model.reshape(list(shape))
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
+    except Exception as error:  # OpenVINO's exceptions share no base below Exception
+        raise EngineError(f"OpenVINO refuses {path}: {one_line(error)[:2000]}") from error
 
     def run(values: NDArray[Any]) -> Arrays:
-        given[...] = values
-        engine.run({name: given}, outputs)
-        return list(outputs.values())
+        try:
+            return keep_numbers(compiled(values, share_inputs=True).values())
+        except Exception as error:  # as above
+            raise EngineError(f"OpenVINO failed to run: {one_line(error)[:2000]}") from error
 
-    version = find_host_backend("openvino").find().version
-    return Session(runtime=f"OpenVINO {version}", run=run, close=engine.close)
+    return Session(runtime=f"OpenVINO {openvino.__version__}", run=run)
+
+
+def keep_numbers(found: Iterable[Any]) -> Arrays:
+    """Return those outputs that are arrays of numbers."""
+    return [array for array in found if isinstance(array, np.ndarray) and array.dtype.kind in "fiub"]
 
 
 def find_map(arrays: Sequence[NDArray[Any]], n: int) -> int | None:

@@ -88,36 +88,6 @@ def list_free_sizes(model: Any, taken: ImageInput) -> dict[str, int]:
     return {dim.dim_param: size for dim, size in zip(dims, taken.shape, strict=True) if dim.dim_param}
 
 
-def make_float_model(model: Any, taken: ImageInput) -> Any:
-    """Return a copy that takes and gives float32 alone, as engines on the host do, with the input's size fixed."""
-    from ndp_rt.graphs.folding import set_nodes
-
-    copy = type(model)()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    (value,) = (value for value in graph.input if value.name == taken.name)
-    for dim, size in zip(value.type.tensor_type.shape.dim, taken.shape, strict=True):
-        dim.dim_value = size
-    first = []
-    if value.type.tensor_type.elem_type != FLOAT:
-        value.name, value.type.tensor_type.elem_type = f"{taken.name}_float", FLOAT
-        first = [_add_cast(graph, value.name, taken.name, UINT8)]
-    last = []
-    for output in graph.output:
-        if output.type.tensor_type.elem_type != FLOAT:
-            last.append(_add_cast(graph, output.name, f"{output.name}_float", FLOAT))
-            output.name, output.type.tensor_type.elem_type = last[-1].output[0], FLOAT
-    nodes = list(graph.node)[: len(graph.node) - len(first) - len(last)]
-    set_nodes(copy, [*first, *nodes, *last])
-    return copy
-
-
-def _add_cast(graph: Any, source: str, target: str, kind: int) -> Any:
-    node = graph.node.add(op_type="Cast", name=f"{target}_cast", input=[source], output=[target])
-    node.attribute.add(name="to", i=kind, type=2)  # 2: an integer, in onnx.AttributeProto
-    return node
-
-
 def fill_input(images: Sequence[Image], out: NDArray[Any], taken: ImageInput) -> None:
     """Write images to the input's array; float32 becomes 0 to 1, uint8 stays as it is.
 

@@ -1,24 +1,21 @@
 """Rivals through OpenVINO run their graph as it is, whatever our own engines do to theirs."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import openvino
 import pytest
 from onnx import TensorProto, helper
 
-from ndp_rt.bench.rivals import onnx_file
-from ndp_rt.bench.rivals.base import Rival
-from ndp_rt.bench.rivals.fused_graph import HostEngineRival, compile_file
-from ndp_rt.bench.rivals.modules import export_engine
-from ndp_rt.bench.rivals.onnx_file import OnnxFileRival
+from ndp_rt.bench.rivals.fused_graph import HostEngineRival
+from ndp_rt.bench.rivals.modules import export_module
+from ndp_rt.bench.rivals.onnx_file import open_openvino
 from ndp_rt.bundle import open_bundle
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
 from tests.tiny_bundle import SIDE
-
-Open = Callable[[Path, Path], Any]
 
 
 def write_square(path: Path) -> Path:
@@ -28,32 +25,7 @@ def write_square(path: Path) -> Path:
     return path
 
 
-def open_it(rival: Rival, bundle: Path) -> Any:
-    return rival.open(open_bundle(bundle, verify=False), "fp32", 1, threads=1)
-
-
-def open_module(bundle: Path, folder: Path) -> Any:
-    import torch
-
-    class Square(torch.nn.Module):
-        def forward(self, image: Any) -> tuple[Any, Any]:
-            maps = image.square().mean(1, keepdim=True)
-            return maps, maps.amax(dim=(1, 2, 3))
-
-    return export_engine(Square(), (1, SIDE, SIDE, 3), 1)
-
-
-@pytest.mark.parametrize(
-    "open_rival",
-    [
-        pytest.param(lambda bundle, folder: open_it(HostEngineRival("one", "openvino"), bundle), id="our-network"),
-        pytest.param(lambda bundle, folder: open_it(OnnxFileRival(write_square(folder / "x.onnx")), bundle), id="file"),
-        pytest.param(open_module, id="module", marks=pytest.mark.torch),
-    ],
-)
-def test_no_rival_gets_the_rewrites_of_our_engines(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_rival: Open
-) -> None:
+def test_no_rival_gets_the_rewrites_of_our_engines(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[EngineOptions] = []
     compile_model = OpenVinoBackend.compile
 
@@ -62,13 +34,39 @@ def test_no_rival_gets_the_rewrites_of_our_engines(
         return compile_model(backend, path, artifact, options)
 
     monkeypatch.setattr(OpenVinoBackend, "compile", note_options)
-    monkeypatch.setattr(onnx_file, "has_onnxruntime", lambda: False)
-    open_rival(tiny_bundle, tmp_path).close()
+    bundle = open_bundle(tiny_bundle, verify=False)
+    HostEngineRival("one", "openvino").open(bundle, "fp32", 1, threads=1).close()
     assert [options.rewrites for options in compiled] == [False]
 
 
-def test_a_file_is_compiled_for_the_batch_and_threads_that_are_asked_for(tmp_path: Path) -> None:
-    engine = compile_file("openvino", write_square(tmp_path / "x.onnx"), EngineOptions(batch=3, threads=1))
-    assert engine.inputs["x"].shape == (3, 3, SIDE, SIDE)
-    assert int(engine._compiled.get_property("INFERENCE_NUM_THREADS")) == 1  # type: ignore[attr-defined]
-    engine.close()
+@pytest.mark.parametrize("is_file", [True, pytest.param(False, marks=pytest.mark.torch)])
+def test_files_and_modules_are_compiled_past_our_engines_for_what_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool
+) -> None:
+    asked: list[tuple[list[int], Any]] = []
+    compile_model = openvino.Core.compile_model
+
+    def note_settings(core: openvino.Core, model: Any, device: str, settings: Any) -> Any:
+        asked.append((list(model.inputs[0].shape), settings))
+        return compile_model(core, model, device, settings)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", note_settings)
+    if is_file:
+        session = open_openvino(write_square(tmp_path / "x.onnx"), (2, 3, SIDE, SIDE), 1)
+        (found,) = session.run(np.full((2, 3, SIDE, SIDE), 0.5, np.float32))
+    else:
+        found, _ = open_module()(np.full((2, 3, SIDE, SIDE), 0.5, np.float32))
+    assert (found == 0.25).all() and found.shape[0] == 2
+    assert asked[0][0] == [2, 3, SIDE, SIDE] and asked[0][1]["INFERENCE_NUM_THREADS"] == 1
+    assert asked[0][1]["INFERENCE_PRECISION_HINT"] == "f32"  # left alone it picks bf16 where the CPU has it
+
+
+def open_module() -> Any:
+    import torch
+
+    class Square(torch.nn.Module):
+        def forward(self, image: Any) -> tuple[Any, Any]:
+            maps = image.square().mean(1, keepdim=True)
+            return maps, maps.amax(dim=(1, 2, 3))
+
+    return export_module(Square(), (2, SIDE, SIDE, 3), 1)

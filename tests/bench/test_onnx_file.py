@@ -138,7 +138,7 @@ def test_a_second_run_by_onnx_runtime_is_the_check_where_openvino_lacks_or_refus
         raise EngineError("no such operator")
 
     with monkeypatch.context() as patch:
-        patch.setattr(onnx_file, "build_engine", refuse)
+        patch.setattr(onnx_file, "open_openvino", refuse)
         assert "ONNX Runtime" in open_file(tiny, path)[1].against
     monkeypatch.setattr(onnx_file, "has_openvino", lambda: False)
     check = open_file(tiny, path)[1]

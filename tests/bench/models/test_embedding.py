@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.bench.models import banks
-from ndp_rt.bench.models.banks import GaussianSmoothing, draw_precisions, measure_mahalanobis
+from ndp_rt.bench.models.banks import Bank, GaussianSmoothing, draw_precisions, measure_mahalanobis
 from ndp_rt.bench.models.dfr import Dfr
 from ndp_rt.bench.models.efficientad_s import EfficientAdS
 from ndp_rt.bench.models.gcpf import Gcpf
@@ -58,6 +58,13 @@ def make_image(rng: np.random.Generator, *shape: int) -> Tensor:
 
 def draw(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
     return rng.standard_normal(shape, np.float32)
+
+
+def make_bank(values: NDArray[np.float32]) -> Bank:
+    bank = Bank(*values.shape)
+    bank.features = torch.from_numpy(values)
+    bank.squared_norms = torch.from_numpy(np.square(values).sum(-1))
+    return bank
 
 
 def run(model: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,17 +118,16 @@ def test_nearest_distances_are_the_least(
 ) -> None:
     monkeypatch.setattr(banks, "MAX_CHUNK_ELEMENTS", limit)
     a, b = draw(rng, queries, 24), draw(rng, rows, 24)
-    bank = torch.from_numpy(b)
-    norms = banks.measure_squared_norms(bank)
+    bank = make_bank(b)
     wanted = measure_all_distances(a, b)
-    found = banks.find_nearest_distances(torch.from_numpy(a), bank, norms)
+    found = bank.find_nearest_distances(torch.from_numpy(a))
     assert_close(found, wanted.min(1), "distance", "float32")
-    assert_close(banks.measure_distances(torch.from_numpy(a), bank, norms), wanted, "distance", "float32")
+    assert_close(bank.measure_distances(torch.from_numpy(a)), wanted, "distance", "float32")
 
 
 def test_distance_to_a_row_itself_is_not_nan() -> None:
-    bank = torch.full((3, 100), 1e3)
-    assert bool(banks.find_nearest_distances(bank, bank, banks.measure_squared_norms(bank)).isfinite().all())
+    bank = make_bank(np.full((3, 100), 1e3, np.float32))
+    assert bool(bank.find_nearest_distances(bank.features).isfinite().all())
 
 
 def test_mahalanobis_is_scipys(rng: np.random.Generator) -> None:
@@ -187,8 +193,7 @@ def test_patchcore_features_are_those_of_the_repositorys_poolings(rng: np.random
 
 def test_patchcore_scores_are_weighed_by_their_neighbourhood(rng: np.random.Generator) -> None:
     patches, coreset = draw(rng, 2, 5, 6), draw(rng, 40, 6)
-    bank = torch.from_numpy(coreset)
-    part = SimpleNamespace(coreset=bank, squared_norms=banks.measure_squared_norms(bank), neighbour_count=4)
+    part = SimpleNamespace(coreset=make_bank(coreset), neighbour_count=4)
     distances = np.stack([measure_all_distances(one, coreset) for one in patches])  # [n, p, r]
     least = torch.from_numpy(distances.min(2)).float()
     found = PatchCore.weigh(part, torch.from_numpy(patches), least)  # type: ignore[arg-type]

@@ -106,13 +106,13 @@ def test_spade_keeps_the_features_of_280_images() -> None:
     model = make_meta(Spade)
     shapes = [tuple(gallery.features.shape) for gallery in model.galleries]
     assert shapes == [(280, 56 * 56, 256), (280, 28 * 28, 512), (280, 14 * 14, 1024)]
-    assert model.image_features.shape == (280, 2048)
+    assert model.images.features.shape == (280, 2048)
     assert model.neighbour_count == 50
     assert sum(gallery.features.nbytes for gallery in model.galleries) == pytest.approx(1.6e9, rel=0.02)
 
 
 def test_patchcore_keeps_a_tenth_of_the_patches_of_280_images() -> None:
-    assert make_meta(PatchCore).coreset.shape == (280 * 28 * 28 // 10, 1024)
+    assert make_meta(PatchCore).coreset.features.shape == (280 * 28 * 28 // 10, 1024)
 
 
 def test_patch_svdd_keeps_all_patches_of_280_images() -> None:
