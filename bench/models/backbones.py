@@ -10,6 +10,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ndp_rt.export.models.ndpnet.vgg import PLAN as VGG16_PLAN
+from ndp_rt.export.models.ndpnet.vgg import VGG
 
 VGG19_PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M")
 # Random residuals as large as what they are added to would make features grow a hundredfold from stage to stage.
@@ -77,35 +78,6 @@ class ResNet(nn.Module):
         for name in self.stage_names:
             x = self.get_submodule(name)(x)
             maps.append(x)
-        return maps
-
-
-class VGG(nn.Module):
-    """The convolutions of a VGG up to the last tap; the maps after the layers of `taps`, by torchvision's numbers.
-
-    `export/vgg.py` fixes VGG-16, its five taps and the normalisation for the perceptual loss; the methods here tap
-    other layers of VGG-16 and VGG-19, some without the normalisation.
-    """
-
-    def __init__(self, plan: Sequence[int | str], taps: Sequence[int]) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        c_in = 3
-        for entry in plan:
-            if isinstance(entry, int):
-                layers += [nn.Conv2d(c_in, entry, 3, padding=1), nn.ReLU(inplace=True)]
-                c_in = entry
-            else:
-                layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers[: max(taps) + 1])
-        self.taps = frozenset(taps)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in self.taps:
-                maps.append(x)
         return maps
 
 

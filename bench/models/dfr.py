@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.bench.models.backbones import make_vgg19
-from ndp_rt.bench.models.method import ImageNetNormalisation, Method, chain_points
+from ndp_rt.bench.models.method import Method, chain_points
+from ndp_rt.export.models.ndpnet.vgg import ImageNetNormalisation
 
 INPUT_PX = 256
 REGION_PX = 4

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.bench.models.method import ImageNetNormalisation, Method, chain
+from ndp_rt.bench.models.method import Method, chain
+from ndp_rt.export.models.ndpnet.vgg import ImageNetNormalisation
 
 INPUT_PX = 256
 CHANNEL_COUNT = 384

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.bench.models.backbones import make_resnet34, make_resnet50
-from ndp_rt.bench.models.method import ImageNetNormalisation, Method, chain_points, fit_map
+from ndp_rt.bench.models.method import Method, chain_points, fit_map
+from ndp_rt.export.models.ndpnet.vgg import ImageNetNormalisation
 
 INPUT_PX = 256
 LATENT_CHANNELS = (200, 400, 900)

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ndp_rt.export.models.ndpnet.vgg import IMAGENET_MEAN, IMAGENET_STD
-
 CROP_FROM_PX, CROP_PX = 256, 224  # of the methods whose repositories cut the square's centre out
 
 
@@ -36,21 +34,6 @@ class Method(nn.Module):
         scores, score = self.inspect(self.normalise(fit_image(image, self.input_px, self.crop_px)))
         border_px = 0 if self.crop_px is None else (self.input_px - self.crop_px) // 2
         return fit_map(scores, image, border_px), scores.amax((1, 2, 3)) if score is None else score
-
-
-class ImageNetNormalisation(nn.Module):
-    """Subtracts ImageNet's mean from images [n, 3, h, w] in 0 to 1 and divides by its standard deviation."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return (image - self.mean) / self.std
 
 
 def chain(channels: Sequence[int], make: Callable[[int, int], Sequence[nn.Module]], *last: nn.Module) -> nn.Sequential:

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from ndp_rt.bench.models.backbones import make_wide_resnet50_2
 from ndp_rt.bench.models.banks import Bank, GaussianSmoothing, find_nearest_distances
-from ndp_rt.bench.models.method import CROP_FROM_PX, CROP_PX, ImageNetNormalisation, Method, fit_map
+from ndp_rt.bench.models.method import CROP_FROM_PX, CROP_PX, Method, fit_map
+from ndp_rt.export.models.ndpnet.vgg import ImageNetNormalisation
 
 IMAGE_COUNT = 280  # MVTec AD's carpet, table I of the NDP-Net paper
 NEIGHBOUR_COUNT = 50

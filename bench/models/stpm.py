@@ -4,7 +4,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ndp_rt.bench.models.backbones import make_resnet18
-from ndp_rt.bench.models.method import ImageNetNormalisation, Method, fit_map
+from ndp_rt.bench.models.method import Method, fit_map
+from ndp_rt.export.models.ndpnet.vgg import ImageNetNormalisation
 
 INPUT_PX = 256
 

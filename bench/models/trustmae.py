@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.bench.models.backbones import make_vgg16
-from ndp_rt.bench.models.method import ImageNetNormalisation, Method, chain, fit_map
-from ndp_rt.export.models.ndpnet.vgg import TAPPED_LAYERS
+from ndp_rt.bench.models.method import Method, chain, fit_map
+from ndp_rt.export.models.ndpnet.vgg import TAPPED_LAYERS, ImageNetNormalisation
 
 INPUT_PX = 256
 CHANNELS = (3, 64, 128, 256, 256)

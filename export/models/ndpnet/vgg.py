@@ -1,5 +1,6 @@
 """VGG-16's feature maps for the perceptual loss (eq. 13, 16), with weights from a file that the user gives."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors
@@ -18,34 +19,55 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class VGGFeatures(nn.Module):
-    """The five ReLU maps of VGG-16; never trained."""
+class ImageNetNormalisation(nn.Module):
+    """Subtracts ImageNet's mean from images [n, 3, h, w] in 0 to 1 and divides by its standard deviation."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        c_in = 3
-        for entry in PLAN:
-            if isinstance(entry, int):
-                layers += [nn.Conv2d(c_in, entry, 3, padding=1), nn.ReLU()]
-                c_in = entry
-            else:
-                layers.append(nn.MaxPool2d(2))
-        self.features = nn.Sequential(*layers[: TAPPED_LAYERS[-1] + 1])
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        x = (image - self.mean) / self.std  # [n, 3, h, w]
+    def forward(self, image: Tensor) -> Tensor:
+        return (image - self.mean) / self.std
+
+
+class VGG(nn.Module):
+    """The convolutions of a VGG up to the last of `taps`; the maps after the layers of these torchvision numbers."""
+
+    def __init__(self, plan: Sequence[int | str], taps: Sequence[int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        c_in = 3
+        for entry in plan:
+            if isinstance(entry, int):
+                layers += [nn.Conv2d(c_in, entry, 3, padding=1), nn.ReLU(inplace=True)]
+                c_in = entry
+            else:
+                layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers[: max(taps) + 1])
+        self.taps = frozenset(taps)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
         for index, layer in enumerate(self.features):
-            x = layer(x)  # [n, 64 .. 512, h .. h/16, w .. w/16]
-            if index in TAPPED_LAYERS:
+            x = layer(x)
+            if index in self.taps:
                 maps.append(x)
         return maps
+
+
+class VGGFeatures(VGG):
+    """The five ReLU maps of VGG-16, [n, 64 .. 512, h .. h/16, w .. w/16], of images from 0 to 1; never trained."""
+
+    def __init__(self) -> None:
+        super().__init__(PLAN, TAPPED_LAYERS)
+        self.normalise = ImageNetNormalisation()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return super().forward(self.normalise(x))
 
     def loss(self, rebuilt: Tensor, good: Tensor) -> Tensor:
         """Return the L1 distance of the five maps of two images [n, 3, h, w], the mean of the maps' means (eq. 13)."""
