@@ -60,12 +60,24 @@ def split_stages(
     """
     if ENGINE not in parts_ms:
         raise InputError(f"the parts are {', '.join(parts_ms) or 'none'}; 'engine' is needed to split it.")
-    around = {name: parts_ms[name] for name in AROUND if name in parts_ms}
+    stages_ms = {name: parts_ms[name] for name in order_stages(parts_ms) if name in (*AROUND, ENGINE)}
     if profiler is None:
-        inside, source = {ENGINE: parts_ms[ENGINE]}, "not split: the backend does not tell layers apart"
+        return stages_ms, "not split: the backend does not tell layers apart"
+    from ndp_rt.graphs.folding import fix_batch, load_model  # `make gpu-check` does without onnx
+
+    engine_ms, model = stages_ms.pop(ENGINE), load_model(onnx_path)
+    fix_batch(model, options.batch)
+    run_count = count_runs(engine_ms * options.batch)
+    layers_ms = profiler.profile(compiled_path or onnx_path, options, make_inputs(model), run_count)
+    sums = sum_by_stage(layers_ms, name_stages(model, family))
+    other_share = sums.pop(OTHER, 0.0) / sum(layers_ms.values())
+    if other_share > MAX_OTHER_SHARE:
+        source = f"not split: {other_share:.0%} of a profile is in layers of no known stage"
+        sums = {ENGINE: engine_ms}
     else:
-        inside, source = profile_engine(parts_ms[ENGINE], onnx_path, family, profiler, options, compiled_path)
-    stages_ms = {**around, **inside}
+        source = f"shares of the layers in a profile by the backend (least of {run_count} runs), of the engine's time"
+        source += f"; {other_share:.1%} in layers of no known stage are shared out" if other_share > 0 else ""
+    stages_ms |= {stage: engine_ms * value / sum(sums.values()) for stage, value in sums.items()}
     return {name: stages_ms[name] for name in order_stages(stages_ms)}, source
 
 
@@ -77,33 +89,6 @@ def name_steps(parts_ms: Mapping[str, float]) -> Split:
     """
     stages_ms = {name: parts_ms[name] for name in order_stages(parts_ms) if name not in (ENGINE, TOTAL)}
     return stages_ms, "the plan's own clock around each of its engines and ops"
-
-
-def profile_engine(
-    engine_ms: float,
-    onnx_path: Path,
-    family: str,
-    profiler: Profiler,
-    options: EngineOptions,
-    compiled_path: Path | None = None,
-) -> Split:
-    """Return `engine_ms` split by the layers' shares in a profile of the graph, and how that was done."""
-    from ndp_rt.graphs.folding import fix_batch, load_model  # `make gpu-check` does without onnx
-
-    model = load_model(onnx_path)
-    fix_batch(model, options.batch)
-    run_count = count_runs(engine_ms * options.batch)
-    layers_ms = profiler.profile(compiled_path or onnx_path, options, make_inputs(model), run_count)
-    sums = sum_by_stage(layers_ms, name_stages(model, family))
-    total_ms = sum(sums.values())
-    other_share = sums.pop(OTHER, 0.0) / total_ms
-    if other_share > MAX_OTHER_SHARE:
-        return {ENGINE: engine_ms}, f"not split: {other_share:.0%} of a profile is in layers of no known stage"
-    known_ms = sum(sums.values())
-    source = f"shares of the layers in a profile by the backend (least of {run_count} runs), of the engine's time"
-    if other_share > 0:
-        source += f"; {other_share:.1%} in layers of no known stage are shared out"
-    return {stage: engine_ms * value / known_ms for stage, value in sums.items()}, source
 
 
 def count_runs(run_ms: float) -> int:
