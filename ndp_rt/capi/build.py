@@ -39,6 +39,7 @@ LIBRARY_FILES = (
     "log.c",
     "queue.c",
     "runtime.c",
+    "shield.c",
     "turns.c",
 )
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -174,7 +175,7 @@ def _quote(text: str) -> str:
 
 def _compile(compiler: Sequence[str], inputs: Sequence[str], out: Path) -> Path:
     shared = ["-shared", "-Wl,-z,nodelete", f"-I{INCLUDE}", f"-I{SOURCE}", f"-DNDP_VERSION={_quote(__version__)}"]
-    run_compiler([*compiler, *FLAGS, *shared, *inputs, "-o", str(out), "-ldl", "-lpthread"], out.name)
+    run_compiler([*compiler, *FLAGS, *shared, *inputs, "-o", str(out), "-ldl", "-lm", "-lpthread"], out.name)
     return out
 
 

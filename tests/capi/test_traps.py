@@ -14,6 +14,7 @@ from ndp_rt.capi.build import BRIDGE_NAME, HEADER, PYTHON_VERSION
 from tests.capi.programs import run_program, run_steps
 
 PACKAGE = Path(ndp_rt.__file__).parent
+BRICKS = Path(__file__).parents[1] / "data" / "bricks.ndp"
 Run = Callable[..., list[str]]
 
 
@@ -159,15 +160,39 @@ def test_a_host_may_have_closed_its_streams(run: Run, score: str, tmp_path: Path
     assert run(*words, environment={"NDP_RT_CACHE": str(tmp_path)}) == expected  # and builds
 
 
-@pytest.mark.nightly
-def test_a_locale_with_decimal_commas_changes_nothing(run: Run, score: str, tmp_path: Path) -> None:
+@pytest.fixture
+def commas(tmp_path: Path) -> dict[str, str]:
+    """An environment with the locale de_DE.UTF-8, which writes decimal commas, and an empty cache."""
     if shutil.which("localedef") is None or not Path("/usr/share/i18n/locales/de_DE").exists():
         pytest.skip("needs localedef and the locales' sources: apt install locales")
     command = ["localedef", "-f", "UTF-8", "-i", "de_DE", str(tmp_path / "de_DE.UTF-8")]
     subprocess.run(command, check=True, capture_output=True)
-    environment = {"LOCPATH": str(tmp_path), "NDP_RT_CACHE": str(tmp_path / "cache")}
-    lines = run("locale=de_DE.UTF-8", "remember", "open", "inspect", "compare", environment=environment)
-    assert lines == ["locale: ,", "open: OK", "inspect: OK", score.replace(".", ","), "compared"]
+    return {"LOCPATH": str(tmp_path), "NDP_RT_CACHE": str(tmp_path / "cache")}
+
+
+def test_a_locale_with_decimal_commas_changes_nothing(run: Run, score: str, commas: dict[str, str]) -> None:
+    changed = run(f"open={BRICKS}", "reference", "inspect")
+    assert changed[1] == "reference: OK"
+    words = ["locale=de_DE.UTF-8", "remember", "open", "inspect", f"open={BRICKS}", "reference", "inspect"]
+    lines = run(*words, "compare", environment=commas)
+    expected = [score, *changed]
+    assert lines == [
+        *("locale: ,", "open: OK", "inspect: OK"),
+        *(line.replace(".", ",") if line.startswith("score") else line for line in expected),
+        "compared",
+    ]
+
+
+def test_traps_and_rounding_of_the_host_change_nothing(run: Run, score: str, tmp_path: Path) -> None:
+    changed = run(f"open={BRICKS}", "reference", "inspect")
+    words = ["floats", "remember", "open", "inspect", f"open={BRICKS}", "reference", "inspect", "compare"]
+    lines = run(*words, environment={"NDP_RT_CACHE": str(tmp_path)})  # an empty one: engines are built, too
+    assert lines == ["open: OK", "inspect: OK", score, *changed, "compared"]
+
+
+def test_a_thread_that_is_cancelled_while_it_waits_leaves_the_library_whole(run: Run, score: str) -> None:
+    lines = run("open", "cancel", "inspect", "close")
+    assert lines == ["open: OK", "submit: OK", "submit: OK", "cancel: cancelled", "inspect: OK", score, "close: OK"]
 
 
 def test_a_forked_child_is_refused_by_every_function_and_the_parent_goes_on(run: Run) -> None:

@@ -16,19 +16,21 @@ static int inside_count; /* threads in a call */
 static bool is_ending;
 static __thread int own_count; /* 1 in a log callback, which is called from within a call */
 
-static void leave(void)
+static void leave(const struct ndp_shield *shield)
 {
+    ndp_lower_shield(shield);
     own_count--;
     __atomic_sub_fetch(&inside_count, 1, __ATOMIC_SEQ_CST);
 }
 
-static bool enter(char *message)
+static bool enter(struct ndp_shield *shield, char *message)
 {
+    ndp_raise_shield(shield);
     own_count++;
     __atomic_add_fetch(&inside_count, 1, __ATOMIC_SEQ_CST);
     if (!__atomic_load_n(&is_ending, __ATOMIC_SEQ_CST))
         return true;
-    leave();
+    leave(shield);
     snprintf(message, NDP_MESSAGE_BYTES,
              "the process is ending, and the runtime with it. Close inspectors before that.");
     return false;
@@ -68,12 +70,13 @@ static void come_first_at_exit(void)
 #define GUARD(name, parameters, arguments)                                                                             \
     static int32_t name parameters                                                                                     \
     {                                                                                                                  \
+        struct ndp_shield shield;                                                                                      \
         int32_t status;                                                                                                \
                                                                                                                        \
-        if (!enter(message))                                                                                           \
+        if (!enter(&shield, message))                                                                                  \
             return NDP_RT_STATUS_CLOSED;                                                                               \
         status = bridge.name arguments;                                                                                \
-        leave();                                                                                                       \
+        leave(&shield);                                                                                                \
         return status;                                                                                                 \
     }
 
@@ -83,13 +86,14 @@ NDP_CALLS(GUARD)
 static int32_t open_first(const char *bundle, const ndp_rt_open_options *options, int64_t *id, ndp_rt_info *info,
                           char *message)
 {
+    struct ndp_shield shield;
     int32_t status;
 
-    if (!enter(message))
+    if (!enter(&shield, message))
         return NDP_RT_STATUS_CLOSED;
     status = open(bundle, options, id, info, message);
     come_first_at_exit(); /* before leave: the process may end any time */
-    leave();
+    leave(&shield);
     return status;
 }
 

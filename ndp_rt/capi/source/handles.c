@@ -158,7 +158,7 @@ void ndp_handle_free(const void *handle)
     pthread_mutex_lock(&ndp_lock);
     entry = find_entry(handle, &index);
     while (entry->take_count > 0)
-        pthread_cond_wait(&was_dropped, &ndp_lock);
+        ndp_wait(&was_dropped, &ndp_lock);
     entry->kind = 0;
     entry->object = NULL;
     entry->next_free = first_free;

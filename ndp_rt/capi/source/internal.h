@@ -2,6 +2,8 @@
 #ifndef NDP_RT_INTERNAL_H
 #define NDP_RT_INTERNAL_H
 
+#include <fenv.h>
+#include <locale.h>
 #include <pthread.h>
 #include <stdbool.h>
 
@@ -20,6 +22,18 @@ ndp_rt_status ndp_pass_on(ndp_rt_status status, const char *message);
 ndp_rt_status ndp_check_process(void); /* FORKED in a child of a process that had started the runtime */
 ndp_rt_status ndp_start_runtime(const char *python);
 const struct ndp_calls *ndp_get_calls(void); /* valid after ndp_start_runtime returned OK */
+
+/* ---- shield.c: what the host has set for its thread, against what the engines expect ---------------------------- */
+
+struct ndp_shield { /* what the host had */
+    locale_t locale;
+    fenv_t floats;
+    int cancel_state;
+};
+
+void ndp_raise_shield(struct ndp_shield *shield);
+void ndp_lower_shield(const struct ndp_shield *shield);
+void ndp_wait(pthread_cond_t *condition, pthread_mutex_t *lock); /* as pthread_cond_wait, but nothing cancels it */
 
 /* ---- ending.c: calls that are in progress when the process ends ------------------------------------------------ */
 

@@ -88,7 +88,7 @@ static struct ndp_job *take_next(struct ndp_inspector *inspector, bool *is_cance
 
     pthread_mutex_lock(&ndp_lock);
     while (!inspector->first && !inspector->is_closing)
-        pthread_cond_wait(&inspector->has_work, &ndp_lock);
+        ndp_wait(&inspector->has_work, &ndp_lock);
     job = inspector->first;
     if (job) {
         inspector->first = job->next;
@@ -283,15 +283,17 @@ static void wait_for_end(struct ndp_job *job, int32_t timeout_ms)
 {
     struct timespec until;
     int64_t nanoseconds;
-    int error = 0;
+    int error = 0, cancel_state;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
     nanoseconds = until.tv_nsec + (int64_t)(timeout_ms % 1000) * 1000000;
     until.tv_sec += timeout_ms / 1000 + nanoseconds / 1000000000;
     until.tv_nsec = nanoseconds % 1000000000;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     while (!job->has_ended && error != ETIMEDOUT && timeout_ms != 0)
         error = timeout_ms < 0 ? pthread_cond_wait(&job->end, &ndp_lock)
                                : pthread_cond_timedwait(&job->end, &ndp_lock, &until);
+    pthread_setcancelstate(cancel_state, NULL);
 }
 
 ndp_rt_status ndp_rt_job_wait(ndp_rt_job *handle, int32_t timeout_ms)
@@ -336,13 +338,16 @@ ndp_rt_status ndp_rt_job_wait(ndp_rt_job *handle, int32_t timeout_ms)
 void ndp_end_queue(struct ndp_inspector *inspector)
 {
     struct ndp_job *job;
+    int cancel_state;
 
     pthread_mutex_lock(&ndp_lock);
     inspector->is_closing = true;
     pthread_cond_signal(&inspector->has_work);
     pthread_mutex_unlock(&ndp_lock);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     if (inspector->has_worker)
         pthread_join(inspector->worker, NULL);
+    pthread_setcancelstate(cancel_state, NULL);
     do {
         pthread_mutex_lock(&ndp_lock);
         job = inspector->kept;

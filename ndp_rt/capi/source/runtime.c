@@ -86,10 +86,12 @@ static ndp_rt_status start(const char *python, bool *called_bridge)
 ndp_rt_status ndp_start_runtime(const char *python)
 {
     ndp_rt_status status = ndp_check_process();
+    struct ndp_shield shield;
     bool called_bridge = false;
 
     if (status != NDP_RT_STATUS_OK || ndp_get_calls())
         return status;
+    ndp_raise_shield(&shield);
     pthread_mutex_lock(&start_lock);
     if (!ndp_get_calls()) {
         bool was_touched = is_touched;
@@ -104,6 +106,7 @@ ndp_rt_status ndp_start_runtime(const char *python)
             __atomic_store_n(&is_touched, false, __ATOMIC_RELEASE);
     }
     pthread_mutex_unlock(&start_lock);
+    ndp_lower_shield(&shield);
     return status == NDP_RT_STATUS_OK ? ndp_apply_log_level() : status;
 }
 

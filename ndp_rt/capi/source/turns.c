@@ -23,7 +23,7 @@ void ndp_take_turn(struct ndp_turns *turns)
             turns->first = &self;
         turns->last = &self;
         while (!self.has_turn)
-            pthread_cond_wait(&self.may_go, &ndp_lock);
+            ndp_wait(&self.may_go, &ndp_lock);
         pthread_cond_destroy(&self.may_go);
     }
     turns->is_taken = true;

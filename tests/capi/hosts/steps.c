@@ -5,9 +5,11 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <fenv.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,6 +146,62 @@ static void do_submit(void)
     }
 }
 
+static void do_reference(void)
+{
+    ndp_rt_image image = make_image();
+
+    say("reference", api.ndp_rt_inspector_set_reference(get_last(), &image));
+}
+
+static sem_t may_go;
+
+static void block(void *user, ndp_rt_status status, ndp_rt_result *result)
+{
+    (void)user;
+    (void)status;
+    (void)result;
+    while (sem_wait(&may_go) != 0)
+        ;
+}
+
+static void *wait_for_job(void *job)
+{
+    api.ndp_rt_job_wait(job, -1);
+    sleep(60); /* where a cancelled thread ends */
+    return NULL;
+}
+
+/* Cancel a thread that waits for a job, which waits for another's callback. */
+static void do_cancel(void)
+{
+    static ndp_rt_result results[2];
+    ndp_rt_image image = make_image();
+    ndp_rt_job *job = NULL;
+    pthread_t waiter;
+    void *ended = NULL;
+    int i;
+
+    sem_init(&may_go, 0, 0);
+    for (i = 0; i < 2; i++) {
+        results[i] = make_result();
+        say("submit",
+            api.ndp_rt_inspector_submit(get_last(), &image, &results[i], i ? NULL : block, NULL, i ? &job : NULL));
+    }
+    pthread_create(&waiter, NULL, wait_for_job, job);
+    usleep(200000); /* so that it waits; if it does not yet, it is cancelled where it begins to */
+    pthread_cancel(waiter);
+    sem_post(&may_go);
+    pthread_join(waiter, &ended);
+    fprintf(out, "cancel: %s\n", ended == PTHREAD_CANCELED ? "cancelled" : "returned");
+}
+
+/* Unmask floating-point exceptions and round upwards, as some numerical programs do. */
+static void change_floats(void)
+{
+    feenableexcept(FE_DIVBYZERO | FE_INVALID | FE_OVERFLOW);
+    fesetround(FE_UPWARD);
+}
+
 static void ignore_message(void *user, int32_t level, const char *message)
 {
     (void)user;
@@ -249,6 +307,12 @@ static void do_step(char *step)
         do_race(value);
     else if (strcmp(name, "inspect") == 0)
         do_inspect();
+    else if (strcmp(name, "reference") == 0)
+        do_reference();
+    else if (strcmp(name, "cancel") == 0)
+        do_cancel();
+    else if (strcmp(name, "floats") == 0)
+        change_floats();
     else if (strcmp(name, "describe") == 0)
         do_describe();
     else if (strcmp(name, "submit") == 0)
