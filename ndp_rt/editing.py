@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.assets import replace_initializers
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import GOLDEN_FILE, Bundle, Golden, open_bundle
-from ndp_rt.bundle.write import add_command, read_current, update_manifest, write_bundle
+from ndp_rt.bundle.write import add_command, replace_files, update_manifest
 from ndp_rt.decide.calibration import check_rate, threshold_from_good_scores
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
@@ -28,7 +29,7 @@ from ndp_rt.images.preprocess import preprocess
 from ndp_rt.images.read import read_image
 from ndp_rt.images.variations import vary
 from ndp_rt.inspector import Inspector
-from ndp_rt.program.manifest import InputContract, ThresholdSpec
+from ndp_rt.program.manifest import BundleManifest, InputContract, ThresholdSpec
 from ndp_rt.runtime.assets import AssetMaker, put_beside_weights, round_to_picture
 from ndp_rt.runtime.host import HostExecutor
 from ndp_rt.runtime.open import make_asset_maker, make_host_executor, open_host
@@ -43,7 +44,11 @@ def set_threshold(bundle: Bundle, precision: str, threshold: ThresholdSpec) -> B
         BundleError: the bundle was replaced after it was opened.
         StorageError: the manifest cannot be written; it stays as it was.
     """
-    return update_manifest(bundle, thresholds={**read_current(bundle).thresholds, precision: threshold})
+
+    def edit(now: BundleManifest) -> BundleManifest:
+        return dataclasses.replace(now, thresholds={**now.thresholds, precision: threshold})
+
+    return update_manifest(bundle, edit)
 
 
 def calibrate(
@@ -78,6 +83,7 @@ def calibrate(
         ImageFileError: an image cannot be read; none is left out.
         DataError: no images.
         InputError: a rate outside 0 to 1.
+        BundleError: the bundle was replaced after it was opened.
     """
     check_rate(rate)
     groups = find_groups(images, group_by).labels if images else ()
@@ -91,6 +97,8 @@ def calibrate(
         threshold=float("inf"),
         batches=(1,),
     ) as inspector:
+        if inspector.bundle.fingerprint != bundle.fingerprint:
+            raise bundle.replaced()
         for path in images:
             image = read_image(path)
             varied = _vary_picture(image, bundle.manifest.input) if varies else []
@@ -129,34 +137,31 @@ def set_reference(path: Path, image_path: Path, *, backend: str | None = None, t
     prepared = maker.prepare_picture(read_image(image_path), "rgb")
     picture = round_to_picture(prepared)  # what the picture in the bundle holds is what the tensors are made of
     plan = next((name for name, one in programs.items() if maker.name in one.assets), next(iter(programs)))
-    executor = open_host(bundle, dataclasses.replace(spec, plan=plan))
-    try:
-        changed = _replace_files(bundle, maker, tensors := executor.compute_asset(prepared))
-        executor.use_asset(maker.name, tensors)
-        golden = recompute_golden(bundle.golden(), executor)
-    finally:
-        executor.close()
-    for name, program in programs.items():
-        if name != plan and set(program.stages) & set(maker.spec.in_graphs):
-            _check_changed(bundle, name, changed, golden, spec)
-    files: dict[str, bytes | Path] = {name: bundle.path / name for name in bundle.manifest.files}
-    files |= {**changed, GOLDEN_FILE: save(to_tensors(golden))}
+    with bundle.held():
+        with closing(open_host(bundle, dataclasses.replace(spec, plan=plan))) as executor:
+            graphs = _replace_files(bundle, maker, tensors := executor.compute_asset(prepared))
+            executor.use_asset(maker.name, tensors)
+            golden = recompute_golden(bundle.golden(), executor)
+        for name, program in programs.items():
+            if name != plan and set(program.stages) & set(maker.spec.in_graphs):
+                _check_changed(bundle, name, graphs, golden, spec)
+    changed: dict[str, bytes | Path] = {**graphs, GOLDEN_FILE: save(to_tensors(golden))}
     if maker.spec.picture is not None:
         _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        files[maker.spec.picture] = encoded.tobytes()
-    current = read_current(bundle)
-    manifest = dataclasses.replace(
-        current,
-        thresholds={name: _carry_over(one) for name, one in current.thresholds.items()},
-        reference={"source": image_path.name, "rule": "chosen by hand (ndp-rt set-reference)"},
-        golden={**current.golden, "made_by": f"plan '{plan}' on the CPU, fp32: by set-reference"},
-        parity={**current.parity, "note": "measured at export, with the reference of then"},
-        provenance=add_command(
-            current.provenance, f"ndp-rt set-reference {shlex.quote(path.name)} {shlex.quote(image_path.name)}"
-        ),
-    )
-    place = bundle.path.resolve()  # behind a link, the bundle itself
-    return write_bundle(place, manifest_without_files=manifest, files=files, overwrite=True)
+        changed[maker.spec.picture] = encoded.tobytes()
+
+    def edit(now: BundleManifest) -> BundleManifest:
+        command = f"ndp-rt set-reference {shlex.quote(path.name)} {shlex.quote(image_path.name)}"
+        return dataclasses.replace(
+            now,
+            thresholds={name: _carry_over(one) for name, one in now.thresholds.items()},
+            reference={"source": image_path.name, "rule": "chosen by hand (ndp-rt set-reference)"},
+            golden={**now.golden, "made_by": f"plan '{plan}' on the CPU, fp32: by set-reference"},
+            parity={**now.parity, "note": "measured at export, with the reference of then"},
+            provenance=add_command(now.provenance, command),
+        )
+
+    return replace_files(bundle, changed, edit)
 
 
 def recompute_golden(golden: Golden, executor: HostExecutor) -> Golden:

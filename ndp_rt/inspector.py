@@ -12,6 +12,7 @@ import numpy as np
 
 from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.bundle.settled import read_settled
 from ndp_rt.errors import DeviceError, EngineError, InputError, MissingExtraError
 from ndp_rt.images.checks import Image, check_image
 from ndp_rt.images.preprocess import Preprocessor
@@ -119,6 +120,10 @@ class Inspector:
 
     @classmethod
     def _open(cls, options: Options) -> "Inspector":
+        return read_settled(Path(options.bundle).absolute(), lambda: cls._open_once(options), cls.close)
+
+    @classmethod
+    def _open_once(cls, options: Options) -> "Inspector":
         bundle = open_bundle(options.bundle)
         Preprocessor(bundle.manifest.input, channels=options.channels)  # refuses before engines are built
         try:

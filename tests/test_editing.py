@@ -222,5 +222,5 @@ def test_a_change_that_fails_leaves_the_bundle_as_it_was(
         patch.setattr("ndp_rt.editing.compare_golden", disagree)
         expect(EngineError, photograph)
     with monkeypatch.context() as patch:
-        patch.setattr("ndp_rt.editing.write_bundle", fail)
+        patch.setattr("ndp_rt.editing.replace_files", fail)
         expect(StorageError, photograph)

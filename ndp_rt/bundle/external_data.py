@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from ndp_rt.errors import InputError
 
 # message -> {field number: message it holds}
-_FIELDS: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 25: "function"},
-    "function": {7: "node"},
+FIELDS: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
@@ -63,7 +64,7 @@ def _walk(data: memoryview, message: str, depth: int) -> Iterator[str]:
         if pair.get(1) == b"location":
             yield pair.get(2, b"").decode("utf-8", "replace")
         return
-    inner = _FIELDS[message]
+    inner = FIELDS[message]
     for number, content in _walk_fields(data):
         if number in inner:
             yield from _walk(content, inner[number], depth + 1)

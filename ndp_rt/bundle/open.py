@@ -1,10 +1,11 @@
 """Opens a bundle, and checks that it is whole and refers to nothing outside."""
 
+import contextlib
 import glob
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers, read_int8_layers
 from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, read_manifest
 from ndp_rt.bundle.programs import check_manifest
+from ndp_rt.bundle.settled import read_settled, watch_folder
 from ndp_rt.bundle.tensors import read_tensors
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.files import hash_file
@@ -59,6 +61,29 @@ class Bundle:
     path: Path
     manifest: BundleManifest
     fingerprint: str
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Read files of the bundle inside: they are those that it was opened with.
+
+        Raises:
+            BundleError: the bundle was replaced since it was opened, or is at the end.
+        """
+        with watch_folder(self.path) as is_same:
+            if read_manifest(self.path).files != self.manifest.files:
+                raise self.replaced()
+            try:
+                yield
+            except Exception as error:
+                if is_same():
+                    raise
+                raise self.replaced() from error
+            if not is_same():
+                raise self.replaced()
+
+    def replaced(self) -> BundleError:
+        """Return what to raise where the bundle's folder holds other files than it was opened with."""
+        return BundleError(f"{self.path}: was changed by another process since it was opened. Open it again.")
 
     def stage(self, name: str) -> StageSpec:
         """Return the stage `name`.
@@ -174,6 +199,10 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
         ['bf16', 'fp32']
     """
     folder = Path(path).absolute()
+    return read_settled(folder, lambda: _open(folder, verify))
+
+
+def _open(folder: Path, verify: bool) -> Bundle:
     if not os.path.isdir(folder):  # unlike Path's, False for a name that is too long
         raise BundleError(_explain_missing(folder))
     manifest = read_manifest(folder)

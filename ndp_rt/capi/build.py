@@ -6,7 +6,6 @@ Needs a C compiler, Python's headers and cffi alone: setup.py imports it before 
 import contextlib
 import importlib.util
 import io
-import os
 import re
 import shlex
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 from ndp_rt import __version__
 from ndp_rt.config import find_compiler
 from ndp_rt.errors import EngineError, MissingExtraError
-from ndp_rt.files import storing
+from ndp_rt.files import replacing, storing
 
 FOLDER = Path(__file__).parent
 SOURCE, INCLUDE = FOLDER / "source", FOLDER / "include"
@@ -196,11 +195,7 @@ def run_compiler(command: Sequence[str], name: str) -> None:
 
 def _move(made: Path, target: Path) -> None:
     """Put a file in place of the one that hosts may have loaded, which they keep."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
     with storing(target, "Choose a folder with room that you may write to: ndp-rt capi build -o DIR"):
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as beside:
             shutil.copy(made, beside)
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from ndp_rt import __version__
+from ndp_rt.cli.terminal import complain, open_missing_streams
 from ndp_rt.errors import NdpRtError, needs_extra
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE, EXIT_DEFECTS, EXIT_UNREADABLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -112,6 +113,7 @@ def make_parser(chosen: str | None, arguments: Sequence[str] = ()) -> argparse.A
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; usage errors leave through SystemExit(2), as argparse does."""
+    open_missing_streams()
     arguments = join_command(list(sys.argv[1:] if argv is None else argv))
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     try:
@@ -123,17 +125,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's shutdown
         return code
     except NdpRtError as error:
-        print(f"ndp-rt: error: {error}", file=sys.stderr)
+        complain(f"ndp-rt: error: {error}")
         return EXIT_ERROR
     except MemoryError as error:
-        print(
+        complain(
             f"ndp-rt: error: not enough memory ({error or 'no details'}); use smaller images or batches, or a machine "
-            "with more.",
-            file=sys.stderr,
+            "with more."
         )
         return EXIT_ERROR
     except KeyboardInterrupt:
-        print("ndp-rt: interrupted", file=sys.stderr)
+        complain("ndp-rt: interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         _drop_output()  # the reader (head, less) has left
@@ -141,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # of a call that has no message of its own for it
         where = f"{error.filename}: " if error.filename is not None else ""
         hint = "Check the path, its permissions and the free space."
-        print(f"ndp-rt: error: {where}{error.strerror or error}. {hint}", file=sys.stderr)
+        complain(f"ndp-rt: error: {where}{error.strerror or error}. {hint}")
         try:
             sys.stdout.flush()
         except OSError:  # it was stdout that refused

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli.quantise import QUANTISE_ARGUMENTS, add_quantise_arguments, quantise
+from ndp_rt.cli.terminal import say
 from ndp_rt.program.manifest import PRECISIONS
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         bundle,
         spec,
         rebuild=args.rebuild,
-        progress=lambda line: print(f"  {line}", flush=True),
+        progress=lambda line: say(f"  {line}"),
     )
     print_record(bundle.manifest.name, record)
     return 0
@@ -180,15 +181,15 @@ def print_record(name: str, record: "EngineRecord") -> None:
     took = f"{record.seconds * 1e3:.1f} ms" if record.seconds < 1 else f"{record.seconds:.1f} s"
     how = "cache hit" if record.was_cached else "built (cache miss)"
     key = record.entries[0].key
-    print(f"{name}: {how}, {took}; {spec.backend} {key.backend_version}, {spec.precision}, plan {spec.plan}")
+    say(f"{name}: {how}, {took}; {spec.backend} {key.backend_version}, {spec.precision}, plan {spec.plan}")
     if spec.is_on_gpu:
         options = f"; {', '.join(key.build_options)}" if key.build_options else ""
         where = f"{key.device_model}, compute capability {key.compute_capability}, driver {key.driver_version}"
-        print(f"for {where}{options}")
+        say(f"for {where}{options}")
     _print_precisions(record.precision_by_layer_type())
     for batch in spec.batches or ():
         golden = next(entry.golden for entry in record.entries if entry.key.batch == batch)
-        print(
+        say(
             f"golden vectors, batch {batch}: {golden['vector_count']} agree; "
             f"map {golden['map_max_abs_difference']:.1e} (allowed {golden['map_tolerance']:.0e}), "
             f"score {golden['score_max_abs_difference']:.1e} (allowed {golden['score_tolerance']:.0e})"
@@ -196,8 +197,8 @@ def print_record(name: str, record: "EngineRecord") -> None:
     for entry in record.entries:
         log = entry.document["notes"].get("log")
         log_note = f" (how it was built: {log})" if log else ""
-        print(f"{entry.key.stage}, batch {entry.key.batch}: {entry.path}{log_note}")
-    print(f"engine hash: {record.engine_hash[:16]}")
+        say(f"{entry.key.stage}, batch {entry.key.batch}: {entry.path}{log_note}")
+    say(f"engine hash: {record.engine_hash[:16]}")
 
 
 def _print_precisions(counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -206,5 +207,5 @@ def _print_precisions(counts: Mapping[str, Mapping[str, int]]) -> None:
     active = {kind: found for kind, found in counts.items() if kind not in PASSIVE_LAYERS}
     precisions = sorted({precision for found in active.values() for precision in found})
     rows = [(kind, *(str(found.get(precision, "")) for precision in precisions)) for kind, found in active.items()]
-    print("layers by effective precision")
+    say("layers by effective precision")
     print_table(("layer type", *precisions), rows, right=precisions)

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from ndp_rt.cli.terminal import say
+
 DETAILS = """\
 Needs a C compiler (cc, or the one that the environment variable CC names), Python's headers and its shared library;
 what is missing is named with its remedy. An older library is replaced in one step: programs that run keep theirs.
@@ -25,6 +27,6 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.capi.installed import list_compile_flags, list_link_flags
 
     folder = FOLDER if args.output is None else args.output
-    print(f"Wrote {build_library(folder)}, for Python {PYTHON_VERSION} at {sys.executable}")
-    print(f"Build programs with: {shlex.join([*list_compile_flags(), *list_link_flags(folder)])}")
+    say(f"Wrote {build_library(folder)}, for Python {PYTHON_VERSION} at {sys.executable}")
+    say(f"Build programs with: {shlex.join([*list_compile_flags(), *list_link_flags(folder)])}")
     return 0

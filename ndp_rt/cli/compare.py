@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli.engine_arguments import ENGINE_ARGUMENTS, add_engine_arguments, describe_engine, log_to_stderr
+from ndp_rt.cli.terminal import show as show_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,10 +68,10 @@ def run(args: argparse.Namespace) -> int:
     engine = f"{args.backend or args.device}, {args.precision}"
     console.print(make_table(record, f"{args.data.resolve().name}: {engine}"))  # first: a full disk loses no figures
     for sentence in list_sentences(record):
-        console.print(sentence, soft_wrap=True, markup=False)
+        console.print(show_name(sentence), soft_wrap=True, markup=False)
     out = args.out or Path(f"{args.data.resolve().name}-comparison.json")
     write_record(record, out)
-    console.print(f"Wrote {out}", soft_wrap=True, markup=False)
+    console.print(show_name(f"Wrote {out}"), soft_wrap=True, markup=False)
     is_whole = not record["refused"] and not any(row["figures"]["excluded"] for row in record["rows"])
     return 0 if is_whole else EXIT_LEFT_OUT
 
@@ -83,14 +84,14 @@ def make_table(record: "Record", title: str) -> "Table":
 
     from ndp_rt.evaluate.plots import format_figure
 
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=escape(show_name(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("bundle", overflow="fold")
     for heading in ("image\nROCAUC", "pixel\nROCAUC", "AUPRO", "found", "false\nalarms", "ms", "MB"):
         table.add_column(heading, justify="right", no_wrap=True)  # names give way where the terminal is narrow
     for row in record["rows"]:
         overall, timing = row["figures"]["overall"], row["timing"]
         table.add_row(
-            escape(row["name"]),
+            escape(show_name(row["name"])),
             *(format_figure(overall[name]) for name in ("image_rocauc", "pixel_rocauc", "aupro")),
             *format_decisions(row["figures"]["confusion"]),
             "-" if timing is None else f"{timing['latency']['p50_ms']:.1f}",

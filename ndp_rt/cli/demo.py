@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.terminal import say
+
 if TYPE_CHECKING:
     from ndp_rt.cli.demo_page import Inspected
 
@@ -50,15 +52,15 @@ def run(args: argparse.Namespace) -> int:
         print_decisions(inspected)
     right = sum(one.is_right for one in inspected)
     threshold = inspected[0].result.threshold
-    print(f"Threshold {threshold:.4f}: {right} of {len(inspected)} decisions as they should be.")
+    say(f"Threshold {threshold:.4f}: {right} of {len(inspected)} decisions as they should be.")
     masked = [one for one in inspected if one.mask is not None and not one.sample.is_good]
     if masked:
         located = sum(one.is_located for one in masked)
-        print(f"{located} of {len(masked)} anomaly maps peak inside of the labelled defect.")
+        say(f"{located} of {len(masked)} anomaly maps peak inside of the labelled defect.")
     if credit:
-        print(credit.splitlines()[0])
-    print(f"Overlays: {args.out / 'overlays'}")
-    print(f"Summary:  {page}   ({time.perf_counter() - start:.1f} s in all)")
+        say(credit.splitlines()[0])
+    say(f"Overlays: {args.out / 'overlays'}")
+    say(f"Summary:  {page}   ({time.perf_counter() - start:.1f} s in all)")
     return 0
 
 

@@ -5,6 +5,8 @@ import logging
 import sys
 from typing import Any
 
+from ndp_rt.cli.terminal import SafeFormatter
+
 ENGINE_ARGUMENTS = ("device", "backend", "precision", "plan", "threads")
 
 
@@ -56,6 +58,6 @@ def log_to_stderr() -> None:
     log = logging.getLogger("ndp_rt")
     if not log.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("ndp-rt: %(message)s"))
+        handler.setFormatter(SafeFormatter("ndp-rt: %(message)s"))
         log.addHandler(handler)
     log.setLevel(logging.INFO)

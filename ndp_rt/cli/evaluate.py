@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ndp_rt.cli.build_engine import parse_count
 from ndp_rt.cli.engine_arguments import add_engine_arguments, describe_engine, engine_options, log_to_stderr
+from ndp_rt.cli.terminal import show as show_name
 from ndp_rt.errors import StorageError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def make_table(evaluation: "Evaluation", title: str) -> "Table":
     table.add_row("good", str(evaluation.scores_of("good").size), show(alarms), "", "", "", end_section=True)
     for row in (*evaluation.kinds, evaluation.overall):
         table.add_row(
-            escape(row.kind),
+            escape(show_name(row.kind)),
             str(row.image_count),
             show(row.flagged_count),
             format_figure(row.image_rocauc),
@@ -128,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         command=shlex.join(command),
     )
     engine = f"{options['backend'] or args.device}, {args.precision}"
-    title = f"{args.bundle.resolve().name} on {args.data.resolve().name}: {engine}"
+    title = show_name(f"{args.bundle.resolve().name} on {args.data.resolve().name}: {engine}")
     console.print(make_table(evaluation, title))  # first, so that a full disk loses no figures
     if evaluation.threshold is None:
         console.print(f"The bundle has no threshold for {args.precision}, so nothing was decided: ndp-rt set-threshold")
@@ -136,10 +137,11 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"{len(evaluation.exclusions)} files were left out:")
         for one in evaluation.exclusions:
             figures = "all figures" if one.what == "image" else "the pixel figures"
-            console.print(f"  {one.path} (from {figures}): {one.reason}", soft_wrap=True, highlight=False, markup=False)
+            line = show_name(f"  {one.path} (from {figures}): {one.reason}")
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
     if evaluation.left_out:
         text = describe_left_out(evaluation.left_out)
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        console.print(show_name(text), soft_wrap=True, highlight=False, markup=False)
     with locking(out):
         check_out(out, overwrite=args.overwrite)  # another run may have ended since
         (out / PAGE).unlink(missing_ok=True)
@@ -150,5 +152,5 @@ def run(args: argparse.Namespace) -> int:
             level = open_bundle(args.bundle, verify=False).manifest.input.white_level_16bit
             write_page(evaluation, args.data, title, out / PAGE, count=args.explain, white_level_16bit=level)
             written = f"{written}, and the page {out / PAGE}"
-    console.print(f"Wrote {written}", soft_wrap=True, highlight=False, markup=False)
+    console.print(show_name(f"Wrote {written}"), soft_wrap=True, highlight=False, markup=False)
     return EXIT_LEFT_OUT if evaluation.exclusions else 0

@@ -2,10 +2,10 @@
 
 import argparse
 import importlib.util
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.terminal import complain, say
 from ndp_rt.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -81,25 +81,25 @@ def quantise_export(export: "Export", args: argparse.Namespace) -> None:
     try:
         quantise(export.bundle, argparse.Namespace(**{**defaults, **given}), None)
     except EngineError as error:
-        print(f"ndp-rt: {export.bundle.path.name} is ready, without int8 layers: {error}", file=sys.stderr)
+        complain(f"ndp-rt: {export.bundle.path.name} is ready, without int8 layers: {error}")
 
 
 def print_progress(line: str) -> None:
     """Print one step to stderr."""
-    print(f"ndp-rt: {line}", file=sys.stderr, flush=True)
+    complain(f"ndp-rt: {line}")
 
 
 def print_export(export: "Export") -> None:
     """Print the bundle's size, its difference from PyTorch and its thresholds."""
     model, worst = export.bundle.manifest.model, export.parity.worst
     rewrites = f"{len(model.rewrites)} rewrites" if model.rewrites else "plain graph"
-    print(f"exported {export.bundle.path}: {export.size_bytes / 1e6:.2f} MB, {rewrites}, {model.weights} weights")
-    print(
+    say(f"exported {export.bundle.path}: {export.size_bytes / 1e6:.2f} MB, {rewrites}, {model.weights} weights")
+    say(
         f"difference from PyTorch on {len(export.parity.image_names)} images, at most: "
         f"map {worst.map_max_abs:.1e}, score {worst.score_max_abs:.1e} ({', '.join(export.parity.cases)})"
     )
     for case, why in export.parity.not_measured.items():
-        print(f"not compared: {case}: {why}")
+        say(f"not compared: {case}: {why}")
     for precision, threshold in export.thresholds.items():
         value = "none" if threshold.value is None else f"{threshold.value:.5f}"
-        print(f"threshold {precision}: {value}; {threshold.note}")
+        say(f"threshold {precision}: {value}; {threshold.note}")

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.terminal import say
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -50,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     bundle = open_bundle(args.bundle)
     calibration = None if args.calibrate is None else read_inputs(args.calibrate, bundle.manifest.input)
     folder = write_stages(bundle, args.precision, args.output, plan=args.plan, calibration=calibration)
-    print(f"{folder.path}: {folder.precision}, plan {folder.plan}, {folder.size_bytes / 1e6:.2f} MB")
+    say(f"{folder.path}: {folder.precision}, plan {folder.plan}, {folder.size_bytes / 1e6:.2f} MB")
     for stage in folder.stages.values():
-        print(f"{stage.path.name}: {', '.join(stage.inputs)} -> {', '.join(stage.outputs)}; {stage.sha256[:12]}")
+        say(f"{stage.path.name}: {', '.join(stage.inputs)} -> {', '.join(stage.outputs)}; {stage.sha256[:12]}")
     return 0
 
 

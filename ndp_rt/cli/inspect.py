@@ -4,7 +4,6 @@ import argparse
 import io
 import math
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli import EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE
 from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
+from ndp_rt.cli.terminal import complain, say
 
 if TYPE_CHECKING:
     from ndp_rt.images.listing import Listing
@@ -185,15 +185,15 @@ def run(args: argparse.Namespace) -> int:
             try:
                 inspect_files(inspector, files, recorder, args)
             except KeyboardInterrupt:
-                print(f"ndp-rt: stopped after {table.row_count} of {len(files)} images", file=sys.stderr)
+                complain(f"ndp-rt: stopped after {table.row_count} of {len(files)} images")
                 raise
     tally = recorder.tally
     tally.left_out_count = len(listing.left_out)
     for text in tally.errors[:SHOWN_ERRORS]:
-        print(f"ndp-rt: not read: {text}", file=sys.stderr)
+        complain(f"ndp-rt: not read: {text}")
     if len(tally.errors) > SHOWN_ERRORS:
-        print(f"ndp-rt: and {len(tally.errors) - SHOWN_ERRORS} more; all are in {table.path}", file=sys.stderr)
-    print(f"{tally.describe()}. Results: {table.path}")
+        complain(f"ndp-rt: and {len(tally.errors) - SHOWN_ERRORS} more; all are in {table.path}")
+    say(f"{tally.describe()}. Results: {table.path}")
     return tally.find_exit_code()
 
 
@@ -206,7 +206,7 @@ def tell_left_out(listing: "Listing", out: Path) -> None:
     if listing.left_out:
         lines = "".join(f"{one.describe()}\n" for one in listing.left_out)
         write_atomically(out / LEFT_OUT_FILE, lines.encode("utf-8", "surrogateescape"))
-        print(f"ndp-rt: {describe_left_out(listing.left_out)}", file=sys.stderr)
+        complain(f"ndp-rt: {describe_left_out(listing.left_out)}")
 
 
 def inspect_files(inspector: "Inspector", files: list[Path], recorder: Recorder, args: argparse.Namespace) -> None:

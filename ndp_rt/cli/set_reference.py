@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ndp_rt.cli.set_threshold import add_calibration_arguments
+from ndp_rt.cli.terminal import say
 
 DETAILS = """\
 The image must show the surface without a defect. Its features replace the former ones in the bundle, the staged plan
@@ -47,10 +48,10 @@ def run(args: argparse.Namespace) -> int:
     elif args.false_alarm_rate is not None:
         raise InputError("--false-alarm-rate: expected --calibrate with it, got none.")
     set_reference(args.bundle, args.image, backend=args.backend, threads=args.threads)
-    print(f"{args.bundle}: the reference is now {args.image}")
+    say(f"{args.bundle}: the reference is now {args.image}")
     if args.calibrate is not None:
         threshold = calibrate_from(args.bundle, args, "cpu")
         set_threshold(open_bundle(args.bundle), args.precision, threshold)
     for precision, threshold in open_bundle(args.bundle).manifest.thresholds.items():
-        print(f"{precision}: threshold {describe(threshold)}")
+        say(f"{precision}: threshold {describe(threshold)}")
     return 0

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.terminal import say
+
 if TYPE_CHECKING:
     from ndp_rt.program.manifest import ThresholdSpec
 
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         threshold = calibrate_from(args.bundle, args, args.device)
     set_threshold(bundle, args.precision, threshold)
-    print(f"{args.bundle}, {args.precision}: threshold {describe(former)} -> {describe(threshold)}")
+    say(f"{args.bundle}, {args.precision}: threshold {describe(former)} -> {describe(threshold)}")
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndp_rt.cli.set_threshold import add_group_by
+from ndp_rt.cli.terminal import say
 from ndp_rt.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -193,5 +194,5 @@ def run(args: argparse.Namespace) -> int:
         return 130
     finally:
         reporter.stop()  # whatever ended it, the terminal gets its cursor back
-    print(f"trained: {args.output}")
+    say(f"trained: {args.output}")
     return 0

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.bundle import Bundle, open_bundle
+from ndp_rt.bundle.settled import watch_folder
 from ndp_rt.engines.cache import (
     EngineKey,
     cache_error,
@@ -28,7 +29,7 @@ from ndp_rt.engines.cache import (
 from ndp_rt.engines.registry import find_device_backend, find_host_backend
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.engines.stage_files import check_stages, open_stages, write_stages
-from ndp_rt.errors import BundleError, EngineError, MissingExtraError, NdpRtError, needs_extra
+from ndp_rt.errors import EngineError, MissingExtraError, NdpRtError, needs_extra
 from ndp_rt.program.manifest import INT8_PRECISIONS
 
 Tell = Callable[[str], None]
@@ -40,17 +41,29 @@ def build(job: Mapping[str, Any], tell: Tell) -> None:
     """Build and store every engine of the job that is not in the cache; raises NdpRtError."""
     spec = EngineSpec.from_json(job["spec"])
     engines_dir = Path(job["engines_dir"])
-    bundle = open_bundle(job["bundle"])
-    if bundle.engine_fingerprint(spec.precision) != job["fingerprint"]:
-        raise BundleError(f"{bundle.path}: was changed since it was opened. Open it again.")
+    with watch_folder(Path(job["bundle"])) as is_same:
+        bundle = open_bundle(job["bundle"])
+        if bundle.engine_fingerprint(spec.precision) != job["fingerprint"]:
+            raise bundle.replaced()
+        _build_missing(bundle, spec, engines_dir, job["rebuild"], tell, is_same)
+
+
+def _build_missing(
+    bundle: Bundle, spec: EngineSpec, engines_dir: Path, rebuild: bool, tell: Tell, is_same: Callable[[], bool]
+) -> None:
     name = f"{bundle.fingerprint[:12]}-{spec.backend}-{spec.precision}"
     with lock_builds(engines_dir, name, lambda: tell("waiting for another process that builds the same engines")):
         try:
             folder = make_build_folder(engines_dir, name)
             try:
-                rebuild: bool = job["rebuild"]
                 builder = Builder(
-                    bundle=bundle, spec=spec, engines_dir=engines_dir, rebuild=rebuild, folder=folder, tell=tell
+                    bundle=bundle,
+                    spec=spec,
+                    engines_dir=engines_dir,
+                    rebuild=rebuild,
+                    folder=folder,
+                    tell=tell,
+                    is_same=is_same,
                 )
                 builder.build_missing()
             finally:
@@ -71,6 +84,7 @@ class Builder:
     rebuild: bool
     folder: Path  # empty, on the cache's file system; thrown away afterwards
     tell: Tell
+    is_same: Callable[[], bool]  # whether the bundle's folder still is the one that was opened
     stage_paths: Mapping[str, Path] = field(default_factory=dict)
 
     def build_missing(self) -> None:
@@ -132,6 +146,8 @@ class Builder:
         finally:
             for engine in engines.values():
                 engine.close()
+        if not self.is_same():  # the graphs may be another bundle's
+            raise self.bundle.replaced()
         for key in keys:
             artifact = self.folder / key.folder_name
             write_engine_file(artifact, key, {**facts[key.stage], "golden": dict(report)})

@@ -64,12 +64,12 @@ def draw_scores(evaluation: Evaluation, title: str, path: Path) -> None:
             fontsize=8,
             color="#B00000",
         )
-    axes.set_yticks(range(len(kinds)), labels, fontsize=9)
+    axes.set_yticks(range(len(kinds)), labels, fontsize=9, parse_math=False)
     axes.set_ylim(len(kinds) - 0.4, -0.6)
     axes.set_xlabel("score (bar: median)")
     axes.grid(axis="x", color="#dddddd", linewidth=0.6, zorder=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     with storing(path):
         figure.savefig(path)

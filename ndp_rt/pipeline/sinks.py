@@ -10,7 +10,6 @@ import csv
 import io
 import itertools
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from ndp_rt.decide.regions import Defect
 from ndp_rt.errors import InputError, StorageError, needs_extra
-from ndp_rt.files import storing
+from ndp_rt.files import replacing, storing
 from ndp_rt.result import Result
 
 Row = dict[str, Any]
@@ -29,6 +28,7 @@ LEFT_OUT_FILE = "left_out.txt"  # a line for each entry of a folder that is no i
 PICTURE_FOLDERS = {"overlays": ".png", "maps": ".npy"}
 JOURNAL_SUFFIX = ".part.jsonl"
 TIMINGS = ("preprocess", "engine", "postprocess", "total")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 PARQUET_ROWS = 4096  # rows held in memory while a journal becomes a Parquet file
 
 
@@ -73,7 +73,9 @@ def check_format(kind: str) -> None:
     """
     if kind == "parquet":
         with needs_extra("writing Parquet", "parquet"):
+            # What `_write_parquet` needs after the last image, so that a package that is broken shows before the first.
             import pyarrow  # noqa: F401
+            from pyarrow import parquet  # noqa: F401
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
@@ -154,7 +156,7 @@ class ResultTable:
         """
         values = [row.get(name) for name in self.columns]
         if self._kind == "csv":
-            self._append(_to_csv([_to_cell(value) for value in values]))
+            self._append(_to_csv([_to_cell(name, value) for name, value in zip(self.columns, values, strict=True)]))
         else:
             self._append(json.dumps(dict(zip(self.columns, values, strict=True)), ensure_ascii=False) + "\n")
         self.row_count += 1
@@ -200,9 +202,13 @@ class ResultTable:
                 raise
 
 
-def _to_cell(value: object) -> object:
-    """Return a value as a cell of CSV: lists as JSON, None as nothing."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+def _to_cell(column: str, value: object) -> object:
+    """Return a value as a cell of CSV: lists as JSON, None as nothing, and no text that a spreadsheet computes."""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
+        return f"./{value}" if column == "path" else f"'{value}"  # the former is the same path
+    return value
 
 
 def _to_csv(values: Sequence[object]) -> str:
@@ -225,16 +231,15 @@ def _write_parquet(journal: Path, target: Path, columns: Sequence[str]) -> None:
     from pyarrow import parquet
 
     schema = _make_schema(pa, columns)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        # A stream, not the path: pyarrow refuses paths that are not UTF-8.
-        with temporary.open("wb") as stream, parquet.ParquetWriter(stream, schema) as writer:
-            rows = read_rows(journal)
-            while some := list(itertools.islice(rows, PARQUET_ROWS)):
-                writer.write_table(pa.Table.from_pylist(some, schema=schema))
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # A stream, not the path: pyarrow refuses paths that are not UTF-8.
+    with (
+        replacing(target) as temporary,
+        temporary.open("wb") as stream,
+        parquet.ParquetWriter(stream, schema) as writer,
+    ):
+        rows = read_rows(journal)
+        while some := list(itertools.islice(rows, PARQUET_ROWS)):
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
 
 
 def _make_schema(pa: Any, columns: Sequence[str]) -> Any:

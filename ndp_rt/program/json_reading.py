@@ -1,8 +1,9 @@
 """JSON objects as dataclasses: written field by field, and read with every value checked against its field's type."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+import functools
+from collections.abc import Hashable, Mapping
+from typing import Any, ClassVar, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ndp_rt.errors import BundleError
 from ndp_rt.program.tensors import TensorSpec
@@ -39,12 +40,17 @@ class JsonData:
             BundleError: a value is missing, or of another type.
             InputError: a value is out of range.
         """
-        given, types = {}, get_type_hints(cls)
+        given, types = {}, _find_types(cast(Hashable, cls))
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
             key = field.metadata.get("key", field.name)
             if not field.metadata.get("is_optional") or (isinstance(document, Mapping) and key in document):
                 given[field.name] = take_as(document, key, types[field.name], cls.where)
         return cls(**given)
+
+
+@functools.cache  # as slow as reading everything else
+def _find_types(cls: Hashable) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _to_value(value: Any) -> Any:
@@ -79,7 +85,14 @@ def take_as(document: object, key: Any, kind: Any, where: str) -> Any:
     kinds = inner or (kind,)
     is_float = float in kinds and int not in kinds
     value = take(document, key, (int, *kinds) if is_float else kinds, where)
-    return float(value) if is_float and value is not None else value
+    if not is_float or value is None:
+        return value
+    try:
+        return float(value)
+    except OverflowError as error:  # of an integer
+        raise BundleError(
+            f"manifest: {place}: expected a finite number, got one of {value.bit_length()} bits."
+        ) from error
 
 
 def take(document: object, key: Any, kind: type[Value] | tuple[type[Value], ...], where: str) -> Value:

@@ -5,9 +5,10 @@ Every class here is plain data that reads and writes itself as JSON (`JsonData`)
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, cast, get_type_hints
 
+from ndp_rt.config import MAX_SIDE_PX
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.program.json_reading import Json, JsonData, optional, take, take_as
 from ndp_rt.program.program import AssetSpec, DecisionRules, Program
@@ -16,6 +17,7 @@ from ndp_rt.program.version1 import upgrade
 
 FORMAT = "ndp-rt bundle"
 FORMAT_VERSION = 2
+HASH_ENTRY = "sha256"  # of manifest.json itself, with zeros in its place
 RESIZE_RULE = "area-or-linear-v1"
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8", "mixed")
 # In these, chosen layers (`ndp_rt.bundle.int8_layers`) compute in int8; the others on a CPU in fp32 or bf16 ("mixed").
@@ -37,8 +39,8 @@ class InputContract(JsonData):
 
     def __post_init__(self) -> None:
         for name in ("height_px", "width_px"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}.")
+            if not 1 <= getattr(self, name) <= MAX_SIDE_PX:
+                raise InputError(f"{name}: expected 1 to {MAX_SIDE_PX}, got {getattr(self, name)!r:.80}.")
         if self.colour != "rgb" or self.resize != RESIZE_RULE:
             raise InputError(
                 f"the input contract says colour '{self.colour}', resize '{self.resize}'; this version of ndp-rt knows "
@@ -135,6 +137,11 @@ class BundleManifest(JsonData):
     provenance: Mapping[str, Any] = field(default_factory=dict)  # commands, seed, data, versions: free form
     files: Mapping[str, FileSpec] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        commands = self.provenance.get("commands", [])
+        if not isinstance(commands, list) or not all(isinstance(one, str) for one in commands):
+            raise InputError(f"provenance.commands: expected a list of strings, got {commands!r:.80}.")
+
     def to_json(self) -> Json:
         """Return the manifest as JSON values, format and version first."""
         programs = {
@@ -183,11 +190,15 @@ class BundleManifest(JsonData):
         if found != FORMAT:
             raise BundleError(f"manifest: expected format '{FORMAT}', got '{found}'. This is no bundle of ndp-rt.")
         version = take(document, "format_version", int, "the manifest")
-        if version > FORMAT_VERSION:
+        if not 1 <= version <= FORMAT_VERSION:
             raise BundleError(
                 f"manifest: expected format_version up to {FORMAT_VERSION}, got {version}. "
                 "Update ndp-rt, or export the bundle with this version."
             )
+        entries = set(cast(Json, document))
+        unknown = sorted(entries - {"format", "format_version", *(field.name for field in fields(cls))})
+        if unknown and HASH_ENTRY not in entries:  # or a bit that flips in its name would leave one without a hash
+            raise BundleError(f"manifest: expected the entries that ndp-rt writes, got also {unknown!r:.80}.")
         if version == 1:
             document = upgrade(document)
         try:

@@ -7,6 +7,7 @@ from ndp_rt.errors import BundleError
 
 # The types of a GPU's tensors, with their bytes. bfloat16 is held as uint16 where a library lacks it.
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+MAX_DIM_COUNT, MAX_ELEMENT_COUNT = 8, 2**32  # of an image: 16 GiB in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,11 @@ class TensorSpec:
         """Read manifest dims such as ["n", 3, 256, 256]."""
         if not isinstance(dims, list) or not all(d == "n" or (type(d) is int and d > 0) for d in dims):
             raise BundleError(f"manifest: dims of '{name}': expected a list of 'n' and sizes, got {dims!r:.80}.")
+        if len(dims) > MAX_DIM_COUNT or prod(d for d in dims if d != "n") > MAX_ELEMENT_COUNT:
+            raise BundleError(
+                f"manifest: dims of '{name}': expected at most {MAX_DIM_COUNT} with {MAX_ELEMENT_COUNT} elements in "
+                f"all, got {dims!r:.80}."
+            )
         return cls(name=name, shape=tuple(None if d == "n" else int(d) for d in dims))
 
     def to_dims(self) -> list[str | int]:

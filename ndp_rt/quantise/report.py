@@ -49,6 +49,7 @@ def print_report(console: "Console", quantised: "Quantised") -> None:
 
 
 def _tabulate_layers(choice: Choice) -> "Table":
+    from rich.markup import escape
     from rich.table import Table
 
     rest = REST[choice.precision]
@@ -63,7 +64,7 @@ def _tabulate_layers(choice: Choice) -> "Table":
 
     def add(name: str, computes: str, rest_ms: float, int8_ms: float, error: str) -> None:
         share = f"{rest_ms / whole:.1%}" if whole else ""
-        table.add_row(name, computes, f"{rest_ms:.2f}", share, f"{int8_ms:.2f}", error)
+        table.add_row(escape(name), escape(computes), f"{rest_ms:.2f}", share, f"{int8_ms:.2f}", error)
 
     for layer in choice.layers:
         computes = "int8" if layer.is_int8 else f"{rest} {NOTES[layer.choice]}"
@@ -74,13 +75,14 @@ def _tabulate_layers(choice: Choice) -> "Table":
 
 
 def _tabulate_figures(quantised: "Quantised") -> "Table":
+    from rich.markup import escape
     from rich.table import Table
 
     caption = (
         f"drop: below fp32's, ± {SURE:g} standard errors on the same images; decisions: wrong ones less right ones"
     )
     table = Table(
-        "", title=f"on up to {quantised.samples}", caption=caption, title_justify="left", caption_justify="left"
+        "", title=escape(f"on up to {quantised.samples}"), caption=caption, title_justify="left", caption_justify="left"
     )
     for title in ("image ROCAUC, drop", "pixel ROCAUC, drop", "AUPRO, drop", "decisions", "map error", "ms", "of fp32"):
         table.add_column(title, justify="right")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.arrays import FloatArray
-from ndp_rt.bundle import Bundle, write_bundle
+from ndp_rt.bundle import Bundle
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers
-from ndp_rt.bundle.write import add_command, read_current
+from ndp_rt.bundle.write import add_command, replace_files
 from ndp_rt.decide.calibration import check_rate
 from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.backend import EngineOptions
@@ -26,7 +26,7 @@ from ndp_rt.engines.registry import find_backend, find_version
 from ndp_rt.errors import EngineError, InputError, StorageError, check_choice
 from ndp_rt.evaluate.metrics import require_extras
 from ndp_rt.images.groups import find_groups
-from ndp_rt.program.manifest import INT8_PRECISIONS
+from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest
 from ndp_rt.program.program import DecisionRules
 from ndp_rt.quantise.accuracy import AccuracyCheck
 from ndp_rt.quantise.figures import Figures
@@ -117,7 +117,7 @@ def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say
     painted = paint_for_ranges(good, CALIBRATION_SEED)
     progress(f"ranges from {len(good)} good images, and {len(painted) - len(good)} with painted defects")
     limits = measure_limits(bundle, painted, threads=settings.threads)
-    with Trials(bundle, limits, settings.threads) as trials:
+    with bundle.held(), Trials(bundle, limits, settings.threads) as trials:
         quantised = _choose(bundle, trials, good, samples, settings, deadline_s, progress)
     if not quantised.choices:
         raise EngineError("; ".join(f"{name}: {why}" for name, why in quantised.refused.items()))
@@ -243,14 +243,13 @@ def _store(bundle: Bundle, limits: Mapping[str, float], quantised: Quantised, se
         chosen={name: choice.int8_layers for name, choice in quantised.choices.items()},
         report=quantised.report,
     )
-    current = read_current(bundle)
-    thresholds = {name: one for name, one in current.thresholds.items() if name not in INT8_PRECISIONS}
-    thresholds |= {name: choice.threshold for name, choice in quantised.choices.items()}
-    provenance = add_command(current.provenance, settings.command)
-    files: dict[str, bytes | Path] = {name: bundle.path / name for name in bundle.manifest.files}
-    files[INT8_FILE] = layers.to_bytes()
-    manifest = dataclasses.replace(current, thresholds=thresholds, provenance=provenance)
-    write_bundle(bundle.path.resolve(), manifest_without_files=manifest, files=files, overwrite=True)
+
+    def edit(now: BundleManifest) -> BundleManifest:
+        thresholds = {name: one for name, one in now.thresholds.items() if name not in INT8_PRECISIONS}
+        thresholds |= {name: choice.threshold for name, choice in quantised.choices.items()}
+        return dataclasses.replace(now, thresholds=thresholds, provenance=add_command(now.provenance, settings.command))
+
+    replace_files(bundle, {INT8_FILE: layers.to_bytes()}, edit)
 
 
 def make_command(path: Path, settings: QuantiseSettings) -> str:

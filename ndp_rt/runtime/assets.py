@@ -107,7 +107,7 @@ class AssetMaker:
     def compute_alone(self, picture: FloatArray) -> dict[str, FloatArray]:
         """Return the same of one image where the program has no such engines: they are compiled for it, in fp32."""
         engines: dict[str, Engine] = {}
-        with tempfile.TemporaryDirectory(prefix="ndp-rt-asset-") as folder:
+        with self.bundle.held(), tempfile.TemporaryDirectory(prefix="ndp-rt-asset-") as folder:
             try:
                 for stage in self.stages:
                     path = self.bundle.stage_path(stage)
@@ -130,7 +130,8 @@ class AssetMaker:
                 f"asset '{self.name}': expected the tensors {', '.join(self.spec.tensors)}, got "
                 f"{', '.join(wanted) or 'none'}."
             )
-        return replace_tensors((self.bundle.path / self.spec.file).read_bytes(), wanted)
+        with self.bundle.held():
+            return replace_tensors((self.bundle.path / self.spec.file).read_bytes(), wanted)
 
     def round_tensors(self, tensors: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Return tensors as they come back from the bundle's file."""
@@ -152,19 +153,25 @@ class AssetMaker:
         engines: dict[int, dict[str, Engine]] = {size: {} for size in batch_sizes} if holders else {}
         rounded = self.round_tensors(tensors) if holders else {}
         for stage in holders:
-            graph = self.bundle.stage_path(stage)
-            changed = replace_initializers(graph.read_bytes(), self.spec.in_graphs[stage], rounded)
             with tempfile.TemporaryDirectory(prefix="ndp-rt-asset-") as name:
                 folder = Path(name)
-                path = put_beside_weights(graph.name, {graph.name: changed}, self.bundle, folder)
-                if self.precision in INT8_PRECISIONS:
-                    # Imported here: it needs the onnx package, which a machine with nothing but a GPU's may lack.
-                    from ndp_rt.graphs.quantised import prepare_graph
-
-                    path = prepare_graph(self.bundle, path, self.precision, folder)
+                with self.bundle.held():
+                    path = self._change_graph(stage, rounded, folder)
                 for size in batch_sizes:
                     engines[size][stage] = self.compile(path, folder / f"engine-{size}", size, self.precision)
         return engines
+
+    def _change_graph(self, stage: str, tensors: Mapping[str, FloatArray], folder: Path) -> Path:
+        """Put a stage's graph with other tensors of the asset into `folder`, in the engines' precision."""
+        graph = self.bundle.stage_path(stage)
+        changed = replace_initializers(graph.read_bytes(), self.spec.in_graphs[stage], tensors)
+        path = put_beside_weights(graph.name, {graph.name: changed}, self.bundle, folder)
+        if self.precision not in INT8_PRECISIONS:
+            return path
+        # Imported here: it needs the onnx package, which a machine with nothing but a GPU's may lack.
+        from ndp_rt.graphs.quantised import prepare_graph
+
+        return prepare_graph(self.bundle, path, self.precision, folder)
 
 
 def put_beside_weights(file: str, changed: Mapping[str, bytes], bundle: Bundle, folder: Path) -> Path:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from ndp_rt.bundle.external_data import list_external_locations
+from ndp_rt.bundle.external_data import FIELDS, list_external_locations
 from ndp_rt.errors import InputError
 
 
@@ -37,6 +37,43 @@ def test_finds_locations_wherever_a_tensor_can_be() -> None:
         "in-indices",
         "in-function",
     }
+
+
+def test_finds_locations_in_default_attributes_of_functions_and_in_training() -> None:
+    function = helper.make_function("own", "f", [], ["a"], [], [helper.make_opsetid("", 17)])
+    function.attribute_proto.add(name="x", type=onnx.AttributeProto.TENSOR).t.CopyFrom(make_external("t", "in-default"))
+    inner = helper.make_graph([], "inner", [], [], [make_external("d", "in-graph")])
+    function.attribute_proto.add(name="y", type=onnx.AttributeProto.GRAPHS).graphs.add().CopyFrom(inner)
+    model = helper.make_model(helper.make_graph([], "outer", [], []), functions=[function])
+    training = model.training_info.add()
+    training.initialization.initializer.append(make_external("i", "in-initialization"))
+    training.algorithm.initializer.append(make_external("a", "in-algorithm"))
+    wanted = {"in-default", "in-graph", "in-initialization", "in-algorithm"}
+    assert list_external_locations(model.SerializeToString()) == wanted
+
+
+def test_every_field_of_onnx_that_leads_to_a_tensor_is_walked() -> None:
+    names = {
+        "ModelProto": "model",
+        "TrainingInfoProto": "training",
+        "FunctionProto": "function",
+        "GraphProto": "graph",
+        "NodeProto": "node",
+        "AttributeProto": "attribute",
+        "SparseTensorProto": "sparse",
+        "TensorProto": "tensor",
+    }
+    messages = onnx.ModelProto.DESCRIPTOR.file.message_types_by_name
+    wanted = {
+        names[name]: {
+            field.number: names[field.message_type.name]
+            for field in messages[name].fields
+            if field.message_type is not None and field.message_type.name in names
+        }
+        for name in names
+    }
+    wanted["tensor"] = {messages["TensorProto"].fields_by_name["external_data"].number: "entry"}
+    assert wanted == FIELDS
 
 
 def test_tensors_inside_the_file_have_no_location() -> None:

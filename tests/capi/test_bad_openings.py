@@ -117,6 +117,7 @@ def change_manifest(change: Callable[[dict[str, Any]], None]) -> Callable[[Path]
     def apply(folder: Path) -> None:
         path = folder / "manifest.json"
         document = json.loads(path.read_text(encoding="utf-8"))
+        document.pop("sha256", None)  # as in a bundle of before 0.2
         change(document)
         path.write_text(json.dumps(document), encoding="utf-8")
 

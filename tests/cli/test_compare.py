@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("compare command")
     make_tiny_bundle(root / "tiny.ndp")
     make_tiny_bundle(root / "bare.ndp")
-    update_manifest(open_bundle(root / "bare.ndp"), thresholds={})
+    update_manifest(open_bundle(root / "bare.ndp"), lambda now: replace(now, thresholds={}))
     data = make_data(root / "data")
     write_png(data / "ground_truth/hole/a_mask.png", np.eye(6, 8, dtype=np.uint8))
     with pytest.MonkeyPatch.context() as patch:

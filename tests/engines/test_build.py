@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,7 +88,7 @@ def test_a_hit_imports_no_backend(bundle: Bundle, built_cache: Path) -> None:
 def test_changed_thresholds_need_no_new_engine(own_bundle: Bundle, built_cache: Path) -> None:
     from ndp_rt.bundle import update_manifest
 
-    changed = update_manifest(own_bundle, thresholds={}, name="renamed")
+    changed = update_manifest(own_bundle, lambda now: replace(now, thresholds={}, name="renamed"))
     assert find_engine(changed, cache_dir=built_cache) is not None
 
 

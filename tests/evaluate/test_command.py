@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_a_bundle_without_a_threshold_is_measured_all_the_same(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_tiny_bundle(folder / "bare.ndp")
-    update_manifest(open_bundle(folder / "bare.ndp"), thresholds={})
+    update_manifest(open_bundle(folder / "bare.ndp"), lambda now: replace(now, thresholds={}))
     assert main(["evaluate", "bare.ndp", "data", "--threads", "1"]) == 4
     assert "no threshold for fp32" in capsys.readouterr().out
     record = json.loads((folder / "bare-evaluation/evaluation.json").read_text())

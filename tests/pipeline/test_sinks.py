@@ -1,5 +1,6 @@
 """Tables of results: rows stay whole, and none is lost."""
 
+import csv
 import errno
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,17 @@ def make_result() -> Result:
 def fill(table: ResultTable, count: int) -> None:
     for index in range(count):
         table.add(make_row(f'image {index}, "quoted".png', make_result(), "hash", overlay=None, map_file=None))
+
+
+def test_no_cell_of_csv_begins_as_a_formula(tmp_path: Path) -> None:
+    with ResultTable(tmp_path, "csv") as table:
+        for name in ("=1+1.png", "+x.png", "-x.png", "@x.png", "\tx.png", "plain.png", "/=x.png"):
+            table.add(make_error_row(name, ValueError(f"{name}: cannot be read")))
+    with table.path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    paths = ["./=1+1.png", "./+x.png", "./-x.png", "./@x.png", "./\tx.png", "plain.png", "/=x.png"]
+    assert [row["path"] for row in rows] == paths
+    assert rows[0]["error"] == "'=1+1.png: cannot be read" and rows[5]["error"] == "plain.png: cannot be read"
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])

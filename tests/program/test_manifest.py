@@ -71,7 +71,7 @@ def test_documents_that_are_no_object_are_refused(document: object) -> None:
 def test_values_out_of_range_in_a_manifest_are_bundle_errors() -> None:
     document = make_manifest().to_json()
     document["input"]["height_px"] = 0
-    with pytest.raises(BundleError, match="height_px: expected 1 or more, got 0"):
+    with pytest.raises(BundleError, match="height_px: expected 1 to 16384, got 0"):
         BundleManifest.from_json(document)
     document = make_manifest().to_json()
     document["input"]["resize"] = "cubic-v9"

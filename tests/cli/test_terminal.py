@@ -1,0 +1,51 @@
+"""Names of files and bundles reach the terminal as names: they neither move its cursor nor pass for a message."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ndp_rt.cli import main
+from ndp_rt.cli.terminal import show
+
+NASTY = "x\x1b[2J\rall good\nndp-rt: done\x9b31m\u202egnp.\udcff"
+
+
+def test_nothing_in_a_name_is_a_command_to_the_terminal() -> None:
+    shown = show(f"{NASTY}: cannot be read")
+    assert shown == "x\\x1b[2J\\rall good\n  ndp-rt: done\\x9b31m\\u202egnp.\\udcff: cannot be read"
+    assert shown.encode()
+
+
+def test_plain_text_of_any_language_stays_as_it_is() -> None:
+    assert show("Fläche\t表面 é.png") == "Fläche\t表面 é.png"
+
+
+def test_an_error_that_names_a_nasty_file_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["set-threshold", f"/{NASTY}.ndp", "0.5"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith("ndp-rt: ") for line in lines] == [True, False]
+    assert not any(ord(character) < 32 for line in lines for character in line)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell's redirections")
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", ">&- 2>&-"])
+def test_closed_streams_neither_raise_nor_let_files_take_their_numbers(tmp_path: Path, closed: str) -> None:
+    code = (
+        "import os, sys; from ndp_rt.cli import main; code = main(['set-threshold', 'no.ndp', '1']);"
+        "number = os.open('file', os.O_CREAT | os.O_RDWR); os.write(2, b'a library complains');"
+        "sys.exit(code if number > 2 else 99)"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 1, done
+    assert done.stdout == b"" and (tmp_path / "file").read_bytes() == b""
+
+
+def test_standard_error_closed_on_the_way_is_no_traceback(tmp_path: Path) -> None:
+    code = "import os, sys; os.close(2); from ndp_rt.cli import main; sys.exit(main(['set-threshold', 'no.ndp', '1']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 1 and done.stdout == done.stderr == b""
