@@ -11,6 +11,7 @@ import pytest
 
 import ndp_rt
 from ndp_rt.capi.build import BRIDGE_NAME, HEADER, PYTHON_VERSION
+from tests.capi.cpp import STRICT
 from tests.capi.programs import run_program, run_steps
 
 PACKAGE = Path(ndp_rt.__file__).parent
@@ -181,6 +182,53 @@ def test_a_locale_with_decimal_commas_changes_nothing(run: Run, score: str, comm
         *(line.replace(".", ",") if line.startswith("score") else line for line in expected),
         "compared",
     ]
+
+
+@pytest.fixture(scope="module")
+def cpp_locale(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of hosts/cpp_locale.cpp, whose functions change the global C++ locale."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++: apt install g++")
+    library = tmp_path_factory.mktemp("locale") / "cpp_locale.so"
+    source = Path(__file__).parent / "hosts" / "cpp_locale.cpp"
+    subprocess.run(["g++", *STRICT, "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    return library
+
+
+@pytest.mark.parametrize(("change", "number"), [("group_digits", "1,234.5"), ("write_commas", "1234,5")])
+def test_a_cpp_locale_that_changes_numbers_is_named_and_inspections_go_on(
+    run: Run, score: str, cpp_locale: Path, change: str, number: str
+) -> None:
+    changing, back = f"call={cpp_locale}:{change}", f"call={cpp_locale}:be_classic"
+    bricks = run(f"open={BRICKS}", "inspect")[2]
+    lines = run(changing, "open", "start", back, "open", "inspect", changing, "inspect", "close")
+    refused = [f"INPUT C++ locale: expected numbers to be written as 1234.5, got '{number}', because this program has"]
+    assert lines.pop(0).startswith(f"open: {refused[0]} called std::locale::global. ")
+    assert lines == ["start: OK", "open: OK", "inspect: OK", score, "inspect: OK", score, "close: OK"]
+    words = ["threads=2", f"open={BRICKS}", "inspect", changing, "inspect", "batch", "reference", back, "batch"]
+    lines = run(*words)
+    assert lines[:5] == ["open: OK", "inspect: OK", bricks, "inspect: OK", bricks]
+    assert lines[5].startswith(f"batch: {refused[0]}") and lines[6].startswith(f"reference: {refused[0]}")
+    assert lines[7:] == ["batch: OK", bricks]
+
+
+ALLOCATORS = {
+    "libjemalloc.so.2": "libjemalloc2",
+    "libtcmalloc_minimal.so.4": "libtcmalloc-minimal4",
+    "libtbbmalloc_proxy.so.2": "libtbbmalloc2",
+}
+
+
+@pytest.mark.nightly(but=1)
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_another_allocator_changes_nothing(run: Run, score: str, tmp_path: Path, name: str) -> None:
+    done = subprocess.run(["true"], env={"LD_PRELOAD": name}, capture_output=True, text=True)
+    if done.stderr:
+        pytest.skip(f"needs {name}: apt install {ALLOCATORS[name]}")
+    expected = run(f"open={BRICKS}", "reference", "inspect")
+    words = ["open", "inspect", f"open={BRICKS}", "reference", "inspect"]
+    lines = run(*words, environment={"LD_PRELOAD": name, "NDP_RT_CACHE": str(tmp_path)})  # and builds with it
+    assert lines == ["open: OK", "inspect: OK", score, *expected]
 
 
 def test_traps_and_rounding_of_the_host_change_nothing(run: Run, score: str, tmp_path: Path) -> None:

@@ -97,6 +97,8 @@ static ndp_rt_inspector *get_last(void)
     return opened_count ? opened[opened_count - 1] : NULL;
 }
 
+static int32_t threads = 1;
+
 static void do_open(const char *bundle)
 {
     ndp_rt_open_options options = {0};
@@ -104,7 +106,7 @@ static void do_open(const char *bundle)
     ndp_rt_status status;
 
     options.struct_size = sizeof options;
-    options.threads = 1;
+    options.threads = threads;
     status = api.ndp_rt_inspector_open(bundle, &options, &inspector);
     if (status == NDP_RT_STATUS_OK)
         opened[opened_count++] = inspector;
@@ -120,6 +122,20 @@ static void do_inspect(void)
     say("inspect", status);
     if (status == NDP_RT_STATUS_OK)
         fprintf(out, "%sscore: %a %a\n", who, result.score, (double)map[SIDE]);
+}
+
+/* Inspect the image twice at once. */
+static void do_batch(void)
+{
+    ndp_rt_image images[2] = {make_image(), make_image()};
+    ndp_rt_result results[2] = {make_result(), make_result()};
+    ndp_rt_status status;
+
+    results[1].map = NULL;
+    status = api.ndp_rt_inspector_inspect_batch(get_last(), images, 2, results);
+    say("batch", status);
+    if (status == NDP_RT_STATUS_OK)
+        fprintf(out, "%sscore: %a %a\n", who, results[1].score, (double)map[SIDE]);
 }
 
 static void do_describe(void)
@@ -200,6 +216,24 @@ static void change_floats(void)
 {
     feenableexcept(FE_DIVBYZERO | FE_INVALID | FE_OVERFLOW);
     fesetround(FE_UPWARD);
+}
+
+/* Call `void FUNCTION(void)` of another library: LIBRARY:FUNCTION. */
+static void call_function(char *where)
+{
+    char *colon = strrchr(where, ':');
+    void (*function)(void) = NULL;
+    void *library;
+
+    *colon = '\0';
+    library = dlopen(where, RTLD_NOW | RTLD_LOCAL);
+    if (library)
+        *(void **)&function = dlsym(library, colon + 1);
+    *colon = ':';
+    if (function)
+        function();
+    else
+        fprintf(out, "call: %s\n", dlerror());
 }
 
 static void ignore_message(void *user, int32_t level, const char *message)
@@ -307,6 +341,10 @@ static void do_step(char *step)
         do_race(value);
     else if (strcmp(name, "inspect") == 0)
         do_inspect();
+    else if (strcmp(name, "batch") == 0)
+        do_batch();
+    else if (strcmp(name, "threads") == 0)
+        threads = atoi(value);
     else if (strcmp(name, "reference") == 0)
         do_reference();
     else if (strcmp(name, "cancel") == 0)
@@ -339,6 +377,8 @@ static void do_step(char *step)
         fprintf(out, "raise: %d\n", raise(SIGINT) == 0 ? get_signal_count() : -1);
     else if (strcmp(name, "locale") == 0)
         fprintf(out, "locale: %s\n", setlocale(LC_ALL, value) ? nl_langinfo(RADIXCHAR) : "missing");
+    else if (strcmp(name, "call") == 0)
+        call_function(value);
     else if (strcmp(name, "set") == 0)
         putenv(value);
     else if (strcmp(name, "close-streams") == 0)

@@ -1,6 +1,7 @@
 """Compiles and runs graphs by OpenVINO. Its precision is always set: left alone it picks bf16 where the CPU has it."""
 
 import contextlib
+import ctypes
 import importlib
 import io
 import os
@@ -17,7 +18,7 @@ from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino.backend import PRECISIONS, REMEDY
 from ndp_rt.engines.backends.openvino.rewrites import enlarge_by_products, keep_contrast
 from ndp_rt.engines.engine import OverlappingEngine, one_line, run_repeatedly
-from ndp_rt.errors import ClosedError, EngineError, MissingExtraError, needs_extra
+from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError, needs_extra
 from ndp_rt.graphs.winograd_rule import TILE_PX, has_large_convolutions
 from ndp_rt.program.tensors import TensorSpec
 
@@ -25,6 +26,7 @@ BLOB_FILE = "model.blob"
 TELEMETRY = "openvino_telemetry"
 # Of the calls that compute beside each other: each has the network's buffers of its own (edge 25 to 45 MB).
 MOST_STREAMS = 8
+SAMPLE = 1234.5  # has a decimal point, and digits that could be grouped
 LEAST_DESCRIPTOR = 3  # below are the standard streams
 
 
@@ -43,13 +45,42 @@ def _import_openvino() -> Any:
         del sys.modules[TELEMETRY]
 
 
-@lru_cache(maxsize=1)
 def _core() -> Any:
+    """Return OpenVINO's core for reading, compiling or importing, which write numbers as text and read them back.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        InputError: the process has a global C++ locale in which numbers look otherwise.
+    """
+    openvino = _load_openvino()
+    written = openvino.OVAny(SAMPLE).astype(str)
+    if written != str(SAMPLE):
+        raise InputError(
+            f"C++ locale: expected numbers to be written as {SAMPLE}, got '{written}', because this program has called "
+            "std::locale::global. Call std::locale::global(std::locale::classic()) while inspectors are opened and "
+            "references set, and imbue your own streams with your locale."
+        )
+    return _make_core()
+
+
+@lru_cache(maxsize=1)
+def _load_openvino() -> Any:
     try:
         openvino = _import_openvino()
     except ImportError as error:
         raise MissingExtraError(f"OpenVINO cannot be imported ({error}). Install it with: {REMEDY}") from error
-    return openvino.Core()
+    # TBB (2021 to 2023) loads these with RTLD_DEEPBIND. Past an allocator that the host has preloaded, they would free
+    # with the C library's what was allocated with the other.
+    libraries = Path(openvino.__file__).parent / "libs"
+    for path in (*libraries.glob("libhwloc.so*"), *libraries.glob("libtbbbind*.so*")):
+        with contextlib.suppress(OSError):  # then TBB does without, as it would have done
+            ctypes.CDLL(str(path))
+    return openvino
+
+
+@lru_cache(maxsize=1)
+def _make_core() -> Any:
+    return _load_openvino().Core()
 
 
 class OpenVinoEngine(OverlappingEngine):
@@ -215,6 +246,7 @@ class BlobFile:
 
         Raises:
             EngineError: OpenVINO refuses the file.
+            InputError: as `_core`.
         """
         try:
             return _core().import_model(self._read(), "CPU", {**self._config, "NUM_STREAMS": str(stream_count)})
@@ -261,6 +293,7 @@ def open_graph(onnx_path: Path, options: EngineOptions, *, is_profiled: bool = F
 
     Raises:
         EngineError: OpenVINO refuses the graph.
+        InputError: as `_core`.
     """
     try:
         return OpenVinoEngine(_compile(onnx_path, options, {"PERF_COUNT": is_profiled}))
