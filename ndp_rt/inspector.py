@@ -21,7 +21,8 @@ from ndp_rt.pipeline.large_image import inspect_tiles
 from ndp_rt.pipeline.overlapped_batch import inspect_overlapped
 from ndp_rt.pipeline.stream import FrameStream
 from ndp_rt.result import Result
-from ndp_rt.runtime.executor import closed
+from ndp_rt.runtime.executor import closed, forked
+from ndp_rt.runtime.lifetime import EXIT_WAIT_S, keep_for_ever, track
 from ndp_rt.runtime.session import Session, check_map_out
 
 Value = TypeVar("Value")
@@ -36,6 +37,9 @@ class Inspector:
     its own. `open` allocates engines and buffers, `close` frees them; between them a call keeps no memory but that of
     the result which it returns. The buffers for images that compute beside each other are allocated by the first call
     that needs them.
+
+    When the interpreter ends, a call in progress is waited for, and those in daemon threads raise ClosedError. So does
+    every call in the child of a fork: open an inspector in each process.
 
     Pickling stores the arguments of `open`, and the copy opens itself again. It has the bundle's reference, not one
     that was set by `set_reference`.
@@ -58,6 +62,8 @@ class Inspector:
         self._lock = threading.Lock()
         self._reference_lock = threading.Lock()
         self._tile_size_px = contract.height_px, contract.width_px
+        self._is_forked = False
+        track(self)
 
     @classmethod
     def open(
@@ -303,6 +309,20 @@ class Inspector:
             if session is not None:
                 session.close()
 
+    def end(self) -> None:
+        """See `ndp_rt.runtime.lifetime.Tracked`."""
+        for lock in (self._reference_lock, self._lock):
+            if not lock.acquire(timeout=EXIT_WAIT_S):
+                return
+            lock.release()
+        self.close()
+
+    def abandon(self) -> None:
+        """See `ndp_rt.runtime.lifetime.Tracked`."""
+        keep_for_ever(self._last)
+        self._lock, self._reference_lock = threading.Lock(), threading.Lock()  # a thread of the parent may hold them
+        self._current, self._is_forked = None, True
+
     @property
     def threshold(self) -> float:
         """The threshold that decides."""
@@ -352,14 +372,12 @@ class Inspector:
 
     def _need_session(self) -> Session:
         if self._current is None:
-            raise closed()
+            raise forked() if self._is_forked else closed()
         return self._current
 
     def _guard(self, call: Callable[..., Value], *arguments: Any) -> Value:
         """Call with the session and, where the device fails and the caller asked for it, once more on the CPU."""
-        session = self._current
-        if session is None:
-            raise closed()
+        session = self._need_session()
         try:
             return call(session, *arguments)
         except DeviceError as error:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.external_data import list_external_locations
+from ndp_rt.bundle.golden import check_golden
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers, read_int8_layers
 from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, read_manifest
 from ndp_rt.bundle.programs import check_manifest
@@ -174,6 +175,7 @@ class Bundle:
         while f"raw_{count}" in tensors:
             count += 1
         _need(tensors, [f"raw_{index}_expected" for index in range(count)], path)
+        check_golden(tensors, self.manifest.input, path)
         return Golden(
             image=_to_floats(tensors["image"]),
             map=_to_floats(tensors["map"]),

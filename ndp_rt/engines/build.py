@@ -19,7 +19,7 @@ from ndp_rt.engines.cache import EngineEntry, EngineKey, explain_absence, find_e
 from ndp_rt.engines.engine import DeviceEngine, Engine
 from ndp_rt.engines.registry import find_device_backend, find_host_backend
 from ndp_rt.engines.spec import EngineSpec
-from ndp_rt.errors import EngineError
+from ndp_rt.errors import EngineError, NdpRtError
 
 SIGKILL = 9  # Windows has no signal.SIGKILL
 Progress = Callable[[str], None]
@@ -220,14 +220,21 @@ def _load(bundle: Bundle, spec: EngineSpec, backend: Any, entries: Iterable[Engi
     engines: dict[int, dict[str, Any]] = {}
     try:
         for entry in entries:
+            again = f"Build it again with: {spec.make_command(bundle.path)} --rebuild"
             try:
                 engine = backend.load(entry.path, spec.of_batch(entry.key.batch))
+                engines.setdefault(entry.key.batch, {})[entry.key.stage] = engine
+                # Some engines say nothing of their layers to a later version; what they said when built holds.
+                counts = engine.precision_by_layer_type() or entry.precision_by_layer_type
+                backend.check_precision(counts, spec.precision)
             except EngineError as error:
-                raise EngineError(f"{error} Build it again with: {spec.make_command(bundle.path)} --rebuild") from error
-            engines.setdefault(entry.key.batch, {})[entry.key.stage] = engine
-            # Some engines say nothing of their layers to a later version; what they said when they were built holds.
-            counts = engine.precision_by_layer_type() or entry.precision_by_layer_type
-            backend.check_precision(counts, spec.precision)
+                raise EngineError(f"{error} {again}") from error
+            except NdpRtError:
+                raise
+            except Exception as error:  # a file that is none of the backend's may come to anything in its parser
+                raise EngineError(
+                    f"{entry.path}: cannot be loaded ({type(error).__name__}: {error}). {again}"
+                ) from error
     except BaseException:
         close_engines(engines)
         raise

@@ -11,7 +11,8 @@ import numpy as np
 from ndp_rt.errors import ClosedError, DeviceError
 from ndp_rt.images.checks import Image
 from ndp_rt.result import Result
-from ndp_rt.runtime.executor import Batch
+from ndp_rt.runtime.executor import Batch, forked
+from ndp_rt.runtime.lifetime import keep_for_ever, track
 from ndp_rt.runtime.session import Session
 
 STOP_WAIT_S = 1.0
@@ -46,10 +47,12 @@ class FrameStream:
         self._free: SimpleQueue[FrameBatch | None] = SimpleQueue()
         self._ready: SimpleQueue[FrameBatch | BaseException | None] = SimpleQueue()
         self._is_stopping = threading.Event()
+        self._is_forked = False
         for batch in self._batches:
             self._free.put(batch)
         self._worker = threading.Thread(target=self._read, name="ndp-rt frame reader", daemon=True)
         self._worker.start()
+        track(self)
 
     def __iter__(self) -> Iterator[FrameBatch]:
         """Yield the frames in order; an exception of the source, or of starting a frame, is raised in its place."""
@@ -83,12 +86,25 @@ class FrameStream:
 
         Waits for the frame that the source is about to give, at most STOP_WAIT_S.
         """
+        if self._is_forked:
+            return
         self._is_stopping.set()
         self._free.put(None)
         self._worker.join(STOP_WAIT_S)
         if not self._worker.is_alive():
             for batch in self._batches:
                 self.session.executor.release_batch(batch.inner)
+
+    def end(self) -> None:
+        """See `ndp_rt.runtime.lifetime.Tracked`."""
+        self.close()
+
+    def abandon(self) -> None:
+        """See `ndp_rt.runtime.lifetime.Tracked`."""
+        keep_for_ever(self)
+        self._is_forked = True
+        self._ready = SimpleQueue()
+        self._ready.put(forked())
 
     def _read(self) -> None:
         try:

@@ -124,6 +124,14 @@ class Executor(Protocol):
         ...
 
 
+def forked() -> ClosedError:
+    """Return the error of a call in the child of a fork, which has none of the engine's threads."""
+    return ClosedError(
+        "the inspector: expected the process that opened it, got one that was forked from it. Open another in each "
+        "process, and start them with 'spawn' or 'forkserver': multiprocessing.get_context('spawn')."
+    )
+
+
 def closed() -> ClosedError:
     """Return the error of a call after `close`."""
     return ClosedError("the inspector is closed; open another with Inspector.open().")

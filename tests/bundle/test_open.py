@@ -32,7 +32,7 @@ def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> N
     """Change the manifest as one of before manifests had a hash."""
     path = folder / "manifest.json"
     document = json.loads(path.read_text())
-    del document["sha256"]
+    document.pop("sha256", None)
     change(document)
     path.write_text(json.dumps(document))
 
@@ -216,6 +216,30 @@ def test_the_fingerprint_follows_what_engines_depend_on(folder: Path, tmp_path: 
     assert open_bundle(folder).fingerprint == bundle.fingerprint
     other = make_tiny_bundle(tmp_path / "other.ndp", seed=1)
     assert other.fingerprint != bundle.fingerprint
+
+
+GOLDENS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "none": lambda tensors: tensors.update({name: tensors[name][:0] for name in ("image", "map", "score")}),
+    "maps of no size": lambda tensors: tensors.update(map=tensors["map"][:, :, :0]),
+    "fewer maps": lambda tensors: tensors.update(map=tensors["map"][:1]),
+    "another size": lambda tensors: tensors.update(image=tensors["image"][:, :, :32].copy()),
+    "not finite": lambda tensors: tensors.update(map=tensors["map"] * np.float32(np.nan)),
+    "scalars": lambda tensors: tensors.update({name: np.float32(0) for name in ("image", "map", "score")}),
+    "no raw image": lambda tensors: (tensors.pop("raw_0"), tensors.pop("raw_0_expected")),
+    "raw floats": lambda tensors: tensors.update(raw_0=tensors["raw_0"].astype(np.float32)),
+    "raw of no size": lambda tensors: tensors.update(raw_0=tensors["raw_0"][:0]),
+    "raw expected flat": lambda tensors: tensors.update(raw_0_expected=tensors["raw_0_expected"].ravel()),
+}
+
+
+@pytest.mark.parametrize("change", GOLDENS)
+def test_golden_vectors_that_check_nothing_are_refused(folder: Path, change: str) -> None:
+    tensors: dict[str, Any] = load_file(folder / "golden.safetensors")
+    GOLDENS[change](tensors)
+    save_file({name: np.ascontiguousarray(one) for name, one in tensors.items()}, folder / "golden.safetensors")
+    register(folder, "golden.safetensors")
+    with pytest.raises(BundleError, match=r"golden\.safetensors: expected"):
+        open_bundle(folder).golden()
 
 
 def test_golden_vectors_stored_as_integers_stand_for_0_to_1(folder: Path) -> None:
