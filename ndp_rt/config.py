@@ -54,6 +54,41 @@ def find_cache_dir() -> Path:
         raise StorageError(f"no home folder for the engine cache ({error}). Set NDP_RT_CACHE to a folder.") from error
 
 
+def find_build_limit_s() -> float:
+    """Return how long a builder of engines may take, in seconds: NDP_RT_BUILD_LIMIT_S, else two hours.
+
+    Raises:
+        InputError: it is no number above 0.
+    """
+    return _read_number("NDP_RT_BUILD_LIMIT_S", 7200.0)
+
+
+def find_build_memory_bytes() -> int:
+    """Return how much memory a builder of engines for the CPU may take: NDP_RT_BUILD_MEMORY_MB, else 0.9 of all.
+
+    Raises:
+        InputError: it is no number above 0.
+    """
+    try:
+        all_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        all_bytes = 2**63
+    with contextlib.suppress(OSError, ValueError):  # a container's limit; "max" where it has none
+        all_bytes = min(all_bytes, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return int(_read_number("NDP_RT_BUILD_MEMORY_MB", 0.9 * all_bytes / 1e6) * 1e6)
+
+
+def _read_number(name: str, default: float) -> float:
+    text = os.environ.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise InputError(f"{name}: expected a number above 0, got {text!r}.")
+    return value
+
+
 @contextlib.contextmanager
 def shield_environment() -> Iterator[None]:
     """Drop what is written to the environment meanwhile, such as by an import.

@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import os
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from typing import Any
 
 from ndp_rt import errors
 from ndp_rt.bundle import Bundle
-from ndp_rt.config import child_command, child_environment
+from ndp_rt.config import child_command, child_environment, find_build_limit_s, find_build_memory_bytes
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.cache import EngineEntry, EngineKey, explain_absence, find_engines_dir, find_entry
 from ndp_rt.engines.engine import DeviceEngine, Engine
@@ -124,6 +126,8 @@ def build_engine(
         "spec": spec.to_json(),
         "rebuild": rebuild,
         "engines_dir": str(engines_dir),
+        "parent": os.getpid(),
+        "memory_bytes": None if spec.is_on_gpu else find_build_memory_bytes(),  # a GPU's driver reserves terabytes
     }
     _run_worker(job, progress or (lambda line: None))
     built = find_engine(bundle, spec, cache_dir=cache_dir)
@@ -134,7 +138,7 @@ def build_engine(
 
 def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
     """Run `ndp_rt.engines.worker` on a job, pass its progress on and raise what it reports."""
-    done = False
+    done, limit_s, is_late = False, find_build_limit_s(), threading.Event()
     with tempfile.TemporaryFile("w+", errors="replace") as complaints:
         child = subprocess.Popen(
             [*child_command("ndp_rt.engines.worker"), json.dumps(job)],
@@ -145,6 +149,14 @@ def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
             errors="replace",  # what libraries write is for people
             env=child_environment(),
         )
+
+        def end() -> None:
+            is_late.set()
+            child.kill()
+
+        timer = threading.Timer(limit_s, end)
+        timer.daemon = True
+        timer.start()
         try:
             assert child.stdout is not None
             for line in child.stdout:
@@ -154,6 +166,13 @@ def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
             child.kill()
             child.wait()
             raise
+        finally:
+            timer.cancel()
+        if is_late.is_set():
+            raise EngineError(
+                f"the engine builder: expected it to end within {limit_s:.0f} s, got one that did not, and was ended. "
+                "Nothing was stored. Set NDP_RT_BUILD_LIMIT_S to more seconds."
+            )
         if not done or code != 0:
             complaints.seek(0)
             last = " | ".join(complaints.read().strip().splitlines()[-3:]) or "it said nothing"

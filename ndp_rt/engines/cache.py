@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.bundle.write import exchange, sync_folder
-from ndp_rt.config import find_cache_dir
+from ndp_rt.config import find_build_limit_s, find_cache_dir
+from ndp_rt.engines.trust import check_cache, check_entry
 from ndp_rt.errors import EngineError, StorageError
-from ndp_rt.files import hash_file
+from ndp_rt.files import hash_file, hold_lock
 
 ENGINE_FORMAT = "ndp-rt engine"
 # 2: large convolutions by Winograd's algorithm; 3: maps enlarged by products, the first layers exact in bf16
 ENGINE_FORMAT_VERSION = 3
 ENGINE_FILE = "engine.json"
-LOCK_POLL_S = 0.1
+PRIVATE = 0o700
 CPU_FIELDS, GPU_FIELDS = ("isa_flags",), ("compute_capability", "driver_version", "build_options")
 
 
@@ -104,15 +105,18 @@ def find_entry(key: EngineKey, engines_dir: Path, rebuild_command: str) -> Engin
     """Return the engine of `key`, or None if there is none.
 
     Raises:
-        EngineError: it is there but was cut short or changed; the message names `rebuild_command`.
+        EngineError: it is there but was cut short or changed (the message names `rebuild_command`), or another user
+            may write to it.
     """
     folder = engines_dir / key.folder_name
     if not os.path.isdir(folder):  # unlike Path's, False in a cache that may not be read; building then says so
         return None
+    check_cache(engines_dir)
     try:
+        check_entry(folder)
         document = json.loads((folder / ENGINE_FILE).read_text(encoding="utf-8"))
         problem = _find_problem(folder, document, key)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         problem = f"{ENGINE_FILE} cannot be read ({error})"
     if problem:
         raise EngineError(f"{folder}: {problem}; it is not used. Build it again with: {rebuild_command}")
@@ -193,24 +197,17 @@ def lock_builds(engines_dir: Path, name: str, on_wait: Callable[[], None]) -> It
     """Let one process at a time build engines called `name`; the lock goes with the process, however it ends.
 
     Raises:
-        StorageError: the cache cannot be written.
+        StorageError: the cache cannot be written, or another process builds for very long.
+        EngineError: another user may write to the cache.
     """
-    from filelock import FileLock, Timeout  # takes 50 ms, and only builders need it
-
-    lock = FileLock(engines_dir / f".lock-{name}", poll_interval=LOCK_POLL_S)
     try:
-        engines_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            on_wait()
-            lock.acquire()
+        engines_dir.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
     except OSError as error:
         raise cache_error(engines_dir, error) from error
-    try:
+    check_cache(engines_dir)
+    # A process that waits for longer than half of its time has no time to build.
+    with hold_lock(engines_dir / f".lock-{name}", wait_s=find_build_limit_s() / 2, on_wait=on_wait):
         yield
-    finally:
-        lock.release()
 
 
 def make_build_folder(engines_dir: Path, name: str) -> Path:

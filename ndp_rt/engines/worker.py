@@ -26,6 +26,7 @@ from ndp_rt.engines.cache import (
     publish,
     write_engine_file,
 )
+from ndp_rt.engines.process_limits import limit_process
 from ndp_rt.engines.registry import find_device_backend, find_host_backend
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.engines.stage_files import check_stages, open_stages, write_stages
@@ -179,7 +180,9 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(message), flush=True)
 
     try:
-        build(json.loads(arguments[0]), lambda line: say({"progress": line}))
+        job = json.loads(arguments[0])
+        limit_process(job["parent"], job["memory_bytes"])
+        build(job, lambda line: say({"progress": line}))
     except NdpRtError as error:
         say({"error": type(error).__name__, "message": str(error)})
         return 1

@@ -35,6 +35,8 @@ def make_job(bundle: Bundle, cache_dir: Path, **settings: Any) -> dict[str, Any]
         "spec": EngineSpec(**settings).resolve(bundle, cache_dir).to_json(),
         "rebuild": False,
         "engines_dir": str(cache_dir / "engines"),
+        "parent": os.getpid(),
+        "memory_bytes": None,
     }
 
 
