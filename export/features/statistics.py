@@ -1,8 +1,9 @@
 """Statistics of good images' features: how far each position of an image is from them.
 
-Over all positions of all good images, features have one mean and one covariance; a position's distance is Mahalanobis'.
-After PaDiM (Defard et al. 2020, arXiv 2011.08785), whose Gaussian of each position needs more good images than most
-have.
+Over all positions of all good images, features have one mean and one covariance, which say in what unit each direction
+is measured; a position's distance is that to the nearest of some hundred typical good features. After PaDiM (Defard et
+al. 2020, arXiv 2011.08785), whose Gaussian of each position needs more good images than most have, and PatchCore (Roth
+et al. 2022, arXiv 2106.08265), whose memory is larger and not whitened.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,15 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ndp_rt.export.features.prototypes import find_prototypes
+
 STRIDES = (4, 8, 16)  # of the features that are joined
 GRID_STRIDE = 8
 RIDGE = 0.01  # added to the covariance of features with a variance of 1
 SMALLEST_SPREAD = 1e-3
 BATCH_SIZE = 8
-# Of distances to good images': other lots of ten surfaces reach 1.6, but one fabric's 3, turned 5.3.
-FOREIGN_RATIO = 6.0
+PROTOTYPE_COUNT = 512  # 256 to 2048 find as much: bench/results/accuracy.md
+ROWS_EACH = 20  # features for each prototype, at least: a feature that is its own prototype has no distance
+# An image is foreign whose median distance, in good images', lies farther above 1 than FOREIGN_SPREAD times what 98 % of
+# the fitted images do. Other lots of nine surfaces stay below 5 times that, one fabric, turned, below 12.
+FOREIGN_SPREAD = 12.0
+FOREIGN_LIMITS = (1.5, 6.0)
+FOREIGN_QUANTILE = 0.98
 BLANK_RATIO = 0.6  # of fine structure to good images'; ten surfaces have 0.82 or more, blank frames 0.31 or less
-BLANK_WEIGHT = 3.0  # of what is below, against what is above FOREIGN_RATIO
+BLANK_WEIGHT = 3.0  # of what is below, against how much farther an image lies
 STRUCTURE_SIDE = 3  # of the window whose mean is taken off, in positions
 LEVEL_BLOCK = 4  # positions a side; medians of blocks' means are those of the positions, at a sixteenth of the sorting
 
@@ -54,6 +62,33 @@ class Distance(nn.Module):
         return torch.cat([self(part) for part in _split(features)])
 
 
+class Nearest(nn.Module):
+    """Whitened features [n, c, h, w] to the distance of each position from the nearest prototype, [n, 1, h, w].
+
+    Args:
+        channels: of the features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.compare = nn.Conv2d(channels, PROTOTYPE_COUNT, 1)  # to squared distances, less the feature's own square
+        self.requires_grad_(False)
+
+    def forward(self, whitened: Tensor) -> Tensor:
+        squares = torch.sum(whitened * whitened, dim=1, keepdim=True)
+        return torch.sqrt(functional.relu(squares + self.compare(whitened).amin(dim=1, keepdim=True)))
+
+    @torch.no_grad()
+    def fit(self, whitened: Tensor) -> None:
+        """Set the prototypes from good images' features."""
+        rows = whitened.permute(0, 2, 3, 1).flatten(0, 2)
+        count = min(PROTOTYPE_COUNT, max(1, len(rows) // ROWS_EACH))
+        prototypes = find_prototypes(rows, count)[torch.arange(PROTOTYPE_COUNT) % count]
+        self.compare.weight.copy_(-2.0 * prototypes[:, :, None, None])
+        assert self.compare.bias is not None
+        self.compare.bias.copy_(prototypes.square().sum(1))
+
+
 class Statistics(nn.Module):
     """Features of STRIDES to z-scores on the grid of GRID_STRIDE, and how foreign the image is.
 
@@ -69,20 +104,28 @@ class Statistics(nn.Module):
     distance_mean: Tensor
     distance_spread: Tensor
     structure: Tensor  # of the median good image
+    foreign_ratio: Tensor  # of an image's median distance to good images'; foreign above
 
     def __init__(self, channels: Sequence[int], height_px: int, width_px: int) -> None:
         super().__init__()
         self.distance = Distance(sum(channels))
+        self.nearest = Nearest(sum(channels))
         grid = (1, 1, height_px // GRID_STRIDE, width_px // GRID_STRIDE)
         self.register_buffer("distance_mean", torch.ones(grid))
         self.register_buffer("distance_spread", torch.ones(grid))
         self.register_buffer("structure", torch.ones(()))
+        self.register_buffer("foreign_ratio", torch.ones(()))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return what `compare` returns, of features of STRIDES."""
-        return self.compare(self.distance.whiten(join(features)))
+        return self.compare(*self.measure(join(features)))
 
-    def compare(self, whitened: Tensor) -> tuple[Tensor, Tensor]:
+    def measure(self, joined: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features [n, c, h, w] whitened, and how far they are from good ones, [n, 1, h, w]; of any size."""
+        whitened = self.distance.whiten(joined)
+        return whitened, self.nearest(whitened)
+
+    def compare(self, whitened: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Return z-scores [n, 1, h/8, w/8] from each image's median, and how foreign each image is, [n, 1, 1, 1].
 
         A foreign image shows another surface, or none: a dead, covered or dazzled camera's. Its features are farther
@@ -90,21 +133,26 @@ class Statistics(nn.Module):
 
         Args:
             whitened: the joined features, independent and of variance 1, on the grid.
+            distances: from good images' features.
         """
-        distances = find_length(whitened)
         scores = (distances - self.distance_mean) / self.distance_spread
-        far = functional.relu(find_level(distances / self.distance_mean) - FOREIGN_RATIO)
+        far = functional.relu(find_level(distances / self.distance_mean) - self.foreign_ratio)
         blank = functional.relu(BLANK_RATIO - find_structure(whitened) / self.structure)
         return scores - find_level(scores), far + BLANK_WEIGHT * blank
 
     @torch.no_grad()
     def fit(self, joined: Tensor) -> Tensor:
         """Set the statistics from good images' features on the grid, [n, c, h, w], and return their distances."""
-        distances = self.distance.fit(joined)
+        self.distance.fit(joined)
+        whitened = torch.cat([self.distance.whiten(part) for part in _split(joined)])
+        self.nearest.fit(whitened)
+        distances = torch.cat([self.nearest(part) for part in _split(whitened)])
         self.distance_mean.copy_(distances.mean(dim=0, keepdim=True))
         self.distance_spread.copy_(distances.std(dim=0, keepdim=True, correction=0) + SMALLEST_SPREAD)
-        found = [find_structure(self.distance.whiten(part)) for part in _split(joined)]
+        found = [find_structure(part) for part in _split(whitened)]
         self.structure.copy_(torch.cat(found).median() + SMALLEST_SPREAD)
+        farthest = find_level(distances / self.distance_mean).flatten().quantile(FOREIGN_QUANTILE)
+        self.foreign_ratio.copy_((1.0 + FOREIGN_SPREAD * (farthest - 1.0)).clamp(*FOREIGN_LIMITS))
         return distances
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ndp_rt.export.features.map_range import MapRange
-from ndp_rt.export.features.statistics import GRID_STRIDE, Distance, Statistics, average, enlarge, find_length, join
+from ndp_rt.export.features.statistics import GRID_STRIDE, Distance, Statistics, average, enlarge, join
 from ndp_rt.export.features.weights import BACKBONES
 
 STRIDES = (2, 4, 8, 16)  # of the features; the statistics are of the last three
@@ -104,20 +104,20 @@ class Memory(nn.Module):
         self.local_distances = Distances(channels[1:])
         self.channels = tuple(count + extra for count, extra in zip(channels, (0, 2, 4, 2), strict=True))
 
-    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return the head's inputs, and the joined features, whitened, on their grid.
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
+        """Return the head's inputs, and what `Statistics.measure` returns of the joined features.
 
         Any size will do here: crops of training, too.
         """
-        whitened = self.joined.distance.whiten(join(features[1:]))
+        measured = self.joined.measure(join(features[1:]))
         first, *local = self._localise(features)
         levels = zip(
             local,
-            self.distances(features[1:], find_length(whitened)),
+            self.distances(features[1:], measured[1]),
             self.local_distances(local, self.local_joined(join(local))),
             strict=True,
         )
-        return [first, *(torch.cat(level, dim=1) for level in levels)], whitened
+        return [first, *(torch.cat(level, dim=1) for level in levels)], measured
 
     @torch.no_grad()
     def fit(self, features: Sequence[Tensor]) -> None:
@@ -181,8 +181,8 @@ class MemSegLite(nn.Module):
 
         The first two are [n, 1, h/2, w/2], the last is [n, 1, 1, 1].
         """
-        inputs, whitened = self.memory(self.backbone(image))
-        scores, foreign = self.memory.joined.compare(whitened)
+        inputs, measured = self.memory(self.backbone(image))
+        scores, foreign = self.memory.joined.compare(*measured)
         return torch.sigmoid(self.head(inputs)), enlarge(scores, GRID_STRIDE // STRIDES[0]), foreign
 
     def fuse(self, probability: Tensor, scores: Tensor) -> Tensor:

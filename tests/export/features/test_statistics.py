@@ -5,15 +5,19 @@ import pytest
 import torch
 
 from ndp_rt.export.features.map_range import MapRange
+from ndp_rt.export.features.prototypes import find_nearest, find_prototypes
 from ndp_rt.export.features.statistics import (
     BLANK_RATIO,
     BLANK_WEIGHT,
-    FOREIGN_RATIO,
+    FOREIGN_LIMITS,
+    FOREIGN_QUANTILE,
+    FOREIGN_SPREAD,
     RIDGE,
+    ROWS_EACH,
     SMALLEST_SPREAD,
     Distance,
+    Nearest,
     Statistics,
-    find_length,
     find_level,
     join,
 )
@@ -54,6 +58,35 @@ def test_constant_features_give_finite_distances() -> None:
     assert torch.isfinite(found).all()
 
 
+def test_prototypes_are_the_centres_of_what_lies_together() -> None:
+    generator = torch.Generator().manual_seed(5)
+    centres = torch.tensor([[-9.0, 0.0], [0.0, 9.0], [9.0, -9.0], [20.0, 20.0]])
+    places = torch.arange(4000) % 4
+    found = find_prototypes(centres[places] + torch.randn(4000, 2, generator=generator), 4)
+    order = find_nearest(centres, found)
+    assert sorted(order.tolist()) == [0, 1, 2, 3]
+    np.testing.assert_allclose(found[order].numpy(), centres.numpy(), atol=0.15)
+
+
+@pytest.mark.parametrize("side", [1, 3, 20])
+def test_few_features_are_not_their_own_prototypes(side: int) -> None:
+    features = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(2))
+    nearest = Nearest(3)
+    nearest.fit(features)
+    assert len(nearest.compare.weight.unique(dim=0)) == max(1, 2 * side * side // ROWS_EACH)
+    assert nearest(features).median() > 0.3
+
+
+def test_the_distance_is_that_to_the_nearest_prototype() -> None:
+    features = torch.randn(2, 3, 20, 20, generator=torch.Generator().manual_seed(4))
+    nearest = Nearest(3)
+    nearest.fit(features)
+    prototypes = -0.5 * nearest.compare.weight[:, :, 0, 0].double()
+    rows = features.permute(0, 2, 3, 1).reshape(-1, 3).double()
+    expected = torch.cdist(rows, prototypes).amin(1).reshape(2, 1, 20, 20)
+    np.testing.assert_allclose(nearest(features).numpy(), expected.numpy(), atol=2e-3)
+
+
 def fitted(rows: int = 16, columns: int = 8) -> tuple[Statistics, list[torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
     sizes = [(c, rows // k, columns // k) for c, k in ((2, 1), (3, 2), (4, 4))]
@@ -66,55 +99,62 @@ def fitted(rows: int = 16, columns: int = 8) -> tuple[Statistics, list[torch.Ten
 
 def test_z_scores_of_good_images_have_mean_0_and_deviation_1_at_each_position() -> None:
     statistics, levels = fitted()
-    level = find_level((statistics.distance(join(levels)) - statistics.distance_mean) / statistics.distance_spread)
+    level = find_level((statistics.measure(join(levels))[1] - statistics.distance_mean) / statistics.distance_spread)
     scores = statistics(levels)[0] + level
     assert scores.shape == (12, 1, 8, 4)
     np.testing.assert_allclose(scores.mean(dim=0).numpy(), 0.0, atol=1e-4)
     np.testing.assert_allclose(scores.std(dim=0, correction=0).numpy(), 1.0, atol=2e-2)
 
 
-def whiten(statistics: Statistics, levels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the joined features, whitened, and their distances."""
-    whitened = statistics.distance.whiten(join(levels))
-    return whitened, find_length(whitened)
-
-
 def test_what_lifts_a_whole_image_leaves_its_z_scores() -> None:
     statistics, levels = fitted(64, 64)
-    whitened, distances = whiten(statistics, levels)
-    before, foreign = statistics.compare(whitened)
-    lifted, _ = statistics.compare(whitened * (distances + 7.0 * statistics.distance_spread) / distances)
+    whitened, distances = statistics.measure(join(levels))
+    before, foreign = statistics.compare(whitened, distances)
+    lifted, _ = statistics.compare(whitened, distances + 7.0 * statistics.distance_spread)
     np.testing.assert_allclose(lifted.numpy(), before.numpy(), atol=1e-3)
     assert foreign.abs().max() == 0.0
 
 
 def test_a_defect_of_a_third_of_the_image_keeps_its_z_scores() -> None:
     statistics, levels = fitted(64, 64)
-    whitened, distances = whiten(statistics, levels)
-    before, _ = statistics.compare(whitened)
-    larger = (distances + 9.0 * statistics.distance_spread) / distances
-    whitened[:, :, :10] *= larger[:, :, :10]
-    after, foreign = statistics.compare(whitened)
+    whitened, distances = statistics.measure(join(levels))
+    before, _ = statistics.compare(whitened, distances)
+    defective = distances.clone()
+    defective[:, :, :10] += 9.0 * statistics.distance_spread[:, :, :10]
+    after, foreign = statistics.compare(whitened, defective)
     assert (after - before)[:, :, :10].min() > 8.0
     assert foreign.abs().max() == 0.0
 
 
 def test_an_image_that_is_far_from_the_surface_all_over_is_foreign() -> None:
     statistics, levels = fitted(64, 64)
-    whitened, _ = whiten(statistics, levels)
+    whitened, distances = statistics.measure(join(levels))
     scales = torch.linspace(0.7, 9.0, len(whitened))[:, None, None, None]
-    _, foreign = statistics.compare(scales * whitened)
-    expected = np.maximum(0.0, scales.ravel().numpy() - FOREIGN_RATIO)
+    _, foreign = statistics.compare(whitened, scales * distances)
+    expected = np.maximum(0.0, scales.ravel().numpy() - statistics.foreign_ratio.numpy())
     np.testing.assert_allclose(foreign.ravel().numpy(), expected, atol=0.3)
     assert foreign[-1] > 1.0
 
 
+@pytest.mark.parametrize(("spread", "least", "most"), [(0.0, 1.5, 1.5), (0.1, 2.5, 4.5), (1.0, 6.0, 6.0)])
+def test_the_more_good_images_vary_the_farther_a_foreign_one_lies(spread: float, least: float, most: float) -> None:
+    generator = torch.Generator().manual_seed(6)
+    lifts = torch.exp(spread * torch.randn(40, 1, 1, 1, generator=generator))
+    joined = lifts * torch.randn(40, 4, 32, 32, generator=generator)
+    statistics = Statistics((1, 1, 2), 256, 256)
+    statistics.fit(joined)
+    ratios = find_level(statistics.measure(joined)[1] / statistics.distance_mean).flatten()
+    expected = 1.0 + FOREIGN_SPREAD * (np.quantile(ratios.numpy(), FOREIGN_QUANTILE) - 1.0)
+    assert float(statistics.foreign_ratio) == pytest.approx(np.clip(expected, *FOREIGN_LIMITS), rel=1e-4)
+    assert least <= float(statistics.foreign_ratio) <= most
+
+
 def test_an_image_without_structure_is_foreign() -> None:
     statistics, levels = fitted(64, 64)
-    whitened, _ = whiten(statistics, levels)
+    whitened, distances = statistics.measure(join(levels))
     even = whitened.mean(dim=(2, 3), keepdim=True).expand_as(whitened)
     shares = torch.linspace(0.0, 1.0, len(whitened))[:, None, None, None]
-    _, foreign = statistics.compare(even + shares * (whitened - even))
+    _, foreign = statistics.compare(even + shares * (whitened - even), distances)
     expected = BLANK_WEIGHT * np.maximum(0.0, BLANK_RATIO - shares.ravel().numpy())
     np.testing.assert_allclose(foreign.ravel().numpy(), expected, atol=0.1)
 
