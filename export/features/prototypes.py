@@ -16,7 +16,7 @@ def find_prototypes(rows: Tensor, count: int) -> Tensor:
     rows = rows[_spread(len(rows), min(len(rows), ROW_COUNT))]
     centres = rows[_spread(len(rows), count)].clone()
     for _ in range(PASS_COUNT):
-        nearest = torch.cat([find_nearest(block, centres) for block in rows.split(BLOCK)])
+        nearest = torch.cat([find_nearest(block, centres) for block in torch.split(rows, BLOCK)])
         sizes = torch.bincount(nearest, minlength=count)[:, None]
         means = torch.zeros_like(centres).index_add_(0, nearest, rows) / sizes.clamp(min=1)
         centres = torch.where(sizes > 0, means, centres)

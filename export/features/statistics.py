@@ -21,8 +21,8 @@ SMALLEST_SPREAD = 1e-3
 BATCH_SIZE = 8
 PROTOTYPE_COUNT = 512  # 256 to 2048 find as much: bench/results/accuracy.md
 ROWS_EACH = 20  # features for each prototype, at least: a feature that is its own prototype has no distance
-# An image is foreign whose median distance, in good images', lies farther above 1 than FOREIGN_SPREAD times what 98 % of
-# the fitted images do. Other lots of nine surfaces stay below 5 times that, one fabric, turned, below 12.
+# A foreign image's median distance, in good images', is farther above 1 than FOREIGN_SPREAD times what 98 % of the
+# fitted images' are. Other lots of nine surfaces stay below 5 times that, those of one fabric, turned, below 12.
 FOREIGN_SPREAD = 12.0
 FOREIGN_LIMITS = (1.5, 6.0)
 FOREIGN_QUANTILE = 0.98

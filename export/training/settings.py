@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ndp_rt.devices.machine import find_cpu
 from ndp_rt.errors import InputError
 from ndp_rt.images.painting.defects import DefectSettings
 from ndp_rt.program.manifest import InputContract
@@ -65,7 +66,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
     schedule: Literal["constant", "cosine"] = "cosine"  # cosine: a short rise, then down to 1 % within each phase
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp32"] | None = None  # bf16: mixed precision. None: that, where the device has it
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     defects: DefectSettings = field(default_factory=DefectSettings)
     seed: int = 0
@@ -75,6 +76,9 @@ class TrainSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        if self.precision is None:  # without instructions of its own for bf16 a CPU takes a hundred times as long
+            has_bf16 = self.device != "cpu" or find_cpu().has_bf16
+            object.__setattr__(self, "precision", "bf16" if has_bf16 else "fp32")
         InputContract(height_px=self.height_px, width_px=self.width_px)
         self.check("crop_px", self.crop_px >= 1, "1 or more")
         self.check("batch_size", self.batch_size >= 1, "1 or more")

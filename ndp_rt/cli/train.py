@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="CPU threads (default: all but one, which draws the batches); part of what decides the weights",
     )
-    parser.add_argument("--precision", choices=("bf16", "fp32"), help="bf16: mixed precision (default)")
+    parser.add_argument(
+        "--precision", choices=("bf16", "fp32"), help="bf16: mixed precision (default where the device has it)"
+    )
     parser.add_argument("--device", metavar="NAME", help="cpu (default) or a CUDA device of PyTorch's")
     parser.add_argument(
         "--defects",

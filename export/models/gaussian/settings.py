@@ -15,7 +15,7 @@ class GaussianSettings(PretrainedSettings):
     """
 
     phase_steps: tuple[int, ...] = ()
-    precision: Literal["bf16", "fp32"] = "fp32"
+    precision: Literal["bf16", "fp32"] | None = "fp32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
