@@ -80,6 +80,26 @@ class ChosenImages:
         return self._images[self._numbers[index]]
 
 
+class MirroredImages:
+    """Images by their numbers, then each once more, mirrored or turned; by quarters where the images are square."""
+
+    def __init__(self, images: GoodImages, numbers: Sequence[int]) -> None:
+        self._images, self._numbers = images, tuple(numbers)
+
+    def __len__(self) -> int:
+        return 2 * len(self._numbers)
+
+    def __getitem__(self, index: int) -> FloatArray:
+        copy = index - len(self._numbers)
+        if copy < 0:
+            return self._images[self._numbers[index]]
+        image = self._images[self._numbers[copy]]
+        orientations = range(1, 8) if image.shape[0] == image.shape[1] else (2, 4, 6)
+        orientation = orientations[copy % len(orientations)]
+        turned = np.rot90(image, orientation % 4)
+        return np.ascontiguousarray(turned if orientation < 4 else turned[:, ::-1])
+
+
 def to_network(images: Sequence[FloatArray]) -> FloatArray:
     """Return images [h, w, 1 or 3] of one size as float32 [n, 3, h, w], grey replicated."""
     stacked = np.stack(images).transpose(0, 3, 1, 2)

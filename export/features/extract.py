@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ndp_rt.export.data.images import ChosenImages, GoodImages, to_network
+from ndp_rt.export.data.images import ChosenImages, GoodImages, MirroredImages, to_network
 from ndp_rt.export.features.statistics import BATCH_SIZE
 
 
@@ -19,7 +19,7 @@ def choose_evenly(count: int, largest: int) -> list[int]:
 @torch.no_grad()
 def extract(
     backbone: Callable[[Tensor], tuple[Tensor, ...]],
-    images: GoodImages | ChosenImages,
+    images: GoodImages | ChosenImages | MirroredImages,
     indices: Sequence[int],
     device: str,
     use: Callable[[tuple[Tensor, ...]], Sequence[Tensor]] = lambda features: features,
@@ -29,7 +29,9 @@ def extract(
     return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 
-def read_batches(images: GoodImages | ChosenImages, indices: Sequence[int], device: str) -> Iterator[Tensor]:
+def read_batches(
+    images: GoodImages | ChosenImages | MirroredImages, indices: Sequence[int], device: str
+) -> Iterator[Tensor]:
     """Yield the images as batches [n, 3, h, w]."""
     for start in range(0, len(indices), BATCH_SIZE):
         batch = to_network([images[index] for index in indices[start : start + BATCH_SIZE]])

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ndp_rt.arrays import BoolArray
+from ndp_rt.export.data.images import ChosenImages, MirroredImages
 from ndp_rt.export.data.painted import paint_unseen
 from ndp_rt.export.data.split import describe_file
 from ndp_rt.export.features.backbone import Backbone
+from ndp_rt.export.features.extract import choose_evenly
 from ndp_rt.export.features.settings import PretrainedSettings
 from ndp_rt.export.features.statistics import BATCH_SIZE
 from ndp_rt.export.features.weights import find_weights, load_backbone
-from ndp_rt.export.models.family import TrainData, Training
+from ndp_rt.export.models.family import Say, TrainData, Training
 
 PAINTED_COUNT = 60  # defects that choices after training are made on
 
@@ -44,6 +46,13 @@ class PretrainedTraining(Training):
     def load_weights(self, strides: tuple[int, ...]) -> Backbone:
         """Return the backbone with its weights, for features of these strides."""
         return load_backbone(self.settings.backbone, self.weights_file, strides).to(self.settings.device)
+
+    def choose_fitted(self, data: TrainData, say: Say) -> ChosenImages | MirroredImages:
+        """Return the good images that statistics are fitted to, mirrored and turned too where training does that."""
+        is_mirrored, most = self.settings.augment.is_mirrored, self.settings.largest_image_count
+        chosen = choose_evenly(len(data.images), most // 2 if is_mirrored else most)
+        say(f"statistics of {len(chosen)} good images" + is_mirrored * ", and of a mirrored or turned copy of each")
+        return (MirroredImages if is_mirrored else ChosenImages)(data.images, chosen)
 
     def average_weights(self, module: nn.Module, decay: float) -> AveragedModel:
         """Return a copy of a module that follows its weights and buffers, by an exponential mean of this decay."""

@@ -1,6 +1,6 @@
 """How the family `gaussian` is fitted: features of the good images, their statistics, the map's range."""
 
-from ndp_rt.export.features.extract import choose_evenly, extract
+from ndp_rt.export.features.extract import extract
 from ndp_rt.export.features.statistics import join
 from ndp_rt.export.features.training import PretrainedTraining
 from ndp_rt.export.models.family import Phase, Say, TrainData
@@ -23,15 +23,14 @@ class GaussianTraining(PretrainedTraining):
         self.model.backbone = backbone
         self.model.to(settings.device).eval()
         self.modules["model"] = self.model
-        chosen = choose_evenly(len(data.images), settings.largest_image_count)
-        (joined,) = extract(backbone, data.images, chosen, settings.device, lambda features: [join(features)])
+        fitted = self.choose_fitted(data, say)
+        (joined,) = extract(backbone, fitted, range(len(fitted)), settings.device, lambda features: [join(features)])
         self.model.statistics.fit(joined)
         assert data.validation is not None
         held_out = range(len(data.validation))
         scores = extract(backbone, data.validation, held_out, settings.device, lambda f: [self.model.statistics(f)[0]])
         typical = max(1.0, float(scores[0].amax(dim=(1, 2, 3)).median()))
         self.model.range.fit((typical, 2.0 * typical), TYPICAL_VALUES)
-        say(f"statistics of {len(chosen)} good images: {joined.shape[1]} features at {joined[0, 0].numel()} positions")
 
     def begin_phase(self, phase: int) -> Phase:
         raise AssertionError("the family has no phases")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ndp_rt.evaluate.metrics import measure_rocauc
-from ndp_rt.export.features.extract import choose_evenly, extract, read_batches
+from ndp_rt.export.features.extract import extract, read_batches
 from ndp_rt.export.features.statistics import enlarge
 from ndp_rt.export.features.training import PretrainedTraining
 from ndp_rt.export.models.family import Phase, Say, TrainData
@@ -53,9 +53,8 @@ class MemSegTraining(PretrainedTraining):
         self.model.to(settings.device)
         self.average = self.average_weights(self.model.head, settings.averaging)
         self.modules = {"model": self.model, "average": self.average}
-        chosen = choose_evenly(len(data.images), settings.largest_image_count)
-        self.model.memory.fit(extract(backbone, data.images, chosen, settings.device))
-        say(f"statistics of {len(chosen)} good images: {sum(backbone.channels[1:])} features")
+        fitted = self.choose_fitted(data, say)
+        self.model.memory.fit(extract(backbone, fitted, range(len(fitted)), settings.device))
 
     def begin_phase(self, phase: int) -> Phase:
         model, settings = self.model, self.settings
