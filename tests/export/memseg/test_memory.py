@@ -32,9 +32,10 @@ def test_crops_serve_and_give_the_channels_that_the_head_is_made_for() -> None:
     memory = Memory(CHANNELS, 64, 64)
     memory.fit(draw())
     crops = [level[:2, :, : level.shape[2] // 2, : level.shape[3] // 2] for level in draw()]
-    inputs, whitened = memory(crops)
+    inputs, (whitened, distances) = memory(crops)
     assert tuple(level.shape[1] for level in inputs) == memory.channels == (2, 5, 8, 7)
     assert whitened.shape == (2, 12, 4, 4)
+    assert distances.shape == (2, 1, 4, 4)
 
 
 def test_what_changes_all_over_an_image_is_left_to_the_distances() -> None:
