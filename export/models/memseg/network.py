@@ -1,10 +1,10 @@
 """MemSeg's preset `lite` in PyTorch: EfficientNet-Lite's features, statistics of good images as memory, a small U-Net.
 
 **Choice**: where the paper's memory is a set of good images that each input is compared with, position by position,
-this one is the mean and covariance of good images' features. It means something on surfaces without fixed positions,
-costs a 1 x 1 convolution a level, and its distances are comparable between surfaces. The map of the statistics alone is
-mixed into the head's: the head knows faint and small defects of the kinds that it saw, the statistics know anything
-that is unusual.
+this one is statistics of good images' features: their covariance, and some hundred that are typical. It means something
+on surfaces without fixed positions, costs 1 x 1 convolutions, and its distances are comparable between surfaces. The
+map of the statistics alone is mixed into the head's: the head knows faint and small defects of the kinds that it saw,
+the statistics know anything that is unusual.
 """
 
 from collections.abc import Iterable, Sequence
