@@ -51,7 +51,8 @@ class PretrainedTraining(Training):
         """Return the good images that statistics are fitted to, mirrored and turned too where training does that."""
         is_mirrored, most = self.settings.augment.is_mirrored, self.settings.largest_image_count
         chosen = choose_evenly(len(data.images), most // 2 if is_mirrored else most)
-        say(f"statistics of {len(chosen)} good images" + is_mirrored * ", and of a mirrored or turned copy of each")
+        copies = ", and a mirrored or turned copy of each" if is_mirrored else ""
+        say(f"statistics of {len(chosen)} good images{copies}")
         return (MirroredImages if is_mirrored else ChosenImages)(data.images, chosen)
 
     def average_weights(self, module: nn.Module, decay: float) -> AveragedModel:

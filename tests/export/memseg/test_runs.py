@@ -161,3 +161,11 @@ def test_the_head_takes_crops_of_any_size() -> None:
     inputs, _ = model.memory(model.backbone(torch.rand(1, 3, 32, 48)))
     assert model.head(inputs).shape == (1, 1, 16, 24)
     assert model(torch.rand(2, 3, 64, 96))[0].shape == (2, 1, 64, 96)
+
+
+@pytest.mark.parametrize(("augment", "expected"), [({}, True), ({"is_mirrored": 0.0}, False)])
+def test_statistics_are_fitted_to_what_training_sees(
+    augment: dict[str, float], expected: bool, surface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_small("gaussian", surface, tmp_path / "run", augment=augment)
+    assert ("mirrored or turned copy of each" in capsys.readouterr().err) == expected
