@@ -16,8 +16,10 @@ from safetensors.numpy import save
 from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.assets import replace_initializers
 from ndp_rt.bundle.external_data import list_external_locations
+from ndp_rt.bundle.manifest import read_content
 from ndp_rt.bundle.open import GOLDEN_FILE, Bundle, Golden, open_bundle
-from ndp_rt.bundle.write import add_command, replace_files, update_manifest
+from ndp_rt.bundle.signature import write_signature
+from ndp_rt.bundle.write import add_command, lock_bundle, replace_files, update_manifest
 from ndp_rt.decide.calibration import check_rate, threshold_from_good_scores
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
@@ -35,6 +37,25 @@ from ndp_rt.runtime.host import HostExecutor
 from ndp_rt.runtime.open import make_asset_maker, make_host_executor, open_host
 
 CARRIED_OVER = "carried over from the former reference, not calibrated for this one: run set-threshold --calibrate"
+
+
+def sign(path: str | Path, key_path: str | Path) -> None:
+    """Sign the bundle at `path`, for those who open it with `require_signature`; changing it takes that away.
+
+    Args:
+        path: the folder NAME.ndp; its files are compared with their hashes first.
+        key_path: an Ed25519 private key, PEM or OpenSSH, without a passphrase.
+
+    Raises:
+        BundleError: it is no whole bundle.
+        InputError: there is no such key.
+        MissingExtraError: cryptography is not installed.
+        StorageError: the signature cannot be written.
+    """
+    bundle = open_bundle(path)
+    place = bundle.path.resolve()
+    with lock_bundle(place), bundle.held():
+        write_signature(place, read_content(place), Path(key_path))
 
 
 def set_threshold(bundle: Bundle, precision: str, threshold: ThresholdSpec) -> Bundle:

@@ -81,6 +81,7 @@ class Inspector:
         mm_per_pixel: float | None = None,
         build: bool = True,
         fallback: bool = False,
+        require_signature: str | Path | None = None,
     ) -> "Inspector":
         """Open a bundle for inspection.
 
@@ -100,9 +101,10 @@ class Inspector:
             build: build engines that are missing (seconds to a minute, on a GPU minutes); False: refuse.
             fallback: where the GPU cannot be used, or fails later, go on with the CPU in fp32 and say so in the log;
                 the call in progress is repeated there, with fp32's threshold. False: raise.
+            require_signature: a public key's file; the bundle has to be signed with it ('ndp-rt sign'). None: any.
 
         Raises:
-            BundleError: the bundle is missing, damaged or newer.
+            BundleError: the bundle is missing, damaged, newer, or not signed as required.
             DeviceError: there is no such device, or it fails.
             EngineError: an engine cannot be built, or is missing and `build` is False.
             MissingExtraError: a package that the backend needs is not installed.
@@ -121,6 +123,7 @@ class Inspector:
             mm_per_pixel=mm_per_pixel,
             build=build,
             fallback=fallback,
+            require_signature=None if require_signature is None else str(require_signature),
         )
         return cls._open(options)
 
@@ -130,7 +133,7 @@ class Inspector:
 
     @classmethod
     def _open_once(cls, options: Options) -> "Inspector":
-        bundle = open_bundle(options.bundle)
+        bundle = open_bundle(options.bundle, require_signature=options.require_signature)
         Preprocessor(bundle.manifest.input, channels=options.channels)  # refuses before engines are built
         try:
             session = Session(bundle, options)

@@ -27,6 +27,7 @@ class Options:
     mm_per_pixel: float | None = None
     build: bool = True
     fallback: bool = False
+    require_signature: str | None = None
 
     def __post_init__(self) -> None:
         _ = self.engine_spec  # refuses what no engine can be

@@ -20,18 +20,31 @@ def read_manifest(folder: Path) -> BundleManifest:
     Raises:
         BundleError: it is missing, not JSON, of another format or of a newer version, or was changed by hand.
     """
+    return parse_manifest(read_content(folder), folder)
+
+
+def read_content(folder: Path) -> bytes:
+    """Return the bytes of the manifest of the bundle at `folder`.
+
+    Raises:
+        BundleError: it is missing, no file, or far too large.
+    """
     path = folder / MANIFEST_FILE
     try:
-        content = _read_file(path)
-        text = content.decode()
+        return read_limited(path)
     except FileNotFoundError as error:
         raise BundleError(
             f"{folder}: expected a bundle's folder NAME.ndp, got one without {MANIFEST_FILE}. Export the bundle again."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error}). Check its permissions, or export the bundle.") from error
+
+
+def parse_manifest(content: bytes, folder: Path) -> BundleManifest:
+    """Return what `read_content` read, as `read_manifest` does."""
+    path = folder / MANIFEST_FILE
     try:
-        document = json.loads(text)
+        document = json.loads(content.decode())
         _check_hash(document, content, folder)
         return BundleManifest.from_json(document)
     except (ValueError, RecursionError) as error:  # the latter from brackets nested a thousand deep
@@ -50,7 +63,13 @@ def encode_manifest(manifest: BundleManifest) -> bytes:
     return content.replace(NO_HASH.encode(), hashlib.sha256(content).hexdigest().encode(), 1)
 
 
-def _read_file(path: Path) -> bytes:
+def read_limited(path: Path) -> bytes:
+    """Return what a small file holds.
+
+    Raises:
+        BundleError: it is no file, or too large to be one of ours.
+        OSError: it cannot be read.
+    """
     if path.exists() and not path.is_file():
         raise BundleError(f"{path}: expected a file, got a folder, a pipe or a device. Export the bundle again.")
     with path.open("rb") as stream:

@@ -17,9 +17,10 @@ from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.golden import check_golden
 from ndp_rt.bundle.int8_layers import INT8_FILE, Int8Layers, read_int8_layers
-from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, read_manifest
+from ndp_rt.bundle.manifest import MANIFEST_FILE, TEMPORARY_PREFIX, parse_manifest, read_content, read_manifest
 from ndp_rt.bundle.programs import check_manifest
 from ndp_rt.bundle.settled import read_settled, watch_folder
+from ndp_rt.bundle.signature import SIGNATURE_FILE, check_signature
 from ndp_rt.bundle.tensors import read_tensors
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.files import hash_file
@@ -185,15 +186,20 @@ class Bundle:
         )
 
 
-def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
+def open_bundle(path: str | Path, *, verify: bool = True, require_signature: str | Path | None = None) -> Bundle:
     """Open a bundle.
 
     Args:
         path: the folder NAME.ndp.
         verify: also hash every file; without it only names, kinds and sizes are compared.
+        require_signature: the file of a public key, with which the bundle has to be signed (`ndp-rt sign`); its files
+            are hashed then in any case. None: signatures are not looked at.
 
     Raises:
-        BundleError: no bundle, a newer format, a missing, changed or extra file, or one that points outside.
+        BundleError: no bundle, a newer format, a missing, changed or extra file, or one that points outside; or not
+            signed with the key.
+        InputError: there is no such key.
+        MissingExtraError: a signature is required, and cryptography is not installed.
 
     Examples:
         >>> from ndp_rt import open_bundle
@@ -201,13 +207,17 @@ def open_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
         ['bf16', 'fp32']
     """
     folder = Path(path).absolute()
-    return read_settled(folder, lambda: _open(folder, verify))
+    key = None if require_signature is None else Path(require_signature)
+    return read_settled(folder, lambda: _open(folder, verify or key is not None, key))
 
 
-def _open(folder: Path, verify: bool) -> Bundle:
+def _open(folder: Path, verify: bool, key: Path | None) -> Bundle:
     if not os.path.isdir(folder):  # unlike Path's, False for a name that is too long
         raise BundleError(_explain_missing(folder))
-    manifest = read_manifest(folder)
+    content = read_content(folder)
+    if key is not None:
+        check_signature(folder, content, key)
+    manifest = parse_manifest(content, folder)
     _check_names(folder, manifest)
     for name, entry in manifest.files.items():
         _check_file(folder / name, entry.sha256, entry.size_bytes, verify)
@@ -259,7 +269,7 @@ def _check_names(folder: Path, manifest: BundleManifest) -> None:
             f"{folder}: expected {', '.join(missing)}, as its manifest says, got none. Copy the whole folder, or "
             "export again."
         )
-    extra = sorted(found - set(manifest.files) - {MANIFEST_FILE})
+    extra = sorted(found - set(manifest.files) - {MANIFEST_FILE, SIGNATURE_FILE})
     if extra:
         raise BundleError(
             f"{folder}: expected nothing but the files of its manifest, got {', '.join(extra)}. Move it elsewhere."

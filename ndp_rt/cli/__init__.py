@@ -35,6 +35,7 @@ COMMANDS = {
     "bench compare": "compare two records of bench",
     "set-threshold": "change a bundle's decision threshold",
     "set-reference": "change a bundle's reference image",
+    "sign": "sign a bundle, for those who accept signed ones alone",
     "capi": "print what C and C++ programs are built with",
     "capi build": "compile the C library for this Python",
     "doctor": "list what this machine has, and the remedy for what it lacks",
@@ -53,6 +54,7 @@ EXTRAS = {
     "bench compare": "bench",
     "build-engine": "evaluate",
     "export-stages": "graphs",
+    "sign": "sign",
 }
 
 EPILOG = "ndp-rt COMMAND --help says what a command takes. A first look: ndp-rt demo"

@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", metavar="T", type=parse_number, help="instead of the bundle's threshold")
     parser.add_argument("--batch", metavar="N", type=int, default=1, help="images per run of the engine (default: 1)")
     parser.add_argument("--tiles", action="store_true", help="inspect in tiles of the network's size, without resizing")
+    parser.add_argument(
+        "--require-signature", metavar="KEY", type=Path, help="a public key that the bundle has to be signed with"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace results of an earlier run in OUT")
     add_engine_arguments(parser)
 
@@ -173,6 +176,7 @@ def run(args: argparse.Namespace) -> int:
             batches=batches,
             threshold=args.threshold,
             mm_per_pixel=args.mm_per_pixel,
+            require_signature=args.require_signature,
             **engine_options(args),
         ) as inspector,
         locking(args.out),
