@@ -26,7 +26,7 @@ from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.images.checks import Image
-from ndp_rt.images.groups import AUTOMATIC, find_groups
+from ndp_rt.images.groups import AUTOMATIC, find_independent
 from ndp_rt.images.preprocess import preprocess
 from ndp_rt.images.read import read_image
 from ndp_rt.images.variations import vary
@@ -107,7 +107,7 @@ def calibrate(
         BundleError: the bundle was replaced after it was opened.
     """
     check_rate(rate)
-    groups = find_groups(images, group_by).labels if images else ()
+    groups = find_independent(images, group_by).labels if images else ()
     scores: list[list[float]] = []
     with Inspector.open(
         bundle.path,
@@ -121,7 +121,7 @@ def calibrate(
         if inspector.bundle.fingerprint != bundle.fingerprint:
             raise bundle.replaced()
         for path in images:
-            image = read_image(path)
+            image = read_image(path, white_level=bundle.manifest.input.white_level_16bit)
             varied = _vary_picture(image, bundle.manifest.input) if varies else []
             scores.append([inspector.inspect(one).score for one in (image, *varied)])
             if on_image is not None:
@@ -155,7 +155,7 @@ def set_reference(path: Path, image_path: Path, *, backend: str | None = None, t
     programs = bundle.manifest.programs["cpu"]
     spec = EngineSpec(backend=backend, batches=(1,), threads=threads)
     maker = make_asset_maker(bundle, spec)
-    prepared = maker.prepare_picture(read_image(image_path), "rgb")
+    prepared = maker.prepare_picture(read_image(image_path, white_level=bundle.manifest.input.white_level_16bit), "rgb")
     picture = round_to_picture(prepared)  # what the picture in the bundle holds is what the tensors are made of
     plan = next((name for name, one in programs.items() if maker.name in one.assets), next(iter(programs)))
     with bundle.held():

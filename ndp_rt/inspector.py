@@ -16,7 +16,7 @@ from ndp_rt.bundle.settled import read_settled
 from ndp_rt.errors import DeviceError, EngineError, InputError, MissingExtraError
 from ndp_rt.images.checks import Image, check_image
 from ndp_rt.images.preprocess import Preprocessor
-from ndp_rt.options import Options
+from ndp_rt.options import Options, with_white_level
 from ndp_rt.pipeline.large_image import inspect_tiles
 from ndp_rt.pipeline.overlapped_batch import inspect_overlapped
 from ndp_rt.pipeline.stream import FrameStream
@@ -55,7 +55,7 @@ class Inspector:
     def __init__(self, options: Options, bundle: Bundle, session: Session) -> None:
         """Use `Inspector.open`."""
         contract = bundle.manifest.input
-        self.bundle = bundle
+        self.bundle = with_white_level(bundle, options.white_level)
         self._options = options
         self._current: Session | None = session
         self._last = session  # what properties tell of after close()
@@ -79,6 +79,7 @@ class Inspector:
         threshold: float | None = None,
         channels: str = "rgb",
         mm_per_pixel: float | None = None,
+        white_level: int | None = None,
         build: bool = True,
         fallback: bool = False,
         require_signature: str | Path | None = None,
@@ -88,19 +89,17 @@ class Inspector:
         Args:
             bundle: the folder NAME.ndp.
             device: "cpu", "cuda" (the first GPU) or "cuda:N".
-            backend: on a CPU "openvino" or "onnxruntime", on a GPU "tensorrt" or "torch-cuda"; None: the first of each,
-                or "torch-cuda" where TensorRT is not installed.
+            backend: "openvino", "onnxruntime"; on a GPU "tensorrt", "torch-cuda"; None: the first (installed) one.
             precision: "fp32", "bf16"; on a CPU also "int8" and "mixed", on a GPU "tf32", "fp16", "int8".
-            plan: "fused" (one graph with the reference in it) or "staged" (swaps the reference at once); on a GPU also
-                "unmerged" ("staged" with more engines). None: "fused" on a CPU, "staged" on a GPU.
+            plan: "fused" (one graph), "staged" (swaps the reference), on a GPU "unmerged"; None: "fused", or "staged".
             batches: batch sizes to have engines for; None: those that are built already, else 1.
             threads: of the engine; None: the backend chooses.
             threshold: decision threshold; None: the bundle's for this precision.
             channels: order of the arrays' channels: "rgb", "bgr", or "drop-alpha" (RGBA).
             mm_per_pixel: size of an image's pixel, for defects in mm; None: pixels only.
+            white_level: the value of uint16 images that is white (4095 for 12 bits); None: the bundle's, of training.
             build: build engines that are missing (seconds to a minute, on a GPU minutes); False: refuse.
-            fallback: where the GPU cannot be used, or fails later, go on with the CPU in fp32 and say so in the log;
-                the call in progress is repeated there, with fp32's threshold. False: raise.
+            fallback: where the GPU fails, go on with the CPU in fp32, at its threshold, and log it. False: raise.
             require_signature: a public key's file; the bundle has to be signed with it ('ndp-rt sign'). None: any.
 
         Raises:
@@ -121,6 +120,7 @@ class Inspector:
             threshold=threshold,
             channels=channels,
             mm_per_pixel=mm_per_pixel,
+            white_level=white_level,
             build=build,
             fallback=fallback,
             require_signature=None if require_signature is None else str(require_signature),

@@ -10,6 +10,8 @@ from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import InputError
 from ndp_rt.program.manifest import INT8_PRECISIONS
 
+MOST_WHITE = 65535
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -25,6 +27,7 @@ class Options:
     threshold: float | None = None
     channels: str = "rgb"
     mm_per_pixel: float | None = None
+    white_level: int | None = None
     build: bool = True
     fallback: bool = False
     require_signature: str | None = None
@@ -35,6 +38,9 @@ class Options:
             raise InputError("expected a threshold that is a number, or None for the bundle's own, got nan.")
         if self.mm_per_pixel is not None and not 0.0 < self.mm_per_pixel < math.inf:
             raise InputError(f"expected mm_per_pixel above 0, or None, got {self.mm_per_pixel}.")
+
+        if self.white_level is not None and not 1 <= self.white_level <= MOST_WHITE:
+            raise InputError(f"expected white_level from 1 to {MOST_WHITE}, or None, got {self.white_level}.")
 
     @property
     def engine_spec(self) -> EngineSpec:
@@ -56,6 +62,14 @@ class Options:
     def on_cpu(self) -> "Options":
         """Return the same on the CPU: its first backend and plan, in fp32, which runs on any."""
         return dataclasses.replace(self, device=CPU, backend=None, precision="fp32", plan=None, threads=None)
+
+
+def with_white_level(bundle: Bundle, white_level: int | None) -> Bundle:
+    """Return the bundle with another white level for 16-bit images; None: as it is. Engines do not depend on it."""
+    if white_level is None:
+        return bundle
+    contract = dataclasses.replace(bundle.manifest.input, white_level_16bit=white_level)
+    return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, input=contract))
 
 
 def find_threshold(bundle: Bundle, options: Options) -> float:

@@ -130,7 +130,7 @@ namespace NdpRt
             [FieldOffset(56)] public double Threshold;
             [FieldOffset(64)] public double MmPerPixel;
             [FieldOffset(72)] public uint QueueCapacity;
-            [FieldOffset(76)] public uint Reserved;
+            [FieldOffset(76)] public uint WhiteLevel16Bit;
         }
 
         [StructLayout(LayoutKind.Explicit, Size = 48)]

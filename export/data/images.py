@@ -58,7 +58,7 @@ class GoodImages:
 
     def _read(self, path: Path) -> FloatArray:
         try:
-            image = read_image(path)
+            image = read_image(path, white_level=self._contract.white_level_16bit)
         except ImageFileError as error:
             raise DataError(f"a good image cannot be used: {error}") from error
         out = np.empty((3, self._contract.height_px, self._contract.width_px), np.float32)

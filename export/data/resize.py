@@ -45,7 +45,7 @@ def describe_loss(paths: Sequence[Path], contract: InputContract) -> str | None:
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(IMAGE_COUNT, len(paths))).round().astype(int))
     found, sizes = [], []
     for index in chosen:
-        image = read_image(paths[index])
+        image = read_image(paths[index], white_level=contract.white_level_16bit)
         white = 255.0 if image.dtype == np.uint8 else float(contract.white_level_16bit)
         grey = image.astype(np.float32) / np.float32(white)
         found.append(measure_loss(grey if grey.ndim == 2 else grey.mean(axis=2), contract))

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ndp_rt.errors import DataError, ImageFileError
-from ndp_rt.images.groups import AUTOMATIC, find_groups
+from ndp_rt.images.groups import AUTOMATIC, find_independent
 from ndp_rt.images.listing import Listing, describe_left_out, list_folder
 from ndp_rt.images.survey import survey_images
+from ndp_rt.images.white_level import Values
 
 FEWEST_TRAINING_IMAGES = 2
 FEWEST_TRAINING_GROUPS = 2
@@ -37,6 +38,8 @@ class DataSplit:
     calibration: tuple[Path, ...]
     calibration_groups: tuple[str, ...]  # of each of those; images of one group are not independent
     notes: tuple[str, ...]  # what the user has to know of groups and duplicates
+    values: tuple[Values, ...] = ()  # of each image to train on
+    digests: tuple[str, ...] = ()  # likewise, see `Survey.digests`
 
 
 def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMATIC) -> DataSplit:
@@ -68,9 +71,9 @@ def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMAT
         if len(good) < FEWEST_TRAINING_IMAGES:
             raise _refuse(folder, len(good), 0, notes)
         if validation_folder.is_dir():
-            grouping = find_groups(given, group_by)
+            grouping = find_independent(given, group_by)
             training, calibration, labels = good, given, list(grouping.labels)
-            if grouping.rule != "none":
+            if grouping.rule != "none" or grouping.copy_count:
                 notes.append(f"groups of validation/good: {grouping.describe()}")
         else:
             training, calibration, labels, more = _hold_out(good, holdout, seed, group_by)
@@ -86,6 +89,8 @@ def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMAT
         calibration=tuple(calibration),
         calibration_groups=tuple(labels),
         notes=tuple(notes),
+        values=tuple(survey.values[path] for path in training),
+        digests=tuple(survey.digests[path] for path in training),
     )
 
 
@@ -138,10 +143,11 @@ def _hold_out(
         return list(good), [], [], []
     fewest = max(1, min(FEW_HELD_OUT, len(good) // 4))
     count = min(len(good), max(fewest, round(holdout * len(good))))
-    grouping = find_groups(good, group_by)
-    notes = [f"groups of good images: {grouping.describe()}"] if grouping.rule != "none" else []
-    is_whole = grouping.rule != "none" and grouping.group_count > FEWEST_TRAINING_GROUPS
-    if grouping.rule != "none" and not is_whole:
+    grouping = find_independent(good, group_by)
+    is_grouped = grouping.rule != "none" or grouping.copy_count > 0
+    notes = [f"groups of good images: {grouping.describe()}"] if is_grouped else []
+    is_whole = is_grouped and grouping.group_count > FEWEST_TRAINING_GROUPS
+    if is_grouped and not is_whole:
         notes.append(
             f"expected {FEWEST_TRAINING_GROUPS + 1} groups or more to hold whole ones out, got "
             f"{grouping.group_count}: single images are held out, and the threshold says little of other lots. Add "

@@ -30,7 +30,7 @@ from ndp_rt.export.onnx.graphs import store_as_half, trace_stage
 from ndp_rt.export.onnx.parity import Parity, describe_truth, measure_parity
 from ndp_rt.export.onnx.weights import WEIGHTS_FILE, Place, WeightStore, move_weights
 from ndp_rt.export.training.run_folder import TrainedRun, load_run
-from ndp_rt.program.manifest import BundleManifest, ModelSpec, ThresholdSpec
+from ndp_rt.program.manifest import BundleManifest, ModelSpec, ThresholdSpec, TrainingRange
 
 WEIGHT_TYPES = ("fp32", "fp16")
 GOLDEN_COUNT = {"fp32": 4, "fp16": 2}  # a bundle in half precision is one that has to be small
@@ -52,6 +52,7 @@ class ExportSettings:
     false_alarm_rate: float | None = None  # None: 5 %, predicted for other lots
     calibration_image_count: int = 32  # good images that the bundle carries at most, to calibrate int8 on
     threads: int | None = None  # of PyTorch and of the engines; None: their own choice
+    white_level: int | None = None  # of 16-bit images; None: the run's
     overwrite: bool = False
     command: str = "ndp-rt export"  # for the provenance
 
@@ -103,7 +104,7 @@ def export_run(
     check_target(target, settings.overwrite)  # before minutes of work, not after
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    run = load_run(Path(run_path))
+    run = _with_white_level(load_run(Path(run_path)), settings.white_level)
     model = run.family.make_export(run, rewrite=settings.rewrite, weights=settings.weights)
     say("tracing the graphs")
     with make_scratch_folder() as folder:
@@ -186,6 +187,22 @@ def _pack_asset(asset: Asset, weights: str) -> bytes:
     return save({name: np.ascontiguousarray(value, dtype) for name, value in asset.tensors.items()})
 
 
+def _with_white_level(run: TrainedRun, level: int | None) -> TrainedRun:
+    """Return the run with another white level for 16-bit images, of which it saw none.
+
+    Raises:
+        InputError: it was trained on 16-bit images at another level.
+    """
+    if level is None or level == run.contract.white_level_16bit:
+        return run
+    if run.document["data"].get("has_16_bits", True):
+        raise InputError(
+            f"--white-level: expected {run.contract.white_level_16bit}, at which the run was trained on 16-bit images, "
+            f"got {level}. Train again with ndp-rt train --white-level {level}."
+        )
+    return replace(run, contract=replace(run.contract, white_level_16bit=level))
+
+
 def choose_pictures(run: TrainedRun, model: ExportedModel) -> dict[str, golden.ByteImage]:
     """Return images to compare on, RGB at the network's size, by name; golden vectors are made of the first of them."""
     noise = golden.make_noise(run.contract.height_px, run.contract.width_px)
@@ -201,6 +218,7 @@ def _describe(
     run: TrainedRun, name: str, model: ExportedModel, settings: ExportSettings, golden_names: list[str]
 ) -> BundleManifest:
     """Return the manifest but for what is measured with the bundle."""
+    found = run.document["data"].get("training_range")
     return BundleManifest(
         name=name,
         model=ModelSpec(
@@ -218,6 +236,8 @@ def _describe(
         reference=model.reference,
         golden={"made_by": describe_truth(settings.weights), "images": golden_names},
         provenance=_trace_origin(run.document, model.provenance, settings),
+        training_range=None if found is None else TrainingRange.from_json(found),
+        training_images=tuple(run.document["data"].get("training_digests", ())),
     )
 
 
@@ -236,7 +256,11 @@ def _trace_origin(document: Mapping[str, Any], own: Mapping[str, Any], settings:
 
 
 def _name_folder(fact: Any) -> Any:
-    """Return a fact with its folder by name alone: a bundle travels, and its maker's folders are nobody's business."""
+    """Return a fact with its folder by name alone: a bundle travels, and its maker's folders are nobody's business.
+
+    What the manifest says elsewhere is left out.
+    """
     if isinstance(fact, Mapping) and isinstance(fact.get("root"), str):
-        return {**fact, "root": Path(fact["root"]).name}
+        others = {key: value for key, value in fact.items() if key not in ("training_digests", "training_range")}
+        return {**others, "root": Path(fact["root"]).name}
     return fact

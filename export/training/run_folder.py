@@ -166,7 +166,8 @@ class TrainedRun:
         """
         out = np.empty((1, 3, self.contract.height_px, self.contract.width_px), np.float32)
         try:
-            Preprocessor(self.contract)(read_image(path), out[0])
+            image = read_image(path, white_level=self.contract.white_level_16bit)
+            Preprocessor(self.contract)(image, out[0])
         except (ImageFileError, InputError) as error:
             raise RunError(
                 f"a good image that the run held out for calibration cannot be used: {error} Put the data back where "

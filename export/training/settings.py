@@ -61,6 +61,7 @@ class TrainSettings:
     phase_steps: tuple[int, ...]
     height_px: int = 256
     width_px: int = 256
+    white_level_16bit: int = 65535  # see InputContract
     crop_px: int = 128  # side of the random crops that training sees
     batch_size: int = 8
     learning_rate: float = 1e-3
@@ -79,7 +80,7 @@ class TrainSettings:
         if self.precision is None:  # without instructions of its own for bf16 a CPU takes a hundred times as long
             has_bf16 = self.device != "cpu" or find_cpu().has_bf16
             object.__setattr__(self, "precision", "bf16" if has_bf16 else "fp32")
-        InputContract(height_px=self.height_px, width_px=self.width_px)
+        _ = self.contract  # which refuses what no input can be
         self.check("crop_px", self.crop_px >= 1, "1 or more")
         self.check("batch_size", self.batch_size >= 1, "1 or more")
         self.check("phase_steps", min(self.phase_steps, default=1) >= 1, "numbers from 1")
@@ -101,7 +102,7 @@ class TrainSettings:
     @property
     def contract(self) -> InputContract:
         """The input contract of the network that this trains."""
-        return InputContract(height_px=self.height_px, width_px=self.width_px)
+        return InputContract(height_px=self.height_px, width_px=self.width_px, white_level_16bit=self.white_level_16bit)
 
     def to_json(self) -> dict[str, Any]:
         """Return all settings as JSON values; an optional part that is None is left out."""

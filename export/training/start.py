@@ -18,6 +18,7 @@ from ndp_rt.export.training.run_folder import RunFolder, check_device, describe_
 from ndp_rt.export.training.settings import TrainSettings, steps_of_epochs
 from ndp_rt.images.groups import AUTOMATIC
 from ndp_rt.images.textures import TextureImages, list_textures, load_textures
+from ndp_rt.images.white_level import describe_range, find_white_level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class TrainRequest:
     textures: Path | None = None
     epochs: tuple[int, ...] | None = None
     group_by: str = AUTOMATIC
+    white_level: int | None = None  # None: that of the images
     minutes: float | None = None
     resumes: bool = False
     checkpoint_interval_s: float = 30.0
@@ -67,6 +69,7 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunFolder:
     for note in split.notes:
         reporter.say(note)
     _check_folder(request, split)
+    settings = _with_white_level(settings, request, split, folder if has_run else None, reporter)
     settings = training.settings = _with_steps(family, settings, request, len(split.training))
     reporter.say(
         f"{len(split.training)} good images to train on, {len(split.calibration)} held out for calibration; "
@@ -102,6 +105,20 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunFolder:
     return folder
 
 
+def _with_white_level(
+    settings: TrainSettings, request: TrainRequest, split: DataSplit, resumed: RunFolder | None, reporter: Reporter
+) -> TrainSettings:
+    """Return the settings with the white level that was given, or that of the run to resume, or the images' own."""
+    level = request.white_level
+    if level is None and resumed is not None:
+        level = int(open_run(resumed.path)[1]["input"].get("white_level_16bit", settings.white_level_16bit))
+    if level is None:
+        level, why = find_white_level(split.values)
+        if why:
+            reporter.say(f"{why} (--white-level N says another)")
+    return dataclasses.replace(settings, white_level_16bit=level)
+
+
 def _describe_length(settings: TrainSettings) -> str:
     return " + ".join(map(str, settings.phase_steps)) + " steps" if settings.phase_steps else "fitted without training"
 
@@ -122,6 +139,7 @@ def _describe(request: TrainRequest, training: Training, split: DataSplit) -> tu
     calibration_files, calibration_sha256 = fingerprint_files(split.root, split.calibration)
     texture_paths = list_textures(request.textures) if request.textures is not None else []
     texture_files, textures_sha256 = fingerprint_files(request.textures or split.root, texture_paths)
+    found = describe_range(split.values, training.settings.white_level_16bit)
     facts: dict[str, Any] = {
         "data": {
             "root": str(split.root.absolute()),
@@ -131,6 +149,9 @@ def _describe(request: TrainRequest, training: Training, split: DataSplit) -> tu
             "calibration_image_count": len(calibration_files),
             "calibration_sha256": calibration_sha256,
             "calibration_group_count": len(set(split.calibration_groups)),
+            "training_digests": list(split.digests),
+            "training_range": None if found is None else found.to_json(),
+            "has_16_bits": any(one.bits == 16 for one in split.values),
         },
         "textures": {
             "root": str(request.textures.absolute()) if request.textures is not None else None,

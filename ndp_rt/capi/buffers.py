@@ -156,6 +156,7 @@ def make_options(bundle: Any, options: Any) -> dict[str, Any]:
         "threads": options.threads or None,
         "threshold": options.threshold if flags & lib.NDP_RT_OPEN_THRESHOLD else None,
         "mm_per_pixel": options.mm_per_pixel or None,
+        "white_level": options.white_level_16bit or None,
         "build": not flags & lib.NDP_RT_OPEN_NO_BUILD,
         "fallback": bool(flags & lib.NDP_RT_OPEN_FALLBACK),
     }

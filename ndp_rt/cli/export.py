@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndp_rt.cli.terminal import complain, say
+from ndp_rt.cli.white_level import add_white_level
 from ndp_rt.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="then choose the layers that compute in int8, as ndp-rt quantise does; some minutes",
     )
+    add_white_level(parser, "the run's")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--no-rewrite", action="store_true", help="export the plain graph, to compare speed with")
 
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         false_alarm_rate=args.false_alarm_rate,
         calibration_image_count=args.calibration_images,
         threads=args.threads,
+        white_level=args.white_level,
         overwrite=args.overwrite,
         command=command_line(),
     )

@@ -69,5 +69,5 @@ def read_inputs(paths: Sequence[str], contract: "InputContract") -> "NDArray[np.
     files = list_images(paths).files
     inputs = np.empty((len(files), 3, contract.height_px, contract.width_px), np.float32)
     for file, out in zip(files, inputs, strict=True):
-        preprocess(read_image(file), contract, out)
+        preprocess(read_image(file, white_level=contract.white_level_16bit), contract, out)
     return inputs

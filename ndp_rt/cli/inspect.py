@@ -1,6 +1,7 @@
 """`ndp-rt inspect`: inspects image files and writes a table of results."""
 
 import argparse
+import contextlib
 import io
 import math
 import os
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ndp_rt.cli import EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE
 from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
 from ndp_rt.cli.terminal import complain, say
+from ndp_rt.cli.white_level import parse_white_level
 
 if TYPE_CHECKING:
     from ndp_rt.images.listing import Listing
@@ -21,6 +23,13 @@ if TYPE_CHECKING:
     from ndp_rt.result import Result
 
 SHOWN_ERRORS = 5
+AUTO = "auto"
+UNUSUAL: dict[str | None, str] = {
+    "darker": "are darker than all that training saw",
+    "brighter": "are brighter than all that training saw",
+    "faint": "of 16 bits use less than an eighth of the range up to white",
+}
+SAMPLED = 16  # files that the white level is read from
 LONGEST_STEM_BYTES = 200
 DETAILS = """\
 PATH is an image, a folder (searched with all below it, through links too) or a quoted pattern such as 'day/**/*.png'.
@@ -29,10 +38,10 @@ named, and listed in OUT/left_out.txt. OUT is a folder; it is made, and refused 
 unless --overwrite is given, or if another run is writing to it.
 
 OUT/results.csv (or .jsonl, .parquet) has one row per image in the order of PATH: path, status (ok, error), decision
-(good, defect), score, threshold, size, milliseconds per stage, engine_hash, defects (box, area and peak, in pixels of
-the image, and in mm with --mm-per-pixel; a list of structs in Parquet, JSON in CSV), the names of overlay and map, and
-the error of an image that could not be read. Rows are kept whatever ends the run; a run that was killed leaves those
-of a Parquet file in OUT/results.parquet.part.jsonl.
+(good, defect), score, threshold, brightness (as trained, darker, brighter; faint), size, milliseconds per stage,
+engine_hash, defects (box, area and peak, in pixels of the image, and in mm with --mm-per-pixel; a list of structs in
+Parquet, JSON in CSV), the names of overlay and map, and the error of an image that could not be read. Rows are kept
+whatever ends the run; a run that was killed leaves those of a Parquet file in OUT/results.parquet.part.jsonl.
 
 Exit code: 0 no defects; 3 defects found; 4 some images could not be read (the others were inspected); 1 an error;
 2 wrong usage; 130 Ctrl-C.
@@ -53,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlays", action="store_true", help="also a picture per image in OUT/overlays")
     parser.add_argument("--maps", action="store_true", help="also the float32 map per image in OUT/maps (.npy)")
     parser.add_argument("--mm-per-pixel", metavar="X", type=float, help="also state defects in millimetres")
+    parser.add_argument(
+        "--white-level",
+        metavar="N|auto",
+        type=lambda text: AUTO if text == AUTO else parse_white_level(text),
+        help="the value of 16-bit images that is white; auto: what the first ones say (default: the bundle's)",
+    )
     parser.add_argument("--threshold", metavar="T", type=parse_number, help="instead of the bundle's threshold")
     parser.add_argument("--batch", metavar="N", type=int, default=1, help="images per run of the engine (default: 1)")
     parser.add_argument("--tiles", action="store_true", help="inspect in tiles of the network's size, without resizing")
@@ -81,6 +96,7 @@ class Tally:
     good_count: int = 0
     defect_count: int = 0
     left_out_count: int = 0
+    unusual: dict[str | None, list[Path]] = field(default_factory=lambda: {name: [] for name in UNUSUAL})
     errors: list[str] = field(default_factory=list)
 
     def find_exit_code(self) -> int:
@@ -109,16 +125,28 @@ class Recorder:
         self._with_maps: bool = args.maps
         self.tally = Tally()
 
-    def add_result(self, path: Path, image: Any, result: "Result") -> None:
+    def add_result(self, path: Path, taken: "Taken", result: "Result") -> None:
         """Write an image's overlay and map, then the row that names them."""
         from ndp_rt.pipeline.sinks import make_row
 
         # The row's number keeps pictures of files with the same name in different folders apart.
         name = f"{self._table.row_count:05d}-{_shorten(path.stem)}"
-        overlay = self._write(f"overlays/{name}.png", self._draw(path, image, result)) if self._with_overlays else None
-        map_file = self._write(f"maps/{name}.npy", _encode_map(result)) if self._with_maps else None
-        row = make_row(str(path), result, self._engine_hash, overlay=overlay, map_file=map_file)
+        overlay = map_file = None
+        if self._with_overlays:
+            overlay = self._write(f"overlays/{name}.png", self._draw(path, taken.pixels, result))
+        if self._with_maps:
+            map_file = self._write(f"maps/{name}.npy", _encode_map(result))
+        row = make_row(
+            str(path),
+            result,
+            self._engine_hash,
+            overlay=overlay,
+            map_file=map_file,
+            brightness=taken.brightness,
+        )
         self._table.add(row)
+        if taken.brightness in self.tally.unusual:
+            self.tally.unusual[taken.brightness].append(path)
         if result.is_defect:
             self.tally.defect_count += 1
         else:
@@ -177,6 +205,7 @@ def run(args: argparse.Namespace) -> int:
             threshold=args.threshold,
             mm_per_pixel=args.mm_per_pixel,
             require_signature=args.require_signature,
+            white_level=find_level(files) if args.white_level == AUTO else args.white_level,
             **engine_options(args),
         ) as inspector,
         locking(args.out),
@@ -197,6 +226,12 @@ def run(args: argparse.Namespace) -> int:
         complain(f"ndp-rt: not read: {text}")
     if len(tally.errors) > SHOWN_ERRORS:
         complain(f"ndp-rt: and {len(tally.errors) - SHOWN_ERRORS} more; all are in {table.path}")
+    for brightness, paths in tally.unusual.items():
+        if paths:
+            complain(
+                f"ndp-rt: {len(paths)} of {len(files)} images {UNUSUAL[brightness]}, such as {paths[0]}: their scores "
+                "may mean nothing. Check the light, and the white level of 16-bit images (--white-level)."
+            )
     say(f"{tally.describe()}. Results: {table.path}")
     return tally.find_exit_code()
 
@@ -220,63 +255,57 @@ def inspect_files(inspector: "Inspector", files: list[Path], recorder: Recorder,
     inspect: Callable[..., Iterator[tuple[Path, Any, Any]]]
     inspect = inspect_tiled if args.tiles else inspect_batches if args.batch > 1 else inspect_stream
     with show_progress("inspecting", len(files)) as advance:
-        for path, image, outcome in inspect(inspector, files, args):
+        for path, taken, outcome in inspect(inspector, Reader(files, inspector), args):
             if isinstance(outcome, Exception):
                 recorder.add_error(path, outcome)
             else:
-                recorder.add_result(path, image, outcome)
+                recorder.add_result(path, taken, outcome)
             advance()
 
 
 def inspect_stream(
-    inspector: "Inspector", files: list[Path], args: argparse.Namespace
+    inspector: "Inspector", files: "Reader", args: argparse.Namespace
 ) -> Iterator[tuple[Path, Any, Any]]:
     """Yield file, image and result (or the error); reads the next file while the engine inspects one."""
-    from ndp_rt.errors import ImageFileError
-    from ndp_rt.images.read import read_image
-
-    read: deque[tuple[Path, Any, ImageFileError | None]] = deque()  # filled by the stream's thread, in order
+    read: deque[tuple[Path, Any]] = deque()  # filled by the stream's thread, in order
 
     def read_frames() -> Iterator[Any]:
-        for path in files:
-            try:
-                image = read_image(path)
-            except ImageFileError as error:
-                read.append((path, None, error))
+        for path in files.paths:
+            taken = files.read(path)
+            if isinstance(taken, Exception):
+                read.append((path, taken))
                 continue
-            read.append((path, image if args.overlays else None, None))
-            yield image
+            read.append((path, taken if args.overlays else Taken(pixels=None, brightness=taken.brightness)))
+            yield taken.pixels
 
     results = inspector.stream(read_frames(), keep_reconstruction=_shows_reconstruction(inspector, args))
     for result in results:
-        path, image, error = read.popleft()
-        while error is not None:
-            yield path, None, error
-            path, image, error = read.popleft()
-        yield path, image, result
-    for path, image, error in read:
-        yield path, image, error
+        path, taken = read.popleft()
+        while isinstance(taken, Exception):
+            yield path, None, taken
+            path, taken = read.popleft()
+        yield path, taken, result
+    for path, error in read:
+        yield path, None, error
 
 
 def inspect_batches(
-    inspector: "Inspector", files: list[Path], args: argparse.Namespace
+    inspector: "Inspector", files: "Reader", args: argparse.Namespace
 ) -> Iterator[tuple[Path, Any, Any]]:
     """Yield file, image and result (or the error), in batches of args.batch files."""
-    for start in range(0, len(files), args.batch):
-        images = [_try_read(path) for path in files[start : start + args.batch]]
-        readable = [image for image in images if not isinstance(image, Exception)]
+    for start in range(0, len(files.paths), args.batch):
+        taken = [files.read(path) for path in files.paths[start : start + args.batch]]
+        readable = [one.pixels for one in taken if not isinstance(one, Exception)]
         results = iter(inspector.inspect_batch(readable, keep_reconstruction=_shows_reconstruction(inspector, args)))
-        for path, image in zip(files[start:], images, strict=False):
-            yield path, image, image if isinstance(image, Exception) else next(results)
+        for path, one in zip(files.paths[start:], taken, strict=False):
+            yield path, one, one if isinstance(one, Exception) else next(results)
 
 
-def inspect_tiled(
-    inspector: "Inspector", files: list[Path], args: argparse.Namespace
-) -> Iterator[tuple[Path, Any, Any]]:
+def inspect_tiled(inspector: "Inspector", files: "Reader", args: argparse.Namespace) -> Iterator[tuple[Path, Any, Any]]:
     """Yield file, image and result (or the error), each image cut into tiles."""
-    for path in files:
-        image = _try_read(path)
-        yield path, image, image if isinstance(image, Exception) else inspector.inspect_large(image)
+    for path in files.paths:
+        taken = files.read(path)
+        yield path, taken, taken if isinstance(taken, Exception) else inspector.inspect_large(taken.pixels)
 
 
 def _shows_reconstruction(inspector: "Inspector", args: argparse.Namespace) -> bool:
@@ -286,12 +315,48 @@ def _shows_reconstruction(inspector: "Inspector", args: argparse.Namespace) -> b
     return bool(args.overlays) and has_one
 
 
-def _try_read(path: Path) -> Any:
-    """Return the image, or the error of one that cannot be read."""
-    from ndp_rt.errors import ImageFileError
-    from ndp_rt.images.read import read_image
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Taken:
+    """An image that was read; `pixels` is None once they are not needed any more."""
 
-    try:
-        return read_image(path)
-    except ImageFileError as error:
-        return error
+    pixels: Any
+    brightness: str | None  # against training's images; None where the bundle does not say
+
+
+class Reader:
+    """Reads the files of a run for one bundle; may be called from the stream's thread."""
+
+    def __init__(self, paths: list[Path], inspector: "Inspector") -> None:
+        manifest = inspector.bundle.manifest
+        self.paths = paths
+        self._white_level = manifest.input.white_level_16bit
+        self._trained = manifest.training_range
+
+    def read(self, path: Path) -> "Taken | Exception":
+        """Return the image, or the error of one that cannot be read."""
+        from ndp_rt.errors import ImageFileError
+        from ndp_rt.images.read import load_image
+        from ndp_rt.images.white_level import judge_brightness, measure_values
+
+        try:
+            pixels = load_image(path, white_level=self._white_level).pixels
+        except ImageFileError as error:
+            return error
+        brightness = judge_brightness(measure_values(pixels), self._white_level, self._trained)
+        return Taken(pixels=pixels, brightness=brightness)
+
+
+def find_level(files: list[Path]) -> int:
+    """Return the white level of the 16-bit images among the first SAMPLED files, and say on stderr where it is from."""
+    from ndp_rt.errors import ImageFileError
+    from ndp_rt.images.read import load_image
+    from ndp_rt.images.white_level import find_white_level, measure_values
+
+    values = []
+    for path in files[:SAMPLED]:
+        with contextlib.suppress(ImageFileError):  # it becomes a row of its own
+            file = load_image(path)
+            values.append(measure_values(file.pixels, file.significant_bits))
+    level, why = find_white_level(values)
+    complain(f"ndp-rt: {why or f'white level {level}: no image of 16 bits'}")
+    return level

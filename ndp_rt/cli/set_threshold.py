@@ -86,10 +86,11 @@ def calibrate_from(path: Path, args: argparse.Namespace, device: str) -> "Thresh
     from ndp_rt.editing import calibrate
 
     log_to_stderr()
-    images = list_good_images(args.calibrate)
+    bundle = open_bundle(path)
+    images = list_good_images(args.calibrate, bundle.manifest.training_images)
     with show_progress("scoring good images", len(images)) as advance:
         return calibrate(
-            open_bundle(path),
+            bundle,
             images,
             rate=args.false_alarm_rate,
             group_by=args.group_by,

@@ -84,7 +84,9 @@ def list_labelled(data: Path) -> Labelled:
             used = {mask for sample in matched for mask in sample.mask_paths}
             samples += matched
             left_out += (*images.left_out, *masks.left_out)
-            left_out += [LeftOut(path=one, reason="a mask of no image") for one in masks.files if one not in used]
+            left_out += [
+                LeftOut(path=one, reason="a mask that no image uses") for one in masks.files if one not in used
+            ]
     if all(sample.is_good for sample in samples):
         raise DataError(f"{test}: expected defective images too, got good ones only. {LAYOUT}")
     return Labelled(samples=tuple(samples), left_out=tuple(left_out))

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from ndp_rt.images.checks import Image
-from ndp_rt.images.read import read_image
+from ndp_rt.images.read import ImageFile, load_image
+from ndp_rt.images.white_level import Values, measure_values
 
 SATURATED_SHARE = 0.95  # of the pixels that have one value; ten surfaces' good images have up to .10
 LEAST_CONTRAST = 0.1  # standard deviation over the others' median; ten surfaces' images have .38 and more
 TORN_SHARE = 0.05  # of the rows, more than the others have
 EDGE_SHARE = 0.2  # of the pixels beside a band: with so many of its value it is the ground that a part lies on
+DIGEST_DIGITS = 16
 NAMED = 3  # files that a sentence names
 
 
@@ -31,11 +33,14 @@ class Survey:
     dead: Mapping[Path, str]  # what each dead frame is, in a word
     copies: Mapping[Path, Path]  # each with the first that shows the same, pixel by pixel
     notes: tuple[str, ...]  # sentences for the user
+    values: Mapping[Path, Values]  # of each image
+    digests: Mapping[Path, str]  # of each image's pixels: what Bundle.manifest.training_images has
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Facts:
     digest: bytes
+    values: Values
     kind: tuple[str, tuple[int, ...]]  # bits, height and width
     contrast: float
     largest_share: float  # of the pixels that have the same value
@@ -48,7 +53,7 @@ def survey_images(paths: Sequence[Path]) -> Survey:
     Raises:
         ImageFileError: one cannot be read.
     """
-    facts = {path: _describe(read_image(path)) for path in paths}
+    facts = {path: _describe(load_image(path)) for path in paths}
     dead = _find_dead(facts)
     first: dict[bytes, Path] = {}
     copies = {}
@@ -57,16 +62,25 @@ def survey_images(paths: Sequence[Path]) -> Survey:
             copies[path] = first[facts[path].digest]
     kept = tuple(path for path in paths if path not in dead and path not in copies)
     notes = [*_tell_dead(dead), *_tell_copies(copies), *_tell_kinds({path: facts[path].kind for path in kept})]
-    return Survey(kept=kept, dead=dead, copies=copies, notes=tuple(notes))
+    return Survey(
+        kept=kept,
+        dead=dead,
+        copies=copies,
+        notes=tuple(notes),
+        values={path: one.values for path, one in facts.items()},
+        digests={path: one.digest.hex()[:DIGEST_DIGITS] for path, one in facts.items()},
+    )
 
 
-def _describe(image: Image) -> _Facts:
+def _describe(file: ImageFile) -> _Facts:
+    image = file.pixels
     pixels = image if image.ndim == 3 else image[:, :, None]
     bits = 8 * image.dtype.itemsize
     plane = pixels[:, :, pixels.shape[2] // 2]
     digest = hashlib.sha256(repr((image.dtype.str, image.shape)).encode() + np.ascontiguousarray(image).tobytes())
     return _Facts(
         digest=digest.digest(),
+        values=measure_values(image, file.significant_bits),
         kind=(str(bits), image.shape[:2]),
         contrast=float(plane.std(dtype=np.float64)) / (2**bits - 1),
         largest_share=int(np.bincount(plane.ravel()).max()) / plane.size,

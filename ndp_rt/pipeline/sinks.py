@@ -35,12 +35,20 @@ PARQUET_ROWS = 4096  # rows held in memory while a journal becomes a Parquet fil
 def name_columns(stages: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the columns of a table; `stages` are the timings that the plan adds, if any."""
     timings = [f"{name}_ms" for name in (*TIMINGS, *stages)]
-    first = ("path", "status", "decision", "score", "threshold", "height_px", "width_px")
+    first = ("path", "status", "decision", "score", "threshold", "brightness", "height_px", "width_px")
     return (*first, *timings, "engine_hash", "defect_count", "defects", "overlay", "map", "error")
 
 
-def make_row(path: str, result: Result, engine_hash: str, *, overlay: str | None, map_file: str | None) -> Row:
-    """Return the row of an image that was inspected."""
+def make_row(
+    path: str,
+    result: Result,
+    engine_hash: str,
+    *,
+    overlay: str | None,
+    map_file: str | None,
+    brightness: str | None = None,
+) -> Row:
+    """Return the row of an image that was inspected; `brightness` is what `judge_brightness` says."""
     height, width = result.anomaly_map.shape
     return {
         "path": path,
@@ -48,6 +56,7 @@ def make_row(path: str, result: Result, engine_hash: str, *, overlay: str | None
         "decision": "defect" if result.is_defect else "good",
         "score": result.score,
         "threshold": result.threshold,
+        "brightness": brightness,
         "height_px": height,
         "width_px": width,
         **{f"{name}_ms": round(value, 4) for name, value in result.timings_ms.items()},

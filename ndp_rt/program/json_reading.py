@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Hashable, Mapping
+from types import UnionType
 from typing import Any, ClassVar, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ndp_rt.errors import BundleError
@@ -74,6 +75,9 @@ def take_as(document: object, key: Any, kind: Any, where: str) -> Any:
         return TensorSpec.from_dims(str(key), take(document, key, object, where))
     if isinstance(kind, type) and issubclass(kind, JsonData):
         return kind.from_json(take(document, key, dict, where))
+    if get_origin(kind) is UnionType and isinstance(inner[0], type) and issubclass(inner[0], JsonData):  # or None
+        value = take(document, key, (dict, type(None)), where)
+        return None if value is None else inner[0].from_json(value)
     if get_origin(kind) is Mapping:
         entries = take(document, key, dict, where)
         return {str(name): take_as(entries, name, inner[1], place) for name in entries}

@@ -51,6 +51,18 @@ class InputContract(JsonData):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingRange(JsonData):
+    """The values that training's images have, each the 1st and the 99th percentile of an image, as shares of white."""
+
+    where = "the training range"
+
+    darkest: float  # the least 1st percentile
+    darkest_most: float
+    brightest_least: float
+    brightest: float  # the largest 99th percentile
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageSpec(JsonData):
     """A graph with its tensors, in order: an ONNX file of the bundle or, for a device, one that is derived from others.
 
@@ -135,6 +147,8 @@ class BundleManifest(JsonData):
     golden: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)  # differences from PyTorch, measured at export
     provenance: Mapping[str, Any] = field(default_factory=dict)  # commands, seed, data, versions: free form
+    training_range: TrainingRange | None = field(default=None, metadata={"is_optional": True})
+    training_images: tuple[str, ...] = optional(())  # the start of the SHA-256 of each one's pixels, as hex
     files: Mapping[str, FileSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ from ndp_rt.engines.int8_ranges import measure_limits
 from ndp_rt.engines.registry import find_backend, find_version
 from ndp_rt.errors import EngineError, InputError, StorageError, check_choice
 from ndp_rt.evaluate.metrics import require_extras
-from ndp_rt.images.groups import find_groups
+from ndp_rt.images.groups import find_independent
 from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest
 from ndp_rt.program.program import DecisionRules
 from ndp_rt.quantise.accuracy import AccuracyCheck
@@ -151,7 +151,7 @@ def _read_calibration(bundle: Bundle, settings: QuantiseSettings) -> FloatArray:
 def _find_groups(bundle: Bundle, settings: QuantiseSettings) -> Sequence[Hashable] | None:
     """Return the group of each calibration image."""
     if settings.calibration is not None:
-        return find_groups(settings.calibration).labels
+        return find_independent(settings.calibration).labels
     return bundle.calibration_groups()
 
 

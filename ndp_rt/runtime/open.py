@@ -12,7 +12,7 @@ from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.registry import find_device_backend
 from ndp_rt.engines.spec import EngineSpec
-from ndp_rt.options import Options
+from ndp_rt.options import Options, with_white_level
 from ndp_rt.runtime.assets import AssetMaker
 from ndp_rt.runtime.executor import Executor
 
@@ -34,15 +34,23 @@ def open_executor(bundle: Bundle, options: Options) -> Executor:
     """
     spec = options.engine_spec
     open_on = open_cuda if spec.is_on_gpu else open_host
-    return open_on(bundle, spec, channels=options.channels, build=options.build)
+    return open_on(bundle, spec, channels=options.channels, build=options.build, white_level=options.white_level)
 
 
-def open_host(bundle: Bundle, spec: EngineSpec, *, channels: str = "rgb", build: bool = True) -> "HostExecutor":
+def open_host(
+    bundle: Bundle,
+    spec: EngineSpec,
+    *,
+    channels: str = "rgb",
+    build: bool = True,
+    white_level: int | None = None,
+) -> "HostExecutor":
     """Return an executor on the CPU; see `open_executor`.
 
     Args:
         channels: order of the channels of images.
         build: build what is missing, and say so in the log; False: raise.
+        white_level: of 16-bit images; None: the bundle's, with which it is checked in any case.
     """
     # Imported here: a machine that runs engines on a GPU may lack OpenCV.
     from ndp_rt.runtime.check import check_preprocessing
@@ -50,7 +58,8 @@ def open_host(bundle: Bundle, spec: EngineSpec, *, channels: str = "rgb", build:
     spec = spec.resolve(bundle)
     found = build_engine(bundle, spec, progress=log.info) if build else None
     engines = load_engine(bundle, spec, found=found)
-    executor = make_host_executor(bundle, spec, engines, channels=channels, engine_hash=name_engines(bundle, spec))
+    levelled = with_white_level(bundle, white_level)
+    executor = make_host_executor(levelled, spec, engines, channels=channels, engine_hash=name_engines(bundle, spec))
     try:
         golden, size = bundle.golden(), executor.batch_sizes[0]
         check_preprocessing(bundle, golden)
@@ -79,7 +88,14 @@ def make_host_executor(
     return HostExecutor(bundle, plan, engines, maker, channels=channels, engine_hash=engine_hash)
 
 
-def open_cuda(bundle: Bundle, spec: EngineSpec, *, channels: str = "rgb", build: bool = True) -> "CudaExecutor":
+def open_cuda(
+    bundle: Bundle,
+    spec: EngineSpec,
+    *,
+    channels: str = "rgb",
+    build: bool = True,
+    white_level: int | None = None,
+) -> "CudaExecutor":
     """Return an executor on a GPU; see `open_executor` and `open_host`."""
     # Imported here: CuPy's arrays and kernels are of no use to a program on a CPU.
     from ndp_rt.devices.cuda.driver import CudaDevice
@@ -108,7 +124,8 @@ def open_cuda(bundle: Bundle, spec: EngineSpec, *, channels: str = "rgb", build:
     try:
         golden, size = bundle.golden(), program.batch_sizes[0]
         compare_golden(bundle, golden, program.run, precision=spec.precision, batch=size, vector_count=1)
-        return CudaExecutor(bundle, program, kernels, make_asset_maker(bundle, spec), channels=channels)
+        levelled = with_white_level(bundle, white_level)
+        return CudaExecutor(levelled, program, kernels, make_asset_maker(levelled, spec), channels=channels)
     except BaseException:
         program.close()
         raise

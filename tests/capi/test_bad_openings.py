@@ -40,7 +40,11 @@ def open_with(library: Library, bundle: bytes, **options: Any) -> tuple[str, str
 OPTIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"flags": 8}, "INPUT", "NDP_RT_OPEN_ values, got 0x8"),
     ({"flags": 2**32 - 1}, "INPUT", "NDP_RT_OPEN_"),
-    ({"reserved": 1}, "INPUT", "reserved of options: expected 0, got 1"),
+    (
+        {"white_level_16bit": 65536},
+        "INPUT",
+        "white_level_16bit: expected up to 65535, or 0 for the bundle's, got 65536",
+    ),
     ({"threads": -1}, "INPUT", "choose, got -1."),
     ({"threads": 2**31 - 1}, "INPUT", "choose, got 2147483647."),
     ({"threads": 10**6, "backend": b"onnxruntime"}, "INPUT", "0 to let the backend choose"),

@@ -159,3 +159,21 @@ def test_no_more_than_a_ring_of_buffers_is_kept(library: Library, both: tuple[An
         image = library.make_image(array, "GREY8")
         assert library.lib.ndp_rt_inspector_inspect(both[0], image, library.make_result()) == 0
     assert len(buffers._kept) <= buffers.MAX_KEPT_FRAMES
+
+
+def test_another_white_level_reads_12_bits_as_8_and_as_python_does(
+    library: Library, tiny_bundle: Path, rng: np.random.Generator
+) -> None:
+    deep = rng.integers(0, 4096, (70, 91), dtype=np.uint16)
+    options = {"threads": 1, "threshold": 0.55}
+    flags = library.lib.NDP_RT_OPEN_THRESHOLD
+    handle = library.open(tiny_bundle, flags=flags, white_level_16bit=4095, **options)
+    with Inspector.open(tiny_bundle, white_level=4095, **options) as opened:
+        expected = opened.inspect(deep)
+        assert opened.bundle.manifest.input.white_level_16bit == 4095
+        check_equal(inspect(library, handle, deep, "GREY16"), expected)
+    library.lib.ndp_rt_inspector_close(handle)
+    with Inspector.open(tiny_bundle, **options) as plain:
+        as_8_bits = plain.inspect(np.rint(deep / 4095 * 255).astype(np.uint8))
+        assert np.allclose(expected.anomaly_map, as_8_bits.anomaly_map, atol=0.02)
+        assert not np.allclose(expected.anomaly_map, plain.inspect(deep).anomaly_map, atol=0.02)

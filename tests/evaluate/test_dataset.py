@@ -65,7 +65,7 @@ def test_names_what_is_not_used(tmp_path: Path) -> None:
         "test/crack/notes.txt": "no image",
         "test/readme.md": "lies beside the folders of kinds",
         "ground_truth/crack/a_mask.json": "no image",
-        "ground_truth/crack/z_mask.png": "a mask of no image",
+        "ground_truth/crack/z_mask.png": "a mask that no image uses",
     }
 
 

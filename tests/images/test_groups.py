@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ndp_rt.errors import ImageFileError, InputError
-from ndp_rt.images.groups import find_groups
+from ndp_rt.images.groups import find_groups, find_independent
 
 Picture = NDArray[np.uint8]
 
@@ -142,3 +142,22 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(ImageFileError, match=r"a\.png"):
         find_groups([tmp_path / "a.png"], "content")
+
+
+@pytest.mark.parametrize("rule", ["auto", "none", "folder", "prefix"])
+def test_copies_of_one_photograph_count_once_whatever_the_rule(
+    tmp_path: Path, rng: np.random.Generator, rule: str
+) -> None:
+    photograph, others = make_surface(rng, 128), [make_surface(rng, 128) for _ in range(3)]
+    copies = [cv2.imdecode(cv2.imencode(".jpg", photograph, [1, quality])[1], 0) for quality in range(50, 90, 2)]
+    copies += [np.rint(photograph * 0.9).astype(np.uint8), cv2.resize(photograph, (100, 100))]
+    paths = []
+    for number, picture in enumerate([*copies, *others]):
+        paths.append(tmp_path / f"lot{number}" / f"lot{number}_1.png")
+        paths[-1].parent.mkdir()
+        cv2.imwrite(str(paths[-1]), picture)
+    found = find_independent(paths, rule)
+    assert len(set(found.labels[: len(copies)])) == 1
+    if rule in ("none", "folder"):
+        assert found.group_count == 4
+        assert f"{len(copies) - 1} image(s) are copies of others" in found.describe()

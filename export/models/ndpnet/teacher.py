@@ -63,10 +63,11 @@ def find_teacher(path: Path, contract: InputContract, output: Path) -> Teacher:
         raise RunError(f"--teacher {path}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"--teacher {path}: its record is damaged ({error!s:.200}). {REMEDY}") from error
-    if teacher.settings.contract != contract:
+    its = teacher.settings.contract
+    if (its.height_px, its.width_px) != (contract.height_px, contract.width_px):
         raise InputError(
             f"--teacher {path}: expected a network for {_describe(contract)}, got one for "
-            f"{_describe(teacher.settings.contract)}. Give both the same --size, or another teacher."
+            f"{_describe(its)}. Give both the same --size, or another teacher."
         )
     return teacher
 

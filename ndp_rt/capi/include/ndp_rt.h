@@ -61,7 +61,7 @@
 /* The ABI. A library fits a header when the major numbers are equal and its minor number is not lower; the minor number
    grows when something is added, the major when something that was there changes. */
 #define NDP_RT_ABI_MAJOR         1
-#define NDP_RT_ABI_MINOR         0
+#define NDP_RT_ABI_MINOR         1
 #define NDP_RT_ABI_FITS(version) ((version) >> 16 == NDP_RT_ABI_MAJOR && ((version) & 0xffff) + 1 > NDP_RT_ABI_MINOR)
 
 #if defined(__GNUC__)
@@ -170,7 +170,7 @@ typedef struct ndp_rt_open_options {
     double threshold;           /* see NDP_RT_OPEN_THRESHOLD */
     double mm_per_pixel;        /* of the images, for defects in mm, 1e-9 to 1e9; 0: unknown */
     uint32_t queue_capacity;    /* images that may wait after ndp_rt_inspector_submit, up to 65536; 0: 16 */
-    uint32_t reserved;          /* 0 */
+    uint32_t white_level_16bit; /* the value of 16-bit images that is white, up to 65535; 0: the bundle's (ABI 1.1) */
 } ndp_rt_open_options;
 
 /* Open a bundle. Takes tenths of a second where its engine is cached, seconds where it is to be built.

@@ -57,8 +57,9 @@ struct options {
     std::optional<double> threshold; /* none: the bundle's */
     double mm_per_pixel = 0;
     std::uint32_t queue_capacity = 0;
-    bool build = true;     /* build engines that are missing; false: throw */
-    bool fallback = false; /* where the GPU cannot be used, go on with the CPU */
+    std::uint32_t white_level_16bit = 0; /* of 16-bit images */
+    bool build = true;                   /* build engines that are missing; false: throw */
+    bool fallback = false;               /* where the GPU cannot be used, go on with the CPU */
 };
 
 /* Holds an open bundle; the destructor closes it. Can be moved, not copied; one that was moved from takes no calls. */
@@ -97,6 +98,7 @@ class inspector
         from.threshold = chosen.threshold.value_or(0);
         from.mm_per_pixel = chosen.mm_per_pixel;
         from.queue_capacity = chosen.queue_capacity;
+        from.white_level_16bit = chosen.white_level_16bit;
         detail::check(ndp_rt_inspector_open(bundle.c_str(), &from, &handle_));
     }
 

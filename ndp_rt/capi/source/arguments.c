@@ -81,6 +81,9 @@ static ndp_rt_status check_numbers(const ndp_rt_open_options *options)
     if (options->queue_capacity > 65536)
         return ndp_fail(NDP_RT_STATUS_INPUT, "queue_capacity: expected up to 65536, or 0 for 16, got %u.",
                         options->queue_capacity);
+    if (options->white_level_16bit > 65535)
+        return ndp_fail(NDP_RT_STATUS_INPUT, "white_level_16bit: expected up to 65535, or 0 for the bundle's, got %u.",
+                        options->white_level_16bit);
     return NDP_RT_STATUS_OK;
 }
 
@@ -104,7 +107,7 @@ ndp_rt_status ndp_read_options(const ndp_rt_open_options *from, ndp_rt_open_opti
         status = check_batch_sizes(to);
     if (status == NDP_RT_STATUS_OK)
         status = check_numbers(to);
-    return status == NDP_RT_STATUS_OK ? check_reserved("options", to->reserved) : status;
+    return status;
 }
 
 /* Return the bytes of a pixel, or 0 for a format that is refused. */

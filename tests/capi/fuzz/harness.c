@@ -94,7 +94,7 @@ static void open_one(struct bytes *bytes)
     options.threshold = take_below(bytes, 4) ? 0.5 : NAN;
     options.mm_per_pixel = take_below(bytes, 4) ? 0.0 : (double)take_or(bytes, 2, 1);
     options.queue_capacity = (uint32_t)take_or(bytes, 12, take_below(bytes, 4));
-    options.reserved = (uint32_t)take_or(bytes, 60, 0);
+    options.white_level_16bit = (uint32_t)take_or(bytes, 60, 0);
     if (check(ndp_rt_inspector_open(bundle, take_below(bytes, 4) ? shorten(bytes, &options, sizeof options) : NULL,
                                     take_below(bytes, 40) == 1 ? NULL : &inspector))
         == NDP_RT_STATUS_OK) {
