@@ -87,6 +87,12 @@ class RunError(NdpRtError, RuntimeError):
     status = 11
 
 
+class HostError(NdpRtError, RuntimeError):
+    """A process in which engines cannot run, because of what it has loaded, set or limited; the message says what."""
+
+    status = 12
+
+
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     """Raise InputError unless `value`, the argument `name`, is one of `choices`."""
     if value not in choices:

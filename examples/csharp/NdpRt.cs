@@ -16,6 +16,7 @@ namespace NdpRt
         Storage = 8,
         Closed = 9,
         Device = 10,
+        Host = 12,
         Runtime = 32,
         Forked = 33,
         Handle = 34,
@@ -110,7 +111,7 @@ namespace NdpRt
     internal static class Native
     {
         internal const uint AbiMajor = 1;
-        internal const uint AbiMinor = 0;
+        internal const uint AbiMinor = 1;
 
         private const string Library = "ndp_rt"; // libndp_rt.so, found as the dynamic loader finds libraries
         private const CallingConvention C = CallingConvention.Cdecl;

@@ -15,6 +15,7 @@ from _ndp_rt_bridge import ffi, lib
 
 from ndp_rt import __version__
 from ndp_rt.capi.buffers import DeviceImage, make_options, take_frame, take_image, write_result
+from ndp_rt.devices.host_process import explain_failure
 from ndp_rt.errors import ClosedError, InputError, NdpRtError, StorageError
 from ndp_rt.inspector import Inspector
 
@@ -49,7 +50,8 @@ def report(error: BaseException, message: Any) -> int:
     if isinstance(error, NdpRtError):
         status, text = error.status, str(error)
     elif isinstance(error, MemoryError):
-        status, text = lib.NDP_RT_STATUS_NO_MEMORY, f"not enough memory ({error or 'no details'}). Use smaller images."
+        cause = explain_failure("out of memory") or f"not enough memory ({error or 'no details'}). Use smaller images."
+        status, text = lib.NDP_RT_STATUS_NO_MEMORY, str(cause)
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
         status, text = StorageError.status, f"{where}{error.strerror or error}. Check the path and the free space."

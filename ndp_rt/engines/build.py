@@ -16,6 +16,7 @@ from typing import Any
 from ndp_rt import errors
 from ndp_rt.bundle import Bundle
 from ndp_rt.config import child_command, child_environment, find_build_limit_s, find_build_memory_bytes
+from ndp_rt.devices.host_process import find_address_limit_mib
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.cache import EngineEntry, EngineKey, explain_absence, find_engines_dir, find_entry
 from ndp_rt.engines.engine import DeviceEngine, Engine
@@ -179,6 +180,8 @@ def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             if code == -SIGKILL:
                 how += ", as when memory runs out"
+            elif code < 0 and (limit_mib := find_address_limit_mib()) is not None:
+                how += f", as when address space runs out, of which this process may have {limit_mib} MiB (ulimit -v)"
             raise EngineError(f"the engine builder ended {how} ({last}). Nothing was stored; build again.")
 
 

@@ -29,7 +29,7 @@ from ndp_rt.errors import EngineError, MissingExtraError, NdpRtError, StorageErr
 from tests.capi.library import Library
 
 TEXT = HEADER.read_text(encoding="utf-8")
-OF_LIBC = re.compile(r"(libc|libdl|libpthread|ld-linux.*)\.so")
+OF_LIBC = re.compile(r"(libc|libdl|libm|libpthread|ld-linux.*)\.so")
 FUNCTION = re.compile(r"^NDP_RT_API [^;]*?\b(ndp_rt_\w+)\(", re.MULTILINE)
 
 

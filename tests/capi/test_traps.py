@@ -1,6 +1,7 @@
 """What a host's process can be like: without environment, another Python, forked, closed streams, ended early."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import pytest
 
 import ndp_rt
 from ndp_rt.capi.build import BRIDGE_NAME, HEADER, PYTHON_VERSION
+from ndp_rt.config import find_compiler
 from tests.capi.cpp import STRICT
-from tests.capi.programs import run_program, run_steps
+from tests.capi.programs import read_environment, run_program, run_steps
 
 PACKAGE = Path(ndp_rt.__file__).parent
 BRICKS = Path(__file__).parents[1] / "data" / "bricks.ndp"
@@ -202,7 +204,7 @@ def test_a_cpp_locale_that_changes_numbers_is_named_and_inspections_go_on(
     changing, back = f"call={cpp_locale}:{change}", f"call={cpp_locale}:be_classic"
     bricks = run(f"open={BRICKS}", "inspect")[2]
     lines = run(changing, "open", "start", back, "open", "inspect", changing, "inspect", "close")
-    refused = [f"INPUT C++ locale: expected numbers to be written as 1234.5, got '{number}', because this program has"]
+    refused = [f"HOST C++ locale: expected numbers to be written as 1234.5, got '{number}', because this program has"]
     assert lines.pop(0).startswith(f"open: {refused[0]} called std::locale::global. ")
     assert lines == ["start: OK", "open: OK", "inspect: OK", score, "inspect: OK", score, "close: OK"]
     words = ["threads=2", f"open={BRICKS}", "inspect", changing, "inspect", "batch", "reference", back, "batch"]
@@ -229,6 +231,72 @@ def test_another_allocator_changes_nothing(run: Run, score: str, tmp_path: Path,
     words = ["open", "inspect", f"open={BRICKS}", "reference", "inspect"]
     lines = run(*words, environment={"LD_PRELOAD": name, "NDP_RT_CACHE": str(tmp_path)})  # and builds with it
     assert lines == ["open: OK", "inspect: OK", score, *expected]
+
+
+def test_another_openvino_in_the_process_is_named_before_ours_is_loaded(run: Run, score: str, tmp_path: Path) -> None:
+    other = tmp_path / "libopenvino.so.2600"
+    (tmp_path / "other.c").write_text("void nothing(void) {}\n")
+    subprocess.run([*find_compiler(), "-shared", "-fPIC", tmp_path / "other.c", "-o", other], check=True)
+    for words in (["open"], ["start", "open"]):
+        lines = run(f"call={other}:nothing", *words, environment={"NDP_RT_CACHE": str(tmp_path)})
+        assert lines[-1].startswith("open: HOST libopenvino.so: expected the one in "), lines
+        assert f", got {other}, which this process has loaded. " in lines[-1]
+    assert run("open", "inspect", f"call={other}:nothing", "inspect") == ["open: OK", *["inspect: OK", score] * 2]
+
+
+@pytest.mark.parametrize(("hidden", "is_refused"), [(("/proc", "/sys"), True), (("/proc",), False), (("/sys",), False)])
+def test_without_the_kernels_lists_of_cores_nothing_spins(
+    steps: Path, library_path: Path, tiny_bundle: Path, score: str, hidden: tuple[str, ...], is_refused: bool
+) -> None:
+    hide = " && ".join(f"mount -t tmpfs none {folder}" for folder in hidden)
+    wrapper = ["unshare", "-m", "sh", "-c", f'{hide} && exec "$@"', "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*wrapper, "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs unshare and the right to mount: run as root")
+    command = [*wrapper, steps, library_path, f"open={tiny_bundle}", "inspect"]
+    lines = run_program(command, {**read_environment(), "PATH": os.defpath}, timeout_s=120)
+    if is_refused:
+        assert lines[0].startswith("open: HOST cores: expected them to be listed in /proc/cpuinfo or /sys/devices/")
+    else:
+        assert [line.rstrip() for line in lines] == ["open: OK", "inspect: OK", score]
+
+
+@pytest.mark.parametrize("has_engine", [False, True])
+def test_memory_that_may_not_be_executable_is_named(run: Run, tmp_path: Path, has_engine: bool) -> None:
+    run("open", environment={"NDP_RT_CACHE": str(tmp_path)} if has_engine else None)
+    lines = run("deny-code", "open", environment={"NDP_RT_CACHE": str(tmp_path)})
+    if lines[0] == "deny-code: missing":
+        pytest.skip("needs PR_SET_MDWE: Linux 6.3")
+    assert lines[0].startswith("open: HOST memory: expected that it may be made executable, ")
+    assert "MemoryDenyWriteExecute=no" in lines[0]
+
+
+def test_a_limit_of_address_space_is_named(run: Run, score: str) -> None:
+    lines = run("address=600", "open", "address=6000", "open", "inspect")
+    assert lines[0].startswith("open: HOST address space: expected at least 1024 MiB for the libraries and engines, ")
+    assert "got a limit of 600 MiB (ulimit -v, " in lines[0]
+    assert lines[1:] == ["open: OK", "inspect: OK", score]
+    for mib in (60, 180):  # too little for OpenVINO's libraries
+        lines = run("start", f"address-left={mib}", "open")
+        found = re.match(r"open: (HOST|NO_MEMORY) address space: expected enough for the libraries and", lines[1])
+        assert found is not None, lines
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_python_that_is_gone_is_named_and_not_replaced_by_the_builders(
+    steps: Path, library_path: Path, tmp_path: Path, is_link: bool
+) -> None:
+    folder = tmp_path / "lib" / f"python{PYTHON_VERSION}" / "site-packages" / "ndp_rt" / "capi"
+    folder.mkdir(parents=True)
+    for name in (library_path.name, BRIDGE_NAME):
+        shutil.copy(library_path.parent / name, folder)
+    python = tmp_path / "bin" / f"python{PYTHON_VERSION}"
+    python.parent.mkdir()
+    if is_link:
+        python.symlink_to("/nowhere/python")
+    [line] = run_steps(steps, folder / library_path.name, ["start"])
+    expected = "expected the Python of the environment that libndp_rt.so is installed in, got none"
+    assert line.startswith(f"start: RUNTIME {python}: {expected}{': the link there leads nowhere' * is_link}. ")
+    assert run_steps(steps, folder / library_path.name, [f"start={sys.executable}"]) == ["start: OK"]
 
 
 def test_traps_and_rounding_of_the_host_change_nothing(run: Run, score: str, tmp_path: Path) -> None:

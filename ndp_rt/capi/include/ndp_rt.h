@@ -89,6 +89,7 @@ enum {
     NDP_RT_STATUS_STORAGE = 8,           /* something could not be written: no space, no permission */
     NDP_RT_STATUS_CLOSED = 9,            /* the inspector was closed, or the job waited for */
     NDP_RT_STATUS_DEVICE = 10,           /* there is no such device, or it failed */
+    NDP_RT_STATUS_HOST = 12,             /* what this process has loaded, set or limited keeps engines from running */
     NDP_RT_STATUS_RUNTIME = 32,          /* the runtime could not be started */
     NDP_RT_STATUS_FORKED = 33,           /* this process was forked from one that had started the runtime */
     NDP_RT_STATUS_HANDLE = 34,           /* not a handle of this kind */
@@ -179,7 +180,7 @@ typedef struct ndp_rt_open_options {
    options:   NULL: all defaults.
    inspector: receives the handle, which ndp_rt_inspector_close frees.
 
-   Returns RUNTIME, BUNDLE, DEVICE, ENGINE, MISSING, STORAGE. */
+   Returns RUNTIME, BUNDLE, DEVICE, ENGINE, HOST, MISSING, STORAGE. */
 NDP_RT_API ndp_rt_status ndp_rt_inspector_open(const char *bundle, const ndp_rt_open_options *options,
                                                ndp_rt_inspector **inspector);
 
@@ -205,7 +206,7 @@ NDP_RT_API ndp_rt_status ndp_rt_inspector_describe(ndp_rt_inspector *inspector, 
                                                    size_t *needed);
 
 /* Inspect a grey image `count` times with every batch size, so that the first real one is as fast as the others.
-   Returns ENGINE, DEVICE. */
+   Returns ENGINE, DEVICE, HOST. */
 NDP_RT_API ndp_rt_status ndp_rt_inspector_warm_up(ndp_rt_inspector *inspector, int32_t count);
 
 /* ---- Images --------------------------------------------------------------------------------------------------- */
@@ -289,7 +290,7 @@ typedef struct ndp_rt_result {
    image:  only read, until the call returns.
    result: as above.
 
-   Returns ENGINE, DEVICE; BUFFER_TOO_SMALL: for map or mask, before anything ran, or for `defects`, where everything is
+   Returns ENGINE, DEVICE, HOST; BUFFER_TOO_SMALL: for map or mask, before anything ran, or for `defects`, where everything is
    filled in all the same and the list holds the highest peaks. */
 NDP_RT_API ndp_rt_status ndp_rt_inspector_inspect(ndp_rt_inspector *inspector, const ndp_rt_image *image,
                                                   ndp_rt_result *result);
@@ -356,7 +357,7 @@ NDP_RT_API ndp_rt_status ndp_rt_inspector_set_threshold(ndp_rt_inspector *inspec
 
 /* Use another defect-free image as the reference from the next inspection on. With the fused plan this compiles for
    seconds, while inspections go on. The threshold stays, so check it. The bundle on disk does not change.
-   Returns ENGINE, DEVICE; the old reference then stays. */
+   Returns ENGINE, DEVICE, HOST; the old reference then stays. */
 NDP_RT_API ndp_rt_status ndp_rt_inspector_set_reference(ndp_rt_inspector *inspector, const ndp_rt_image *image);
 
 typedef struct ndp_rt_times {

@@ -81,6 +81,7 @@ const char *ndp_rt_status_name(ndp_rt_status status)
         NAME(NDP_RT_STATUS_STORAGE);
         NAME(NDP_RT_STATUS_CLOSED);
         NAME(NDP_RT_STATUS_DEVICE);
+        NAME(NDP_RT_STATUS_HOST);
         NAME(NDP_RT_STATUS_RUNTIME);
         NAME(NDP_RT_STATUS_FORKED);
         NAME(NDP_RT_STATUS_HANDLE);

@@ -81,12 +81,32 @@ ndp_rt_status ndp_find_bridge(char path[NDP_PATH_BYTES])
         NDP_BRIDGE_FILE, NDP_BUILD_FOLDER);
 }
 
+/* Cut the folder of an installed library to its environment's; false: it lies elsewhere, as in a checkout. */
+static bool find_environment(char folder[NDP_PATH_BYTES])
+{
+    static const char INSTALLED_AT[] = "/lib/python" NDP_PYTHON_VERSION "/site-packages/ndp_rt/capi";
+    size_t length = strlen(folder), tail = sizeof INSTALLED_AT - 1;
+
+    if (length <= tail || strcmp(folder + length - tail, INSTALLED_AT) != 0)
+        return false;
+    folder[length - tail] = '\0';
+    return true;
+}
+
+/* Tell whether an environment's Python is a link to one that was removed. */
+static bool is_dangling(const char *environment)
+{
+    char path[NDP_PATH_BYTES];
+    struct stat entry;
+
+    return snprintf(path, sizeof path, "%s/bin/python" NDP_PYTHON_VERSION, environment) < (int)sizeof path
+           && lstat(path, &entry) == 0 && stat(path, &entry) != 0;
+}
+
 ndp_rt_status ndp_find_python(const char *asked, char path[NDP_PATH_BYTES])
 {
-    static const char *const INSTALLED_AT = "/lib/python" NDP_PYTHON_VERSION "/site-packages/ndp_rt/capi";
     const char *source = "python";
     char folder[NDP_PATH_BYTES];
-    size_t length;
 
     if (!asked || !*asked) {
         asked = getenv("NDP_RT_PYTHON");
@@ -100,14 +120,17 @@ ndp_rt_status ndp_find_python(const char *asked, char path[NDP_PATH_BYTES])
                         " interpreter with ndp-rt installed, got '%s', where there is no program.",
                         source, asked);
     }
-    if (find_own_folder(folder)) {
-        length = strlen(folder);
-        if (length > strlen(INSTALLED_AT) && strcmp(folder + length - strlen(INSTALLED_AT), INSTALLED_AT) == 0) {
-            folder[length - strlen(INSTALLED_AT)] = '\0';
-            if (is_there(path, X_OK, "%s/bin/python" NDP_PYTHON_VERSION, folder)
-                || is_there(path, X_OK, "%s/bin/python3", folder))
-                return NDP_RT_STATUS_OK;
-        }
+    if (find_own_folder(folder) && find_environment(folder)) {
+        if (is_there(path, X_OK, "%s/bin/python" NDP_PYTHON_VERSION, folder)
+            || is_there(path, X_OK, "%s/bin/python3", folder))
+            return NDP_RT_STATUS_OK;
+        return ndp_fail(NDP_RT_STATUS_RUNTIME,
+                        "%s/bin/python" NDP_PYTHON_VERSION
+                        ": expected the Python of the environment that libndp_rt.so is installed in, got none%s. "
+                        "Install Python " NDP_PYTHON_VERSION
+                        " again, make the environment again, or set NDP_RT_PYTHON to a Python " NDP_PYTHON_VERSION
+                        " with ndp-rt installed.",
+                        folder, is_dangling(folder) ? ": the link there leads nowhere" : "");
     }
     if (is_there(path, X_OK, "%s", NDP_PYTHON))
         return NDP_RT_STATUS_OK;

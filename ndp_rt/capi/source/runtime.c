@@ -1,8 +1,11 @@
 /* Starts the runtime once and keeps its functions. */
 #include <dlfcn.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "internal.h"
+
+#define LEAST_ADDRESS_MIB 1024
 
 enum { NEW, READY, FORKED };
 
@@ -50,6 +53,21 @@ static ndp_rt_status check_other_python(void)
                     (int)strcspn(version, " "), version);
 }
 
+/* Refuse a limit of address space in which the libraries of Python and of engines crash while they are loaded. */
+static ndp_rt_status check_address_space(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY
+        || limit.rlim_cur >= (rlim_t)LEAST_ADDRESS_MIB << 20)
+        return NDP_RT_STATUS_OK;
+    return ndp_fail(NDP_RT_STATUS_HOST,
+                    "address space: expected at least %d MiB for the libraries and engines, got a limit of %llu MiB "
+                    "(ulimit -v, LimitAS= in a systemd unit). Raise or remove it; a control group (MemoryMax=) "
+                    "limits the memory itself.",
+                    LEAST_ADDRESS_MIB, (unsigned long long)limit.rlim_cur >> 20);
+}
+
 static ndp_rt_status start(const char *python, bool *called_bridge)
 {
     char bridge_path[NDP_PATH_BYTES], python_path[NDP_PATH_BYTES], message[NDP_MESSAGE_BYTES] = "";
@@ -58,7 +76,9 @@ static ndp_rt_status start(const char *python, bool *called_bridge)
     ndp_rt_status status;
     void *bridge;
 
-    status = check_other_python();
+    status = check_address_space();
+    if (status == NDP_RT_STATUS_OK)
+        status = check_other_python();
     if (status == NDP_RT_STATUS_OK)
         status = ndp_find_python(python, python_path);
     if (status == NDP_RT_STATUS_OK)

@@ -11,9 +11,12 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -218,6 +221,28 @@ static void change_floats(void)
     fesetround(FE_UPWARD);
 }
 
+/* Let no memory become executable from now on, as MemoryDenyWriteExecute= of systemd does. */
+static void deny_code(void)
+{
+    if (prctl(65 /* PR_SET_MDWE */, 1UL /* PR_MDWE_REFUSE_EXEC_GAIN */, 0UL, 0UL, 0UL) != 0)
+        fprintf(out, "deny-code: missing\n");
+}
+
+/* Limit the address space to so many MiB, or to so many more than are used. */
+static void limit_address_space(rlim_t mib, bool is_more)
+{
+    FILE *file = is_more ? fopen("/proc/self/statm", "r") : NULL;
+    struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+    unsigned long pages = 0;
+
+    if (file && fscanf(file, "%lu", &pages) != 1)
+        fprintf(out, "statm: missing\n");
+    if (file)
+        fclose(file);
+    limit.rlim_cur = (mib << 20) + (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE);
+    setrlimit(RLIMIT_AS, &limit);
+}
+
 /* Call `void FUNCTION(void)` of another library: LIBRARY:FUNCTION. */
 static void call_function(char *where)
 {
@@ -377,6 +402,10 @@ static void do_step(char *step)
         fprintf(out, "raise: %d\n", raise(SIGINT) == 0 ? get_signal_count() : -1);
     else if (strcmp(name, "locale") == 0)
         fprintf(out, "locale: %s\n", setlocale(LC_ALL, value) ? nl_langinfo(RADIXCHAR) : "missing");
+    else if (strcmp(name, "deny-code") == 0)
+        deny_code();
+    else if (strcmp(name, "address") == 0 || strcmp(name, "address-left") == 0)
+        limit_address_space((rlim_t)atoi(value), strcmp(name, "address-left") == 0);
     else if (strcmp(name, "call") == 0)
         call_function(value);
     else if (strcmp(name, "set") == 0)

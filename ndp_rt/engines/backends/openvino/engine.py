@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import importlib
+import importlib.util
 import io
 import os
 import sys
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.arrays import FloatArray
+from ndp_rt.devices.host_process import check_cores_listed, check_only_copy, explain_failure
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino.backend import PRECISIONS, REMEDY
 from ndp_rt.engines.backends.openvino.rewrites import enlarge_by_products, keep_contrast
 from ndp_rt.engines.engine import OverlappingEngine, one_line, run_repeatedly
-from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError, needs_extra
+from ndp_rt.errors import ClosedError, EngineError, HostError, MissingExtraError, NdpRtError, needs_extra
 from ndp_rt.graphs.winograd_rule import TILE_PX, has_large_convolutions
 from ndp_rt.program.tensors import TensorSpec
 
@@ -50,12 +52,12 @@ def _core() -> Any:
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
-        InputError: the process has a global C++ locale in which numbers look otherwise.
+        HostError: something in the process is in its way, such as a global C++ locale in which numbers look otherwise.
     """
     openvino = _load_openvino()
     written = openvino.OVAny(SAMPLE).astype(str)
     if written != str(SAMPLE):
-        raise InputError(
+        raise HostError(
             f"C++ locale: expected numbers to be written as {SAMPLE}, got '{written}', because this program has called "
             "std::locale::global. Call std::locale::global(std::locale::classic()) while inspectors are opened and "
             "references set, and imbue your own streams with your locale."
@@ -65,13 +67,20 @@ def _core() -> Any:
 
 @lru_cache(maxsize=1)
 def _load_openvino() -> Any:
+    found = importlib.util.find_spec("openvino")
+    if found is None or found.origin is None:
+        raise MissingExtraError(f"OpenVINO is not installed. Install it with: {REMEDY}")
+    libraries = Path(found.origin).parent / "libs"
+    check_cores_listed()
+    check_only_copy("libopenvino.so", libraries)
     try:
         openvino = _import_openvino()
     except ImportError as error:
-        raise MissingExtraError(f"OpenVINO cannot be imported ({error}). Install it with: {REMEDY}") from error
+        raise explain_failure(str(error)) or MissingExtraError(
+            f"OpenVINO cannot be loaded ({one_line(error)}). Install it again with: {REMEDY} --force-reinstall"
+        ) from error
     # TBB (2021 to 2023) loads these with RTLD_DEEPBIND. Past an allocator that the host has preloaded, they would free
     # with the C library's what was allocated with the other.
-    libraries = Path(openvino.__file__).parent / "libs"
     for path in (*libraries.glob("libhwloc.so*"), *libraries.glob("libtbbbind*.so*")):
         with contextlib.suppress(OSError):  # then TBB does without, as it would have done
             ctypes.CDLL(str(path))
@@ -246,12 +255,13 @@ class BlobFile:
 
         Raises:
             EngineError: OpenVINO refuses the file.
-            InputError: as `_core`.
+            HostError: as `_core`.
         """
+        core = _core()
         try:
-            return _core().import_model(self._read(), "CPU", {**self._config, "NUM_STREAMS": str(stream_count)})
+            return core.import_model(self._read(), "CPU", {**self._config, "NUM_STREAMS": str(stream_count)})
         except (OSError, RuntimeError) as error:
-            raise EngineError(f"OpenVINO refuses {self._path}: {one_line(error)}") from error
+            raise _refuse(self._path, error) from error
 
     def _read(self) -> bytes:
         if sys.platform == "win32":  # it has no pread, and deletes no file that is open
@@ -275,6 +285,8 @@ def compile_model(onnx_path: Path, artifact: Path, options: EngineOptions) -> di
     """See `ndp_rt.engines.backend.Backend.compile`."""
     try:
         blob = _compile(onnx_path, options).export_model()
+    except HostError:
+        raise
     except RuntimeError as error:
         raise _refuse(onnx_path, error) from error
     content = blob.getvalue() if isinstance(blob, io.BytesIO) else bytes(blob)
@@ -293,10 +305,12 @@ def open_graph(onnx_path: Path, options: EngineOptions, *, is_profiled: bool = F
 
     Raises:
         EngineError: OpenVINO refuses the graph.
-        InputError: as `_core`.
+        HostError: as `_core`.
     """
     try:
         return OpenVinoEngine(_compile(onnx_path, options, {"PERF_COUNT": is_profiled}))
+    except HostError:
+        raise
     except RuntimeError as error:
         raise _refuse(onnx_path, error) from error
 
@@ -356,12 +370,15 @@ def _point(request: Any, arrays: Mapping[str, FloatArray]) -> None:
         request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
 
 
-def _failed(error: RuntimeError) -> EngineError:
-    return EngineError(f"OpenVINO failed to run: {one_line(error)} Build with --rebuild.")
+def _failed(error: RuntimeError) -> NdpRtError:
+    return explain_failure(str(error)) or EngineError(
+        f"OpenVINO failed to run: {one_line(error)} Build with --rebuild."
+    )
 
 
-def _refuse(onnx_path: Path, error: RuntimeError) -> EngineError:
-    return EngineError(f"OpenVINO refuses {onnx_path}: {one_line(error)} Export the bundle again.")
+def _refuse(path: Path, error: OSError | RuntimeError) -> NdpRtError:
+    remedy = " Export the bundle again." if path.suffix == ".onnx" else ""
+    return explain_failure(str(error)) or EngineError(f"OpenVINO refuses {path}: {one_line(error)}{remedy}")
 
 
 def _fixed_tail(port: Any) -> list[int]:
