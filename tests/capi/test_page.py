@@ -60,3 +60,12 @@ def test_the_page_names_every_pixel_format() -> None:
     section = PAGE.partition("\n## Images\n")[2].partition("\n## ")[0]
     named = re.findall(r"`([A-Z]+\d+)`", section)
     assert sorted(named) == sorted(name for name in list_names("PIXEL") if not name.startswith("BAYER"))
+
+
+def test_every_line_on_hosts_names_a_test_that_there_is() -> None:
+    section = PAGE.partition("\n## What the host must and must not do\n")[2].partition("\n## ")[0]
+    rows = [row for row in re.findall(r"^\| (.*) \|$", section, re.M) if not row.startswith("the host |")]
+    named = [re.search(r"`(test_\w+)`$", row) for row in rows]
+    assert len(rows) > 15 and None not in named
+    tests = set(re.findall(r"^def (test_\w+)", (Path(__file__).parent / "test_traps.py").read_text(), re.M))
+    assert {found[1] for found in named if found} <= tests

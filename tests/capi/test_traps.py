@@ -221,16 +221,46 @@ ALLOCATORS = {
 }
 
 
-@pytest.mark.nightly(but=1)
-@pytest.mark.parametrize("name", ALLOCATORS)
-def test_another_allocator_changes_nothing(run: Run, score: str, tmp_path: Path, name: str) -> None:
+def need_allocator(name: str) -> None:
+    """Skip the test where a library cannot be preloaded."""
     done = subprocess.run(["true"], env={"LD_PRELOAD": name}, capture_output=True, text=True)
     if done.stderr:
         pytest.skip(f"needs {name}: apt install {ALLOCATORS[name]}")
+
+
+@pytest.mark.nightly(but=1)
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_another_allocator_changes_nothing(run: Run, score: str, tmp_path: Path, name: str) -> None:
+    need_allocator(name)
     expected = run(f"open={BRICKS}", "reference", "inspect")
     words = ["open", "inspect", f"open={BRICKS}", "reference", "inspect"]
     lines = run(*words, environment={"LD_PRELOAD": name, "NDP_RT_CACHE": str(tmp_path)})  # and builds with it
     assert lines == ["open: OK", "inspect: OK", score, *expected]
+
+
+# What hosts do before their first call, and the library that they preload.
+KINDS = {
+    "locale": (["locale=de_DE.UTF-8"], None),
+    "floats": (["floats"], None),
+    "signals": (["handlers", "ignore-children"], None),
+    "streams": (["close-streams"], None),
+    "threads": (["thread=256"], None),
+    **{name: ([], name) for name in ALLOCATORS},
+    "all": (["locale=de_DE.UTF-8", "floats", "handlers", "close-streams", "thread=256"], "libjemalloc.so.2"),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_host_gets_the_same_answers(run: Run, commas: dict[str, str], kind: str) -> None:
+    words, preloaded = KINDS[kind]
+    calls = ["threads=2", f"open={BRICKS}", "inspect", "batch", "reference", "inspect", "batch", "submit", "close"]
+    expected = run(*calls)
+    if preloaded is not None:
+        need_allocator(preloaded)
+    lines = run(*words, *calls, environment=commas | ({"LD_PRELOAD": preloaded} if preloaded else {}))  # builds, too
+    shown = [re.sub(r"(?<=\d),(?=\d)", ".", line) for line in lines if not line.startswith("locale:")]
+    assert len(expected) == 13 and shown == expected
 
 
 def test_another_openvino_in_the_process_is_named_before_ours_is_loaded(run: Run, score: str, tmp_path: Path) -> None:
