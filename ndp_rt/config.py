@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ndp_rt.errors import InputError, StorageError
+from ndp_rt.errors import HostError, InputError, StorageError
 
+LOADER_PATH = "LD_LIBRARY_PATH"
 MAX_SIDE_PX = 16384
 MAX_IMAGE_PX = 2**28
 MAX_IMAGE_BYTES = 2**30  # 16384 x 16384 pixels in grey of 16 bits, or in RGB of 8
@@ -106,22 +107,54 @@ def shield_environment() -> Iterator[None]:
 
 def child_environment() -> dict[str, str]:
     """Return the environment for a child process of ours (the engine builder, a benchmark's contender)."""
-    return dict(os.environ)
+    environment = dict(os.environ)
+    before = environment.pop(f"{LOADER_PATH}_ORIG", None)  # PyInstaller's programs have their own libraries first
+    if is_frozen():
+        environment.pop(LOADER_PATH, None)
+        environment |= {} if before is None else {LOADER_PATH: before}
+    return environment
+
+
+def is_frozen() -> bool:
+    """Tell whether a program of PyInstaller or the like runs this: its executable is no Python."""
+    return bool(getattr(sys, "frozen", False))
+
+
+def find_python() -> str | None:
+    """Return the interpreter for child processes: the one that runs this, else that of NDP_RT_PYTHON, else None.
+
+    Another program, frozen or with Python inside, is never started for one: it would start itself, time and again.
+    """
+    if not is_frozen() and Path(sys.executable or "").name.lower().startswith(("python", "pypy")):
+        return sys.executable
+    return os.environ.get("NDP_RT_PYTHON") or None
 
 
 def child_command(module: str) -> list[str]:
     """Return the start of a command that calls `main(arguments)` of one of our modules and exits with what it returns.
 
-    The child imports what this process would. With -m the working directory came first, and a user's queue.py in place
-    of Python's.
+    The child imports what this process would; with NDP_RT_PYTHON, what is installed there. With -m the working
+    directory came first, and a user's queue.py in place of Python's.
+
+    Raises:
+        HostError: there is no interpreter, as `find_python` finds it.
     """
-    start = (
-        "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); "
-        f"from {module} import main; sys.exit(main(sys.argv[1:]))"
-    )
+    python = find_python()
+    if python is None:
+        raise HostError(
+            f"Python: expected an interpreter for a process of its own, got {sys.executable or 'none'}. Set "
+            "NDP_RT_PYTHON to a Python with ndp-rt installed."
+        )
+    call = f"from {module} import main; sys.exit(main(sys.argv[1:]))"
+    if python != sys.executable:
+        version = sys.modules["ndp_rt"].__version__  # importing it would point up the ladder
+        wrong = f"{python}: expected ndp-rt {version}, as in this program, got "
+        check = f"import ndp_rt; ndp_rt.__version__ == {version!r} or sys.exit({wrong!r} + ndp_rt.__version__); "
+        return [python, "-I", "-c", f"import sys; {check}{call}"]
     # Both are set in a C host, whose PYTHONHOME may be another Python's.
     flags = [flag for flag, is_set in (("-I", sys.flags.isolated), ("-B", sys.dont_write_bytecode)) if is_set]
-    return [sys.executable, *flags, "-c", start, "\n".join(sys.path)]
+    start = f"import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); {call}"
+    return [python, *flags, "-c", start, "\n".join(sys.path)]
 
 
 def find_compiler() -> list[str]:

@@ -15,8 +15,9 @@ from typing import Any
 
 from ndp_rt import errors
 from ndp_rt.bundle import Bundle
-from ndp_rt.config import child_command, child_environment, find_build_limit_s, find_build_memory_bytes
+from ndp_rt.config import child_command, child_environment, find_build_limit_s, find_build_memory_bytes, find_python
 from ndp_rt.devices.host_process import find_address_limit_mib
+from ndp_rt.engines import worker
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.cache import EngineEntry, EngineKey, explain_absence, find_engines_dir, find_entry
 from ndp_rt.engines.engine import DeviceEngine, Engine
@@ -138,7 +139,14 @@ def build_engine(
 
 
 def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
-    """Run `ndp_rt.engines.worker` on a job, pass its progress on and raise what it reports."""
+    """Run `ndp_rt.engines.worker` on a job, pass its progress on and raise what it reports.
+
+    In this process where it is no Python and none is configured: then a compiler's crash and memory are its own.
+    """
+    if find_python() is None:
+        progress("building in this program, as it is no Python interpreter (NDP_RT_PYTHON can name one)")
+        worker.build(job, progress)
+        return
     done, limit_s, is_late = False, find_build_limit_s(), threading.Event()
     with tempfile.TemporaryFile("w+", errors="replace") as complaints:
         child = subprocess.Popen(

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ndp_rt
+from ndp_rt import config
 from ndp_rt.bundle import Bundle
 from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines import spec, worker
@@ -19,7 +21,7 @@ from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.build import build_engine, find_engine, load_engine
 from ndp_rt.engines.registry import find_backend
 from ndp_rt.engines.spec import EngineSpec
-from ndp_rt.errors import BundleError, EngineError, InputError, MissingExtraError, StorageError
+from ndp_rt.errors import BundleError, EngineError, HostError, InputError, MissingExtraError, StorageError
 from ndp_rt.runtime.host import HostExecutor
 from ndp_rt.runtime.open import make_host_executor, open_host
 from tests.tiny_bundle import make_tiny_bundle
@@ -271,3 +273,57 @@ def test_a_builder_that_dies_is_an_engine_error(
     monkeypatch.setattr(subprocess, "Popen", die)
     with pytest.raises(EngineError, match=r"ended by signal 9, as when memory runs out \(out of luck\)\. Nothing"):
         build_engine(bundle, cache_dir=tmp_path)
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Makes this process look like a program of PyInstaller; returns a file that is there once that was started."""
+    program, started = tmp_path / "line", tmp_path / "started"
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.delenv("NDP_RT_PYTHON", raising=False)
+    return started
+
+
+def test_a_frozen_program_builds_in_itself_and_does_not_start_itself(
+    bundle: Bundle, tmp_path: Path, frozen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_children(monkeypatch)
+    lines: list[str] = []
+    record = build_engine(bundle, EngineSpec(threads=1), cache_dir=tmp_path / "cache", progress=lines.append)
+    assert not record.was_cached and not frozen.exists()
+    assert lines[0].startswith("building in this program, as it is no Python interpreter")
+
+
+def test_a_program_that_embeds_python_is_not_started_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NDP_RT_PYTHON", raising=False)
+    for executable in ("", "/opt/line/inspection"):
+        monkeypatch.setattr(sys, "executable", executable)
+        assert config.find_python() is None
+        with pytest.raises(HostError, match=f"got {executable or 'none'}. Set NDP_RT_PYTHON"):
+            config.child_command("ndp_rt.engines.worker")
+
+
+def test_a_frozen_program_builds_with_the_interpreter_that_is_configured(
+    bundle: Bundle, tmp_path: Path, frozen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python, popen, commands = os.fsdecode(Path(sys.prefix, "bin", "python")), subprocess.Popen, []
+    monkeypatch.setenv("NDP_RT_PYTHON", python)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/bundled")
+    monkeypatch.setenv("LD_LIBRARY_PATH_ORIG", "/own")
+    environments = []
+
+    def start(command: Any, **options: Any) -> Any:
+        commands.append(command[0])
+        environments.append(options["env"])
+        return popen(command, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    build_engine(bundle, EngineSpec(threads=1), cache_dir=tmp_path / "cache")
+    assert commands == [python] and not frozen.exists()
+    assert environments[0]["LD_LIBRARY_PATH"] == "/own" and "LD_LIBRARY_PATH_ORIG" not in environments[0]
+    monkeypatch.setattr(ndp_rt, "__version__", "9.9")
+    with pytest.raises(EngineError, match=rf"{python}: expected ndp-rt 9\.9, as in this program, got 0\."):
+        build_engine(bundle, EngineSpec(threads=1), cache_dir=tmp_path / "other")
