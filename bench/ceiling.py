@@ -6,7 +6,6 @@ the machine did can only have slowed the others.
 """
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
 from ndp_rt.devices.cuda.memory import DeviceMemory, copy_and_wait
 from ndp_rt.engines.backend import DeviceBackend, EngineOptions, HostBackend
 from ndp_rt.errors import EngineError, InputError
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.graphs.half_types import narrow
 from ndp_rt.graphs.products import make_convolution, make_product
 from ndp_rt.graphs.quantised import name_layers, quantise
@@ -123,7 +123,7 @@ def make_host_graph(product: Product, precision: str, rng: np.random.Generator) 
 @contextlib.contextmanager
 def compiling(backend: Any, graph: Any, options: EngineOptions) -> Iterator[Any]:
     """Give a graph's engine, compiled and loaded past the cache, and close it."""
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-ceiling-") as name:
+    with make_temporary_folder("ceiling") as name:
         path, artifact = Path(name) / "product.onnx", Path(name) / "engine"
         path.write_bytes(graph.SerializeToString())
         artifact.mkdir()

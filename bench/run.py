@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ndp_rt.bench.explain import Explainer
@@ -24,6 +23,7 @@ from ndp_rt.devices.core_limit import count_usable_cores
 from ndp_rt.errors import InputError, MissingExtraError, NdpRtError, StorageError
 from ndp_rt.evaluate.machine import import_psutil
 from ndp_rt.evaluate.record import Record, start_record, timing_run
+from ndp_rt.files import make_temporary_folder
 
 
 class Bench:
@@ -101,7 +101,7 @@ class Bench:
         """Fill in `cold`, for the first of ours."""
         self.record["mode"] = "cold"
         self.record["settings"]["inside_the_clock"] = "the start of a process to its first decision"
-        with self.running(), TemporaryDirectory(prefix="ndp-rt-bench-") as folder:
+        with self.running(), make_temporary_folder("bench") as folder:
             spec = self._first_alone()
             found = measure_cold(spec, self.bundle, write_golden_files(self.bundle, Path(folder))[0], self.tell)
             self.record["cold"] = {"name": spec.name, **found}
@@ -239,7 +239,7 @@ class Bench:
             if not self.request.is_from_file:
                 yield []
                 return
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="ndp-rt-bench-")))
+            folder = Path(stack.enter_context(make_temporary_folder("bench")))
             yield write_golden_files(self.bundle, folder)
 
     def _describe_settings(self) -> Record:

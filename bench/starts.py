@@ -8,7 +8,6 @@ import time
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ndp_rt.bench.latency import compare_pairs, summarise
@@ -21,6 +20,7 @@ from ndp_rt.engines.engine import one_line
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
 from ndp_rt.evaluate.record import Record
+from ndp_rt.files import make_temporary_folder
 
 HIT_COUNT, MISS_COUNT = 10, 3
 # "import" is `import ndp_rt` alone; what it names is loaded on first use, which is "load names".
@@ -74,7 +74,7 @@ def measure_cold(spec: TimedSpec, bundle: Bundle, image_path: str, tell: Tell) -
         runs = []
         for index in range(count):
             tell(f"{spec.name}: cold start {index + 1} of {count}, {words}")
-            with TemporaryDirectory(prefix="ndp-rt-cold-") as cache:
+            with make_temporary_folder("cold") as cache:
                 runs.append(run_once(spec, bundle, image_path, expected, Path(cache) if kind == "miss" else None))
         found[kind] = summarise_starts(runs, spec.precision)
     return found

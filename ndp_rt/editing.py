@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +24,7 @@ from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.spec import EngineSpec
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.images.checks import Image
 from ndp_rt.images.groups import AUTOMATIC, find_independent
 from ndp_rt.images.preprocess import preprocess
@@ -216,7 +216,7 @@ def _check_changed(bundle: Bundle, plan: str, changed: Mapping[str, bytes], gold
     """Compare a program's changed graphs with golden vectors that they had no part in."""
     backend, options = spec.find_backend().name, spec.of_batch(1)
     engines: dict[str, Engine] = {}
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-reference-") as name:
+    with make_temporary_folder("reference") as name:
         try:
             for stage in bundle.manifest.programs["cpu"][plan].stages:
                 folder = Path(name, stage)

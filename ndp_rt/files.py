@@ -5,7 +5,10 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from ndp_rt.errors import StorageError
 
 LOCK_FILE = ".ndp-rt.lock"
 LOCK_POLL_S = 0.02
+TEMPORARY_PREFIX = "ndp-rt-temporary-"
+ABANDONED_AFTER_S = 3 * 86400.0  # nothing of ours computes for days without writing to its folder
 REMEDY = "Free some space, or choose a folder that you may write to. What was written before is kept."
 
 
@@ -52,6 +57,26 @@ def locking(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # Windows removes no open file
             (folder / LOCK_FILE).unlink()
         lock.release()
+
+
+def make_temporary_folder(purpose: str) -> tempfile.TemporaryDirectory[str]:
+    """Return a new temporary folder, which goes with the block; those that killed runs left days ago go now.
+
+    Args:
+        purpose: a word of its name.
+
+    Raises:
+        OSError: no space, or no permission.
+    """
+    if hasattr(os, "geteuid"):
+        oldest_s = time.time() - ABANDONED_AFTER_S
+        for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY_PREFIX}*"):
+            with contextlib.suppress(OSError):
+                found = path.lstat()
+                is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+                if is_ours and found.st_mtime < oldest_s:
+                    shutil.rmtree(path, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{purpose}-")
 
 
 def write_atomically(path: Path, content: bytes, remedy: str = REMEDY) -> None:

@@ -2,12 +2,13 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from ndp_rt.errors import StorageError
-from ndp_rt.files import write_atomically
+from ndp_rt.files import ABANDONED_AFTER_S, make_temporary_folder, write_atomically
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +32,22 @@ def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="is a device or a pipe"):
         write_atomically(tmp_path / "pipe", b"content")
     assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="owners as Unix has them")
+def test_left_overs_of_killed_runs_go_after_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    names = ("ndp-rt-temporary-asset-old", "ndp-rt-temporary-asset-new", "ndp-rt-results", "other")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+        if not name.endswith("new"):
+            long_ago = time.time() - ABANDONED_AFTER_S - 60
+            os.utime(tmp_path / name, (long_ago, long_ago))
+    (tmp_path / "ndp-rt-temporary-link").symlink_to(tmp_path / "other")
+    with make_temporary_folder("asset") as folder:
+        assert Path(folder).parent == tmp_path and Path(folder).stat().st_mode & 0o077 == 0
+        assert not (tmp_path / names[0]).exists()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["ndp-rt-results", "ndp-rt-temporary-asset-new", "ndp-rt-temporary-link", "other"]
+    assert (tmp_path / "other" / "file").exists()

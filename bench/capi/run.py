@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ndp_rt.bench.capi.calls import measure_calls, measure_start, measure_submit, measure_timings
 from ndp_rt.bench.capi.crowd import MOST_THREADS, measure_threads
@@ -19,6 +18,7 @@ from ndp_rt.bundle.open import open_bundle
 from ndp_rt.devices.core_limit import count_usable_cores
 from ndp_rt.errors import InputError, NdpRtError
 from ndp_rt.evaluate.record import Record, start_record, timing_run
+from ndp_rt.files import make_temporary_folder
 
 SIMPLE_PARTS = {"calls": measure_calls, "timings": measure_timings, "submit": measure_submit, "start": measure_start}
 MIN_CALL_COUNT = 2 * MOST_THREADS
@@ -97,7 +97,7 @@ class CapiBench:
             MissingExtraError: there is no compiler.
             EngineError: the compiler fails.
         """
-        with timing_run(self.record), TemporaryDirectory(prefix="ndp-rt-bench-capi-") as folder:
+        with timing_run(self.record), make_temporary_folder("bench-capi") as folder:
             self.tell("compiling the library and the host")
             host = build_host(Path(folder))
             self.record["host"] = host.describe()

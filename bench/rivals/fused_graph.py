@@ -1,6 +1,5 @@
 """The bundle's whole network as one graph, as rivals run it on the CPU, and what turns its maps into answers there."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.registry import find_host_backend
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.images.preprocess import Preprocessor
 from ndp_rt.kernels.smooth import host
 from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest
@@ -137,7 +137,7 @@ def build_engine(backend: str, model: Any, options: EngineOptions) -> Engine:
         EngineError: the backend refuses it, or computes in another precision.
         MissingExtraError: the backend is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-rival-") as folder:
+    with make_temporary_folder("rival") as folder:
         path = Path(folder) / "graph.onnx"
         path.write_bytes(model.SerializeToString())
         engine = compile_engine(backend, path, Path(folder) / "engine", replace(options, rewrites=False))

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from ndp_rt.bench.rivals.pytorch import REMEDY, find_no_gpu
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import EngineError, InputError, NdpRtError
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.program.manifest import InputContract
 
 RUNTIMES = ("pytorch", "openvino")
@@ -199,7 +199,7 @@ def export_module(module: Any, shape: tuple[int, ...], threads: int | None) -> R
     import torch
 
     n, h, w, c = shape
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-rival-") as folder, warnings.catch_warnings(), torch.no_grad():
+    with make_temporary_folder("rival") as folder, warnings.catch_warnings(), torch.no_grad():
         path = Path(folder) / "module.onnx"
         warnings.simplefilter("ignore")  # the TorchScript exporter is deprecated; see export/onnx_graphs.py
         torch.onnx.export(

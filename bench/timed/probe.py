@@ -6,7 +6,6 @@ What needs the onnx package is imported where it is used: `make gpu-check` does 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ndp_rt.bench.timed.spec import OTHER_NETWORK, TimedSpec
@@ -14,6 +13,7 @@ from ndp_rt.bundle.open import open_bundle
 from ndp_rt.devices.cuda.driver import CudaDevice
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.registry import find_backend, find_device_backend, find_host_backend, list_backends, parse_device
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.program.manifest import INT8_PRECISIONS
 
 TORCH = "torch"
@@ -79,6 +79,6 @@ def split_host_stages(spec: TimedSpec, batch: int, parts_ms: Mapping[str, float]
     family = bundle.manifest.model.family
     if spec.precision not in INT8_PRECISIONS:
         return split_stages(parts_ms, graph, family, profiler, options)
-    with TemporaryDirectory(prefix="ndp-rt-split-") as folder:
+    with make_temporary_folder("split") as folder:
         quantised = prepare_graph(bundle, graph, spec.precision, Path(folder))
         return split_stages(parts_ms, graph, family, profiler, options, quantised)

@@ -30,6 +30,7 @@ from ndp_rt.export.onnx.graphs import store_as_half, trace_stage
 from ndp_rt.export.onnx.parity import Parity, describe_truth, measure_parity
 from ndp_rt.export.onnx.weights import WEIGHTS_FILE, Place, WeightStore, move_weights
 from ndp_rt.export.training.run_folder import TrainedRun, load_run
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.program.manifest import BundleManifest, ModelSpec, ThresholdSpec, TrainingRange
 
 WEIGHT_TYPES = ("fp32", "fp16")
@@ -142,7 +143,7 @@ def make_scratch_folder() -> Iterator[Path]:
         StorageError: the block could not write to it, or to another temporary one.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="ndp-rt-export-") as name:
+        with make_temporary_folder("export") as name:
             yield Path(name)
     except OSError as error:
         if isinstance(error, NdpRtError):

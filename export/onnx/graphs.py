@@ -1,6 +1,5 @@
 """Stages to ONNX graphs: traced, cleaned, with exact names; the same model gives the same bytes every time."""
 
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from ndp_rt.export.models.family import Stage
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.graphs.folding import remove_unused, rename_tensors, set_nodes
 
 OPSET = 17
@@ -25,7 +25,7 @@ def trace_stage(stage: Stage) -> ModelProto:
     """Return a stage as an ONNX model with a dynamic batch axis; weights are inside, under the module's names."""
     inputs = tuple(torch.zeros(spec.with_batch(TRACE_BATCH)) for spec in stage.inputs)
     names = [[spec.name for spec in specs] for specs in (stage.inputs, stage.outputs)]
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-trace-") as folder, warnings.catch_warnings(), torch.no_grad():
+    with make_temporary_folder("trace") as folder, warnings.catch_warnings(), torch.no_grad():
         path = Path(folder) / "stage.onnx"
         # The TorchScript exporter is deprecated since torch 2.9. It stays here as long as the other one can't write
         # opset 17 and folds reference-derived constants away, so that `reference_3` would no longer be in the graph.

@@ -1,6 +1,5 @@
 """Measures how far a bundle's programs are from PyTorch, before it is given to anybody."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
 from ndp_rt.export.models.family import ExportedModel
 from ndp_rt.export.onnx.golden import run_network, score_maps, to_input
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.program.program import DecisionRules
 from ndp_rt.runtime.open import make_host_executor
 
@@ -100,7 +100,7 @@ def open_uncached(bundle: Bundle, spec: EngineSpec) -> "Iterator[HostExecutor]":
         EngineError: a graph cannot be compiled.
     """
     backend = spec.find_backend().name
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-export-") as folder:
+    with make_temporary_folder("export") as folder:
         engines = {
             stage: compile_engine(backend, bundle.stage_path(stage), Path(folder) / stage, spec.of_batch(1))
             for stage in spec.list_stages(bundle)

@@ -276,10 +276,14 @@ def _check_names(folder: Path, manifest: BundleManifest) -> None:
         )
     for name in (*manifest.files, MANIFEST_FILE):
         entry = folder / name
-        if entry.is_symlink() and not entry.resolve().is_relative_to(folder.resolve()):
+        try:
+            place = entry.resolve() if entry.is_symlink() else entry
+        except (OSError, RuntimeError) as error:  # the latter up to Python 3.12
+            raise BundleError(f"{entry}: expected a file of the bundle, got links that run in circles.") from error
+        if entry.is_symlink() and not place.is_relative_to(folder.resolve()):
             raise BundleError(
-                f"{entry}: expected a file of the bundle, got a link to {entry.resolve()}, outside it. Put a copy in "
-                "its place, if you trust it."
+                f"{entry}: expected a file of the bundle, got a link to {place}, outside it. Put a copy in its place, "
+                "if you trust it."
             )
         if not entry.is_file():
             raise BundleError(

@@ -12,14 +12,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from ndp_rt import __version__
 from ndp_rt.config import find_compiler
 from ndp_rt.errors import EngineError, MissingExtraError
-from ndp_rt.files import replacing, storing
+from ndp_rt.files import make_temporary_folder, replacing, storing
 
 FOLDER = Path(__file__).parent
 SOURCE, INCLUDE = FOLDER / "source", FOLDER / "include"
@@ -83,7 +82,7 @@ def build_library(folder: Path = FOLDER, *, home: Path | None = None, flags: Seq
     """
     check_tools()
     compiler = find_compiler()
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-capi-") as work:
+    with make_temporary_folder("capi") as work:
         bridge = _compile(compiler, [*_list_bridge_inputs(Path(work)), *flags], Path(work) / BRIDGE_NAME)
         library = _compile(compiler, [*_list_library_inputs(home or folder), *flags], Path(work) / LIBRARY_NAME)
         for made in (bridge, library):

@@ -141,6 +141,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()  # the reader (head, less) has left
         return EXIT_OK
+    except RuntimeError as error:
+        if "Symlink loop" not in str(error):  # as Path.resolve has it up to Python 3.12
+            raise
+        complain(f"ndp-rt: error: {error}: expected a path, got links that run in circles.")
+        return EXIT_ERROR
     except OSError as error:  # of a call that has no message of its own for it
         where = f"{error.filename}: " if error.filename is not None else ""
         hint = "Check the path, its permissions and the free space."

@@ -1,6 +1,5 @@
 """Measures on images the largest value that each convolution reads: int8 steps are chosen by it."""
 
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.registry import choose_backend
 from ndp_rt.engines.spec import CPU
 from ndp_rt.errors import EngineError, InputError
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers
 
@@ -70,7 +70,7 @@ def measure_limits(
     outputs = {name: np.zeros((1, 1, 1, 1), np.float32) for name in read.values()}
     largest = dict.fromkeys(read.values(), SMALLEST_LIMIT)
     count = 0
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-ranges-") as folder:
+    with make_temporary_folder("ranges") as folder:
         path = Path(folder) / "ranges.onnx"
         path.write_bytes(model.SerializeToString())
         engine = compile_engine(choose_backend(CPU).name, path, Path(folder) / "engine", EngineOptions(threads=threads))

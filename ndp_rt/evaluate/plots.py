@@ -52,7 +52,8 @@ def draw_scores(evaluation: Evaluation, title: str, path: Path) -> None:
         if scores.size:
             axes.plot([np.median(scores)] * 2, [row - 0.38, row + 0.38], color="#222222", linewidth=1.4, zorder=4)
         suffix = "" if row == 0 else f"\nROCAUC {format_figure(areas[kind])}"
-        labels.append(f"{kind}  ({scores.size}){suffix}")
+        name = kind.encode("utf-8", "backslashreplace").decode()  # of a folder, whose name may be no UTF-8
+        labels.append(f"{name}  ({scores.size}){suffix}")
     if evaluation.threshold is not None:
         axes.axvline(evaluation.threshold, color="#B00000", linestyle="--", linewidth=1.2, zorder=2)
         axes.annotate(

@@ -1,7 +1,6 @@
 """Compiles and times engines of a bundle's fused graph with some of its layers in int8."""
 
 import statistics
-import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
 from ndp_rt.engines.backends.openvino.engine import open_graph
 from ndp_rt.engines.engine import Engine
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers, quantise
 from ndp_rt.kernels.smooth.host import smooth
@@ -39,7 +39,7 @@ class Trials:
         self._limits = limits
         self._threads = threads
         self._count = 0
-        self._folder = tempfile.TemporaryDirectory(prefix="ndp-rt-quantise-")
+        self._folder = make_temporary_folder("quantise")
 
     def __enter__(self) -> "Trials":
         return self

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ndp_rt.bundle.external_data import list_external_locations
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.engine import Engine
 from ndp_rt.errors import InputError, StorageError
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.images.checks import Image
 from ndp_rt.program.manifest import INT8_PRECISIONS
 from ndp_rt.program.program import AssetSpec, Program
@@ -107,7 +107,7 @@ class AssetMaker:
     def compute_alone(self, picture: FloatArray) -> dict[str, FloatArray]:
         """Return the same of one image where the program has no such engines: they are compiled for it, in fp32."""
         engines: dict[str, Engine] = {}
-        with self.bundle.held(), tempfile.TemporaryDirectory(prefix="ndp-rt-asset-") as folder:
+        with self.bundle.held(), make_temporary_folder("asset") as folder:
             try:
                 for stage in self.stages:
                     path = self.bundle.stage_path(stage)
@@ -153,7 +153,7 @@ class AssetMaker:
         engines: dict[int, dict[str, Engine]] = {size: {} for size in batch_sizes} if holders else {}
         rounded = self.round_tensors(tensors) if holders else {}
         for stage in holders:
-            with tempfile.TemporaryDirectory(prefix="ndp-rt-asset-") as name:
+            with make_temporary_folder("asset") as name:
                 folder = Path(name)
                 with self.bundle.held():
                     path = self._change_graph(stage, rounded, folder)

@@ -172,6 +172,16 @@ def test_links_that_lead_outside_are_refused_and_links_within_pass(folder: Path,
         open_bundle(folder)
 
 
+def test_links_that_run_in_circles_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop.ndp").symlink_to(tmp_path / "loop.ndp")
+    with pytest.raises(BundleError, match="does not exist"):
+        open_bundle(tmp_path / "loop.ndp")
+    (folder / "weights.bin").unlink()
+    (folder / "weights.bin").symlink_to("weights.bin")
+    with pytest.raises(BundleError, match="got links that run in circles|expected a file"):
+        open_bundle(folder)
+
+
 def test_a_folder_in_place_of_a_file_is_refused(folder: Path) -> None:
     (folder / "reference.png").unlink()
     (folder / "reference.png").mkdir()

@@ -49,3 +49,13 @@ def test_standard_error_closed_on_the_way_is_no_traceback(tmp_path: Path) -> Non
     code = "import os, sys; os.close(2); from ndp_rt.cli import main; sys.exit(main(['set-threshold', 'no.ndp', '1']))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 1 and done.stdout == done.stderr == b""
+
+
+@pytest.mark.parametrize("command", ["evaluate", "set-threshold", "inspect"])
+def test_links_that_run_in_circles_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (tmp_path / "loop.ndp").symlink_to("loop.ndp")
+    rest = {"evaluate": [str(tmp_path)], "set-threshold": ["0.5"], "inspect": [str(tmp_path), "-o", "out"]}
+    assert main([command, str(tmp_path / "loop.ndp"), *rest[command]]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1

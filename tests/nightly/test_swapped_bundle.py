@@ -15,7 +15,7 @@ from ndp_rt.errors import BundleError
 from ndp_rt.program.manifest import ThresholdSpec
 from tests.tiny_bundle import make_tiny_bundle
 
-INSPECTION_COUNT = 15
+INSPECTION_COUNT = 8
 
 
 @pytest.mark.parametrize("engines", ["cached", "built under the swaps"])
@@ -71,5 +71,5 @@ def test_every_inspection_is_of_one_bundle(tmp_path: Path, monkeypatch: pytest.M
             writer.join()
     assert not faults
     print(f"{opened_count} of {INSPECTION_COUNT} opened, {engines}")
-    assert opened_count > 0
-    assert open_bundle(place).fingerprint in scores
+    with Inspector.open(place, threads=1) as inspector:  # now it rests
+        assert inspector.inspect(image).score == pytest.approx(scores[inspector.bundle.fingerprint])

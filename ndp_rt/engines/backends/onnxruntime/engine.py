@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.onnxruntime.backend import REMEDY
 from ndp_rt.engines.engine import Engine, one_line, run_repeatedly
 from ndp_rt.errors import EngineError, MissingExtraError, StorageError
+from ndp_rt.files import make_temporary_folder
 from ndp_rt.program.tensors import TensorSpec
 
 MODEL_FILE = "model.onnx"
@@ -98,7 +98,7 @@ def profile(onnx_path: Path, options: EngineOptions, inputs: Mapping[str, FloatA
     settings = _settings(runtime, options)
     settings.add_free_dimension_override_by_name(BATCH_AXIS, options.batch)
     settings.enable_profiling = True
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-profile-") as folder:
+    with make_temporary_folder("profile") as folder:
         settings.profile_file_prefix = str(Path(folder) / "profile")
         session = _open_session(runtime, onnx_path, settings)
         engine = OnnxRuntimeEngine(session, onnx_path)

@@ -1,6 +1,5 @@
 """Changes OpenVINO's own graph before it is compiled: how maps are enlarged, and which layers stay in float32."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -8,6 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ndp_rt.arrays import FloatArray
+from ndp_rt.files import make_temporary_folder
 
 DEPTHWISE = "GroupConvolution"
 CONVOLUTIONS = ("Convolution", DEPTHWISE)
@@ -79,7 +79,7 @@ def keep_contrast(core: Any, model: Any) -> Any:
         return model
     import openvino
 
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-openvino-") as folder:
+    with make_temporary_folder("openvino") as folder:
         xml, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
         openvino.serialize(model, xml, weights)
         tree = ElementTree.parse(xml)
