@@ -201,7 +201,8 @@ def lock_builds(engines_dir: Path, name: str, on_wait: Callable[[], None]) -> It
         EngineError: another user may write to the cache.
     """
     try:
-        engines_dir.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
+        for folder in (engines_dir.parent, engines_dir):
+            folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
     except OSError as error:
         raise cache_error(engines_dir, error) from error
     check_cache(engines_dir)
@@ -242,6 +243,9 @@ def write_engine_file(folder: Path, key: EngineKey, facts: Mapping[str, Any]) ->
         stream.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
+    folder.chmod(PRIVATE)  # whatever the umask of a program that builds in itself
+    for path in folder.iterdir():
+        path.chmod(PRIVATE & 0o666)
     sync_folder(folder)
 
 
