@@ -2,8 +2,8 @@
 
 DATA is a category in MVTec AD's layout. `ndp-rt train` with no option and `ndp-rt export --weights fp16`, for the size,
 make demo.ndp of its training images. Some of its test images, with their masks, become the folder demo in the same
-layout. They are evenly spaced by name, so that no score has a say in which are shown. demo/README.txt, which names
-their source, stays.
+layout. They are evenly spaced by name, so that no score has a say in which are shown. The first good and the first
+defective one are in demo_pnm too, for programs in C. demo/README.txt, which names their source, stays.
 """
 
 import argparse
@@ -11,13 +11,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ndp_rt
 from ndp_rt.errors import RunError
 from ndp_rt.evaluate.dataset import Sample, list_samples
 from ndp_rt.files import storing
+from ndp_rt.images.read import read_image
 
 PACKAGE_DATA = Path(ndp_rt.__file__).parent / "data"
 GOOD_COUNT, DEFECT_COUNT = 4, 6
@@ -48,7 +49,9 @@ def make_demo(data: Path, out: Path, options: Sequence[str] = ()) -> None:
             shutil.copytree(folder / "demo.ndp", out / "demo.ndp")
     good = [one for one in samples if one.is_good]
     defective = [one for one in samples if len(one.mask_paths) == 1]
-    copy_samples(choose_evenly(good, GOOD_COUNT) + choose_evenly(defective, DEFECT_COUNT), out / "demo")
+    shown_good, shown_defective = choose_evenly(good, GOOD_COUNT), choose_evenly(defective, DEFECT_COUNT)
+    copy_samples(shown_good + shown_defective, out / "demo")
+    write_pnm({"good": shown_good[0].path, "defect": shown_defective[0].path}, out / "demo_pnm")
 
 
 def run(*arguments: str, folder: Path) -> None:
@@ -83,6 +86,23 @@ def copy_samples(samples: Sequence[Sample], out: Path) -> None:
             for folder, source in copies:
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, folder / source.name)
+
+
+def write_pnm(photographs: Mapping[str, Path], out: Path) -> None:
+    """Write photographs as NAME.ppm (or .pgm where they are grey), which programs in C read without a library.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    with storing(out):
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        for name, path in photographs.items():
+            pixels = read_image(path)
+            is_grey = pixels.ndim == 2
+            kind, rows = ("P5", pixels) if is_grey else ("P6", pixels[..., :3])
+            header = f"{kind}\n{pixels.shape[1]} {pixels.shape[0]}\n255\n".encode()
+            (out / f"{name}.{'pgm' if is_grey else 'ppm'}").write_bytes(header + rows.tobytes())
 
 
 def main() -> int:

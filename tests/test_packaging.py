@@ -212,3 +212,11 @@ def test_what_ships_names_no_folder_of_the_machine_that_made_it() -> None:
                 r"(?<![\w.:/])/(?:home|root|work|tmp|Users|mnt)/[\w./-]*", path.read_text(encoding="utf-8")
             )
             assert found == [], path.name
+
+
+def test_the_page_for_packagers_lists_every_package_of_the_base_installation() -> None:
+    page = (ROOT / "docs" / "packagers.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| ([\w-]+) \| (?!licence)[^|]+ \|", page, re.MULTILINE)
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    needed = re.findall(r'^    "([\w-]+)', project.partition("\ndependencies = [")[2].partition("\n]")[0], re.MULTILINE)
+    assert sorted(set(listed) - {"---"}) == sorted(needed) and len(needed) > 5

@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "include-dir": "the folder of ndp_rt.h and ndp_rt.hpp",
         "library": "the path of libndp_rt.so",
         "pkgconfig-dir": "the folder for PKG_CONFIG_PATH",
+        "demo": "the path of the demo's bundle, to try programs with",
+        "demo-images": "the folder of a good and a defective photograph for it, good.ppm and defect.ppm",
         "cmake-dir": "the folder for ndp_rt_DIR of CMake's find_package(ndp_rt)",
     }.items():
         parser.add_argument(f"--{name}", action="store_true", help=purpose)
@@ -33,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.capi.build import FOLDER, INCLUDE, LIBRARY_NAME
     from ndp_rt.capi.installed import (
         CMAKE,
+        DEMO,
+        DEMO_IMAGES,
         PKGCONFIG,
         describe,
         find_problem,
@@ -52,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         (args.library, FOLDER / LIBRARY_NAME),
         (args.pkgconfig_dir, PKGCONFIG),
         (args.cmake_dir, CMAKE),
+        (args.demo, DEMO),
+        (args.demo_images, DEMO_IMAGES),
     ):
         lines += [str(path)] if is_asked else []
     print("\n".join(lines) or describe())

@@ -45,6 +45,7 @@ PROGRAMS = """
 foreach(language c cpp)
   add_executable(in_${language} describe.${language})
   target_link_libraries(in_${language} PRIVATE ndp_rt::ndp_rt)
+  install(TARGETS in_${language} DESTINATION bin)
 endforeach()
 """
 
@@ -155,8 +156,10 @@ def test_cmake_builds_programs_in_c_and_cpp(
     said = configure(tmp_path, find_capi(environment), variable, languages="C CXX", wanted=ndp_rt.__version__)
     assert f"ndp_rt is {ndp_rt.__version__}" in said, said
     run(["cmake", "--build", str(tmp_path / "build")], cwd=tmp_path)
+    run(["cmake", "--install", str(tmp_path / "build"), "--prefix", str(tmp_path / "installed")], cwd=tmp_path)
     for name in ("in_c", "in_cpp"):
         assert find_interpreter(tmp_path / "build" / name).startswith(str(environment))
+        assert find_interpreter(tmp_path / "installed" / "bin" / name).startswith(str(environment))
 
 
 @pytest.fixture

@@ -3,10 +3,12 @@
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ndp_rt import read_image
 from ndp_rt.capi.build import BRIDGE_NAME, FOLDER, INCLUDE, LIBRARY_NAME, check_tools
-from ndp_rt.capi.installed import find_problem
+from ndp_rt.capi.installed import DATA, DEMO, DEMO_IMAGES, find_problem
 from ndp_rt.cli import main
 from ndp_rt.errors import MissingExtraError
 
@@ -41,6 +43,8 @@ def test_flags_are_one_line_that_a_shell_reads_back(folder: Path, capsys: pytest
         ("--include-dir", "ndp_rt.h"),
         ("--pkgconfig-dir", "ndp_rt.pc"),
         ("--cmake-dir", "ndp_rtConfig.cmake"),
+        ("--demo", "manifest.json"),
+        ("--demo-images", "defect.ppm"),
     ],
 )
 def test_folders_hold_what_they_are_asked_for(capsys: pytest.CaptureFixture[str], option: str, holds: str) -> None:
@@ -118,3 +122,15 @@ def test_build_without_options_writes_into_the_package(
     monkeypatch.setattr("ndp_rt.capi.build.build_library", record)
     assert main(["capi", "build"]) == 0
     assert asked == [FOLDER]
+
+
+@pytest.mark.parametrize("name", ["good", "defect"])
+def test_the_photographs_for_c_are_the_demos_first_in_its_colours(name: str) -> None:
+    kind = "good" if name == "good" else "impurity"
+    shown = sorted((DATA / "demo" / "test" / kind).iterdir())[0]
+    assert np.array_equal(read_image(DEMO_IMAGES / f"{name}.ppm"), read_image(shown))
+
+
+def test_where_everything_lies_includes_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["capi"]) == 0
+    assert f"demo        {DEMO}\n" in capsys.readouterr().out

@@ -14,6 +14,8 @@ elseif(NOT TARGET ndp_rt::ndp_rt)
       IMPORTED_LOCATION "${_ndp_rt_folder}/libndp_rt.so"
       IMPORTED_SONAME "libndp_rt.so"
       INTERFACE_INCLUDE_DIRECTORIES "${_ndp_rt_folder}/include"
+      # As --libs and pkg-config: a program finds the library where it is. CMake's own path goes when it is installed.
+      INTERFACE_LINK_OPTIONS "LINKER:-rpath,${_ndp_rt_folder}"
   )
 endif()
 
