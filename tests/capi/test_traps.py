@@ -259,7 +259,7 @@ def test_every_kind_of_host_gets_the_same_answers(run: Run, commas: dict[str, st
     if preloaded is not None:
         need_allocator(preloaded)
     lines = run(*words, *calls, environment=commas | ({"LD_PRELOAD": preloaded} if preloaded else {}))  # builds, too
-    shown = [re.sub(r"(?<=\d),(?=\d)", ".", line) for line in lines if not line.startswith("locale:")]
+    shown = [line.replace(",", ".") for line in lines if not line.startswith("locale:")]
     assert len(expected) == 13 and shown == expected
 
 
