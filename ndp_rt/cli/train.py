@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=int,
         metavar="N",
-        help="CPU threads (default: all but one, which draws the batches); part of what decides the weights",
+        help="CPU threads (default: usable cores but one, which draws the batches); part of what decides the weights",
     )
     parser.add_argument(
         "--precision", choices=("bf16", "fp32"), help="bf16: mixed precision (default where the device has it)"
@@ -154,6 +153,7 @@ def run(args: argparse.Namespace) -> int:
     for module, name in (("torch", "PyTorch"), ("matplotlib", "matplotlib for the curve")):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(f"training needs {name}, which is not installed: pip install 'ndp-rt[train]'")
+    from ndp_rt.devices.core_limit import count_usable_cores
     from ndp_rt.export.training.progress import make_reporter
     from ndp_rt.export.training.run_folder import RunFolder, command_line
     from ndp_rt.export.training.start import TrainRequest, train_run
@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
         "phase_steps": args.steps,
         "batch_size": args.batch,
         "learning_rate": args.learning_rate,
-        "thread_count": max(1, (os.cpu_count() or 1) - 1) if args.threads is None else args.threads,
+        "thread_count": max(1, count_usable_cores() - 1) if args.threads is None else args.threads,
         "precision": args.precision,
         "device": args.device,
         "height_px": args.size and args.size[0],

@@ -113,6 +113,18 @@ def test_no_threads_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "expected thread_count to be 1 or more, got 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("usable", "expected"), [(1, 1), (4, 3)])
+def test_threads_are_those_that_affinity_and_quota_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usable: int, expected: int
+) -> None:
+    asked = []
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("ndp_rt.devices.core_limit.count_usable_cores", lambda: usable)
+    monkeypatch.setattr(start, "train_run", lambda request, reporter: asked.append(request.changes["thread_count"]))
+    assert main(["train", str(tmp_path), "-o", str(tmp_path / "run")]) == 0
+    assert asked == [expected]
+
+
 def test_a_missing_matplotlib_is_found_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
