@@ -131,7 +131,7 @@ namespace NdpRt
             [FieldOffset(56)] public double Threshold;
             [FieldOffset(64)] public double MmPerPixel;
             [FieldOffset(72)] public uint QueueCapacity;
-            [FieldOffset(76)] public uint WhiteLevel16Bit;
+            [FieldOffset(76)] public uint WhiteLevel16bit;
         }
 
         [StructLayout(LayoutKind.Explicit, Size = 48)]

@@ -1,5 +1,6 @@
 """FLOP and least bytes: against counting by hand, the kernels' floors, and PyTorch's own counter."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ndp_rt.bench.flops import count_file, count_graph
-from ndp_rt.bench.kernel_work import count_inspection
+from ndp_rt.bundle import open_bundle
+from ndp_rt.bundle.programs import list_reads, list_tensors
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import fix_batch
+from ndp_rt.kernels.op import CountedOp
+from ndp_rt.kernels.registry import find_op
 from tests.bricks import BRICKS
-
-BRICKS_SIDE_PX, BRICKS_WIDTH = 128, 16
 
 
 def make_model(nodes: list[Any], inputs: dict[str, list[int]], outputs: dict[str, list[int]], **weights: Any) -> Any:
@@ -107,10 +109,17 @@ def test_bytes_follow_the_precision(precision: str, share: float) -> None:
     assert narrow.megabytes_per_image == pytest.approx(share * wide.megabytes_per_image)
 
 
-def test_the_fused_graph_is_the_stages_graphs_and_what_the_kernels_floor_counts() -> None:
-    floor = count_inspection(1, BRICKS_SIDE_PX, BRICKS_SIDE_PX, BRICKS_WIDTH, "float32")
-    products = sum(work.flop_count for name, work in floor.items() if name.startswith("rbfrm"))
+def test_the_fused_graph_is_the_stages_graphs_and_what_the_ops_say_that_they_compute() -> None:
+    manifest = open_bundle(BRICKS, verify=False).manifest
+    steps = manifest.programs["cpu"]["staged"].steps
+    tensors, products = list_tensors(manifest, steps), 0
+    for step in (step for step in steps if step.op):
+        op = find_op(step.op)
+        assert isinstance(op, CountedOp)
+        reads = [replace(spec, shape=spec.with_batch(1)) for spec in list_reads(manifest, step, tensors)]
+        products += op.count_flops(step.params, reads)
     alone = [count_file(BRICKS / f"{name}.onnx") for name in ("encoder", "decoder", "head", "segmentation")]
+    assert products > 0
     assert count_file(BRICKS / "fused.onnx").flop_count == sum(one.flop_count for one in alone) + products
 
 

@@ -9,9 +9,12 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ndp_rt.arrays import FloatArray
+from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.registry import find_host_backend
 from ndp_rt.graphs.quantised import quantise
+
+NEEDS_BF16 = pytest.mark.skipif(not find_cpu().has_bf16, reason="needs a processor with avx512_bf16 or amx_bf16")
 
 
 def make_model(nodes: Sequence[NodeProto], x: tuple[int, ...], y: tuple[int, ...], **tensors: FloatArray) -> ModelProto:
@@ -104,6 +107,7 @@ def test_a_map_that_products_would_take_longer_for_is_left_alone(
     assert ("Interpolate" in kinds) == is_kept
 
 
+@NEEDS_BF16
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_contrast_survives_bf16(tmp_path: Path, rng: np.random.Generator, dtype: type) -> None:
     """On a bright surface of little contrast. With all layers in bf16 the error is three times the contrast."""
@@ -116,6 +120,7 @@ def test_contrast_survives_bf16(tmp_path: Path, rng: np.random.Generator, dtype:
     assert np.abs(found - exact)[inner].max() < 0.05 * exact[inner].std()
 
 
+@NEEDS_BF16
 def test_without_depthwise_layers_all_compute_in_bf16(tmp_path: Path, rng: np.random.Generator) -> None:
     x = rng.uniform(0.0, 1.0, (1, 3, 32, 32)).astype(np.float32)
     _, kinds = run(make_start(rng, np.float32, group_count=1), x, tmp_path, "bf16")
