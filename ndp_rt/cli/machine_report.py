@@ -13,6 +13,7 @@ import ndp_rt
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.capi.build import FOLDER, LIBRARY_NAME, PYTHON_VERSION
 from ndp_rt.capi.installed import find_problem, find_remedy
+from ndp_rt.cli.import_check import find_broken
 from ndp_rt.config import find_cache_dir
 from ndp_rt.devices.machine import find_cpu, find_driver_version, find_gpus
 from ndp_rt.engines.backend import Backend
@@ -21,7 +22,7 @@ from ndp_rt.engines.spec import EngineSpec, list_built_batches
 from ndp_rt.errors import InputError, NdpRtError, StorageError
 from ndp_rt.runtime.memory_estimate import estimate_memory
 
-FOUND, MISSING = "found", "missing"
+FOUND, MISSING, BROKEN = "found", "missing", "broken"
 CROWDED_BYTES = 2**30  # less free space than this is worth a word: engines of w = 64 take some 150 MB each
 GRAPHS = "int8 and mixed, preset paper, another reference, stages for a GPU"
 # distribution, what it is for, remedy
@@ -38,6 +39,7 @@ PACKAGES = (
     ("matplotlib", "evaluate, curves of train", "pip install 'ndp-rt[evaluate]'"),
     ("cupy", "the GPU", "pip install 'ndp-rt[gpu]', or 'ndp-rt[gpu13]' for CUDA 13"),
 )
+MODULES = {"opencv-python-headless": "cv2", "scikit-learn": "sklearn"}  # where the name is not the distribution's
 OTHER_NAMES = {"cupy": ("cupy-cuda12x", "cupy-cuda13x"), "opencv-python-headless": ("opencv-python",)}
 
 
@@ -47,7 +49,7 @@ class Finding:
 
     topic: str
     name: str
-    state: str  # FOUND or MISSING
+    state: str  # FOUND, MISSING or BROKEN
     detail: str
     remedy: str = ""
 
@@ -108,10 +110,17 @@ def _examine_backends() -> Iterator[Finding]:
 
 
 def _examine_packages() -> Iterator[Finding]:
+    versions = {name: _find_version(name) for name, _, _ in PACKAGES}
+    modules = {name: MODULES.get(name, name) for name, version in versions.items() if version is not None}
+    broken = find_broken(tuple(modules.values()))
     for name, purpose, remedy in PACKAGES:
-        version = _find_version(name)
+        version = versions[name]
         if version is None:
             yield Finding(topic="package", name=name, state=MISSING, detail=f"for {purpose}", remedy=remedy)
+        elif modules[name] in broken:
+            detail = f"{version}, cannot be imported: {broken[modules[name]]}"
+            again = f"{remedy} --force-reinstall, after uninstalling other packages with the same files"
+            yield Finding(topic="package", name=name, state=BROKEN, detail=detail, remedy=again)
         else:
             yield Finding(topic="package", name=name, state=FOUND, detail=f"{version}, for {purpose}")
 

@@ -8,7 +8,8 @@ import pytest
 from ndp_rt import Inspector
 from ndp_rt.capi.build import BRIDGE_NAME, LIBRARY_NAME
 from ndp_rt.cli import main
-from ndp_rt.cli.machine_report import FOUND, MISSING, Finding, examine_bundle, examine_machine
+from ndp_rt.cli.import_check import find_broken
+from ndp_rt.cli.machine_report import BROKEN, FOUND, MISSING, Finding, examine_bundle, examine_machine
 from ndp_rt.engines.registry import list_backends
 from ndp_rt.errors import MissingExtraError
 
@@ -102,3 +103,20 @@ def test_files_that_go_while_the_cache_is_measured_do_no_harm(monkeypatch: pytes
     gone = tmp_path / "gone"
     monkeypatch.setattr(Path, "rglob", lambda self, pattern: iter([gone, tmp_path / "blob"]))
     assert "1 MiB used" in find_cache_finding().detail
+
+
+def test_a_package_that_is_installed_and_broken_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cv2").mkdir()
+    (tmp_path / "cv2" / "__init__.py").write_text("raise ImportError('libGL.so.1:\\n no such file')")
+    (tmp_path / "sklearn.py").write_text("import os; os.abort()")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert find_broken(("cv2", "json", "sklearn", "numpy")) == {
+        "cv2": "ImportError: libGL.so.1: no such file",
+        "sklearn": "importing it ends the process (-6)",
+    }
+    monkeypatch.setattr("ndp_rt.cli.machine_report.PACKAGES", (("opencv-python-headless", "images", "pip install it"),))
+    find_broken.cache_clear()
+    [cv2] = (one for one in examine_machine() if one.topic == "package")
+    find_broken.cache_clear()
+    assert cv2.state == BROKEN and "cannot be imported: ImportError: libGL.so.1: no such file" in cv2.detail
+    assert cv2.remedy.startswith("pip install it --force-reinstall")
