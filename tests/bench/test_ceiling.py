@@ -183,7 +183,7 @@ def test_the_backend_of_pytorch_takes_products_of_each_type(precision: str) -> N
 @pytest.mark.parametrize("threads", [1, 2])
 def test_copies_are_counted_read_and_written(threads: int) -> None:
     rate = measure_copy_gbyte_per_s(threads, 2**20)
-    assert 0.05 < rate < 5000
+    assert 0.0 < rate < 5000
 
 
 def test_no_thread_copies_nothing() -> None:
