@@ -146,7 +146,7 @@ def test_keys_of_another_kind_are_refused(folder: Path, tmp_path: Path) -> None:
         sign(folder, tmp_path / "missing.pem")
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl: apt install openssl")
 def test_the_commands_of_the_help_make_keys(folder: Path, tmp_path: Path) -> None:
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", "key.pem"], cwd=tmp_path, check=True)
     subprocess.run(["openssl", "pkey", "-in", "key.pem", "-pubout", "-out", "key.pub"], cwd=tmp_path, check=True)

@@ -30,7 +30,7 @@ def test_an_error_that_names_a_nasty_file_is_one_message(capsys: pytest.CaptureF
     assert not any(ord(character) < 32 for line in lines for character in line)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a shell's redirections")
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell, whose redirections this uses")
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", ">&- 2>&-"])
 def test_closed_streams_neither_raise_nor_let_files_take_their_numbers(tmp_path: Path, closed: str) -> None:
     code = (
