@@ -1,4 +1,4 @@
-"""A handle of the C library."""
+"""A handle of the C library, and hosts that do what a test says."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.capi.library import Library
+from tests.capi.programs import Run, run_steps
 
 
 @pytest.fixture
@@ -14,3 +15,24 @@ def inspector(library: Library, tiny_bundle: Path) -> Iterator[object]:
     handle = library.open(tiny_bundle, threads=1)
     yield handle
     library.lib.ndp_rt_inspector_close(handle)
+
+
+@pytest.fixture
+def run(steps: Path, library_path: Path, tiny_bundle: Path) -> Run:
+    """Runs steps; "open" and "race" alone mean the tiny bundle."""
+
+    def run_words(
+        *words: str, environment: dict[str, str] | None = None, library: Path = library_path, exit_code: int = 0
+    ) -> list[str]:
+        named = [f"{word}={tiny_bundle}" if word in ("open", "race") else word for word in words]
+        return run_steps(steps, library, named, environment, exit_code=exit_code)
+
+    return run_words
+
+
+@pytest.fixture(scope="module")
+def score(steps: Path, library_path: Path, tiny_bundle: Path) -> str:
+    """What an ordinary host is told of its image."""
+    lines = run_steps(steps, library_path, [f"open={tiny_bundle}", "inspect", "close"])
+    assert [line.split()[0] for line in lines] == ["open:", "inspect:", "score:", "close:"] and lines[-1] == "close: OK"
+    return lines[2]

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ndp_rt.capi.build import BRIDGE_NAME, INCLUDE, SOURCE
 from ndp_rt.config import find_compiler
 from tests.capi.library import STRICT
 
+Run = Callable[..., list[str]]  # steps to a host's lines
 HOSTS = Path(__file__).parent / "hosts"
 
 

@@ -67,5 +67,6 @@ def test_every_line_on_hosts_names_a_test_that_there_is() -> None:
     rows = [row for row in re.findall(r"^\| (.*) \|$", section, re.M) if not row.startswith("the host |")]
     named = [re.search(r"`(test_\w+)`$", row) for row in rows]
     assert len(rows) > 15 and None not in named
-    tests = set(re.findall(r"^def (test_\w+)", (Path(__file__).parent / "test_traps.py").read_text(), re.M))
+    files = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")]
+    tests = set(re.findall(r"^def (test_\w+)", "\n".join(files), re.M))
     assert {found[1] for found in named if found} <= tests
