@@ -93,3 +93,12 @@ def turn(pixels: Picture, orientation: int) -> Picture:
         8: np.rot90(pixels, -1),
     }
     return np.ascontiguousarray(stored[orientation])
+
+
+def make_tiff(content: bytes, width: int, height: int, tags: dict[int, int]) -> bytes:
+    """Return a TIFF of one strip with the given tags of one SHORT each."""
+    entries = {256: width, 257: height, 259: 1, 277: 1, 278: height, **tags}
+    offset = 8 + 2 + 12 * (len(entries) + 2) + 4
+    rows = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in entries.items()]
+    rows += [struct.pack("<HHII", 273, 4, 1, offset), struct.pack("<HHII", 279, 4, 1, len(content))]
+    return b"II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(sorted(rows)) + bytes(4) + content
