@@ -27,6 +27,7 @@ from ndp_rt.capi.build import (
 )
 from ndp_rt.errors import EngineError, MissingExtraError, NdpRtError, StorageError
 from tests.capi.library import Library
+from tests.capi.programs import HOSTS, compile_host
 
 TEXT = HEADER.read_text(encoding="utf-8")
 OF_LIBC = re.compile(r"(libc|libdl|libm|libpthread|ld-linux.*)\.so")
@@ -240,3 +241,9 @@ def test_the_header_reads_as_declarations_alone() -> None:
     declarations = read_declarations(TEXT)
     assert "#" not in declarations and "/*" not in declarations and 'extern "C"' not in declarations
     assert set(FUNCTION.findall(declarations)) == set(FUNCTION.findall(TEXT))
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in HOSTS.glob("*.c")))
+def test_hosts_compile_with_the_header_as_it_is(name: str, tmp_path: Path) -> None:
+    """Some run in nightly tests alone, which a change of the header would break unseen."""
+    compile_host([name], tmp_path / "host.o", "-Wno-pedantic", "-fsyntax-only")

@@ -75,7 +75,8 @@ static int32_t fake_open(const char *bundle, const ndp_rt_open_options *options,
     uint32_t i;
 
     CHECK(bundle && *bundle && options && message[0] == '\0');
-    CHECK(options->reserved == 0 && options->threads >= 0 && options->flags < 8 && options->queue_capacity <= 65536);
+    CHECK(options->white_level_16bit <= 65535 && options->threads >= 0 && options->flags < 8
+          && options->queue_capacity <= 65536);
     CHECK(options->batch_size_count <= 64 && (options->batch_size_count == 0 || options->batch_sizes));
     for (i = 0; i < options->batch_size_count; i++)
         CHECK(options->batch_sizes[i] >= 1 && options->batch_sizes[i] <= 4096);
