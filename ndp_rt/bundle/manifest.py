@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 from ndp_rt.errors import BundleError
@@ -44,13 +45,21 @@ def parse_manifest(content: bytes, folder: Path) -> BundleManifest:
     """Return what `read_content` read, as `read_manifest` does."""
     path = folder / MANIFEST_FILE
     try:
-        document = json.loads(content.decode())
+        document = json.loads(content.decode(), parse_float=_read_number, parse_constant=_read_number)
         _check_hash(document, content, folder)
         return BundleManifest.from_json(document)
     except (ValueError, RecursionError) as error:  # the latter from brackets nested a thousand deep
         if isinstance(error, BundleError):
             raise BundleError(f"{path}: {error}") from error
         raise BundleError(f"{path}: expected JSON, got something else ({error}). Export the bundle again.") from error
+
+
+def _read_number(text: str) -> float:
+    """Return a number; NaN and infinity, which JSON does not have, are refused, as is what becomes infinite (1e400)."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"expected a finite number, got {text}")
+    return number
 
 
 def encode_manifest(manifest: BundleManifest) -> bytes:

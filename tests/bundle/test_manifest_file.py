@@ -16,23 +16,12 @@ from ndp_rt.bundle.write import add_command
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.options import Options, find_threshold
 from tests.bricks import BRICKS
-from tests.tiny_bundle import make_tiny_bundle
 
 OTHER_KINDS: tuple[Any, ...] = (
     *(None, True, 0, -1, 2**31, 2**63, 10**400, 0.5, -1e30, 1e400, float("nan")),
     *("", "x", "\ud800", "../x", "x" * 300, [], [1], ["n", 2**63, 2**63], [[]], {}, {"a": 1}, {"": None}),
 )
 GONE = object()
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny.ndp").path
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "tiny.ndp"))
 
 
 def check_flip(folder: Path, content: bytes, bit: int) -> None:
@@ -102,6 +91,16 @@ def test_values_out_of_range_are_refused(folder: Path, place: tuple[str, ...], v
     entry[last] = value
     write(folder, document)
     with pytest.raises(BundleError, match=message):
+        open_bundle(folder)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_numbers_that_are_not_finite_are_refused_wherever_they_are(folder: Path, number: str) -> None:
+    """JSON has none of them, and a bundle that opened with one could not be written again."""
+    document = read(folder)
+    document["thresholds"]["fp32"]["false_alarm_rate_bound"] = "HERE"
+    (folder / "manifest.json").write_text(json.dumps(document).replace('"HERE"', number))
+    with pytest.raises(BundleError, match=f"expected a finite number, got {number}"):
         open_bundle(folder)
 
 

@@ -1,7 +1,6 @@
 """A bundle opens only when it is whole and reads nothing outside itself."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +15,6 @@ from ndp_rt.bundle import open_bundle, update_manifest
 from ndp_rt.bundle.open import hash_file
 from ndp_rt.errors import BundleError
 from tests.tiny_bundle import make_tiny_bundle
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny.ndp").path
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "tiny.ndp"))
 
 
 def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -14,7 +14,6 @@ from ndp_rt.bundle.write import replace_files
 from ndp_rt.cli import main
 from ndp_rt.editing import sign
 from ndp_rt.errors import BundleError, InputError
-from tests.tiny_bundle import make_tiny_bundle
 
 pytest.importorskip("cryptography", reason="needs cryptography: pip install 'ndp-rt[sign]'")
 
@@ -27,11 +26,6 @@ def make_keys(folder: Path, name: str) -> tuple[Path, Path]:
     private.write_bytes(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()))
     public.write_bytes(key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo))
     return private, public
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return make_tiny_bundle(tmp_path / "tiny.ndp").path
 
 
 @pytest.fixture
