@@ -202,7 +202,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program of tests/capi/hosts/steps.c."""
     from tests.capi.programs import compile_host
 
-    return compile_host(["steps.c", "process_state.c"], tmp_path_factory.mktemp("steps") / "steps")
+    return compile_host(["steps.c", "process_changes.c", "process_state.c"], tmp_path_factory.mktemp("steps") / "steps")
 
 
 @pytest.fixture

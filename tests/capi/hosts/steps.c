@@ -5,9 +5,6 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <fenv.h>
-#include <langinfo.h>
-#include <locale.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -15,13 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "ndp_rt.h"
-#include "process_state.h"
+#include "process_changes.h"
 
 #define MAX_OPENED 16
 #define RACERS     8
@@ -102,7 +97,7 @@ static ndp_rt_inspector *get_last(void)
 
 static int32_t threads = 1;
 
-static void do_open(const char *bundle)
+static void do_open(char *bundle)
 {
     ndp_rt_open_options options = {0};
     ndp_rt_inspector *inspector = NULL;
@@ -214,53 +209,6 @@ static void do_cancel(void)
     fprintf(out, "cancel: %s\n", ended == PTHREAD_CANCELED ? "cancelled" : "returned");
 }
 
-/* Unmask floating-point exceptions and round upwards, as some numerical programs do. */
-static void change_floats(void)
-{
-    feenableexcept(FE_DIVBYZERO | FE_INVALID | FE_OVERFLOW);
-    fesetround(FE_UPWARD);
-}
-
-/* Let no memory become executable from now on, as MemoryDenyWriteExecute= of systemd does. */
-static void deny_code(void)
-{
-    if (prctl(65 /* PR_SET_MDWE */, 1UL /* PR_MDWE_REFUSE_EXEC_GAIN */, 0UL, 0UL, 0UL) != 0)
-        fprintf(out, "deny-code: missing\n");
-}
-
-/* Limit the address space to so many MiB, or to so many more than are used. */
-static void limit_address_space(rlim_t mib, bool is_more)
-{
-    FILE *file = is_more ? fopen("/proc/self/statm", "r") : NULL;
-    struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
-    unsigned long pages = 0;
-
-    if (file && fscanf(file, "%lu", &pages) != 1)
-        fprintf(out, "statm: missing\n");
-    if (file)
-        fclose(file);
-    limit.rlim_cur = (mib << 20) + (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE);
-    setrlimit(RLIMIT_AS, &limit);
-}
-
-/* Call `void FUNCTION(void)` of another library: LIBRARY:FUNCTION. */
-static void call_function(char *where)
-{
-    char *colon = strrchr(where, ':');
-    void (*function)(void) = NULL;
-    void *library;
-
-    *colon = '\0';
-    library = dlopen(where, RTLD_NOW | RTLD_LOCAL);
-    if (library)
-        *(void **)&function = dlsym(library, colon + 1);
-    *colon = ':';
-    if (function)
-        function();
-    else
-        fprintf(out, "call: %s\n", dlerror());
-}
-
 static void ignore_message(void *user, int32_t level, const char *message)
 {
     (void)user;
@@ -343,78 +291,58 @@ static void close_last(void)
     fflush(out);
 }
 
-static void close_streams(void)
+static void do_start(char *python)
 {
-    int i;
-
-    for (i = 0; i < 3; i++)
-        close(i);
+    say("start", api.ndp_rt_runtime_start(python));
 }
+
+static void set_threads(char *count)
+{
+    threads = atoi(count);
+}
+
+static void close_at_exit(void)
+{
+    atexit(close_last);
+}
+
+static void end(char *code)
+{
+    exit(atoi(code));
+}
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+    void (*run_with)(char *value); /* where run is NULL */
+} STEPS[] = {
+    {"start", NULL, do_start},   {"open", NULL, do_open},
+    {"race", NULL, do_race},     {"threads", NULL, set_threads},
+    {"exit", NULL, end},         {"inspect", do_inspect, NULL},
+    {"batch", do_batch, NULL},   {"reference", do_reference, NULL},
+    {"cancel", do_cancel, NULL}, {"describe", do_describe, NULL},
+    {"submit", do_submit, NULL}, {"all", do_all, NULL},
+    {"close", close_last, NULL}, {"close-at-exit", close_at_exit, NULL},
+    {"fork", do_fork, NULL},
+};
 
 static void do_step(char *step)
 {
     char *value = strchr(step, '=');
     char name[64];
+    size_t i;
 
     snprintf(name, sizeof name, "%.*s", (int)(value ? value - step : (long)strlen(step)), step);
     value = value ? value + 1 : NULL;
-    if (strcmp(name, "start") == 0)
-        say("start", api.ndp_rt_runtime_start(value));
-    else if (strcmp(name, "open") == 0)
-        do_open(value);
-    else if (strcmp(name, "race") == 0)
-        do_race(value);
-    else if (strcmp(name, "inspect") == 0)
-        do_inspect();
-    else if (strcmp(name, "batch") == 0)
-        do_batch();
-    else if (strcmp(name, "threads") == 0)
-        threads = atoi(value);
-    else if (strcmp(name, "reference") == 0)
-        do_reference();
-    else if (strcmp(name, "cancel") == 0)
-        do_cancel();
-    else if (strcmp(name, "floats") == 0)
-        change_floats();
-    else if (strcmp(name, "describe") == 0)
-        do_describe();
-    else if (strcmp(name, "submit") == 0)
-        do_submit();
-    else if (strcmp(name, "all") == 0)
-        do_all();
-    else if (strcmp(name, "close") == 0)
-        close_last();
-    else if (strcmp(name, "close-at-exit") == 0)
-        atexit(close_last);
-    else if (strcmp(name, "fork") == 0)
-        do_fork();
-    else if (strcmp(name, "handlers") == 0)
-        count_signals();
-    else if (strcmp(name, "ignore-children") == 0)
-        signal(SIGCHLD, SIG_IGN);
-    else if (strcmp(name, "ignore-file-limit") == 0)
-        signal(SIGXFSZ, SIG_IGN);
-    else if (strcmp(name, "remember") == 0)
-        remember_state();
-    else if (strcmp(name, "compare") == 0)
-        compare_state(out);
-    else if (strcmp(name, "raise") == 0)
-        fprintf(out, "raise: %d\n", raise(SIGINT) == 0 ? get_signal_count() : -1);
-    else if (strcmp(name, "locale") == 0)
-        fprintf(out, "locale: %s\n", setlocale(LC_ALL, value) ? nl_langinfo(RADIXCHAR) : "missing");
-    else if (strcmp(name, "deny-code") == 0)
-        deny_code();
-    else if (strcmp(name, "address") == 0 || strcmp(name, "address-left") == 0)
-        limit_address_space((rlim_t)atoi(value), strcmp(name, "address-left") == 0);
-    else if (strcmp(name, "call") == 0)
-        call_function(value);
-    else if (strcmp(name, "set") == 0)
-        putenv(value);
-    else if (strcmp(name, "close-streams") == 0)
-        close_streams();
-    else if (strcmp(name, "exit") == 0)
-        exit(atoi(value));
-    else
+    for (i = 0; i < sizeof STEPS / sizeof *STEPS; i++)
+        if (strcmp(name, STEPS[i].name) == 0) {
+            if (STEPS[i].run)
+                STEPS[i].run();
+            else
+                STEPS[i].run_with(value);
+            return;
+        }
+    if (!change_process(name, value, out))
         fprintf(out, "unknown step %s\n", step);
 }
 
