@@ -49,6 +49,12 @@ void ndp_bridge_emit(int32_t level, const char *message);
 """
 
 
+def read_header() -> str:
+    """Return ndp_rt.h with the one that it includes in its place."""
+    text = HEADER.read_text(encoding="utf-8")
+    return re.sub(r'^#include "(\w+\.h)"$', lambda found: (INCLUDE / found[1]).read_text("utf-8"), text, flags=re.M)
+
+
 def read_types(header: str) -> str:
     """Return the types and constants of ndp_rt.h as cffi reads them."""
     return re.sub(r"NDP_RT_API[^;]*;", "", read_declarations(header))
@@ -140,7 +146,7 @@ def _list_bridge_inputs(work: Path) -> list[str]:
     import cffi
 
     maker = cffi.FFI()
-    maker.cdef(read_types(HEADER.read_text(encoding="utf-8")))
+    maker.cdef(read_types(read_header()))
     maker.cdef(BRIDGE_TYPES + read_python_functions((SOURCE / "calls.h").read_text(encoding="utf-8")))
     maker.set_source(
         BRIDGE_MODULE, '#define CFFI_DLLEXPORT\n#include "calls.h"\nvoid ndp_bridge_emit(int32_t, const char *);'

@@ -11,7 +11,7 @@ import cffi
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.capi.build import HEADER, INCLUDE, read_declarations
+from ndp_rt.capi.build import INCLUDE, read_declarations, read_header
 from ndp_rt.config import find_compiler
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror")
@@ -29,7 +29,7 @@ class Library:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ffi = cffi.FFI()
-        self.ffi.cdef(read_declarations(HEADER.read_text(encoding="utf-8")).replace("NDP_RT_API", ""))
+        self.ffi.cdef(read_declarations(read_header()).replace("NDP_RT_API", ""))
         self.lib: Any = self.ffi.dlopen(str(path))
 
     @property

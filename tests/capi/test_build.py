@@ -15,7 +15,6 @@ from ndp_rt import errors
 from ndp_rt.capi.build import (
     BRIDGE_MODULE,
     BRIDGE_NAME,
-    HEADER,
     LIBRARY_FILES,
     LIBRARY_NAME,
     PYTHON_VERSION,
@@ -24,12 +23,13 @@ from ndp_rt.capi.build import (
     check_tools,
     find_shared_python,
     read_declarations,
+    read_header,
 )
 from ndp_rt.errors import EngineError, MissingExtraError, NdpRtError, StorageError
 from tests.capi.library import Library
 from tests.capi.programs import HOSTS, compile_host
 
-TEXT = HEADER.read_text(encoding="utf-8")
+TEXT = read_header()
 OF_LIBC = re.compile(r"(libc|libdl|libm|libpthread|ld-linux.*)\.so")
 FUNCTION = re.compile(r"^NDP_RT_API [^;]*?\b(ndp_rt_\w+)\(", re.MULTILINE)
 

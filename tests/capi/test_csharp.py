@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from ndp_rt import Inspector
-from ndp_rt.capi.build import HEADER, read_declarations
+from ndp_rt.capi.build import read_declarations, read_header
 from tests.capi.test_examples import format_result, write_pnm
 
 CSHARP = Path(__file__).parent.parent.parent / "examples" / "csharp"
 HOST = Path(__file__).parent / "hosts" / "wrapper.cs"
 REMEDY = "needs a C# compiler: sudo apt install mono-mcs mono-runtime, or .NET 8 from https://dot.net"
-DECLARATIONS = read_declarations(HEADER.read_text(encoding="utf-8"))
+DECLARATIONS = read_declarations(read_header())
 BINDING = (CSHARP / "NdpRt.cs").read_text(encoding="utf-8")
 
 # How C# writes a C type. Of a struct S: const S * is "ref S" or an array that goes in, S * also one that comes back.
@@ -83,7 +83,7 @@ def test_enums_have_the_values_of_the_header() -> None:
     }
     assert in_binding == in_header and len(in_header) == 5
     for name in ("MAJOR", "MINOR"):
-        value = re.search(rf"#define NDP_RT_ABI_{name} +(\d+)", HEADER.read_text(encoding="utf-8"))
+        value = re.search(rf"#define NDP_RT_ABI_{name} +(\d+)", read_header())
         assert value is not None and f"const uint Abi{name.capitalize()} = {value[1]};" in BINDING
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ndp_rt.capi.build import HEADER, INCLUDE
+from ndp_rt.capi.build import INCLUDE, read_header
 from ndp_rt.config import find_compiler
 from tests.capi.library import STRICT
 
@@ -36,7 +36,7 @@ def list_code() -> list[str]:
 
 
 def list_names(kind: str) -> list[str]:
-    return re.findall(rf"NDP_RT_{kind}_(\w+) = \d+", HEADER.read_text(encoding="utf-8"))
+    return re.findall(rf"NDP_RT_{kind}_(\w+) = \d+", read_header())
 
 
 def test_the_code_on_the_page_compiles() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ndp_rt
-from ndp_rt.capi.build import BRIDGE_NAME, HEADER, PYTHON_VERSION
+from ndp_rt.capi.build import BRIDGE_NAME, PYTHON_VERSION, read_header
 from tests.capi.programs import Run, run_program, run_steps
 
 PACKAGE = Path(ndp_rt.__file__).parent
@@ -131,7 +131,7 @@ def test_a_python_that_is_gone_is_named_and_not_replaced_by_the_builders(
 
 def test_a_forked_child_is_refused_by_every_function_and_the_parent_goes_on(run: Run) -> None:
     lines = run("open", "fork", "all")
-    names = {text.split("(")[0] for text in HEADER.read_text().split("NDP_RT_API ndp_rt_status ")[1:]}
+    names = {text.split("(")[0] for text in read_header().split("NDP_RT_API ndp_rt_status ")[1:]}
     child = dict(line.removeprefix("child ").split(": ", 1) for line in lines if line.startswith("child "))
     assert child.pop("ended") == "0" and set(child) == names
     assert all(answer.startswith("FORKED this process was forked after") for answer in child.values())
