@@ -121,7 +121,12 @@ def sniff_kind(head: bytes) -> str | None:
     return next((kind for signature, kind in _OTHERS.items() if head.startswith(signature)), None)
 
 
-def _find_reader(data: bytes) -> tuple[str, Callable[[bytes], Encoded]]:
+def find_reader(data: bytes) -> tuple[str, Callable[[bytes], Encoded]]:
+    """Return the kind of an image file, and what reads its header.
+
+    Raises:
+        Refusal: it is empty, or of a kind that is not decoded.
+    """
     if not data:
         raise Refusal(f"is empty (0 bytes). {AGAIN}")
     for kind, signatures, read in _READERS:
@@ -161,7 +166,7 @@ def _read_bytes(path: str | Path, limits: ImageLimits) -> bytes:
             state = os.fstat(descriptor)
             if not stat.S_ISREG(state.st_mode):
                 raise Refusal("expected a file, got a device, a pipe or a folder. Give the path of an image file.")
-            _find_reader(stream.read(SNIFFED_BYTES))
+            find_reader(stream.read(SNIFFED_BYTES))
             if state.st_size > limits.max_image_bytes:
                 raise Refusal(
                     f"expected up to {limits.max_image_bytes} bytes, got {state.st_size}. Cut it into smaller images, "
@@ -173,7 +178,7 @@ def _read_bytes(path: str | Path, limits: ImageLimits) -> bytes:
 
 def _decode(data: bytes, name: str, limits: ImageLimits, white_level: int, keeps_alpha: bool = False) -> ImageFile:
     with _naming(name):
-        kind, read = _find_reader(data)
+        kind, read = find_reader(data)
         try:
             encoded = read(data)
         except (struct.error, IndexError, OverflowError) as error:

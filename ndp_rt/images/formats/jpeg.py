@@ -5,7 +5,7 @@ bit that flips and still makes codes is not noticed.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from ndp_rt.images.formats.exif import PREFIX, read_orientation
 SIGNATURE = b"\xff\xd8\xff"
 START, END, SCAN = 0xD8, 0xD9, 0xDA
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; DHT, JPG and DAC share the range
-READ_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, each with Huffman's codes
+BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
+READ_FRAMES = (BASELINE, EXTENDED, PROGRESSIVE)  # each with Huffman's codes
+COEFFICIENTS, UNKNOWN = 64, 16  # of a block; a shift that no scan has
 # DHT, DQT, DRI, APP0 to APP15, COM. Others, such as TEM and restart markers, have no place between segments.
 SEGMENTS = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 NO_MARKERS = np.array([kind in (0x00, 0xFF, *range(0xD0, 0xD8)) for kind in range(256)])  # after FF in coded data
@@ -34,7 +36,7 @@ THUMBNAIL = 0x01  # third byte of a picture's attributes
 class _Found:
     frame: bytes = b""
     frame_kind: int = 0
-    scan_count: int = 0
+    scans: list[bytes] = field(default_factory=list)  # their headers
     end: int = 0  # behind the end marker
     orientation: int | None = None
     picture_count: int = 1
@@ -62,8 +64,9 @@ def read_header(data: bytes) -> Encoded:
         raise Damage(f"its header says {width} x {height} pixels")
     if count not in (1, 3):
         raise Refusal(f"expected grey or RGB, got a JPEG of {count} channels (CMYK?). Convert it.")
-    if found.scan_count > MOST_SCANS:
-        raise Refusal(f"expected a JPEG of up to {MOST_SCANS} scans, got {found.scan_count}. Save it as baseline.")
+    if len(found.scans) > MOST_SCANS:
+        raise Refusal(f"expected a JPEG of up to {MOST_SCANS} scans, got {len(found.scans)}. Save it as baseline.")
+    _check_scans(found)
     if height * width > BLOCK_PX * 8 * len(data):
         raise Damage(f"it holds too little for {width} x {height} pixels")
     return Encoded(
@@ -73,6 +76,23 @@ def read_header(data: bytes) -> Encoded:
         decode=lambda _: _decode(data, (height, width), count),
         orientation=found.orientation or 1,
     )
+
+
+def _check_scans(found: _Found) -> None:
+    """Check that the scans together hold every channel, and of a progressive file every coefficient's last bit.
+
+    libjpeg takes what no scan holds for 0 and says nothing, so a file that ends after any of its scans would be whole.
+    """
+    known = {channel: COEFFICIENTS * [UNKNOWN] for channel in found.frame[6::3]}
+    for scan in found.scans:
+        first, last, shift = scan[-3], scan[-2], scan[-1] & 15
+        if found.frame_kind != PROGRESSIVE:
+            first, last, shift = 0, COEFFICIENTS - 1, 0
+        for channel in scan[1:-3:2]:
+            if channel in known:
+                known[channel][first : last + 1] = [shift] * (min(last, COEFFICIENTS - 1) + 1 - first)
+    if any(any(shifts) for shifts in known.values()):
+        raise Damage("some of its scans are missing")
 
 
 def _decode(data: bytes, size: tuple[int, int], count: int) -> Image:
@@ -126,7 +146,7 @@ def _walk(data: bytes) -> _Found:
         at += 2 + length
         _note(found, kind, content)
         if kind == SCAN:
-            found.scan_count += 1
+            found.scans.append(content)
             at = _find_marker(data, at)
 
 

@@ -42,6 +42,7 @@ COMPRESSIONS = {
 CHUNKY, SEPARATE = 1, 2
 HORIZONTAL = 2  # predictor
 ASSOCIATED_ALPHA = 1
+SHOWN = 5  # numbers of bits that an error names
 REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 __all__ = ["SIGNATURES", "read_header"]
@@ -158,7 +159,8 @@ def _check_kind(tags: Tags, photometric: int, samples: int, bits: set[int], comp
         kinds = {2: "signed numbers", 3: "floating point numbers", 5: "complex numbers", 6: "complex numbers"}
         raise Refusal(f"expected whole numbers from 0, got {kinds.get(max(formats), 'others')}. {remedy}")
     if len(bits) != 1 or not 1 <= max(bits) <= 16 or (photometric in (RGB, YCBCR) and max(bits) < 4):
-        raise Refusal(f"expected 1 to 16 bits a value, got {', '.join(map(str, sorted(bits)))}. {remedy}")
+        named = ", ".join(map(str, sorted(bits)[:SHOWN])) + (", ..." if len(bits) > SHOWN else "")
+        raise Refusal(f"expected 1 to 16 bits a value, got {named}. {remedy}")
     if compression != NONE and compression not in UNPACK and compression != JPEG:
         kind = COMPRESSIONS.get(compression, f"compression {compression}")
         raise Refusal(f"expected TIFF with deflate, LZW, PackBits, JPEG or none, got {kind}. Save it with one of them.")

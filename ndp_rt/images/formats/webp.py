@@ -6,6 +6,7 @@ from ndp_rt.images.formats.encoded import ONE_FRAME, Damage, Encoded, Refusal, d
 from ndp_rt.images.formats.exif import read_orientation
 
 IS_ANIMATED = 0x02  # in the flags of VP8X
+PROMISED = {0x20: b"ICCP", 0x10: b"ALPH", 0x08: b"EXIF", 0x04: b"XMP "}  # by flag; VP8L has alpha without a chunk
 LOSSY, LOSSLESS, EXTENDED = b"VP8 ", b"VP8L", b"VP8X"
 
 
@@ -29,6 +30,9 @@ def read_header(data: bytes) -> Encoded:
     if len(pictures) != 1:
         raise Damage(f"expected one picture chunk, got {len(pictures)}")
     width, height = _read_size(*pictures[0])
+    missing = [kind for flag, kind in PROMISED.items() if extended and extended[0] & flag and kind not in kinds]
+    if missing and not (missing == [b"ALPH"] and LOSSLESS in kinds):
+        raise Damage(f"its chunk {missing[0]!r} is missing")
     if extended and _read_canvas(extended) != (width, height):
         raise Damage("its canvas and its picture differ in size")
     return Encoded(
@@ -51,6 +55,8 @@ def _list_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
             raise Damage(f"it ends within a chunk {kind!r}")
         chunks.append((kind, data[at + 8 : at + 8 + length]))
         at += 8 + length + length % 2
+    if at < end:
+        raise Damage("it ends within a chunk")
     return chunks
 
 
