@@ -40,10 +40,13 @@ def _make_pngs(grey: Picture, colours: Picture, deep: Picture, alpha: Picture) -
     palette = Pillow.fromarray(colours).quantize(16)
     stream = io.BytesIO()
     palette.save(stream, "PNG", transparency=3)
+    clear = io.BytesIO()
+    Pillow.fromarray(grey).save(clear, "PNG", transparency=int(grey[0, 0]))
     head, *rest = list_png_chunks(encode_with_pillow(colours, "PNG", exif=_make_exif(6)))
     extra = [(b"gAMA", struct.pack(">I", 45455)), (b"sBIT", b"\5\6\5"), (b"tEXt", b"Comment\0a test")]
     return {
         "png grey": encode_with_pillow(grey, "PNG"),
+        "png grey transparent": clear.getvalue(),
         "png bits": encode_with_pillow(grey > 128, "PNG"),
         "png colours": join_png_chunks([head, *extra, *rest]),
         "png palette": stream.getvalue(),
@@ -63,8 +66,11 @@ def _make_jpegs(grey: Picture, colours: Picture) -> dict[str, bytes]:
 
 
 def _make_bmps(grey: Picture, colours: Picture) -> dict[str, bytes]:
+    palette = io.BytesIO()
+    Pillow.fromarray(colours).quantize(16).save(palette, "BMP")
     return {
         "bmp grey": encode_with_pillow(grey, "BMP"),
+        "bmp palette": palette.getvalue(),
         "bmp bits": encode_with_pillow(grey > 128, "BMP"),
         "bmp colours": encode_with_pillow(colours, "BMP"),
         "dib": encode_with_pillow(colours, "DIB"),

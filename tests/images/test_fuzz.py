@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.errors import ImageFileError
+from ndp_rt.images.read import find_reader
 from tests.images.encodings import Picture
 from tests.images.fuzz import run
 from tests.images.reading import read, refuse
@@ -24,6 +25,13 @@ def read_or_none(data: bytes) -> Picture | None:
         return read(data)
     except ImageFileError:
         return None
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_header_says_how_many_bytes_the_pixels_take(name: str) -> None:
+    _, read_header = find_reader(SAMPLES[name])
+    encoded = read_header(SAMPLES[name])
+    assert encoded.decode(False).nbytes <= encoded.decoded_bytes <= 4 * encoded.decode(False).nbytes
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -56,7 +56,7 @@ def read_header(data: bytes) -> Encoded:
     return Encoded(
         height_px=abs(height),  # a negative height means rows from the top
         width_px=width,
-        decoded_bytes=abs(height) * width * (1 if bits <= 8 else 4),
+        decoded_bytes=abs(height) * width * (3 if bits <= 8 else 4),  # a palette may have colours
         decode=lambda _: decode_with_opencv(whole, False),
     )
 
