@@ -33,6 +33,7 @@ LIBRARY_FILES = (
     "error.c",
     "handles.c",
     "inspector.c",
+    "jobs.c",
     "location.c",
     "log.c",
     "queue.c",

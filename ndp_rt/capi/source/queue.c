@@ -1,84 +1,18 @@
 /* Inspects submitted images: a queue and a thread for each inspector.
 
-   Everything here is guarded by ndp_lock. A job with a handle is freed by whoever waits for it, or by the inspector's
-   close; one without by the worker. */
-#include <errno.h>
+   Everything here is guarded by ndp_lock. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "internal.h"
-
-struct ndp_job {
-    ndp_rt_image image;
-    ndp_rt_result read;    /* in this build's layout */
-    ndp_rt_result *result; /* the caller's */
-    ndp_rt_done_callback done;
-    void *user;
-    struct ndp_inspector *inspector;
-    const void *handle; /* NULL: nobody waits */
-    double submitted_ms;
-    struct ndp_job *next;                      /* in the queue */
-    struct ndp_job *previous_kept, *next_kept; /* of the inspector's list of jobs with a handle */
-    ndp_rt_status status;
-    bool has_ended, has_waiter, is_claimed; /* is_claimed: somebody is about to free it */
-    pthread_cond_t end;
-    char *message; /* of a job that did not end with OK; NULL: no memory for it */
-};
+#include "jobs.h"
 
 static __thread const struct ndp_inspector *own_inspector; /* whose worker this thread is */
 
 bool ndp_is_worker_of(const struct ndp_inspector *inspector)
 {
     return own_inspector == inspector;
-}
-
-static double get_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
-}
-
-static void free_job(struct ndp_job *job)
-{
-    pthread_cond_destroy(&job->end);
-    free(job->message);
-    free(job);
-}
-
-static void keep(struct ndp_job *job)
-{
-    struct ndp_inspector *inspector = job->inspector;
-
-    job->next_kept = inspector->kept;
-    if (inspector->kept)
-        inspector->kept->previous_kept = job;
-    inspector->kept = job;
-}
-
-/* Take a job that has ended out of its inspector's list; the caller then owes free_claimed. */
-static void claim(struct ndp_job *job)
-{
-    job->is_claimed = true;
-    if (job->previous_kept)
-        job->previous_kept->next_kept = job->next_kept;
-    else
-        job->inspector->kept = job->next_kept;
-    if (job->next_kept)
-        job->next_kept->previous_kept = job->previous_kept;
-}
-
-/* Free a job with a handle, once nobody looks at it any more. */
-static void free_claimed(struct ndp_job *job)
-{
-    void *object;
-
-    ndp_handle_shut(job->handle, NDP_JOB, &object);
-    ndp_handle_free(job->handle);
-    free_job(job);
 }
 
 /* Return the next job, running from now on, or NULL when the inspector closes and none is left. */
@@ -100,6 +34,14 @@ static struct ndp_job *take_next(struct ndp_inspector *inspector, bool *is_cance
     *is_cancelled = inspector->is_closing;
     pthread_mutex_unlock(&ndp_lock);
     return job;
+}
+
+static double get_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
 }
 
 static void run(struct ndp_job *job, bool is_cancelled)
@@ -133,7 +75,7 @@ static void *work(void *argument)
         if (job->handle)
             pthread_cond_broadcast(&job->end);
         else
-            free_job(job);
+            ndp_job_free(job);
         pthread_mutex_unlock(&ndp_lock);
     }
     return NULL;
@@ -203,31 +145,9 @@ static ndp_rt_status append(struct ndp_inspector *inspector, struct ndp_job *job
     inspector->last = job;
     inspector->times.waiting_count++;
     if (job->handle)
-        keep(job);
+        ndp_job_keep(job);
     pthread_cond_signal(&inspector->has_work);
     return NDP_RT_STATUS_OK;
-}
-
-static struct ndp_job *make_job(struct ndp_inspector *inspector, bool has_handle)
-{
-    struct ndp_job *job = calloc(1, sizeof *job);
-    pthread_condattr_t attributes;
-
-    if (!job)
-        return NULL;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&job->end, &attributes);
-    pthread_condattr_destroy(&attributes);
-    job->inspector = inspector;
-    if (has_handle) {
-        job->handle = ndp_handle_make(NDP_JOB, job);
-        if (!job->handle) {
-            free_job(job);
-            return NULL;
-        }
-    }
-    return job;
 }
 
 ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *handle, const ndp_rt_image *image, ndp_rt_result *result,
@@ -250,7 +170,7 @@ ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *handle, const ndp_rt_ima
     if (status != NDP_RT_STATUS_OK)
         return status;
     inspector = object;
-    job = make_job(inspector, out != NULL);
+    job = ndp_job_make(inspector, out != NULL);
     if (job) {
         const void *job_handle = job->handle;
 
@@ -267,9 +187,9 @@ ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *handle, const ndp_rt_ima
         pthread_mutex_unlock(&ndp_lock);
         if (status != NDP_RT_STATUS_OK) {
             if (job->handle)
-                free_claimed(job); /* it never came into a list */
+                ndp_job_free_claimed(job); /* it never came into a list */
             else
-                free_job(job);
+                ndp_job_free(job);
         }
     } else {
         status = ndp_no_memory();
@@ -278,66 +198,8 @@ ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *handle, const ndp_rt_ima
     return status;
 }
 
-/* Wait under ndp_lock until the job has ended or the time is over. */
-static void wait_for_end(struct ndp_job *job, int32_t timeout_ms)
-{
-    struct timespec until;
-    int64_t nanoseconds;
-    int error = 0, cancel_state;
-
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    nanoseconds = until.tv_nsec + (int64_t)(timeout_ms % 1000) * 1000000;
-    until.tv_sec += timeout_ms / 1000 + nanoseconds / 1000000000;
-    until.tv_nsec = nanoseconds % 1000000000;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-    while (!job->has_ended && error != ETIMEDOUT && timeout_ms != 0)
-        error = timeout_ms < 0 ? pthread_cond_wait(&job->end, &ndp_lock)
-                               : pthread_cond_timedwait(&job->end, &ndp_lock, &until);
-    pthread_setcancelstate(cancel_state, NULL);
-}
-
-ndp_rt_status ndp_rt_job_wait(ndp_rt_job *handle, int32_t timeout_ms)
-{
-    struct ndp_job *job;
-    void *object;
-    ndp_rt_status status = ndp_handle_take(handle, NDP_JOB, &object);
-    bool owns = false;
-
-    if (status != NDP_RT_STATUS_OK)
-        return status;
-    job = object;
-    pthread_mutex_lock(&ndp_lock);
-    if (ndp_is_worker_of(job->inspector)) {
-        status =
-            ndp_fail(NDP_RT_STATUS_BUSY,
-                     "a callback cannot wait for a job of its own inspector, which comes after it. Wait in another "
-                     "thread.");
-    } else if (job->has_waiter) {
-        status = ndp_fail(NDP_RT_STATUS_BUSY, "another thread waits for this job already; only one can.");
-    } else {
-        job->has_waiter = true;
-        wait_for_end(job, timeout_ms);
-        job->has_waiter = false;
-        owns = job->has_ended && !job->is_claimed; /* a close at the same time may have been first */
-        if (owns)
-            claim(job);
-        if (!job->has_ended)
-            status = ndp_fail(NDP_RT_STATUS_TIMEOUT, "the job has not ended after %d ms; wait again.", timeout_ms);
-        else
-            status = job->status == NDP_RT_STATUS_OK
-                         ? job->status
-                         : ndp_fail(job->status, "%s", job->message ? job->message : "no memory for details");
-    }
-    pthread_mutex_unlock(&ndp_lock);
-    ndp_handle_drop(handle);
-    if (owns)
-        free_claimed(job);
-    return status;
-}
-
 void ndp_end_queue(struct ndp_inspector *inspector)
 {
-    struct ndp_job *job;
     int cancel_state;
 
     pthread_mutex_lock(&ndp_lock);
@@ -348,13 +210,5 @@ void ndp_end_queue(struct ndp_inspector *inspector)
     if (inspector->has_worker)
         pthread_join(inspector->worker, NULL);
     pthread_setcancelstate(cancel_state, NULL);
-    do {
-        pthread_mutex_lock(&ndp_lock);
-        job = inspector->kept;
-        if (job)
-            claim(job);
-        pthread_mutex_unlock(&ndp_lock);
-        if (job)
-            free_claimed(job);
-    } while (job);
+    ndp_job_free_kept(inspector);
 }
