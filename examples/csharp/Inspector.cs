@@ -2,6 +2,7 @@
 using System;
 using System.Collections.Generic;
 using System.Runtime.InteropServices;
+using System.Threading;
 using System.Threading.Tasks;
 
 namespace NdpRt
@@ -20,6 +21,7 @@ namespace NdpRt
         public int QueueCapacity { get; set; }
         public bool Build { get; set; } = true; // false: throw where an engine is missing
         public bool Fallback { get; set; } // where the GPU cannot be used, go on with the CPU
+        public bool NewestWins { get; set; } // a full queue drops its oldest image, not the new one
     }
 
     // Says where an image lies: an array, which is pinned while it is used, or an address that the caller looks after.
@@ -49,6 +51,7 @@ namespace NdpRt
         public long StrideBytes { get; }
         public Memory Memory { get; set; } // Cuda: Address is on the inspector's GPU
         public IntPtr CudaStream { get; set; }
+        public int DeadlineMs { get; set; } // for InspectAsync alone: fail with Expired where its turn comes later; 0: none
         internal Array Pixels { get; }
         internal IntPtr Address { get; }
 
@@ -196,18 +199,31 @@ namespace NdpRt
             }
         }
 
-        // Put an image in the queue and return at once; throws QueueFull. The pixels must stay as they are until the task
-        // has ended. The inspector stays open until then, unless it is disposed: the task then fails with Cancelled.
-        public Task<Result> InspectAsync(Image image, Outputs wanted = Usual)
+        // Put an image in the queue and return at once; throws QueueFull, but not with NewestWins. The pixels must stay as they
+        // are until the task has ended. The inspector stays open until then, unless it is disposed: the task then fails with
+        // Cancelled. An image that is dropped or comes too late fails with Dropped or Expired; one whose token is cancelled
+        // while it waits is a task that was cancelled.
+        public Task<Result> InspectAsync(
+            Image image, Outputs wanted = Usual, CancellationToken token = default(CancellationToken))
         {
-            var job = new Job(this, new LentImage(image, wanted));
+            var job = new Job(this, new LentImage(image, wanted), token);
             int status = Native.ndp_rt_inspector_submit(
                 handle, ref job.Lent.Image, job.Memory, OnDoneDelegate, GCHandle.ToIntPtr(job.Self), IntPtr.Zero);
             if (status == (int)Status.Ok)
+            {
+                if (token.IsCancellationRequested)
+                    job.Cancel(); // the token's own call may have come before there was something to cancel
                 return job.Source.Task;
+            }
             NdpRtException error = Library.MakeError(status);
             job.Dispose();
             throw error;
+        }
+
+        // Cancel all images that wait: their tasks fail with Cancelled. What is being inspected goes on.
+        public void Cancel()
+        {
+            Library.Check(Native.ndp_rt_inspector_cancel(handle, IntPtr.Zero));
         }
 
         public void Dispose()
@@ -221,6 +237,11 @@ namespace NdpRt
             var job = (Job)GCHandle.FromIntPtr(user).Target;
             try
             {
+                if (status == (int)Status.Cancelled && job.Token.IsCancellationRequested)
+                {
+                    job.Source.TrySetCanceled(job.Token);
+                    return;
+                }
                 Library.CheckFilled(status);
                 job.Lent.Result = Marshal.PtrToStructure<Native.Result>(result);
                 job.Source.SetResult(job.Lent.TakeResult());
@@ -229,7 +250,10 @@ namespace NdpRt
             {
                 job.Source.SetException(error);
             }
-            job.Dispose();
+            finally
+            {
+                job.Dispose();
+            }
         }
 
         // What a submitted image needs until its result is there; nothing of it is collected before.
@@ -240,18 +264,35 @@ namespace NdpRt
             internal readonly LentImage Lent;
             internal readonly IntPtr Memory = Marshal.AllocHGlobal(Marshal.SizeOf<Native.Result>());
             internal readonly GCHandle Self;
+            internal readonly CancellationToken Token;
             private readonly Inspector inspector;
+            private readonly CancellationTokenRegistration registration;
+            private readonly object gate = new object();
+            private bool isDisposed; // under `gate`
 
-            internal Job(Inspector inspector, LentImage lent)
+            internal Job(Inspector inspector, LentImage lent, CancellationToken token)
             {
+                Token = token;
                 this.inspector = inspector;
                 Lent = lent;
                 Self = GCHandle.Alloc(this);
                 Marshal.StructureToPtr(lent.Result, Memory, false);
+                registration = token.Register(Cancel);
+            }
+
+            // Nothing is left to cancel once the memory is free, which another job may have by then.
+            internal void Cancel()
+            {
+                lock (gate)
+                    if (!isDisposed && !inspector.handle.IsClosed)
+                        Native.ndp_rt_inspector_cancel(inspector.handle, Memory);
             }
 
             public void Dispose()
             {
+                lock (gate)
+                    isDisposed = true;
+                registration.Dispose();
                 Lent.Dispose();
                 Marshal.FreeHGlobal(Memory);
                 Self.Free();

@@ -36,7 +36,7 @@ namespace NdpRt
             {
                 StructSize = (uint)Marshal.SizeOf<Native.OpenOptions>(),
                 Flags = (uint)((from.Threshold.HasValue ? Open.Threshold : 0) | (from.Build ? 0 : Open.NoBuild)
-                               | (from.Fallback ? Open.Fallback : 0)),
+                               | (from.Fallback ? Open.Fallback : 0) | (from.NewestWins ? Open.NewestWins : 0)),
                 Device = Pin(Library.Utf8(from.Device)),
                 Backend = Pin(Library.Utf8(from.Backend)),
                 Precision = Pin(Library.Utf8(from.Precision)),
@@ -79,6 +79,7 @@ namespace NdpRt
                 HeightPx = from.HeightPx,
                 StrideBytes = from.StrideBytes,
                 Memory = (uint)from.Memory,
+                DeadlineMs = (uint)from.DeadlineMs,
                 CudaStream = from.CudaStream
             };
             Result = new Native.Result

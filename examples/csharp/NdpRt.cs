@@ -27,7 +27,9 @@ namespace NdpRt
         Cancelled = 39,
         Busy = 40,
         NoMemory = 41,
-        Internal = 42
+        Internal = 42,
+        Expired = 43,
+        Dropped = 44
     }
 
     public enum Log
@@ -43,7 +45,8 @@ namespace NdpRt
     {
         Threshold = 1,
         NoBuild = 2,
-        Fallback = 4
+        Fallback = 4,
+        NewestWins = 8
     }
 
     public enum Pixel : uint
@@ -93,7 +96,7 @@ namespace NdpRt
         [FieldOffset(12)] public int LargestBatch;
     }
 
-    [StructLayout(LayoutKind.Explicit, Size = 64)]
+    [StructLayout(LayoutKind.Explicit, Size = 88)]
     public struct Times
     {
         [FieldOffset(0)] public uint StructSize;
@@ -105,13 +108,16 @@ namespace NdpRt
         [FieldOffset(40)] public double EngineMs;
         [FieldOffset(48)] public double PostprocessMs;
         [FieldOffset(56)] public double TotalMs;
+        [FieldOffset(64)] public ulong ExpiredCount;
+        [FieldOffset(72)] public ulong CancelledCount;
+        [FieldOffset(80)] public ulong DroppedCount;
     }
 
     // The structs with pointers, and the functions.
     internal static class Native
     {
         internal const uint AbiMajor = 1;
-        internal const uint AbiMinor = 1;
+        internal const uint AbiMinor = 2;
 
         private const string Library = "ndp_rt"; // libndp_rt.so, found as the dynamic loader finds libraries
         private const CallingConvention C = CallingConvention.Cdecl;
@@ -144,7 +150,7 @@ namespace NdpRt
             [FieldOffset(20)] public int HeightPx;
             [FieldOffset(24)] public long StrideBytes;
             [FieldOffset(32)] public uint Memory;
-            [FieldOffset(36)] public uint Reserved;
+            [FieldOffset(36)] public uint DeadlineMs;
             [FieldOffset(40)] public IntPtr CudaStream;
         }
 
@@ -238,6 +244,9 @@ namespace NdpRt
 
         [DllImport(Library, CallingConvention = C)]
         internal static extern int ndp_rt_job_wait(IntPtr job, int timeout_ms);
+
+        [DllImport(Library, CallingConvention = C)]
+        internal static extern int ndp_rt_inspector_cancel(InspectorHandle inspector, IntPtr result);
 
         [DllImport(Library, CallingConvention = C)]
         internal static extern int ndp_rt_inspector_get_threshold(InspectorHandle inspector, out double threshold);

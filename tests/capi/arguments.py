@@ -72,6 +72,7 @@ class Arguments:
             "inspector_inspect_large": [self.handle, self.image, 8, self.result],
             "inspector_submit": [self.handle, self.image, self.result, self.done, null, self.job],
             "job_wait": [null, 0],
+            "inspector_cancel": [self.handle, null],
             "inspector_get_threshold": [self.handle, self.threshold],
             "inspector_set_threshold": [self.handle, 0.5],
             "inspector_set_reference": [self.handle, self.image],

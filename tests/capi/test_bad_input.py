@@ -25,6 +25,7 @@ MAY_BE_NULL = {
     ("ndp_rt_inspector_submit", 3): "OK",
     ("ndp_rt_inspector_submit", 4): "OK",
     ("ndp_rt_inspector_submit", 5): "OK",
+    ("ndp_rt_inspector_cancel", 1): "OK",
 }
 
 
@@ -127,7 +128,6 @@ IMAGES = [
     ({"pixel_format": 2, "stride_bytes": 2 * SIDE + 1}, "expected even ones"),
     ({"memory": 2}, "NDP_RT_MEMORY_CUDA, got 2"),
     ({"memory": 1}, "CPU"),
-    ({"reserved": 1}, "reserved of image: expected 0, got 1"),
 ]
 
 
@@ -148,6 +148,14 @@ def test_images_that_are_refused(arguments: Arguments, function: str, fields: di
     else:
         arguments.check_refused(f"ndp_rt_inspector_{function}", "INPUT", words)
     replace(arguments.image, arguments.library.make_image(arguments.pixels, "GREY8"))
+
+
+@pytest.mark.parametrize("function", ["inspect", "inspect_batch", "inspect_large", "set_reference"])
+def test_a_deadline_is_refused_where_nothing_waits_in_the_queue(arguments: Arguments, function: str) -> None:
+    arguments.image.deadline_ms = 1
+    words = "deadline_ms of image: expected 0 but in ndp_rt_inspector_submit, got 1"
+    arguments.check_refused(f"ndp_rt_inspector_{function}", "INPUT", words)
+    arguments.image.deadline_ms = 0
 
 
 def replace(target: Any, source: Any) -> None:

@@ -70,7 +70,8 @@ typedef struct ndp_rt_inspector ndp_rt_inspector;
 enum {
     NDP_RT_OPEN_THRESHOLD = 1, /* decide by `threshold`, not by the bundle's */
     NDP_RT_OPEN_NO_BUILD = 2,  /* refuse (ENGINE) where an engine is missing, instead of building it (up to minutes) */
-    NDP_RT_OPEN_FALLBACK = 4   /* where the GPU cannot be used, or fails later, go on with the CPU in fp32 and log it */
+    NDP_RT_OPEN_FALLBACK = 4,  /* where the GPU cannot be used, or fails later, go on with the CPU in fp32 and log it */
+    NDP_RT_OPEN_NEWEST_WINS = 8 /* a full queue takes a new image, and its oldest one ends with DROPPED (ABI 1.2) */
 };
 
 typedef struct ndp_rt_open_options {
@@ -153,7 +154,7 @@ typedef struct ndp_rt_image {
     int32_t height_px;    /* tiled ones up to 2^31 - 1 pixels */
     int64_t stride_bytes; /* from one row to the next; a row's length or more, for 16 bits even */
     uint32_t memory;      /* NDP_RT_MEMORY_CUDA: on the inspector's GPU, which then reads it where it is */
-    uint32_t reserved;    /* 0 */
+    uint32_t deadline_ms; /* for submit alone: EXPIRED where its turn comes later than this; 0: none (ABI 1.2) */
     void *cuda_stream;    /* cudaStream_t whose work so far precedes the reading; NULL: the default stream */
 } ndp_rt_image;
 
@@ -234,11 +235,12 @@ NDP_RT_API ndp_rt_status ndp_rt_inspector_inspect_large(ndp_rt_inspector *inspec
 /* An image that was submitted; a handle, like an inspector's. */
 typedef struct ndp_rt_job ndp_rt_job;
 
-/* Called once, in the inspector's own thread, images in the order in which they were submitted. `status` is what
-   ndp_rt_inspector_inspect would have returned, or CANCELLED. The image and the result are free again, so that both may
-   be submitted once more. Should be quick, for the next image waits for it. May call any function but close, and job
-   waits, of this very inspector; must not leave by longjmp or an exception. The thread blocks the host's signals, but
-   for faults and real-time ones. */
+/* Called once, in the inspector's own thread, images in the order in which they were submitted, but for cancelled and
+   dropped ones, which come as soon as that thread is free. `status` is what ndp_rt_inspector_inspect would have returned,
+   or EXPIRED, CANCELLED, DROPPED: not inspected, the result is as it was. The image and the result are free again, so
+   that both may be submitted once more. Should be quick, for the next image waits for it. May call any function but
+   close, and job waits, of this very inspector; must not leave by longjmp or an exception. The thread blocks the host's
+   signals, but for faults and real-time ones. */
 typedef void (*ndp_rt_done_callback)(void *user, ndp_rt_status status, ndp_rt_result *result);
 
 /* Put an image in the inspector's queue and return at once, within microseconds.
@@ -249,8 +251,8 @@ typedef void (*ndp_rt_done_callback)(void *user, ndp_rt_status status, ndp_rt_re
    user:   given to `done`.
    job:    receives a handle for ndp_rt_job_wait, which frees it; NULL: not wanted, with `done` alone.
 
-   Returns QUEUE_FULL; BUSY: the result belongs to a job of this inspector without its result yet; BUFFER_TOO_SMALL for
-   map and mask. */
+   Returns QUEUE_FULL, but not with NDP_RT_OPEN_NEWEST_WINS; BUSY: the result belongs to a job of this inspector without
+   its result yet; BUFFER_TOO_SMALL for map and mask. */
 NDP_RT_API ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *inspector, const ndp_rt_image *image,
                                                  ndp_rt_result *result, ndp_rt_done_callback done, void *user,
                                                  ndp_rt_job **job);
@@ -259,9 +261,16 @@ NDP_RT_API ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *inspector, co
 
    timeout_ms: 0: only look; negative: as long as it takes.
 
-   Returns TIMEOUT; BUSY: another thread waits, or this is a callback of the same inspector; else what
-   ndp_rt_inspector_inspect would have returned, or CANCELLED. */
+   Returns TIMEOUT; BUSY: another thread waits, or this is a callback of the same inspector; else what `done` is told. */
 NDP_RT_API ndp_rt_status ndp_rt_job_wait(ndp_rt_job *job, int32_t timeout_ms);
+
+/* Have images that wait end with CANCELLED, their callbacks being called and their jobs waited for as ever. Waits for
+   nothing, also in a callback. What is being inspected goes on. ABI 1.2.
+
+   result: of the image; NULL: all that wait, be there any or not.
+
+   Returns BUSY: no image with this result waits, for its turn has come, it has ended, or was cancelled before. */
+NDP_RT_API ndp_rt_status ndp_rt_inspector_cancel(ndp_rt_inspector *inspector, const ndp_rt_result *result);
 
 /* ---- Settings and times --------------------------------------------------------------------------------------- */
 
@@ -285,6 +294,9 @@ typedef struct ndp_rt_times {
     double engine_ms;
     double postprocess_ms;
     double total_ms;
+    uint64_t expired_count; /* images since open that were not inspected: by their status (ABI 1.2) */
+    uint64_t cancelled_count;
+    uint64_t dropped_count;
 } ndp_rt_times;
 
 /* Fill `times`, whose struct_size is set; takes well under a microsecond and waits for no inspection. */

@@ -60,6 +60,7 @@ struct options {
     std::uint32_t white_level_16bit = 0; /* of 16-bit images */
     bool build = true;                   /* build engines that are missing; false: throw */
     bool fallback = false;               /* where the GPU cannot be used, go on with the CPU */
+    bool newest_wins = false;            /* a full queue drops its oldest image, not the new one */
 };
 
 /* Holds an open bundle; the destructor closes it. Can be moved, not copied; one that was moved from takes no calls. */
@@ -88,6 +89,8 @@ class inspector
             from.flags |= NDP_RT_OPEN_NO_BUILD;
         if (chosen.fallback)
             from.flags |= NDP_RT_OPEN_FALLBACK;
+        if (chosen.newest_wins)
+            from.flags |= NDP_RT_OPEN_NEWEST_WINS;
         from.device = or_null(chosen.device);
         from.backend = or_null(chosen.backend);
         from.precision = or_null(chosen.precision);
@@ -219,8 +222,8 @@ class inspector
     }
 
     /* Put an image in the queue and return at once. The pixels must stay as they are until the future is ready; it gives
-       what inspect would have returned or thrown, or an error with CANCELLED. Dropping it waits for nothing. Throws
-       QUEUE_FULL. */
+       what inspect would have returned or thrown, or an error with EXPIRED, CANCELLED or DROPPED. Letting go of it waits
+       for nothing. Throws QUEUE_FULL, but not with newest_wins. */
     std::future<result> submit(const image &source, outputs wanted = usual)
     {
         auto job = std::make_unique<owned_job>();
@@ -241,6 +244,21 @@ class inspector
                         "done: expected a function, to learn when the job has ended, got an empty one.");
         job->done = std::move(done);
         return start(source, out, std::move(job));
+    }
+
+    /* Cancel all images that wait: they are not inspected, and end with CANCELLED. Waits for nothing. */
+    void cancel()
+    {
+        detail::check(ndp_rt_inspector_cancel(handle_, nullptr));
+    }
+
+    /* The same for the image that was submitted with `out`; false: its turn has come, it has ended, or was cancelled. */
+    bool cancel(const ndp_rt_result &out)
+    {
+        const ndp_rt_status status = ndp_rt_inspector_cancel(handle_, &out);
+        if (status != NDP_RT_STATUS_BUSY)
+            detail::check(status);
+        return status == NDP_RT_STATUS_OK;
     }
 
     double threshold() const

@@ -8,7 +8,7 @@
 /* The ABI. A library fits a header when the major numbers are equal and its minor number is not lower; the minor number
    grows when something is added, the major when something that was there changes. */
 #define NDP_RT_ABI_MAJOR         1
-#define NDP_RT_ABI_MINOR         1
+#define NDP_RT_ABI_MINOR         2
 #define NDP_RT_ABI_FITS(version) ((version) >> 16 == NDP_RT_ABI_MAJOR && ((version) & 0xffff) + 1 > NDP_RT_ABI_MINOR)
 
 #if defined(__GNUC__)
@@ -44,10 +44,12 @@ enum {
     NDP_RT_STATUS_BUFFER_TOO_SMALL = 36, /* the needed size was returned */
     NDP_RT_STATUS_QUEUE_FULL = 37,       /* as many images wait as were asked for at open */
     NDP_RT_STATUS_TIMEOUT = 38,          /* the job has not ended yet */
-    NDP_RT_STATUS_CANCELLED = 39,        /* the inspector was closed before the image's turn came */
+    NDP_RT_STATUS_CANCELLED = 39,        /* cancelled, or the inspector closed, before the image's turn came */
     NDP_RT_STATUS_BUSY = 40,             /* in use by another thread, or by the callback that this is called from */
     NDP_RT_STATUS_NO_MEMORY = 41,
-    NDP_RT_STATUS_INTERNAL = 42 /* a mistake of ours; the message says where */
+    NDP_RT_STATUS_INTERNAL = 42, /* a mistake of ours; the message says where */
+    NDP_RT_STATUS_EXPIRED = 43,  /* the image's turn came after its deadline (ABI 1.2) */
+    NDP_RT_STATUS_DROPPED = 44   /* the queue was full, and a newer image took this one's place (ABI 1.2) */
 };
 
 /* The message of this thread's last call that did not return OK; "" before there is one. Valid until the thread's next

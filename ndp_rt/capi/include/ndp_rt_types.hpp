@@ -176,6 +176,14 @@ struct image : ndp_rt_image {
         cuda_stream = stream;
         return *this;
     }
+
+    /* Where its turn after submit() comes later than this, it is not inspected, and ends with EXPIRED. Other calls than
+       submit() refuse it. */
+    image &within(std::uint32_t milliseconds) noexcept
+    {
+        deadline_ms = milliseconds;
+        return *this;
+    }
 };
 
 static_assert(sizeof(image) == sizeof(ndp_rt_image), "images are passed to C as arrays");

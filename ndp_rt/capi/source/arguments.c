@@ -5,20 +5,15 @@
 
 #include "internal.h"
 
-/* Structs end here in ABI 1.0; a later version that appends a field writes the old size into one more constant. */
-#define OPTIONS_SIZE sizeof(ndp_rt_open_options)
-#define IMAGE_SIZE   sizeof(ndp_rt_image)
-#define RESULT_SIZE  sizeof(ndp_rt_result)
-
 #define MAX_PIXELS     INT32_MAX
 #define MAX_BATCH_SIZE 4096
 #define ADDRESS_END    ((uint64_t)1 << 57) /* of a process, on any 64-bit Linux */
 #define MIN_MM         1e-9                /* between these, an area in mm2 is a number */
 #define MAX_MM         1e9
 
-ndp_rt_status ndp_check_size(const char *name, uint32_t struct_size, size_t known)
+ndp_rt_status ndp_check_size(const char *name, uint32_t struct_size, size_t first, size_t known)
 {
-    if (struct_size == known)
+    if (struct_size == first || struct_size == known)
         return NDP_RT_STATUS_OK;
     if (struct_size > known)
         return ndp_fail(NDP_RT_STATUS_ABI,
@@ -31,12 +26,25 @@ ndp_rt_status ndp_check_size(const char *name, uint32_t struct_size, size_t know
                     name, known, struct_size);
 }
 
-static ndp_rt_status check_reserved(const char *name, uint32_t reserved)
+static ndp_rt_status check_reserved(uint32_t reserved)
 {
     if (reserved == 0)
         return NDP_RT_STATUS_OK;
-    return ndp_fail(NDP_RT_STATUS_INPUT, "reserved of %s: expected 0, got %u. Set the whole struct to zero first.",
-                    name, reserved);
+    return ndp_fail(NDP_RT_STATUS_INPUT, "reserved of result: expected 0, got %u. Set the whole struct to zero first.",
+                    reserved);
+}
+
+static ndp_rt_status move_deadline(ndp_rt_image *image, uint32_t *deadline_ms)
+{
+    if (image->deadline_ms != 0 && !deadline_ms)
+        return ndp_fail(NDP_RT_STATUS_INPUT,
+                        "deadline_ms of image: expected 0 but in ndp_rt_inspector_submit, got %u. Set the whole struct "
+                        "to zero first.",
+                        image->deadline_ms);
+    if (deadline_ms)
+        *deadline_ms = image->deadline_ms;
+    image->deadline_ms = 0;
+    return NDP_RT_STATUS_OK;
 }
 
 /* Refuse a number of threads that would keep the host waiting for minutes, or bring it down. */
@@ -89,14 +97,15 @@ static ndp_rt_status check_numbers(const ndp_rt_open_options *options)
 
 ndp_rt_status ndp_read_options(const ndp_rt_open_options *from, ndp_rt_open_options *to)
 {
-    const uint32_t all_flags = NDP_RT_OPEN_THRESHOLD | NDP_RT_OPEN_NO_BUILD | NDP_RT_OPEN_FALLBACK;
+    const uint32_t all_flags =
+        NDP_RT_OPEN_THRESHOLD | NDP_RT_OPEN_NO_BUILD | NDP_RT_OPEN_FALLBACK | NDP_RT_OPEN_NEWEST_WINS;
     ndp_rt_status status;
 
     if (!from) {
         memset(to, 0, sizeof *to);
         return NDP_RT_STATUS_OK;
     }
-    status = ndp_check_size("options", from->struct_size, OPTIONS_SIZE);
+    status = ndp_check_size("options", from->struct_size, sizeof *to, sizeof *to);
     if (status != NDP_RT_STATUS_OK)
         return status;
     memcpy(to, from, sizeof *to);
@@ -159,14 +168,14 @@ static bool fits_address_space(const void *start, int64_t size)
     return (uintptr_t)start < ADDRESS_END && (uint64_t)size <= ADDRESS_END - (uintptr_t)start;
 }
 
-ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to)
+ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to, uint32_t *deadline_ms)
 {
     ndp_rt_status status;
     int64_t row_bytes;
 
     if (!from)
         return ndp_fail(NDP_RT_STATUS_INPUT, "image: expected an ndp_rt_image, got NULL.");
-    status = ndp_check_size("image", from->struct_size, IMAGE_SIZE);
+    status = ndp_check_size("image", from->struct_size, sizeof *to, sizeof *to);
     if (status != NDP_RT_STATUS_OK)
         return status;
     memcpy(to, from, sizeof *to);
@@ -199,7 +208,7 @@ ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to)
     if (to->memory != NDP_RT_MEMORY_HOST && to->memory != NDP_RT_MEMORY_CUDA)
         return ndp_fail(NDP_RT_STATUS_INPUT, "memory: expected NDP_RT_MEMORY_HOST or NDP_RT_MEMORY_CUDA, got %u.",
                         to->memory);
-    return check_reserved("image", to->reserved);
+    return move_deadline(to, deadline_ms);
 }
 
 /* Check one plane of results and write its size to *needed. */
@@ -234,15 +243,15 @@ ndp_rt_status ndp_read_result(ndp_rt_result *from, const ndp_rt_image *image, nd
 
     if (!from)
         return ndp_fail(NDP_RT_STATUS_INPUT, "result: expected an ndp_rt_result, got NULL.");
-    status = ndp_check_size("result", from->struct_size, RESULT_SIZE);
+    status = ndp_check_size("result", from->struct_size, sizeof *to, sizeof *to);
     if (status != NDP_RT_STATUS_OK)
         return status;
     if (from->defects && from->defect_struct_size != sizeof(ndp_rt_defect))
-        return ndp_check_size("defect", from->defect_struct_size, sizeof(ndp_rt_defect));
+        return ndp_check_size("defect", from->defect_struct_size, sizeof(ndp_rt_defect), sizeof(ndp_rt_defect));
     if (from->defects && (uintptr_t)from->defects % _Alignof(ndp_rt_defect))
         return ndp_fail(NDP_RT_STATUS_INPUT, "defects: expected an address of ndp_rt_defect structs, got %p.",
                         (void *)from->defects);
-    status = check_reserved("result", from->reserved);
+    status = check_reserved(from->reserved);
     if (status != NDP_RT_STATUS_OK)
         return status;
     /* Both, so that both sizes are written; the map last, so that the message that stays goes with the status. */

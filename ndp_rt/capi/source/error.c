@@ -93,6 +93,8 @@ const char *ndp_rt_status_name(ndp_rt_status status)
         NAME(NDP_RT_STATUS_BUSY);
         NAME(NDP_RT_STATUS_NO_MEMORY);
         NAME(NDP_RT_STATUS_INTERNAL);
+        NAME(NDP_RT_STATUS_EXPIRED);
+        NAME(NDP_RT_STATUS_DROPPED);
     default:
         return "unknown status";
     }

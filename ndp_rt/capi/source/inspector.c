@@ -51,6 +51,7 @@ ndp_rt_status ndp_rt_inspector_open(const char *bundle, const ndp_rt_open_option
     if (!inspector)
         return ndp_no_memory();
     inspector->queue_capacity = read.queue_capacity ? read.queue_capacity : DEFAULT_QUEUE_CAPACITY;
+    inspector->newest_wins = read.flags & NDP_RT_OPEN_NEWEST_WINS;
     inspector->info.struct_size = sizeof inspector->info;
     pthread_cond_init(&inspector->has_work, NULL);
     status = ndp_pass_on(ndp_get_calls()->open(bundle, &read, &inspector->id, &inspector->info, message), message);
@@ -116,7 +117,7 @@ ndp_rt_status ndp_rt_inspector_info(ndp_rt_inspector *handle, ndp_rt_info *info)
 
     if (!info)
         return refuse_null("info");
-    status = ndp_check_size("info", info->struct_size, sizeof *info);
+    status = ndp_check_size("info", info->struct_size, sizeof *info, sizeof *info);
     if (status == NDP_RT_STATUS_OK)
         status = take(handle, &inspector);
     if (status != NDP_RT_STATUS_OK)
@@ -126,8 +127,9 @@ ndp_rt_status ndp_rt_inspector_info(ndp_rt_inspector *handle, ndp_rt_info *info)
     return NDP_RT_STATUS_OK;
 }
 
-ndp_rt_status ndp_run(struct ndp_inspector *inspector, const ndp_rt_image *images, size_t count, int32_t overlap_px,
-                      ndp_rt_result *results, double queue_ms)
+/* Inspect and count, and pass the turn. */
+static ndp_rt_status run(struct ndp_inspector *inspector, const ndp_rt_image *images, size_t count, int32_t overlap_px,
+                         ndp_rt_result *results, double queue_ms)
 {
     char message[NDP_MESSAGE_BYTES] = "";
     ndp_rt_status status;
@@ -135,7 +137,6 @@ ndp_rt_status ndp_run(struct ndp_inspector *inspector, const ndp_rt_image *image
     const ndp_rt_result *last = &results[count - 1];
     size_t i;
 
-    ndp_take_turn(&inspector->turns);
     status = ndp_get_calls()->inspect(inspector->id, images, count, overlap_px, results, message);
     ndp_pass_turn(&inspector->turns);
     status = ndp_pass_on(status, message);
@@ -162,6 +163,19 @@ ndp_rt_status ndp_run(struct ndp_inspector *inspector, const ndp_rt_image *image
     return status;
 }
 
+ndp_rt_status ndp_run(struct ndp_inspector *inspector, const ndp_rt_image *images, size_t count, int32_t overlap_px,
+                      ndp_rt_result *results)
+{
+    ndp_take_turn(&inspector->turns);
+    return run(inspector, images, count, overlap_px, results, 0.0);
+}
+
+ndp_rt_status ndp_run_submitted(struct ndp_inspector *inspector, const ndp_rt_image *image, ndp_rt_result *result,
+                                double queue_ms)
+{
+    return run(inspector, image, 1, -1, result, queue_ms);
+}
+
 static bool is_filled(ndp_rt_status status)
 {
     return status == NDP_RT_STATUS_OK || status == NDP_RT_STATUS_BUFFER_TOO_SMALL;
@@ -174,7 +188,7 @@ static ndp_rt_status inspect_one(ndp_rt_inspector *handle, const ndp_rt_image *i
     struct ndp_inspector *inspector;
     ndp_rt_image read_image;
     ndp_rt_result read_result;
-    ndp_rt_status status = ndp_read_image(image, &read_image);
+    ndp_rt_status status = ndp_read_image(image, &read_image, NULL);
 
     if (status == NDP_RT_STATUS_OK)
         status = ndp_read_result(result, &read_image, &read_result);
@@ -182,7 +196,7 @@ static ndp_rt_status inspect_one(ndp_rt_inspector *handle, const ndp_rt_image *i
         status = take(handle, &inspector);
     if (status != NDP_RT_STATUS_OK)
         return status;
-    status = ndp_run(inspector, &read_image, 1, overlap_px, &read_result, 0.0);
+    status = ndp_run(inspector, &read_image, 1, overlap_px, &read_result);
     ndp_handle_drop(handle);
     if (is_filled(status))
         ndp_write_result(&read_result, result);
@@ -214,7 +228,7 @@ static ndp_rt_status read_batch(const ndp_rt_image *images, size_t count, ndp_rt
     size_t i;
 
     for (i = 0; i < count && status == NDP_RT_STATUS_OK; i++) {
-        status = ndp_read_image(&images[i], &read_images[i]);
+        status = ndp_read_image(&images[i], &read_images[i], NULL);
         if (status == NDP_RT_STATUS_OK)
             status = ndp_read_result(&results[i], &read_images[i], &read_results[i]);
     }
@@ -246,7 +260,7 @@ ndp_rt_status ndp_rt_inspector_inspect_batch(ndp_rt_inspector *handle, const ndp
     if (count > 0 && read_images && read_results) {
         status = read_batch(images, count, results, read_images, read_results);
         if (status == NDP_RT_STATUS_OK) {
-            status = ndp_run(inspector, read_images, count, -1, read_results, 0.0);
+            status = ndp_run(inspector, read_images, count, -1, read_results);
             for (i = 0; is_filled(status) && i < count; i++)
                 ndp_write_result(&read_results[i], &results[i]);
         }
@@ -300,7 +314,7 @@ ndp_rt_status ndp_rt_inspector_set_reference(ndp_rt_inspector *handle, const ndp
     char message[NDP_MESSAGE_BYTES] = "";
     struct ndp_inspector *inspector;
     ndp_rt_image read;
-    ndp_rt_status status = ndp_read_image(image, &read);
+    ndp_rt_status status = ndp_read_image(image, &read, NULL);
 
     if (status == NDP_RT_STATUS_OK)
         status = take(handle, &inspector);
@@ -312,19 +326,23 @@ ndp_rt_status ndp_rt_inspector_set_reference(ndp_rt_inspector *handle, const ndp
 ndp_rt_status ndp_rt_timings(ndp_rt_inspector *handle, ndp_rt_times *times)
 {
     struct ndp_inspector *inspector;
+    uint32_t struct_size;
+    ndp_rt_times read;
     ndp_rt_status status;
 
     if (!times)
         return refuse_null("times");
-    status = ndp_check_size("times", times->struct_size, sizeof *times);
+    struct_size = times->struct_size;
+    status = ndp_check_size("times", struct_size, offsetof(ndp_rt_times, expired_count), sizeof *times);
     if (status == NDP_RT_STATUS_OK)
         status = take(handle, &inspector);
     if (status != NDP_RT_STATUS_OK)
         return status;
     pthread_mutex_lock(&ndp_lock);
-    *times = inspector->times;
+    read = inspector->times;
     pthread_mutex_unlock(&ndp_lock);
-    times->struct_size = sizeof *times;
+    read.struct_size = struct_size;
+    memcpy(times, &read, struct_size);
     ndp_handle_drop(handle);
     return NDP_RT_STATUS_OK;
 }

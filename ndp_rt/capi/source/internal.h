@@ -68,9 +68,11 @@ void ndp_handle_free(const void *handle);
 
 /* ---- arguments.c: what the caller passed, checked and in this build's layout ----------------------------------- */
 
-ndp_rt_status ndp_check_size(const char *name, uint32_t struct_size, size_t known);
+/* Check a struct_size; `first` is what it was in ABI 1.0. */
+ndp_rt_status ndp_check_size(const char *name, uint32_t struct_size, size_t first, size_t known);
 ndp_rt_status ndp_read_options(const ndp_rt_open_options *from, ndp_rt_open_options *to);
-ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to);
+/* Move the deadline out of the image; where `deadline_ms` is NULL, there may be none. */
+ndp_rt_status ndp_read_image(const ndp_rt_image *from, ndp_rt_image *to, uint32_t *deadline_ms);
 /* Check the buffers for an image of this size; the sizes that are needed are written to `from` in any case. */
 ndp_rt_status ndp_read_result(ndp_rt_result *from, const ndp_rt_image *image, ndp_rt_result *to);
 void ndp_write_result(const ndp_rt_result *from, ndp_rt_result *to); /* what is out */
@@ -91,6 +93,10 @@ void ndp_pass_turn(struct ndp_turns *turns);
 
 struct ndp_job;
 
+struct ndp_queue {
+    struct ndp_job *first, *last;
+};
+
 struct ndp_inspector {
     int64_t id; /* for the calls */
     const void *handle;
@@ -99,7 +105,9 @@ struct ndp_inspector {
     /* Under ndp_lock: */
     ndp_rt_times times;
     uint32_t queue_capacity;
-    struct ndp_job *first, *last; /* that wait */
+    bool newest_wins;
+    struct ndp_queue waiting;
+    struct ndp_queue dismissed; /* that are not inspected: they have their status, and are to be called back */
     struct ndp_job *running;
     struct ndp_job *kept; /* with a handle that nobody has waited for; linked by next_kept */
     bool has_worker, is_closing;
@@ -109,7 +117,10 @@ struct ndp_inspector {
 
 /* Inspect and count; for one image `images` and `results` are its own, for more arrays. */
 ndp_rt_status ndp_run(struct ndp_inspector *inspector, const ndp_rt_image *images, size_t count, int32_t overlap_px,
-                      ndp_rt_result *results, double queue_ms);
+                      ndp_rt_result *results);
+/* The same for one image whose turn it is; passes the turn. */
+ndp_rt_status ndp_run_submitted(struct ndp_inspector *inspector, const ndp_rt_image *image, ndp_rt_result *result,
+                                double queue_ms);
 
 /* ---- queue.c: images that were submitted ---------------------------------------------------------------------- */
 

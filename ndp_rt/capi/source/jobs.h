@@ -13,7 +13,9 @@ struct ndp_job {
     struct ndp_inspector *inspector;
     const void *handle; /* NULL: nobody waits */
     double submitted_ms;
-    struct ndp_job *next;                      /* in the queue */
+    uint32_t deadline_ms;                      /* 0: none */
+    const char *reason;                        /* why it is not inspected; NULL: it waits, or was taken */
+    struct ndp_job *next;                      /* in a queue */
     struct ndp_job *previous_kept, *next_kept; /* of the inspector's list of jobs with a handle */
     ndp_rt_status status;
     bool has_ended, has_waiter, is_claimed; /* is_claimed: somebody is about to free it */

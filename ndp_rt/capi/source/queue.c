@@ -15,23 +15,75 @@ bool ndp_is_worker_of(const struct ndp_inspector *inspector)
     return own_inspector == inspector;
 }
 
+static void push(struct ndp_queue *queue, struct ndp_job *job)
+{
+    job->next = NULL;
+    if (queue->last)
+        queue->last->next = job;
+    else
+        queue->first = job;
+    queue->last = job;
+}
+
+/* Take a job out of a queue, after the one before it there; NULL: it is the first. */
+static void take_out(struct ndp_queue *queue, struct ndp_job *job, struct ndp_job *before)
+{
+    if (before)
+        before->next = job->next;
+    else
+        queue->first = job->next;
+    if (queue->last == job)
+        queue->last = before;
+}
+
+/* Have a job that waits, after the one before it, end without an inspection. */
+static void dismiss(struct ndp_job *job, struct ndp_job *before, ndp_rt_status status, const char *reason)
+{
+    struct ndp_inspector *inspector = job->inspector;
+
+    take_out(&inspector->waiting, job, before);
+    push(&inspector->dismissed, job);
+    inspector->times.waiting_count--;
+    job->status = status;
+    job->reason = reason;
+    pthread_cond_signal(&inspector->has_work);
+}
+
+/* Dismiss the jobs with this result, or all that wait where it is NULL; return how many. */
+static uint32_t cancel(struct ndp_inspector *inspector, const ndp_rt_result *result, const char *reason)
+{
+    struct ndp_job *job = inspector->waiting.first, *before = NULL, *next;
+    uint32_t count = 0;
+
+    for (; job; job = next) {
+        next = job->next;
+        if (!result || job->result == result) {
+            dismiss(job, before, NDP_RT_STATUS_CANCELLED, reason);
+            count++;
+        } else {
+            before = job;
+        }
+    }
+    inspector->times.cancelled_count += count;
+    return count;
+}
+
 /* Return the next job, running from now on, or NULL when the inspector closes and none is left. */
-static struct ndp_job *take_next(struct ndp_inspector *inspector, bool *is_cancelled)
+static struct ndp_job *take_next(struct ndp_inspector *inspector)
 {
     struct ndp_job *job;
 
     pthread_mutex_lock(&ndp_lock);
-    while (!inspector->first && !inspector->is_closing)
+    while (!inspector->waiting.first && !inspector->dismissed.first && !inspector->is_closing)
         ndp_wait(&inspector->has_work, &ndp_lock);
-    job = inspector->first;
+    job = inspector->dismissed.first;
     if (job) {
-        inspector->first = job->next;
-        if (!inspector->first)
-            inspector->last = NULL;
+        take_out(&inspector->dismissed, job, NULL);
+    } else if ((job = inspector->waiting.first)) {
+        take_out(&inspector->waiting, job, NULL);
         inspector->times.waiting_count--;
     }
     inspector->running = job;
-    *is_cancelled = inspector->is_closing;
     pthread_mutex_unlock(&ndp_lock);
     return job;
 }
@@ -44,12 +96,28 @@ static double get_ms(void)
     return now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
 }
 
-static void run(struct ndp_job *job, bool is_cancelled)
+static ndp_rt_status inspect(struct ndp_job *job)
 {
-    if (is_cancelled)
-        job->status = ndp_fail(NDP_RT_STATUS_CANCELLED, "the inspector was closed before the image's turn came.");
-    else
-        job->status = ndp_run(job->inspector, &job->image, 1, -1, &job->read, get_ms() - job->submitted_ms);
+    struct ndp_inspector *inspector = job->inspector;
+    double waited_ms;
+
+    ndp_take_turn(&inspector->turns);
+    waited_ms = get_ms() - job->submitted_ms;
+    if (job->deadline_ms == 0 || waited_ms <= job->deadline_ms)
+        return ndp_run_submitted(inspector, &job->image, &job->read, waited_ms);
+    ndp_pass_turn(&inspector->turns);
+    pthread_mutex_lock(&ndp_lock);
+    inspector->times.expired_count++;
+    pthread_mutex_unlock(&ndp_lock);
+    return ndp_fail(NDP_RT_STATUS_EXPIRED,
+                    "deadline_ms: expected the image's turn within %u ms of its submission, got it after %.0f ms; it "
+                    "was not inspected.",
+                    job->deadline_ms, waited_ms);
+}
+
+static void run(struct ndp_job *job)
+{
+    job->status = job->reason ? ndp_fail(job->status, "%s", job->reason) : inspect(job);
     if (job->status == NDP_RT_STATUS_OK || job->status == NDP_RT_STATUS_BUFFER_TOO_SMALL)
         ndp_write_result(&job->read, job->result);
     if (job->status != NDP_RT_STATUS_OK)
@@ -65,11 +133,10 @@ static void *work(void *argument)
 {
     struct ndp_inspector *inspector = argument;
     struct ndp_job *job;
-    bool is_cancelled;
 
     own_inspector = inspector;
-    while ((job = take_next(inspector, &is_cancelled))) {
-        run(job, is_cancelled);
+    while ((job = take_next(inspector))) {
+        run(job);
         pthread_mutex_lock(&ndp_lock);
         job->has_ended = true;
         if (job->handle)
@@ -81,25 +148,36 @@ static void *work(void *argument)
     return NULL;
 }
 
-/* Tell whether there is room for a job with this result; under ndp_lock. */
-static ndp_rt_status check_room(struct ndp_inspector *inspector, const ndp_rt_result *result)
+static bool has_result(const struct ndp_queue *queue, const ndp_rt_result *result)
 {
     const struct ndp_job *job;
 
+    for (job = queue->first; job && job->result != result; job = job->next)
+        ;
+    return job != NULL;
+}
+
+static bool is_full(const struct ndp_inspector *inspector)
+{
+    return inspector->times.waiting_count >= inspector->queue_capacity;
+}
+
+/* Tell whether there is room for a job with this result; under ndp_lock. */
+static ndp_rt_status check_room(struct ndp_inspector *inspector, const ndp_rt_result *result)
+{
     if (inspector->is_closing)
         return ndp_fail(NDP_RT_STATUS_CLOSED, "the inspector is closed; open another.");
-    if (inspector->times.waiting_count >= inspector->queue_capacity)
+    if (has_result(&inspector->waiting, result) || has_result(&inspector->dismissed, result)
+        || (inspector->running && inspector->running->result == result))
+        return ndp_fail(NDP_RT_STATUS_BUSY,
+                        "result: expected one of its own for each job, got %p, of a job that has not ended.",
+                        (const void *)result);
+    if (is_full(inspector) && !inspector->newest_wins)
         return ndp_fail(
             NDP_RT_STATUS_QUEUE_FULL,
             "queue: expected fewer than its capacity of %u images, got as many. Drop this one, wait for a job, or "
             "open with a larger queue_capacity.",
             inspector->queue_capacity);
-    for (job = inspector->first; job && job->result != result; job = job->next)
-        ;
-    if (job || (inspector->running && inspector->running->result == result))
-        return ndp_fail(NDP_RT_STATUS_BUSY,
-                        "result: expected one of its own for each job, got %p, of a job that has not ended.",
-                        (const void *)result);
     return NDP_RT_STATUS_OK;
 }
 
@@ -138,11 +216,13 @@ static ndp_rt_status append(struct ndp_inspector *inspector, struct ndp_job *job
         return status;
     if (!inspector->has_worker && !start_worker(inspector))
         return ndp_no_memory();
-    if (inspector->last)
-        inspector->last->next = job;
-    else
-        inspector->first = job;
-    inspector->last = job;
+    if (is_full(inspector)) { /* the newest wins */
+        dismiss(inspector->waiting.first, NULL, NDP_RT_STATUS_DROPPED,
+                "the queue was full, and a newer image took the place of this one, its oldest. To keep more, open with "
+                "a larger queue_capacity.");
+        inspector->times.dropped_count++;
+    }
+    push(&inspector->waiting, job);
     inspector->times.waiting_count++;
     if (job->handle)
         ndp_job_keep(job);
@@ -155,10 +235,11 @@ ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *handle, const ndp_rt_ima
 {
     ndp_rt_image read_image;
     ndp_rt_result read_result;
+    uint32_t deadline_ms = 0;
     struct ndp_inspector *inspector;
     struct ndp_job *job;
     void *object;
-    ndp_rt_status status = ndp_read_image(image, &read_image);
+    ndp_rt_status status = ndp_read_image(image, &read_image, &deadline_ms);
 
     if (status == NDP_RT_STATUS_OK)
         status = ndp_read_result(result, &read_image, &read_result);
@@ -179,6 +260,7 @@ ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *handle, const ndp_rt_ima
         job->result = result;
         job->done = done;
         job->user = user;
+        job->deadline_ms = deadline_ms;
         job->submitted_ms = get_ms();
         pthread_mutex_lock(&ndp_lock);
         status = append(inspector, job);
@@ -198,12 +280,33 @@ ndp_rt_status ndp_rt_inspector_submit(ndp_rt_inspector *handle, const ndp_rt_ima
     return status;
 }
 
+ndp_rt_status ndp_rt_inspector_cancel(ndp_rt_inspector *handle, const ndp_rt_result *result)
+{
+    uint32_t count;
+    void *object;
+    ndp_rt_status status = ndp_handle_take(handle, NDP_INSPECTOR, &object);
+
+    if (status != NDP_RT_STATUS_OK)
+        return status;
+    pthread_mutex_lock(&ndp_lock);
+    count = cancel(object, result, "the image was cancelled before its turn came.");
+    pthread_mutex_unlock(&ndp_lock);
+    if (result && count == 0)
+        status = ndp_fail(NDP_RT_STATUS_BUSY,
+                          "result: expected that of an image that waits, got %p: its turn has come, it has ended, or "
+                          "was cancelled before.",
+                          (const void *)result);
+    ndp_handle_drop(handle);
+    return status;
+}
+
 void ndp_end_queue(struct ndp_inspector *inspector)
 {
     int cancel_state;
 
     pthread_mutex_lock(&ndp_lock);
     inspector->is_closing = true;
+    cancel(inspector, NULL, "the inspector was closed before the image's turn came.");
     pthread_cond_signal(&inspector->has_work);
     pthread_mutex_unlock(&ndp_lock);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);

@@ -80,7 +80,7 @@ static void open_one(struct bytes *bytes)
 
     if (now.opened_count == HANDLES || (is_real && take_below(bytes, 8)))
         return;
-    options.flags = (uint32_t)take_or(bytes, 12, take_below(bytes, 8)) | (is_real ? NDP_RT_OPEN_NO_BUILD : 0);
+    options.flags = (uint32_t)take_or(bytes, 12, take_below(bytes, 16)) | (is_real ? NDP_RT_OPEN_NO_BUILD : 0);
     options.device = take_text(bytes, NULL);
     options.backend = take_text(bytes, NULL);
     options.precision = take_text(bytes, NULL);
@@ -129,7 +129,7 @@ static void inspect(struct bytes *bytes)
     }
     check(status);
     if (status == NDP_RT_STATUS_OK) {
-        CHECK(image && !has_flaw(image) && is_whole);
+        CHECK(image && !has_flaw(image) && image->deadline_ms == 0 && is_whole);
         CHECK(result->is_defect == (result->score >= result->threshold) && result->queue_ms == 0);
         CHECK(!result->map || result->map_capacity_bytes >= result->map_needed_bytes);
     } else if (is_whole && status != NDP_RT_STATUS_BUFFER_TOO_SMALL) {
@@ -188,7 +188,9 @@ static void submit(struct bytes *bytes)
     } else {
         CHECK(!job);
     }
-    if (take_below(bytes, 16) == 1 && status == NDP_RT_STATUS_OK)
+    if (take_below(bytes, 8) == 1)
+        check(ndp_rt_inspector_cancel(handle, take_below(bytes, 4) ? result : NULL));
+    else if (take_below(bytes, 16) == 1 && status == NDP_RT_STATUS_OK)
         check(ndp_rt_inspector_submit(handle, image, result, NULL, NULL, &job)); /* BUSY, unless it has ended */
 }
 

@@ -73,7 +73,7 @@ int has_flaw(const ndp_rt_image *image)
     int64_t row_bytes = get_pixel_bytes(image->pixel_format) * image->width_px;
 
     return row_bytes <= 0 || image->height_px < 1 || !image->pixels || image->stride_bytes < row_bytes
-           || (int64_t)image->width_px * image->height_px > INT32_MAX || image->memory > 1 || image->reserved
+           || (int64_t)image->width_px * image->height_px > INT32_MAX || image->memory > 1
            || image->struct_size != sizeof *image;
 }
 
@@ -90,7 +90,7 @@ ndp_rt_image *take_image(struct bytes *bytes, int may_be_null)
     image.stride_bytes =
         take_or(bytes, 12, get_pixel_bytes(image.pixel_format) * image.width_px + 2 * take_below(bytes, 20));
     image.memory = (uint32_t)take_or(bytes, 40, 0);
-    image.reserved = (uint32_t)take_or(bytes, 60, 0);
+    image.deadline_ms = (uint32_t)take_or(bytes, 30, 0);
     image.cuda_stream = (void *)(uintptr_t)take_or(bytes, 60, 0);
     image.struct_size = sizeof image;
     image.pixels = &image; /* for has_flaw; whatever else is wrong with it */

@@ -75,7 +75,7 @@ static int32_t fake_open(const char *bundle, const ndp_rt_open_options *options,
     uint32_t i;
 
     CHECK(bundle && *bundle && options && message[0] == '\0');
-    CHECK(options->white_level_16bit <= 65535 && options->threads >= 0 && options->flags < 8
+    CHECK(options->white_level_16bit <= 65535 && options->threads >= 0 && options->flags < 16
           && options->queue_capacity <= 65536);
     CHECK(options->batch_size_count <= 64 && (options->batch_size_count == 0 || options->batch_sizes));
     for (i = 0; i < options->batch_size_count; i++)
@@ -118,7 +118,7 @@ static void check_image(const ndp_rt_image *image)
 {
     int64_t row_bytes = get_pixel_bytes(image->pixel_format) * image->width_px;
 
-    CHECK(image->struct_size == sizeof *image && image->reserved == 0 && image->pixels);
+    CHECK(image->struct_size == sizeof *image && image->deadline_ms == 0 && image->pixels);
     CHECK(image->memory == NDP_RT_MEMORY_HOST || image->memory == NDP_RT_MEMORY_CUDA);
     CHECK(get_pixel_bytes(image->pixel_format) > 0 && image->width_px > 0 && image->height_px > 0);
     CHECK((int64_t)image->width_px * image->height_px <= INT32_MAX && image->stride_bytes >= row_bytes);

@@ -40,6 +40,7 @@
     X(ndp_rt_inspector_inspect_large)                                                                                  \
     X(ndp_rt_inspector_submit)                                                                                         \
     X(ndp_rt_job_wait)                                                                                                 \
+    X(ndp_rt_inspector_cancel)                                                                                         \
     X(ndp_rt_inspector_get_threshold)                                                                                  \
     X(ndp_rt_inspector_set_threshold)                                                                                  \
     X(ndp_rt_inspector_set_reference)                                                                                  \
@@ -242,6 +243,7 @@ static void do_all(void)
     say("ndp_rt_inspector_inspect_large", api.ndp_rt_inspector_inspect_large(inspector, &image, 0, &result));
     say("ndp_rt_inspector_submit", api.ndp_rt_inspector_submit(inspector, &image, &result, NULL, NULL, &job));
     say("ndp_rt_job_wait", api.ndp_rt_job_wait(job, -1));
+    say("ndp_rt_inspector_cancel", api.ndp_rt_inspector_cancel(inspector, NULL));
     say("ndp_rt_inspector_get_threshold", api.ndp_rt_inspector_get_threshold(inspector, &threshold));
     say("ndp_rt_inspector_set_threshold", api.ndp_rt_inspector_set_threshold(inspector, 0.5));
     say("ndp_rt_inspector_set_reference", api.ndp_rt_inspector_set_reference(inspector, &image));

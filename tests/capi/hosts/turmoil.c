@@ -1,4 +1,4 @@
-/* Threads that open, submit, wait and close at random, in each other's way: turmoil BUNDLE THREADS STEPS SEED
+/* Threads that open, submit, cancel, wait and close at random, in each other's way: turmoil BUNDLE THREADS STEPS SEED
 
    Every call may be refused, but only with a status that fits; every image that was accepted is called back exactly
    once, and nothing is touched afterwards. Prints how many were accepted and how many were called back. */
@@ -98,7 +98,8 @@ static ndp_rt_image make_image(struct record *record, unsigned *seed)
 
 static void done(void *user, ndp_rt_status status, ndp_rt_result *result)
 {
-    static const ndp_rt_status ENDS[] = {NDP_RT_STATUS_ENGINE, NDP_RT_STATUS_CANCELLED, NDP_RT_STATUS_OK};
+    static const ndp_rt_status ENDS[] = {NDP_RT_STATUS_ENGINE, NDP_RT_STATUS_CANCELLED, NDP_RT_STATUS_DROPPED,
+                                         NDP_RT_STATUS_EXPIRED, NDP_RT_STATUS_OK};
     struct record *record = user;
 
     allow("done", status, ENDS);
@@ -122,6 +123,7 @@ static void submit(unsigned *seed)
     if (!record)
         return;
     image = make_image(record, seed);
+    image.deadline_ms = (uint32_t)rand_r(seed) % 3;
     memset(&record->result, 0, sizeof record->result);
     record->result.struct_size = sizeof record->result;
     record->result.map = record->map;
@@ -143,7 +145,8 @@ static void submit(unsigned *seed)
 static void wait_for_job(unsigned *seed)
 {
     static const ndp_rt_status ENDS[] = {NDP_RT_STATUS_TIMEOUT, NDP_RT_STATUS_BUSY,      NDP_RT_STATUS_CLOSED,
-                                         NDP_RT_STATUS_ENGINE,  NDP_RT_STATUS_CANCELLED, NDP_RT_STATUS_OK};
+                                         NDP_RT_STATUS_ENGINE,  NDP_RT_STATUS_CANCELLED, NDP_RT_STATUS_DROPPED,
+                                         NDP_RT_STATUS_EXPIRED, NDP_RT_STATUS_OK};
     static const int32_t TIMEOUTS_MS[] = {0, 1, 5, -1};
     ndp_rt_job *job;
 
@@ -152,6 +155,14 @@ static void wait_for_job(unsigned *seed)
     pthread_mutex_unlock(&lock);
     if (job)
         allow("wait", ndp_rt_job_wait(job, TIMEOUTS_MS[rand_r(seed) % 4]), ENDS);
+}
+
+static void cancel(unsigned *seed)
+{
+    static const ndp_rt_status ENDS[] = {NDP_RT_STATUS_BUSY, NDP_RT_STATUS_CLOSED, NDP_RT_STATUS_OK};
+    const ndp_rt_result *one = &records[rand_r(seed) % RECORDS].result;
+
+    allow("cancel", ndp_rt_inspector_cancel(pick_inspector(seed), rand_r(seed) % 4 ? one : NULL), ENDS);
 }
 
 static void inspect(unsigned *seed)
@@ -179,6 +190,7 @@ static void open_again(unsigned *seed)
 
     options.struct_size = sizeof options;
     options.threads = 1;
+    options.flags = rand_r(seed) % 2 ? NDP_RT_OPEN_NEWEST_WINS : 0;
     options.queue_capacity = 1 + (uint32_t)rand_r(seed) % 8;
     status = ndp_rt_inspector_open(bundle, &options, &inspector);
     if (status != NDP_RT_STATUS_OK)
@@ -211,8 +223,10 @@ static void *work(void *argument)
 
         if (kind < 45)
             submit(seed);
-        else if (kind < 75)
+        else if (kind < 70)
             wait_for_job(seed);
+        else if (kind < 75)
+            cancel(seed);
         else if (kind < 85)
             inspect(seed);
         else if (kind < 90)

@@ -175,8 +175,8 @@ static void check_jobs(ndp_rt::inspector &inspector)
     EXPECT(status_of([&] { inspector.submit(describe(frame), own, nullptr); }) == NDP_RT_STATUS_INPUT);
 }
 
-/* With room for one image, what waits is refused or, at the end, cancelled; its future and its function are told. */
-static void check_full_queue(const std::string &bundle)
+/* With room for one image, what comes is refused or drops what waits, which may be cancelled; the end cancels the rest. */
+static void check_full_queue(const std::string &bundle, bool newest_wins)
 {
     const pixels frame = make_pixels(8);
     std::vector<std::future<ndp_rt::result>> futures;
@@ -188,6 +188,7 @@ static void check_full_queue(const std::string &bundle)
 
     own.struct_size = sizeof own;
     options.queue_capacity = 1;
+    options.newest_wins = newest_wins;
     {
         ndp_rt::inspector inspector(bundle, options);
         inspector.submit(describe(frame), own, [&](ndp_rt_status, ndp_rt_result &) {
@@ -195,8 +196,18 @@ static void check_full_queue(const std::string &bundle)
             gate.wait();
         });
         is_running.get_future().wait();
+        EXPECT(!inspector.cancel(own)); /* its turn has come */
         futures.push_back(inspector.submit(describe(frame)));
-        EXPECT(status_of([&] { inspector.submit(describe(frame)); }) == NDP_RT_STATUS_QUEUE_FULL);
+        if (options.newest_wins) {
+            futures.push_back(inspector.submit(describe(frame)));
+        } else {
+            EXPECT(status_of([&] { inspector.submit(describe(frame)); }) == NDP_RT_STATUS_QUEUE_FULL);
+            inspector.cancel();
+            futures.push_back(inspector.submit(describe(frame).within(1)));
+            EXPECT(inspector.timings().cancelled_count == 1);
+            EXPECT(status_of([&] { inspector.inspect(describe(frame).within(1)); }) == NDP_RT_STATUS_INPUT);
+        }
+        EXPECT(inspector.timings().dropped_count == (options.newest_wins ? 1 : 0));
         std::thread closer([&] { inspector.close(); });
         while (status_of([&] { inspector.timings(); }) != NDP_RT_STATUS_CLOSED)
             std::this_thread::yield();
@@ -204,7 +215,9 @@ static void check_full_queue(const std::string &bundle)
         closer.join();
         inspector.close(); /* twice is allowed */
     }
-    EXPECT(status_of([&] { futures[0].get(); }) == NDP_RT_STATUS_CANCELLED);
+    const ndp_rt_status first = options.newest_wins ? NDP_RT_STATUS_DROPPED : NDP_RT_STATUS_CANCELLED;
+    EXPECT(status_of([&] { futures[0].get(); }) == first);
+    EXPECT(status_of([&] { futures[1].get(); }) == NDP_RT_STATUS_CANCELLED);
 }
 
 static void check_log(const std::string &bundle)
@@ -246,7 +259,8 @@ int main(int argc, char **argv)
     check_errors(inspector);
     check_moves(bundle);
     check_jobs(inspector);
-    check_full_queue(bundle);
+    check_full_queue(bundle, false);
+    check_full_queue(bundle, true);
     check_log(bundle);
     return 0;
 }

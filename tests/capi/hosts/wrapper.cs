@@ -4,6 +4,7 @@ using System;
 using System.Collections.Generic;
 using System.Linq;
 using System.Runtime.CompilerServices;
+using System.Threading;
 using System.Threading.Tasks;
 using NdpRt;
 
@@ -25,6 +26,7 @@ internal static class Wrapper
             CheckErrors(inspector);
             CheckTasks(inspector);
         }
+        CheckFullQueue(bundle);
         CheckDisposing(bundle);
         Library.SetLog(null);
         return 0;
@@ -97,14 +99,45 @@ internal static class Wrapper
         Task.WaitAll(full.ToArray());
     }
 
+    // With room for one image, of many that come faster than one is inspected: all end, and each says how.
+    private static void CheckFullQueue(string bundle)
+    {
+        var options = new InspectorOptions { Threads = 1, QueueCapacity = 1, NewestWins = true };
+        using (var inspector = new Inspector(bundle, options))
+        using (var source = new CancellationTokenSource())
+        {
+            var tasks = Enumerable.Range(0, 200).Select(i => inspector.InspectAsync(MakeImage(7))).ToList();
+            Expect(tasks.Last().Result.Score > 0); // the newest is never dropped
+            tasks.ForEach(task => Task.WaitAny(task));
+            Expect(tasks.All(task => !task.IsFaulted || HasFailed(task, Status.Dropped)));
+            Expect(inspector.Timings.DroppedCount == (ulong)tasks.Count(task => task.IsFaulted));
+
+            source.Cancel();
+            Task<Result> late = inspector.InspectAsync(MakeImage(7), Outputs.Score, source.Token);
+            Task.WaitAny(late);
+            Expect(late.IsCanceled || late.Result.Score > 0); // cancelled, unless its turn had come
+            var image = MakeImage(7);
+            image.DeadlineMs = 1;
+            Expect(StatusOf(() => inspector.Inspect(image)) == Status.Input);
+            Task<Result> timely = inspector.InspectAsync(image);
+            Task.WaitAny(timely);
+            Expect(!timely.IsFaulted || HasFailed(timely, Status.Expired));
+            inspector.Cancel();
+        }
+    }
+
+    private static bool HasFailed(Task task, Status status)
+    {
+        return task.IsFaulted && ((NdpRtException)task.Exception.InnerException).Status == status;
+    }
+
     private static void CheckDisposing(string bundle)
     {
         var inspector = new Inspector(bundle, new InspectorOptions { Threads = 1 });
         Task<Result>[] tasks = Enumerable.Range(0, 8).Select(i => inspector.InspectAsync(MakeImage(i))).ToArray();
         inspector.Dispose();
         Expect(tasks.All(task => task.IsCompleted || task.ContinueWith(one => true).Result));
-        Expect(tasks.Any(task => task.IsFaulted
-                                 && ((NdpRtException)task.Exception.InnerException).Status == Status.Cancelled));
+        Expect(tasks.Any(task => HasFailed(task, Status.Cancelled)));
         try
         {
             inspector.WarmUp();
