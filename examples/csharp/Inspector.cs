@@ -19,6 +19,8 @@ namespace NdpRt
         public double? Threshold { get; set; } // null: the bundle's
         public double MmPerPixel { get; set; }
         public int QueueCapacity { get; set; }
+        public int WhiteLevel16bit { get; set; } // of 16-bit images
+        public string RequireSignature { get; set; } // path of the public key that the bundle has to be signed with
         public bool Build { get; set; } = true; // false: throw where an engine is missing
         public bool Fallback { get; set; } // where the GPU cannot be used, go on with the CPU
         public bool NewestWins { get; set; } // a full queue drops its oldest image, not the new one

@@ -46,7 +46,9 @@ namespace NdpRt
                 Threads = from.Threads,
                 Threshold = from.Threshold ?? 0,
                 MmPerPixel = from.MmPerPixel,
-                QueueCapacity = (uint)from.QueueCapacity
+                QueueCapacity = (uint)from.QueueCapacity,
+                WhiteLevel16bit = (uint)from.WhiteLevel16bit,
+                RequireSignature = Pin(Library.Utf8(from.RequireSignature))
             };
         }
     }

@@ -122,7 +122,7 @@ namespace NdpRt
         private const string Library = "ndp_rt"; // libndp_rt.so, found as the dynamic loader finds libraries
         private const CallingConvention C = CallingConvention.Cdecl;
 
-        [StructLayout(LayoutKind.Explicit, Size = 80)]
+        [StructLayout(LayoutKind.Explicit, Size = 88)]
         internal struct OpenOptions
         {
             [FieldOffset(0)] public uint StructSize;
@@ -138,6 +138,7 @@ namespace NdpRt
             [FieldOffset(64)] public double MmPerPixel;
             [FieldOffset(72)] public uint QueueCapacity;
             [FieldOffset(76)] public uint WhiteLevel16bit;
+            [FieldOffset(80)] public IntPtr RequireSignature;
         }
 
         [StructLayout(LayoutKind.Explicit, Size = 48)]

@@ -157,6 +157,7 @@ def make_options(bundle: Any, options: Any) -> dict[str, Any]:
         "threshold": options.threshold if flags & lib.NDP_RT_OPEN_THRESHOLD else None,
         "mm_per_pixel": options.mm_per_pixel or None,
         "white_level": options.white_level_16bit or None,
+        "require_signature": _read_or(options.require_signature, "require_signature", None),
         "build": not flags & lib.NDP_RT_OPEN_NO_BUILD,
         "fallback": bool(flags & lib.NDP_RT_OPEN_FALLBACK),
     }
@@ -173,7 +174,7 @@ def _read_or(text: Any, name: str, default: str | None) -> Any:
     if text == ffi.NULL:
         return default
     if not (value := _read(text, name)):
-        raise InputError(f"{name}: expected a name, or NULL for the default, got an empty one.")
+        raise InputError(f"{name}: expected a name or a path, or NULL for the default, got an empty one.")
     return value
 
 

@@ -14,18 +14,9 @@ from ndp_rt.bundle.write import replace_files
 from ndp_rt.cli import main
 from ndp_rt.editing import sign
 from ndp_rt.errors import BundleError, InputError
+from tests.keys import make_keys
 
 pytest.importorskip("cryptography", reason="needs cryptography: pip install 'ndp-rt[sign]'")
-
-
-def make_keys(folder: Path, name: str) -> tuple[Path, Path]:
-    from cryptography.hazmat.primitives import serialization as s
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    key, private, public = Ed25519PrivateKey.generate(), folder / f"{name}.pem", folder / f"{name}.pub"
-    private.write_bytes(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()))
-    public.write_bytes(key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo))
-    return private, public
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from ndp_rt.editing import sign
 from tests.capi.library import Library
 from tests.capi.programs import run_steps
+from tests.keys import make_keys
 
 MILLION = b"x" * 1_000_000
 
@@ -77,6 +79,10 @@ OPTIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"plan": b""}, "INPUT", "plan: expected a name"),
     ({"plan": b"unmerged"}, "INPUT", "fused or staged"),
     ({"plan": MILLION}, "INPUT", "fused or staged"),
+    ({"require_signature": b""}, "INPUT", "require_signature: expected a name or a path"),
+    ({"require_signature": b"\xff.pub"}, "INPUT", "require_signature: expected UTF-8"),
+    ({"require_signature": b"/nowhere/key.pub"}, "INPUT", "/nowhere/key.pub: this key cannot be read"),
+    ({"require_signature": MILLION}, "INPUT", "this key cannot be read"),
     ({"backend": b"onnxruntime", "flags": 2, "batch_sizes": [7]}, "ENGINE", "Build it with: ndp-rt build-engine"),
 ]
 
@@ -93,6 +99,31 @@ def test_fields_that_are_not_asked_for_are_not_read(library: Library, tiny_bundl
     nowhere = library.ffi.cast("int32_t *", 1)
     options = {"threshold": float("nan"), "batch_sizes": nowhere, "batch_size_count": 0}
     assert open_with(library, str(tiny_bundle).encode(), threads=1, **options)[0] == "OK"
+
+
+def test_a_host_with_the_header_of_abi_1_1_has_no_further_options(library: Library, tiny_bundle: Path) -> None:
+    struct_size = library.ffi.offsetof("ndp_rt_open_options", "require_signature")
+    nowhere = library.ffi.cast("char *", 1)
+    options = {"struct_size": struct_size, "require_signature": nowhere, "threads": 1}
+    assert struct_size == 80 and open_with(library, str(tiny_bundle).encode(), **options)[0] == "OK"
+
+
+def test_a_bundle_that_is_not_signed_with_the_key_is_refused(
+    library: Library, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("cryptography", reason="needs cryptography: pip install 'ndp-rt[sign]'")
+    (own, own_public), (_, other_public) = make_keys(tmp_path, "own"), make_keys(tmp_path, "other")
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "signed.ndp")
+
+    def open_signed(key: Path) -> tuple[str, str]:
+        return open_with(library, str(bundle).encode(), threads=1, require_signature=str(key).encode())
+
+    status, message = open_signed(own_public)
+    assert status == "BUNDLE" and "expected a signed bundle, got one without signature.json" in message
+    sign(bundle, own)
+    assert open_signed(own_public)[0] == "OK"
+    status, message = open_signed(other_public)
+    assert status == "BUNDLE" and f"signed with {other_public}, got one that was signed with another key" in message
 
 
 PATHS = [

@@ -88,6 +88,7 @@ typedef struct ndp_rt_open_options {
     double mm_per_pixel;        /* of the images, for defects in mm, 1e-9 to 1e9; 0: unknown */
     uint32_t queue_capacity;    /* images that may wait after ndp_rt_inspector_submit, up to 65536; 0: 16 */
     uint32_t white_level_16bit; /* the value of 16-bit images that is white, up to 65535; 0: the bundle's (ABI 1.1) */
+    const char *require_signature; /* path of a public key, whose signature the bundle must have; NULL: any (ABI 1.2) */
 } ndp_rt_open_options;
 
 /* Open a bundle. Takes tenths of a second where its engine is cached, seconds where it is to be built.

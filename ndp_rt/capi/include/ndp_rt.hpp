@@ -61,6 +61,7 @@ struct options {
     bool build = true;                   /* build engines that are missing; false: throw */
     bool fallback = false;               /* where the GPU cannot be used, go on with the CPU */
     bool newest_wins = false;            /* a full queue drops its oldest image, not the new one */
+    std::string require_signature;       /* path of the public key that the bundle has to be signed with */
 };
 
 /* Holds an open bundle; the destructor closes it. Can be moved, not copied; one that was moved from takes no calls. */
@@ -102,6 +103,7 @@ class inspector
         from.mm_per_pixel = chosen.mm_per_pixel;
         from.queue_capacity = chosen.queue_capacity;
         from.white_level_16bit = chosen.white_level_16bit;
+        from.require_signature = or_null(chosen.require_signature);
         detail::check(ndp_rt_inspector_open(bundle.c_str(), &from, &handle_));
     }
 

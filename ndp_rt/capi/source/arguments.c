@@ -101,14 +101,14 @@ ndp_rt_status ndp_read_options(const ndp_rt_open_options *from, ndp_rt_open_opti
         NDP_RT_OPEN_THRESHOLD | NDP_RT_OPEN_NO_BUILD | NDP_RT_OPEN_FALLBACK | NDP_RT_OPEN_NEWEST_WINS;
     ndp_rt_status status;
 
-    if (!from) {
-        memset(to, 0, sizeof *to);
+    memset(to, 0, sizeof *to);
+    if (!from)
         return NDP_RT_STATUS_OK;
-    }
-    status = ndp_check_size("options", from->struct_size, sizeof *to, sizeof *to);
+    status = ndp_check_size("options", from->struct_size, offsetof(ndp_rt_open_options, require_signature), sizeof *to);
     if (status != NDP_RT_STATUS_OK)
         return status;
-    memcpy(to, from, sizeof *to);
+    memcpy(to, from, from->struct_size);
+    to->struct_size = sizeof *to;
     if (to->flags & ~all_flags)
         return ndp_fail(NDP_RT_STATUS_INPUT, "flags: expected a sum of NDP_RT_OPEN_ values, got %#x.", to->flags);
     status = check_threads(to->threads);

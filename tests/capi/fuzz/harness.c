@@ -85,6 +85,7 @@ static void open_one(struct bytes *bytes)
     options.backend = take_text(bytes, NULL);
     options.precision = take_text(bytes, NULL);
     options.plan = take_text(bytes, NULL);
+    options.require_signature = take_text(bytes, NULL);
     options.batch_size_count = (uint32_t)take_or(bytes, 12, take_below(bytes, 3));
     sizes = make_block((options.batch_size_count > 100 ? 0 : options.batch_size_count) * sizeof *sizes);
     for (i = 0; i < options.batch_size_count && i < 100 && options.batch_size_count <= 100; i++)

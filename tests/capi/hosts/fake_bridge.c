@@ -87,6 +87,7 @@ static int32_t fake_open(const char *bundle, const ndp_rt_open_options *options,
     check_text(options->backend);
     check_text(options->precision);
     check_text(options->plan);
+    check_text(options->require_signature);
     if (strncmp(bundle, "fail ", 5) == 0)
         return refuse(atoi(bundle + 5), message, "this bundle is refused; take another.");
     pthread_mutex_lock(&lock);

@@ -105,7 +105,7 @@ static void check_own_buffers(ndp_rt::inspector &inspector)
     inspector.set_threshold(0.25);
 }
 
-static void check_errors(ndp_rt::inspector &inspector)
+static void check_errors(ndp_rt::inspector &inspector, const std::string &bundle)
 {
     const pixels frame = make_pixels(5);
     const ndp_rt::image bottom_up(frame.data(), SIDE, SIDE, ndp_rt::pixel_format::grey8, -SIDE);
@@ -113,6 +113,9 @@ static void check_errors(ndp_rt::inspector &inspector)
     const ndp_rt::image huge(frame.data(), INT32_MAX, INT32_MAX, ndp_rt::pixel_format::rgb8);
 
     EXPECT(status_of([] { ndp_rt::inspector("/nowhere/tiles.ndp"); }) == NDP_RT_STATUS_BUNDLE);
+    ndp_rt::options keyless;
+    keyless.require_signature = "/nowhere/key.pub";
+    EXPECT(status_of([&] { ndp_rt::inspector(bundle, keyless); }) == NDP_RT_STATUS_INPUT);
     EXPECT(status_of([&] { inspector.inspect(bottom_up); }) == NDP_RT_STATUS_INPUT);
     EXPECT(status_of([&] { inspector.inspect(empty); }) == NDP_RT_STATUS_INPUT);
     EXPECT(status_of([&] { inspector.inspect_batch({huge}); }) == NDP_RT_STATUS_INPUT);
@@ -256,7 +259,7 @@ int main(int argc, char **argv)
     EXPECT(inspector.describe().find("batches 1, 2") != std::string::npos && inspector.info().largest_batch == 2);
     check_results(inspector);
     check_own_buffers(inspector);
-    check_errors(inspector);
+    check_errors(inspector, bundle);
     check_moves(bundle);
     check_jobs(inspector);
     check_full_queue(bundle, false);

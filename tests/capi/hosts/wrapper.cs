@@ -23,7 +23,7 @@ internal static class Wrapper
             Expect(inspector.Threshold == 0.25 && inspector.Info.InputWidthPx > 0);
             Expect(inspector.Describe().Contains("openvino") || inspector.Describe().Contains("cpu"));
             CheckResults(inspector);
-            CheckErrors(inspector);
+            CheckErrors(inspector, bundle);
             CheckTasks(inspector);
         }
         CheckFullQueue(bundle);
@@ -63,8 +63,12 @@ internal static class Wrapper
         Expect(inspector.Timings.InspectionCount >= 8);
     }
 
-    private static void CheckErrors(Inspector inspector)
+    private static void CheckErrors(Inspector inspector, string bundle)
     {
+        var keyless = new InspectorOptions { RequireSignature = "/nowhere/key.pub" };
+        var darker = new InspectorOptions { WhiteLevel16bit = 65536 };
+        Expect(StatusOf(() => new Inspector(bundle, keyless)) == Status.Input);
+        Expect(StatusOf(() => new Inspector(bundle, darker)) == Status.Input);
         Expect(StatusOf(() => new Inspector("/nowhere/tiles.ndp")) == Status.Bundle);
         Expect(StatusOf(() => inspector.Inspect(new Image(IntPtr.Zero, 0, -1, Pixel.Grey8))) == Status.Input);
         Expect(StatusOf(() => inspector.Inspect(new Image(new byte[4], 2, 2, Pixel.BayerRg8))) == Status.Input);
