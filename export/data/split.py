@@ -17,6 +17,8 @@ import numpy as np
 from ndp_rt.errors import DataError, ImageFileError
 from ndp_rt.images.groups import AUTOMATIC, find_independent
 from ndp_rt.images.listing import Listing, describe_left_out, list_folder
+from ndp_rt.images.page_names import split_page
+from ndp_rt.images.pages import choose_pages
 from ndp_rt.images.survey import survey_images
 from ndp_rt.images.white_level import Values
 
@@ -42,7 +44,9 @@ class DataSplit:
     digests: tuple[str, ...] = ()  # likewise, see `Survey.digests`
 
 
-def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMATIC) -> DataSplit:
+def split_data(
+    root: Path, *, holdout: float, seed: int, group_by: str = AUTOMATIC, page: int | None = None
+) -> DataSplit:
     """Find the good images under root and split them into training and calibration.
 
     Args:
@@ -52,6 +56,7 @@ def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMAT
             Not used where DATA has a folder validation/good.
         seed: decides the split, together with the sorted file names.
         group_by: the rule of `ndp_rt.images.groups.find_groups`.
+        page: which one to take of files with several, counted from 1; None: such a file is an error.
 
     Raises:
         DataError: no such folder, no good images in it, too few to train on, or one that cannot be read.
@@ -61,13 +66,14 @@ def split_data(root: Path, *, holdout: float, seed: int, group_by: str = AUTOMAT
     validation_folder = root / "validation" / "good"
     held_out = list_folder(validation_folder) if validation_folder.is_dir() else Listing(files=())
     left_out = listing.left_out + tuple(one for one in held_out.left_out if layout == "mvtec")
+    files, held_out_files = choose_pages(listing.files, page), choose_pages(held_out.files, page)
     try:
-        survey = survey_images([*held_out.files, *listing.files])
+        survey = survey_images([*held_out_files, *files])
         kept = set(survey.kept)
         notes = [describe_left_out(left_out)] if left_out else []
-        notes += [*_tell_folders(folder, listing.files, layout), *survey.notes]
-        good = [path for path in listing.files if path in kept]
-        given = [path for path in held_out.files if path in kept]
+        notes += [*_tell_folders(folder, files, layout), *survey.notes]
+        good = [path for path in files if path in kept]
+        given = [path for path in held_out_files if path in kept]
         if len(good) < FEWEST_TRAINING_IMAGES:
             raise _refuse(folder, len(good), 0, notes)
         if validation_folder.is_dir():
@@ -188,6 +194,8 @@ def _choose(labels: Sequence[str], count: int, seed: int, *, fewest_left: int) -
 def fingerprint_files(root: Path, paths: Sequence[Path]) -> tuple[list[dict[str, object]], str]:
     """Return path (relative to root where below it), bytes and SHA-256 of each file, and one SHA-256 over all of that.
 
+    A path that names a page of a file stands for the whole file.
+
     Raises:
         ImageFileError: a file that cannot be read.
     """
@@ -195,7 +203,7 @@ def fingerprint_files(root: Path, paths: Sequence[Path]) -> tuple[list[dict[str,
     total = hashlib.sha256()
     for path in paths:
         try:
-            content = path.read_bytes()
+            content = Path(split_page(path)[0]).read_bytes()
         except OSError as error:
             raise ImageFileError(f"{path}: {error.strerror or error}. Make it readable, or take it away.") from error
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

@@ -38,6 +38,7 @@ class TrainRequest:
     textures: Path | None = None
     epochs: tuple[int, ...] | None = None
     group_by: str = AUTOMATIC
+    page: int | None = None  # of files with several
     white_level: int | None = None  # None: that of the images
     minutes: float | None = None
     resumes: bool = False
@@ -65,7 +66,9 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunFolder:
     if has_run and not request.resumes:
         raise RunError(f"{request.run} holds a run already. Give --resume to go on with it, or another folder.")
     check_device(settings.device)
-    split = split_data(request.data, holdout=settings.holdout, seed=settings.seed, group_by=request.group_by)
+    split = split_data(
+        request.data, holdout=settings.holdout, seed=settings.seed, group_by=request.group_by, page=request.page
+    )
     for note in split.notes:
         reporter.say(note)
     _check_folder(request, split)

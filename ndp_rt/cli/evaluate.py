@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ndp_rt.cli.build_engine import parse_count
 from ndp_rt.cli.engine_arguments import add_engine_arguments, describe_engine, engine_options, log_to_stderr
+from ndp_rt.cli.page import add_page
 from ndp_rt.cli.terminal import show as show_name
 from ndp_rt.errors import StorageError
 
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write a page of the N worst misses and the N worst false alarms (N without a number: %(const)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run in OUT")
+    add_page(parser)
     add_engine_arguments(parser)
 
 
@@ -118,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
     options = engine_options(args)
     fallback = options.pop("fallback")
     command = ["ndp-rt", "evaluate", str(args.bundle), str(args.data), *describe_engine(args)]
+    command += [] if args.page is None else ["--page", str(args.page)]
     log_to_stderr()
     check_out(out, overwrite=args.overwrite)
     evaluation, record = evaluate_bundle(
@@ -125,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
         args.data,
         EngineSpec(**options),
         fallback=fallback,
+        page=args.page,
         start_progress=lambda count: show_progress("inspecting", count),
         command=shlex.join(command),
     )

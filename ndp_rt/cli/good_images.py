@@ -6,15 +6,17 @@ from pathlib import Path
 from ndp_rt.cli.terminal import complain
 from ndp_rt.errors import DataError
 from ndp_rt.images.listing import describe_left_out, list_images
+from ndp_rt.images.pages import choose_pages
 from ndp_rt.images.survey import name_files, survey_images
 
 
-def list_good_images(given: Sequence[str], trained: Collection[str] = ()) -> list[Path]:
+def list_good_images(given: Sequence[str], trained: Collection[str] = (), page: int | None = None) -> list[Path]:
     """Return the images of folders, files or patterns, without copies, frames of a dead camera and trained ones.
 
     Args:
         given: what the command line names.
         trained: digests of the images that the model was trained on, whose scores say nothing of others.
+        page: which one to take of files with several.
 
     Raises:
         InputError, ImageFileError: there are none, or one cannot be read.
@@ -23,7 +25,7 @@ def list_good_images(given: Sequence[str], trained: Collection[str] = ()) -> lis
     listing = list_images(given)
     if listing.left_out:
         complain(f"ndp-rt: {describe_left_out(listing.left_out)}")
-    survey = survey_images(listing.files)
+    survey = survey_images(choose_pages(listing.files, page))
     if not survey.kept:
         raise DataError(f"{' '.join(given)}: expected good images, got none. {'. '.join(survey.notes)}. Give others.")
     known = [path for path in survey.kept if survey.digests[path] in set(trained)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli import EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE
 from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
+from ndp_rt.cli.page import add_page
 from ndp_rt.cli.terminal import complain, say
 from ndp_rt.cli.white_level import parse_white_level
 
@@ -34,8 +35,9 @@ LONGEST_STEM_BYTES = 200
 DETAILS = """\
 PATH is an image, a folder (searched with all below it, through links too) or a quoted pattern such as 'day/**/*.png'.
 What is an image, its content decides. Each file is inspected once; entries of a folder that are no images are counted,
-named, and listed in OUT/left_out.txt. OUT is a folder; it is made, and refused if it holds results of an earlier run,
-unless --overwrite is given, or if another run is writing to it.
+named, and listed in OUT/left_out.txt. Of a file with several pages --page chooses one, or all, each with a row of its
+own, whose path is FILE[PAGE]; 'scan.tif[2]' as PATH is the second page too. OUT is a folder; it is made, and refused if
+it holds results of an earlier run, unless --overwrite is given, or if another run is writing to it.
 
 OUT/results.csv (or .jsonl, .parquet) has one row per image in the order of PATH: path, status (ok, error), decision
 (good, defect), score, threshold, brightness (as trained, darker, brighter; faint), size, milliseconds per stage,
@@ -68,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=lambda text: AUTO if text == AUTO else parse_white_level(text),
         help="the value of 16-bit images that is white; auto: what the first ones say (default: the bundle's)",
     )
+    add_page(parser, takes_all=True)
     parser.add_argument("--threshold", metavar="T", type=parse_number, help="instead of the bundle's threshold")
     parser.add_argument("--batch", metavar="N", type=int, default=1, help="images per run of the engine (default: 1)")
     parser.add_argument("--tiles", action="store_true", help="inspect in tiles of the network's size, without resizing")
@@ -127,10 +130,12 @@ class Recorder:
 
     def add_result(self, path: Path, taken: "Taken", result: "Result") -> None:
         """Write an image's overlay and map, then the row that names them."""
+        from ndp_rt.images.page_names import split_page
         from ndp_rt.pipeline.sinks import make_row
 
         # The row's number keeps pictures of files with the same name in different folders apart.
-        name = f"{self._table.row_count:05d}-{_shorten(path.stem)}"
+        page = split_page(path)[1]
+        name = f"{self._table.row_count:05d}-{_shorten(path.stem)}" + ("" if page is None else f"-page{page}")
         overlay = map_file = None
         if self._with_overlays:
             overlay = self._write(f"overlays/{name}.png", self._draw(path, taken.pixels, result))
@@ -189,14 +194,15 @@ def run(args: argparse.Namespace) -> int:
     """Inspect everything and return the exit code of the outcome."""
     from ndp_rt.files import locking
     from ndp_rt.images.listing import list_images
+    from ndp_rt.images.pages import choose_pages
     from ndp_rt.inspector import Inspector
     from ndp_rt.pipeline.sinks import ResultTable, check_folder, check_format, clear_folder
 
     log_to_stderr()
     check_format(args.format)
     listing = list_images(args.paths, excluded=args.out)
-    files = list(listing.files)
     check_folder(args.out, overwrite=args.overwrite)
+    files = choose_pages(listing.files, args.page)
     batches = tuple(sorted({1, args.batch}))
     with (
         Inspector.open(

@@ -39,10 +39,11 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.errors import InputError
     from ndp_rt.images.groups import find_groups
     from ndp_rt.images.listing import list_images
+    from ndp_rt.images.pages import choose_pages
 
     log_to_stderr()
     if args.calibrate is not None:  # before anything is changed
-        find_groups(list_images(args.calibrate).files, args.group_by)
+        find_groups(choose_pages(list_images(args.calibrate).files, args.page), args.group_by)
         check_rate(args.false_alarm_rate)
         EngineSpec(backend=args.backend, precision=args.precision).resolve(open_bundle(args.bundle))
     elif args.false_alarm_rate is not None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.page import add_page
 from ndp_rt.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def add_group_by(parser: argparse.ArgumentParser) -> None:
 
 
 def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say how images of --calibrate count."""
+    """Add the arguments that say which images of --calibrate count, and how."""
     add_group_by(parser)
+    add_page(parser)
     parser.add_argument(
         "--no-variations",
         action="store_true",
@@ -87,7 +89,7 @@ def calibrate_from(path: Path, args: argparse.Namespace, device: str) -> "Thresh
 
     log_to_stderr()
     bundle = open_bundle(path)
-    images = list_good_images(args.calibrate, bundle.manifest.training_images)
+    images = list_good_images(args.calibrate, bundle.manifest.training_images, args.page)
     with show_progress("scoring good images", len(images)) as advance:
         return calibrate(
             bundle,

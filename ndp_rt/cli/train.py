@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.page import add_page
 from ndp_rt.cli.set_threshold import add_group_by
 from ndp_rt.cli.terminal import say
 from ndp_rt.cli.white_level import add_white_level
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_family(parser)
     parser.add_argument("--textures", type=Path, metavar="DIR", help="photographs of other surfaces, for defects")
     parser.add_argument("--size", type=_size, metavar="N|HxW", help="input size in px (default 256)")
+    add_page(parser)
     add_white_level(parser, "what the largest value of the good images says")
     parser.add_argument("--crop", type=int, metavar="N", help="side of the crops that training sees")
     parser.add_argument("--seed", type=int, default=0, help="decides weights, split and defects (default 0)")
@@ -183,6 +185,7 @@ def run(args: argparse.Namespace) -> int:
         options=family.read_arguments(args),
         textures=args.textures,
         epochs=args.epochs,
+        page=args.page,
         white_level=args.white_level,
         group_by=args.group_by,
         minutes=args.minutes,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from ndp_rt.evaluate.metrics import (
 from ndp_rt.evaluate.record import Record, start_record
 from ndp_rt.images.checks import Image
 from ndp_rt.images.listing import LeftOut
+from ndp_rt.images.pages import choose_pages
 from ndp_rt.images.read import load_image
 from ndp_rt.inspector import Inspector
 
@@ -220,6 +221,7 @@ def evaluate_bundle(
     spec: EngineSpec,
     *,
     fallback: bool = False,
+    page: int | None = None,
     start_progress: Callable[[int], AbstractContextManager[Callable[[], None]]],
     command: str,
 ) -> tuple[Evaluation, Record]:
@@ -230,6 +232,7 @@ def evaluate_bundle(
         data: a folder in MVTec's layout.
         spec: the engines; its precision also chooses the bundle's threshold.
         fallback: whether the CPU may take over.
+        page: which one to take of images with several, counted from 1; None: such an image is left out.
         start_progress: given the number of images, returns the context of a function that counts one.
         command: for the record.
 
@@ -238,7 +241,8 @@ def evaluate_bundle(
     """
     require_extras()
     labelled = list_labelled(data)
-    samples = labelled.samples
+    paths = choose_pages([sample.path for sample in labelled.samples], page)
+    samples = [replace(sample, path=path) for sample, path in zip(labelled.samples, paths, strict=True)]
     bundle = open_bundle(bundle_path)
     threshold = bundle.threshold(spec.precision)
     if not (fallback and spec.is_on_gpu):  # where the CPU may take over, the GPU's backend may be missing

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ndp_rt.errors import InputError
+from ndp_rt.images.page_names import split_page
 from ndp_rt.images.read import SNIFFED_BYTES, sniff_kind
 from ndp_rt.program.manifest import FORMAT
 
@@ -51,7 +52,8 @@ def list_images(paths: Sequence[str], excluded: Path | None = None) -> Listing:
     """Return the files that `paths` name, each once, in the order of `paths`, folders and patterns sorted.
 
     A file is listed whatever it holds, even if it is missing: it then becomes a row of the results. A folder gives what
-    `list_folder` does. Anything with `*`, `?` or `[` that is no file is a pattern (`**` for any depth).
+    `list_folder` does. Anything with `*`, `?` or `[` that is no file is a pattern (`**` for any depth);
+    one that nothing matches may name a page of a file, as `scan.tif[2]` does.
 
     Args:
         paths: files, folders and patterns.
@@ -69,7 +71,9 @@ def list_images(paths: Sequence[str], excluded: Path | None = None) -> Listing:
         for one in listing.left_out:
             left_out.setdefault(os.path.abspath(one.path), one)
     files = tuple(found.values())
-    if not any(os.path.exists(file) for file in files):  # unlike Path's, False for a name that is too long
+    if not any(
+        os.path.exists(split_page(file)[0]) for file in files
+    ):  # unlike Path's, False for a name that is too long
         names = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
         raise InputError(f"images: {names or 'no path'} does not exist. Give image files, folders or patterns.")
     return Listing(files=files, left_out=tuple(one for name, one in left_out.items() if name not in found))
@@ -89,6 +93,8 @@ def _expand(path: str, excluded: Path | None) -> Listing:
         return listing
     if not os.path.lexists(path) and glob.has_magic(path):
         matches = tuple(sorted(_match(path)))
+        if not matches and split_page(path)[1] is not None:
+            return Listing(files=(Path(path),))
         if not matches:
             raise InputError(f"{path}: no file matches. Quote the pattern as '{path}', and check its folder.")
         return Listing(files=matches)

@@ -19,10 +19,12 @@ from ndp_rt.errors import ImageFileError
 from ndp_rt.images.checks import Image
 from ndp_rt.images.formats import bmp, jpeg, png, pnm, tiff, webp
 from ndp_rt.images.formats.encoded import AGAIN, Damage, Encoded, Refusal
+from ndp_rt.images.page_names import split_page
 
 SNIFFED_BYTES = 32
 KINDS = "PNG, JPEG, BMP, TIFF, WebP, PGM or PPM"
-_READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[bytes], Encoded]], ...] = (
+ReadHeader = Callable[[bytes, int | None], Encoded]
+_READERS: tuple[tuple[str, tuple[bytes, ...], ReadHeader], ...] = (
     ("PNG", (png.SIGNATURE,), png.read_header),
     ("JPEG", (jpeg.SIGNATURE,), jpeg.read_header),
     ("BMP", (bmp.SIGNATURE,), bmp.read_header),
@@ -63,27 +65,34 @@ class ImageFile:
         pixels: uint8 or uint16, [h, w] or RGB [h, w, 3], upright; with alpha, where it is kept, [h, w, 2] or [h, w, 4].
         orientation: 1 to 8, as EXIF counts them: how the stored picture was turned to become `pixels`.
         significant_bits: of 16-bit values, where the file notes them; None: it says nothing, or scales by them.
+        page_count: pictures in the file, of which this is one.
     """
 
     pixels: Image
     orientation: int
     significant_bits: int | None
+    page_count: int = 1
 
 
-def read_image(path: str | Path, *, limits: ImageLimits | None = None, white_level: int = 65535) -> Image:
+def read_image(
+    path: str | Path, *, limits: ImageLimits | None = None, white_level: int = 65535, page: int | None = None
+) -> Image:
     """Read an image file: uint8 or uint16, [h, w] or RGB [h, w, 3], upright.
 
     Formats: PNG, JPEG, BMP, TIFF (with BigTIFF), WebP, PGM and PPM. Alpha is dropped. A picture that its file says to
     turn (EXIF, TIFF) is turned, in every format, so that what is found lies where viewers show it.
 
     Args:
-        path: a regular file.
+        path: a regular file, or one of its pages: "scan.tif[2]" is the second page of scan.tif.
         limits: of what is decoded; None: ImageLimits().
         white_level: what the largest value becomes where the file declares one of 9 to 15 bits (PGM and PPM, TIFF): the
             white level of the bundle that the image is for.
+        page: which picture of a file with several (TIFF, MPO, animated PNG and WebP, PGM and PPM), counted from 1;
+            None: the only one.
 
     Raises:
-        ImageFileError: missing, empty, damaged, of another type, with several pages, or larger than `limits`.
+        ImageFileError: missing, empty, damaged, of another type, with several pages and none chosen, or larger than
+            `limits`.
 
     Examples:
         >>> from ndp_rt import read_image
@@ -91,20 +100,45 @@ def read_image(path: str | Path, *, limits: ImageLimits | None = None, white_lev
         >>> image.dtype.name, image.ndim
         ('uint8', 3)
     """
-    return load_image(path, limits=limits, white_level=white_level).pixels
+    return load_image(path, limits=limits, white_level=white_level, page=page).pixels
 
 
 def load_image(
-    path: str | Path, *, limits: ImageLimits | None = None, white_level: int = 65535, keeps_alpha: bool = False
+    path: str | Path,
+    *,
+    limits: ImageLimits | None = None,
+    white_level: int = 65535,
+    keeps_alpha: bool = False,
+    page: int | None = None,
 ) -> ImageFile:
     """Read an image file as `read_image` does, with what it says of itself and, if wanted, with its alpha channel."""
     limits = limits or ImageLimits()
-    return _decode(_read_bytes(path, limits), str(path), limits, white_level, keeps_alpha)
+    file, named = split_page(path)
+    data = _read_bytes(file, limits)
+    return _decode(data, str(path), limits, white_level, named if page is None else page, keeps_alpha)
 
 
-def decode_image(data: bytes, *, name: str, limits: ImageLimits | None = None, white_level: int = 65535) -> Image:
+def decode_image(
+    data: bytes,
+    *,
+    name: str,
+    limits: ImageLimits | None = None,
+    white_level: int = 65535,
+    page: int | None = None,
+) -> Image:
     """Decode an image file's bytes as `read_image` does; `name` appears in the errors."""
-    return _decode(data, name, limits or ImageLimits(), white_level).pixels
+    return _decode(data, name, limits or ImageLimits(), white_level, page).pixels
+
+
+def count_pages(path: str | Path, *, limits: ImageLimits | None = None) -> int:
+    """Return how many pictures a file has.
+
+    Raises:
+        ImageFileError: as `read_image`; the pictures themselves are not decoded.
+    """
+    data = _read_bytes(path, limits or ImageLimits())
+    with _naming(str(path)):
+        return _read_header(data, 1).page_count
 
 
 def sniff_kind(head: bytes) -> str | None:
@@ -121,8 +155,8 @@ def sniff_kind(head: bytes) -> str | None:
     return next((kind for signature, kind in _OTHERS.items() if head.startswith(signature)), None)
 
 
-def find_reader(data: bytes) -> tuple[str, Callable[[bytes], Encoded]]:
-    """Return the kind of an image file, and what reads its header.
+def find_reader(data: bytes) -> tuple[str, ReadHeader]:
+    """Return the kind of an image file, and what reads its header, given the page or None.
 
     Raises:
         Refusal: it is empty, or of a kind that is not decoded.
@@ -176,13 +210,19 @@ def _read_bytes(path: str | Path, limits: ImageLimits) -> bytes:
             return stream.read(state.st_size)
 
 
-def _decode(data: bytes, name: str, limits: ImageLimits, white_level: int, keeps_alpha: bool = False) -> ImageFile:
+def _read_header(data: bytes, page: int | None) -> Encoded:
+    kind, read = find_reader(data)
+    try:
+        return read(data, page)
+    except (struct.error, IndexError, OverflowError) as error:
+        raise Damage(f"its {kind} header ends early or points outside the file ({len(data)} bytes)") from error
+
+
+def _decode(
+    data: bytes, name: str, limits: ImageLimits, white_level: int, page: int | None, keeps_alpha: bool = False
+) -> ImageFile:
     with _naming(name):
-        kind, read = find_reader(data)
-        try:
-            encoded = read(data)
-        except (struct.error, IndexError, OverflowError) as error:
-            raise Damage(f"its {kind} header ends early or points outside the file ({len(data)} bytes)") from error
+        encoded = _read_header(data, page)
         _check_size(encoded, limits)
         pixels = encoded.decode(keeps_alpha)
         if pixels.shape[:2] != (encoded.height_px, encoded.width_px):
@@ -191,7 +231,12 @@ def _decode(data: bytes, name: str, limits: ImageLimits, white_level: int, keeps
         if pixels.dtype == np.uint16 and white_level != encoded.white != 65535:
             pixels = _scale(pixels, encoded.white, white_level)
         turned = np.ascontiguousarray(turn_upright(pixels, encoded.orientation))
-    return ImageFile(pixels=turned, orientation=encoded.orientation, significant_bits=encoded.significant_bits)
+    return ImageFile(
+        pixels=turned,
+        orientation=encoded.orientation,
+        significant_bits=encoded.significant_bits,
+        page_count=encoded.page_count,
+    )
 
 
 def _check_size(encoded: Encoded, limits: ImageLimits) -> None:

@@ -14,6 +14,7 @@ from ndp_rt.export.data.split import fingerprint_files, split_data
 from ndp_rt.export.training.run_folder import RunFolder
 from ndp_rt.images.listing import list_folder
 from ndp_rt.program.manifest import InputContract
+from tests.images.encodings import draw_surface, encode_tiff
 
 CONTRACT = InputContract(height_px=64, width_px=128)
 
@@ -259,3 +260,13 @@ def test_names_that_are_no_utf8_have_fingerprints_and_a_run_keeps_them(tmp_path:
     run_dir = RunFolder(path=tmp_path)
     run_dir.write_json("data.json", rows)
     assert run_dir.read_json("data.json")[0]["path"] == "caf\udce9.png"
+
+
+def test_a_split_takes_the_page_that_was_chosen(tmp_path: Path, rng: np.random.Generator) -> None:
+    for index in range(4):
+        pages = np.stack([draw_surface(rng), draw_surface(rng)])
+        (tmp_path / f"{index}.tif").write_bytes(encode_tiff(pages, photometric="minisblack"))
+    split = split_data(tmp_path, holdout=0.25, seed=0, page=2)
+    assert sorted(path.name for path in split.training + split.calibration) == [f"{index}.tif[2]" for index in range(4)]
+    rows, _ = fingerprint_files(tmp_path, split.training)
+    assert rows[0]["bytes"] == (tmp_path / "0.tif").stat().st_size

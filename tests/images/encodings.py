@@ -48,6 +48,14 @@ def encode_with_pillow(pixels: Picture, name: str, **settings: Any) -> bytes:
     return stream.getvalue()
 
 
+def encode_pages(pages: Sequence[Picture], name: str, **settings: Any) -> bytes:
+    """Return a file of several pictures, as Pillow writes it."""
+    stream = io.BytesIO()
+    first, *rest = map(Pillow.fromarray, pages)
+    first.save(stream, name, save_all=True, append_images=rest, **settings)
+    return stream.getvalue()
+
+
 def encode_tiff(pixels: Picture, **settings: Any) -> bytes:
     if settings.get("compression") in ("lzw", "packbits"):
         pytest.importorskip("imagecodecs")

@@ -21,7 +21,7 @@ from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ImageFileError
 from ndp_rt.images.read import decode_image, find_reader
 from tests.images.encodings import join_png_chunks, list_png_chunks
-from tests.images.samples import make_samples
+from tests.images.samples import make_all_samples
 
 LIMITS = ImageLimits(max_image_bytes=2**20)
 LONGEST_S = 5.0  # of the processor, for files of a kilobyte that take a millisecond
@@ -106,18 +106,18 @@ def _change(data: bytearray, samples: Sequence[bytes], rng: np.random.Generator)
         data[to : to + len(piece)] = piece
 
 
-def find_failure(data: bytes, outcome: Outcome, kind: str) -> str | None:
-    """Decode a file and return what is wrong with how that went; None: nothing."""
+def find_failure(data: bytes, page: int | None, outcome: Outcome, kind: str) -> str | None:
+    """Decode a page of a file and return what is wrong with how that went; None: nothing."""
     before = _reset_peak()
     started = time.process_time()
     problem = None
     try:
-        image = decode_image(data, name="a file", limits=LIMITS)
+        image = decode_image(data, name="a file", limits=LIMITS, page=page)
         outcome.read[kind] += 1
         shape, dtype = image.shape, image.dtype
         if dtype not in (np.uint8, np.uint16) or shape[2:] not in ((), (3,)) or not image.flags.c_contiguous:
             problem = f"gives {dtype} {shape}"
-        said_bytes = min(find_reader(data)[1](data).decoded_bytes, LIMITS.max_image_bytes)
+        said_bytes = min(find_reader(data)[1](data, page).decoded_bytes, LIMITS.max_image_bytes)
         if image.nbytes > said_bytes:
             problem = f"gives {image.nbytes} bytes, its header says {said_bytes}"
     except ImageFileError as error:
@@ -158,11 +158,13 @@ def run(samples: Mapping[str, bytes], numbers: Sequence[int], seed: int, keep: P
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     for number in numbers:
-        data = mutate(files, number, np.random.default_rng([seed, number]))
+        rng = np.random.default_rng([seed, number])
+        page = int(rng.integers(1, 4)) if rng.random() < 0.5 else None
+        data = mutate(files, number, rng)
         if keep is not None:
             (keep / "current").write_bytes(data)
         name = names[number % len(names)]
-        problem = find_failure(data, outcome, name.split()[0])
+        problem = find_failure(data, page, outcome, name.split()[0])
         if problem is not None:
             outcome.failures.append(f"number {number} ({name}, seed {seed}): {problem}")
             if keep is not None:
@@ -178,7 +180,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, metavar="NUMBER", help="one mutation")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write files that failed to it")
     args = parser.parse_args()
-    samples = make_samples(np.random.default_rng(args.seed))
+    samples = make_all_samples(np.random.default_rng(args.seed))
     numbers = range(args.count) if args.only is None else [args.only]
     outcome = run(samples, numbers, args.seed, args.keep)
     print(outcome.describe())

@@ -10,6 +10,7 @@ from PIL import Image as Pillow
 from tests.images.encodings import (
     Picture,
     draw_surface,
+    encode_pages,
     encode_pnm,
     encode_tiff,
     encode_with_pillow,
@@ -34,6 +35,27 @@ def make_samples(rng: np.random.Generator) -> dict[str, bytes]:
         | _make_webps(grey, colours, alpha)
         | {"pgm": encode_pnm(grey, 255), "ppm": encode_pnm(colours, 255), "pgm 12 bits": encode_pnm(deep >> 4, 4095)}
     )
+
+
+def make_paged_samples(rng: np.random.Generator) -> dict[str, bytes]:
+    """Return a file of two pages of each format that may have several; animations have frames that are parts."""
+    first, second = draw_surface(rng, HEIGHT, WIDTH, 3), draw_surface(rng, HEIGHT, WIDTH, 3)
+    changed = first.copy()
+    changed[4:10, 2:8] = 255 - changed[4:10, 2:8]
+    grey = second[..., 0].copy()
+    return {
+        "png animated": encode_pages([first, changed], "PNG", disposal=0, blend=1),
+        "webp animated": encode_pages([first, changed], "WEBP", lossless=True),
+        "jpeg pages": encode_pages([first, second], "MPO"),
+        "jpeg following": encode_with_pillow(first, "JPEG") + encode_with_pillow(second, "JPEG"),
+        "tiff pages": encode_tiff(np.stack([first, second]), photometric="rgb", compression="lzw"),
+        "ppm pages": encode_pnm(first, 255) + b"\n" + encode_pnm(grey, 255),
+    }
+
+
+def make_all_samples(rng: np.random.Generator) -> dict[str, bytes]:
+    """Return what `make_samples` does and files of several pages."""
+    return make_samples(rng) | make_paged_samples(rng)
 
 
 def _make_pngs(grey: Picture, colours: Picture, deep: Picture, alpha: Picture) -> dict[str, bytes]:

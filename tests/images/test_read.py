@@ -205,18 +205,6 @@ def test_what_a_png_says_of_colours_and_texts_changes_no_pixel(rng: np.random.Ge
 # What is refused.
 
 
-def test_a_file_with_several_pages_is_refused(rng: np.random.Generator) -> None:
-    pages = np.stack([draw_surface(rng), draw_surface(rng)])
-    refuse(encode_tiff(pages, photometric="minisblack"), "a TIFF with 2 pages. Save the one .* as a file of its own")
-    first, second = (Pillow.fromarray(page) for page in pages)
-    for kind, words in (("PNG", "animated PNG"), ("WEBP", "animated WebP"), ("MPO", "JPEG file with several")):
-        stream = io.BytesIO()
-        first.save(stream, kind, save_all=True, append_images=[second])
-        refuse(stream.getvalue(), f"expected one picture, got an? {words}.*file of its own")
-    refuse(2 * encode_pnm(pages[0], 255), "PGM or PPM file with several")
-    refuse(2 * encode("jpg", pages[0]), "JPEG file with several")
-
-
 def test_a_thumbnail_is_never_read_for_the_picture(rng: np.random.Generator) -> None:
     pixels, stream = draw_surface(rng, 64, 64), io.BytesIO()
     with tifffile.TiffWriter(stream) as writer:

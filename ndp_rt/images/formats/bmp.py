@@ -2,7 +2,7 @@
 
 import struct
 
-from ndp_rt.images.formats.encoded import Damage, Encoded, Refusal, decode_with_opencv
+from ndp_rt.images.formats.encoded import Damage, Encoded, Refusal, choose_page, decode_with_opencv
 
 SIGNATURE = b"BM"
 FILE_HEADER_BYTES = 14
@@ -21,12 +21,13 @@ def is_dib(data: bytes) -> bool:
     return size in HEADERS[1:] and planes == 1 and bits in BITS
 
 
-def read_header(data: bytes) -> Encoded:
+def read_header(data: bytes, page: int | None = None) -> Encoded:
     """Read the header of a BMP or DIB file.
 
     Raises:
         Refusal: it is damaged, cut short or compressed.
     """
+    choose_page(page, 1, "a BMP")
     whole = data if data.startswith(SIGNATURE) else _add_file_header(data)
     (size,) = struct.unpack_from("<I", whole, FILE_HEADER_BYTES)
     if size not in HEADERS:

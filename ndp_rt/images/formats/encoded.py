@@ -9,8 +9,7 @@ from ndp_rt.images.checks import Image
 from ndp_rt.images.opencv import cv2
 
 AGAIN = "Save or copy the image again."
-ONE_PAGE = "Save the one that shows the piece as a file of its own, such as with tifffile.imread(path, key=NUMBER)."
-ONE_FRAME = "Save the one that shows the piece as a file of its own."
+CHOOSE = "Choose one: --page N, or page=N of read_image."
 
 
 class Refusal(ValueError):
@@ -22,6 +21,19 @@ class Damage(Refusal):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"is damaged or cut short: {what}. {AGAIN}")
+
+
+def choose_page(page: int | None, count: int, kind: str) -> int:
+    """Return the page to read of a file, counted from 1; `page` is the one that was asked for.
+
+    Raises:
+        Refusal: there are several and none was asked for, or there is no such page.
+    """
+    if page is None and count > 1:
+        raise Refusal(f"expected one picture, got {kind} with {count} pages. {CHOOSE}")
+    if page is not None and not 1 <= page <= count:
+        raise Refusal(f"expected a page from 1 to {count}, got {page}.")
+    return page or 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +49,7 @@ class Encoded:
         orientation: 1 to 8, as EXIF and TIFF count them.
         white: the largest value that the file declares for its 16-bit values; 65535 where it declares none.
         significant_bits: of each value, where the file notes them without declaring a white (PNG's sBIT).
+        page_count: of the file; this is one of them.
     """
 
     height_px: int
@@ -46,6 +59,7 @@ class Encoded:
     orientation: int = 1
     white: int = 65535
     significant_bits: int | None = None
+    page_count: int = 1
 
 
 def decode_with_opencv(data: bytes, keeps_alpha: bool) -> Image:

@@ -4,6 +4,7 @@ OpenCV and Pillow decode the same values, and fill what is missing with grey wit
 bit that flips and still makes codes is not noticed.
 """
 
+import dataclasses
 import struct
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from ndp_rt.errors import MissingExtraError
 from ndp_rt.images.checks import Image
-from ndp_rt.images.formats.encoded import ONE_FRAME, Damage, Encoded, Refusal
+from ndp_rt.images.formats.encoded import Damage, Encoded, Refusal, choose_page
 from ndp_rt.images.formats.exif import PREFIX, read_orientation
 
 SIGNATURE = b"\xff\xd8\xff"
@@ -29,6 +30,7 @@ SEARCHED_BYTES = 2**16  # for a marker at a time
 BLOCK_PX = 64  # a block takes at least one bit
 APP1, APP2 = 0xE1, 0xE2
 PICTURES, PICTURE_LIST = b"MPF\0", 0xB002  # CIPA DC-007
+MOST_PICTURES = 256  # that follow each other
 THUMBNAIL = 0x01  # third byte of a picture's attributes
 
 
@@ -39,18 +41,41 @@ class _Found:
     scans: list[bytes] = field(default_factory=list)  # their headers
     end: int = 0  # behind the end marker
     orientation: int | None = None
-    picture_count: int = 1
+    pictures: tuple[tuple[int, int], ...] = ()  # where the list of a file with several says that they are, and bytes
 
 
-def read_header(data: bytes) -> Encoded:
-    """Check a JPEG file's markers.
+def read_header(data: bytes, page: int | None = None) -> Encoded:
+    """Check a JPEG file's markers, and choose one of its pictures.
 
     Raises:
-        Refusal: it is damaged, of a kind that is not read, or holds several pictures.
+        Refusal: it is damaged, of a kind that is not read, or holds several pictures and none is chosen.
     """
     found = _walk(data)
-    if found.picture_count > 1 or data[found.end : found.end + 3] == SIGNATURE:
-        raise Refusal(f"expected one picture, got a JPEG file with several (MPO). {ONE_FRAME}")
+    pictures = found.pictures if len(found.pictures) > 1 else _list_following(data, found.end)
+    if any(start + size_bytes > len(data) for start, size_bytes in pictures):
+        raise Damage(f"it lists pictures behind its end ({len(data)} bytes)")
+    start, size_bytes = pictures[choose_page(page, len(pictures), "a JPEG file (MPO)") - 1]
+    if start:
+        data = data[start : start + size_bytes]
+        if not data.startswith(SIGNATURE):
+            raise Damage(f"its list says that a picture begins at byte {start}")
+        found = _walk(data)
+    return dataclasses.replace(_read_frame(data, found), page_count=len(pictures))
+
+
+def _list_following(data: bytes, end: int) -> list[tuple[int, int]]:
+    """Return where pictures that follow each other without a list begin, and their bytes; the first ends at `end`."""
+    pictures = [(0, end)]
+    while data[end : end + 3] == SIGNATURE:
+        start, end = end, end + _walk(data[end:]).end
+        pictures.append((start, end - start))
+        if len(pictures) > MOST_PICTURES:
+            raise Refusal(f"expected up to {MOST_PICTURES} pictures, got more. Save one as a file of its own.")
+    return pictures
+
+
+def _read_frame(data: bytes, found: _Found) -> Encoded:
+    """Check what the markers of one picture say."""
     if len(found.frame) < 6:
         raise Damage("it has no frame header")
     bits, height, width, count = struct.unpack_from(">BHHB", found.frame)
@@ -144,6 +169,8 @@ def _walk(data: bytes) -> _Found:
         if length < 2 or len(content) != length - 2:
             raise Damage("it ends within a segment")
         at += 2 + length
+        if kind == APP2 and content.startswith(PICTURES):
+            found.pictures = _list_pictures(content[len(PICTURES) :], at - len(content) + len(PICTURES))
         _note(found, kind, content)
         if kind == SCAN:
             found.scans.append(content)
@@ -175,18 +202,20 @@ def _note(found: _Found, kind: int, content: bytes) -> None:
         raise Damage(f"it has a marker {kind:02X} where none can be")
     elif kind == APP1 and content.startswith(PREFIX) and found.orientation is None:
         found.orientation = read_orientation(content)
-    elif kind == APP2 and content.startswith(PICTURES):
-        found.picture_count = _count_pictures(content[len(PICTURES) :])
 
 
-def _count_pictures(block: bytes) -> int:
-    """Return how many pictures that are no thumbnails a multi-picture block lists."""
+def _list_pictures(block: bytes, at_byte: int) -> tuple[tuple[int, int], ...]:
+    """Return begin and bytes of the pictures that are no thumbnails, as a multi-picture block at a byte lists them."""
     order = "<" if block[:2] == b"II" else ">"
     (first,) = struct.unpack_from(order + "I", block, 4)
     (count,) = struct.unpack_from(order + "H", block, first)
     for index in range(count):
         tag, _, size_bytes, at = struct.unpack_from(order + "HHII", block, first + 2 + 12 * index)
         if tag == PICTURE_LIST:
-            attributes = [struct.unpack_from(order + "I", block, at + 16 * k)[0] for k in range(size_bytes // 16)]
-            return sum((one >> 16) & 0xFF != THUMBNAIL for one in attributes)
-    return 1
+            entries = [struct.unpack_from(order + "III", block, at + 16 * k) for k in range(size_bytes // 16)]
+            return tuple(
+                (place and at_byte + place, length)  # 0 is the file's first picture
+                for attributes, length, place in entries
+                if (attributes >> 16) & 0xFF != THUMBNAIL
+            )
+    return ()

@@ -1,35 +1,34 @@
 """PNG (W3C, third edition): chunks with their checksums; OpenCV's libpng then decodes the pixels.
 
 libpng stops at too little image data and at a wrong checksum of it, so what is left to check is around it. It is given
-the chunks that hold pixels alone: others have been a way into decoders, and animations crash OpenCV 5.0.
+the chunks that hold pixels alone: others have been a way into decoders, and animations crash OpenCV 5.0. So each frame
+of an animation becomes a PNG of its own.
 """
 
 import struct
 import zlib
 
 from ndp_rt.images.checks import Image
-from ndp_rt.images.formats.encoded import ONE_FRAME, Damage, Encoded, Refusal, decode_with_opencv
+from ndp_rt.images.formats.animation import compose
+from ndp_rt.images.formats.apng import END, HEADER, PALETTE, PIXELS, SIGNATURE, TRANSPARENCY, Chunk, list_pictures
+from ndp_rt.images.formats.encoded import Damage, Encoded, Refusal, choose_page, decode_with_opencv
 from ndp_rt.images.formats.exif import read_orientation
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-HEADER, PALETTE, TRANSPARENCY, PIXELS, END = b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"
-ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 MOST_DEFLATED = 1032  # bytes that one byte of a deflate stream can become
-Chunk = tuple[bytes, memoryview, memoryview]  # type, content, the whole chunk
+
+__all__ = ["SIGNATURE", "read_header"]
 
 
-def read_header(data: bytes) -> Encoded:
-    """Check a PNG file's chunks.
+def read_header(data: bytes, page: int | None = None) -> Encoded:
+    """Check a PNG file's chunks, and choose one of its frames.
 
     Raises:
-        Refusal: it is damaged, or animated.
+        Refusal: it is damaged, or has several frames and none is chosen.
     """
     chunks = _list_chunks(data)
     kinds = [kind for kind, _, _ in chunks]
-    if any(kind in ANIMATION for kind in kinds):
-        raise Refusal(f"expected one picture, got an animated PNG. {ONE_FRAME}")
     if kinds[0] != HEADER or len(chunks[0][1]) != 13 or kinds.count(HEADER) > 1:
         raise Damage("a PNG file begins with one header chunk, and has no other")
     first = kinds.index(PIXELS) if PIXELS in kinds else 0
@@ -44,12 +43,18 @@ def read_header(data: bytes) -> Encoded:
         raise Damage(f"its header says {width} x {height} pixels, {bits} bits, colour type {colour}")
     if colour == 3 and PALETTE not in kinds[:first]:
         raise Damage("its palette is missing")
-    raw_bytes = height * (width * SAMPLES[colour] * bits // 8)
-    if raw_bytes > MOST_DEFLATED * sum(len(content) for kind, content, _ in chunks if kind == PIXELS):
-        raise Damage(f"it holds too little for {width} x {height} pixels")
+    pictures = list_pictures(chunks, (height, width))
+    chosen = choose_page(page, len(pictures), "an animated PNG")
+    for one in pictures[:chosen]:
+        if one.height * (one.width * SAMPLES[colour] * bits // 8) > MOST_DEFLATED * sum(map(len, one.pixels)):
+            raise Damage(f"it holds too little for {one.width} x {one.height} pixels")
     found = {kind: bytes(content) for kind, content, _ in chunks if kind in (b"eXIf", b"sBIT")}
 
     def decode(keeps_alpha: bool) -> Image:
+        if pictures[chosen - 1].is_frame:
+            shared = [bytes(whole) for kind, _, whole in chunks if kind in (PALETTE, TRANSPARENCY)]
+            frames = [one.make_frame(bytes(chunks[0][1][8:]), shared) for one in pictures[:chosen] if one.is_frame]
+            return compose(frames, height, width, keeps_alpha)
         kept = (HEADER, PALETTE, TRANSPARENCY, PIXELS, END)
         return decode_with_opencv(SIGNATURE + b"".join(whole for kind, _, whole in chunks if kind in kept), keeps_alpha)
 
@@ -60,6 +65,7 @@ def read_header(data: bytes) -> Encoded:
         decode=decode,
         orientation=read_orientation(found.get(b"eXIf", b"")),
         significant_bits=max(found[b"sBIT"][:3], default=None) if bits == 16 and b"sBIT" in found else None,
+        page_count=len(pictures),
     )
 
 

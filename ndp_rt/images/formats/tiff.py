@@ -78,14 +78,14 @@ class _Layout:
         return 3 if self.photometric in (RGB, YCBCR) else 1
 
 
-def read_header(data: bytes) -> Encoded:
-    """Read the directories of a TIFF file.
+def read_header(data: bytes, page: int | None = None) -> Encoded:
+    """Read the directories of a TIFF file, for one of its pages.
 
     Raises:
-        Refusal: it is damaged, has several pages, or is of a kind that is not read.
+        Refusal: it is damaged, has several pages and none is chosen, or is of a kind that is not read.
     """
     file = read_directories(data)
-    tags = file.take_only()
+    tags = file.take(page)
     layout = _read_layout(tags, file.order)
     white = 2**layout.bits - 1 if 8 < layout.bits < 16 and layout.photometric != PALETTE else 65535
     (largest,) = tags.get(Tag.LARGEST_VALUE, (0,))[:1]
@@ -99,6 +99,7 @@ def read_header(data: bytes) -> Encoded:
         orientation=turned if 1 <= turned <= 8 else 1,
         white=white,
         significant_bits=noted,
+        page_count=len(file.pages),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ndp_rt.images.formats.encoded import ONE_PAGE, Damage, Refusal
+from ndp_rt.images.formats.encoded import Damage, Refusal, choose_page
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -55,17 +55,15 @@ class TiffFile:
     order: str  # "<" or ">"
     pages: tuple[Tags, ...]  # without reduced copies and masks of others
 
-    def take_only(self) -> Tags:
-        """Return the directory of the one image.
+    def take(self, page: int | None) -> Tags:
+        """Return the directory of a page, counted from 1; None: of the only one.
 
         Raises:
-            Refusal: there are several, or there is none.
+            Refusal: there are several, or there is no such page.
         """
-        if len(self.pages) > 1:
-            raise Refusal(f"expected one picture, got a TIFF with {len(self.pages)} pages. {ONE_PAGE}")
         if not self.pages:
             raise Refusal("expected one picture, got a TIFF with thumbnails or masks alone. Save the whole picture.")
-        return self.pages[0]
+        return self.pages[choose_page(page, len(self.pages), "a TIFF") - 1]
 
 
 def read_directories(data: bytes) -> TiffFile:

@@ -1,0 +1,38 @@
+"""Chooses pages of image files with several: one number for all files, or every page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ndp_rt.errors import ImageFileError
+from ndp_rt.images.page_names import name_page, split_page
+from ndp_rt.images.read import count_pages
+
+ALL = "all"
+
+
+def choose_pages(files: Sequence[Path], page: int | str | None) -> list[Path]:
+    """Return the paths to read, in the order of `files`: of a file with several pages those that were chosen.
+
+    A file that has no such page, or that cannot be read, stays among them, so that reading it is an error of its own.
+
+    Args:
+        files: image files; one that names a page already stays as it is.
+        page: counted from 1, ALL, or None for files of one picture.
+    """
+    if page is None:
+        return list(files)
+    chosen = list[Path]()
+    for path in files:
+        count = 1 if split_page(path)[1] is not None else _count(path)
+        if page == ALL:
+            chosen += [path] if count == 1 else [name_page(path, number + 1) for number in range(count)]
+        else:
+            chosen.append(path if count == page == 1 else name_page(path, int(page)))
+    return chosen
+
+
+def _count(path: Path) -> int:
+    try:
+        return count_pages(path)
+    except ImageFileError:
+        return 1

@@ -1,0 +1,119 @@
+"""`--page` of the commands: one page of files with several, or each with a row of its own."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ndp_rt import Inspector, read_image
+from ndp_rt.bundle.open import open_bundle
+from ndp_rt.cli import main
+from tests.images.encodings import draw_surface, encode, encode_tiff
+
+
+@pytest.fixture
+def scans(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A folder with a scan of two pages and a photograph."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_scan(folder / "scan.tif", rng)
+    (folder / "single.png").write_bytes(encode("png", draw_surface(rng, 70, 80, 3)))
+    return folder
+
+
+def write_scan(path: Path, rng: np.random.Generator) -> None:
+    pages = np.stack([draw_surface(rng, 70, 80, 3) for _ in range(2)])
+    path.write_bytes(encode_tiff(pages, photometric="rgb"))
+
+
+def inspect(bundle: Path, path: Path | str, out: Path, *options: str) -> tuple[int, list[dict[str, str]]]:
+    code = main(["inspect", str(bundle), str(path), "-o", str(out), "--threads", "1", *options])
+    with (out / "results.csv").open(encoding="utf-8", newline="") as stream:
+        return code, list(csv.DictReader(stream))
+
+
+def test_inspect_refuses_a_file_of_several_pages_with_how_to_choose(
+    tiny_bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    code, rows = inspect(tiny_bundle, scans, tmp_path / "out")
+    assert code == 4 and [row["status"] for row in rows] == ["error", "ok"]
+    assert "a TIFF with 2 pages. Choose one: --page N" in rows[0]["error"]
+
+
+@pytest.mark.parametrize("extra", [(), ("--batch", "2"), ("--tiles",)])
+def test_inspect_gives_every_page_a_row_and_pictures_of_its_own(
+    tiny_bundle: Path, scans: Path, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    code, rows = inspect(tiny_bundle, scans, tmp_path / "out", "--page", "all", "--overlays", "--maps", *extra)
+    assert code == 0
+    assert [Path(row["path"]).name for row in rows] == ["scan.tif[1]", "scan.tif[2]", "single.png"]
+    assert rows[0]["overlay"] == "overlays/00000-scan-page1.png" and rows[1]["map"] == "maps/00001-scan-page2.npy"
+    assert all((tmp_path / "out" / row[name]).is_file() for row in rows for name in ("overlay", "map"))
+    if extra != ("--tiles",):
+        with Inspector.open(tiny_bundle, threads=1) as inspector:
+            for row in rows:
+                assert float(row["score"]) == pytest.approx(inspector.inspect(read_image(row["path"])).score, abs=1e-5)
+        assert rows[0]["score"] != rows[1]["score"]
+
+
+def test_inspect_takes_one_page_and_says_where_there_is_none(tiny_bundle: Path, scans: Path, tmp_path: Path) -> None:
+    _, every = inspect(tiny_bundle, scans, tmp_path / "all", "--page", "all")
+    code, rows = inspect(tiny_bundle, scans, tmp_path / "second", "--page", "2")
+    assert code == 4 and rows[0]["score"] == every[1]["score"]
+    assert "single.png[2]: expected a page from 1 to 1, got 2" in rows[1]["error"]
+    code, rows = inspect(tiny_bundle, f"{scans / 'scan.tif'}[2]", tmp_path / "named")
+    assert code == 0 and [row["score"] for row in rows] == [every[1]["score"]]
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "two", "1.0"])
+@pytest.mark.parametrize("command", ["inspect", "evaluate"])
+def test_a_page_that_is_no_number_from_1_is_wrong_usage(command: str, page: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "a.ndp", str(tmp_path), "-o", str(tmp_path / "out"), f"--page={page}"])
+    assert end.value.code == 2
+
+
+def test_evaluate_measures_the_page_that_was_chosen(
+    tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    data = tmp_path / "data"
+    mask = np.zeros((70, 80), np.uint8)
+    mask[20:30, 10:40] = 255
+    for kind in ("good", "crack"):
+        (data / "test" / kind).mkdir(parents=True)
+        for index in range(2):
+            write_scan(data / "test" / kind / f"{index}.tif", rng)
+    (data / "ground_truth" / "crack").mkdir(parents=True)
+    for index in range(2):
+        (data / "ground_truth" / "crack" / f"{index}_mask.png").write_bytes(encode("png", mask))
+    out = tmp_path / "out"
+    arguments = ["evaluate", str(tiny_bundle), str(data), "-o", str(out), "--threads", "1"]
+    assert main(arguments) == 1  # every image has several pages
+    assert main([*arguments, "--page", "2"]) == 0
+    record = json.loads((out / "evaluation.json").read_text())
+    images = record["figures"]["images"]
+    assert images[0]["path"] == "test/good/0.tif[2]" and "--page 2" in record["command"]
+    assert [one["has_mask"] for one in images] == 4 * [True]
+    with Inspector.open(tiny_bundle, threads=1) as inspector:
+        score = inspector.inspect(read_image(data / "test/good/0.tif", page=2)).score
+    assert images[0]["score"] == pytest.approx(score, abs=1e-5)
+
+
+def test_set_threshold_calibrates_on_the_page_that_was_chosen(
+    tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "copy.ndp"))
+    good = tmp_path / "good"
+    good.mkdir()
+    for index in range(4):
+        write_scan(good / f"{index}.tif", rng)
+    arguments = ["set-threshold", str(bundle), "--calibrate", str(good), "--no-variations", "--threads", "1"]
+    assert main(arguments) == 1
+    values = []
+    for page in ("1", "2"):
+        assert main([*arguments, "--page", page]) == 0
+        values.append(open_bundle(bundle).threshold("fp32").value)
+    assert values[0] != values[1]
