@@ -17,7 +17,7 @@ MAPPED = {"ndp_rt.kernels": "kernels", "ndp_rt.export": "export", "ndp_rt.bench"
 
 sys.path.insert(0, str(ROOT))  # pip and build start elsewhere
 try:
-    from ndp_rt.capi.build import BRIDGE_MODULE, BRIDGE_NAME, LIBRARY_NAME, build_library
+    from ndp_rt.capi.build import BRIDGE_MODULE, BRIDGE_NAME, LIBRARY_NAME, SONAME, build_library
     from ndp_rt.errors import MissingExtraError, NdpRtError
 finally:
     sys.path.remove(str(ROOT))
@@ -56,7 +56,7 @@ class BuildLibrary(Command):
 
     def run(self) -> None:
         if not self.editable_mode:  # an earlier build, for another Python perhaps, left its own
-            for old in [*self.folder.glob(f"{BRIDGE_MODULE}*.so"), *self.folder.glob(LIBRARY_NAME)]:
+            for old in [*self.folder.glob(f"{BRIDGE_MODULE}*.so"), *self.folder.glob(f"{LIBRARY_NAME}*")]:
                 old.unlink()
         home = self.folder if self.editable_mode else Path(sysconfig.get_path("platlib"), "ndp_rt", "capi")
         try:
@@ -70,7 +70,7 @@ class BuildLibrary(Command):
         return []  # they are package data
 
     def get_outputs(self) -> list[str]:
-        names = (name for name in (BRIDGE_NAME, LIBRARY_NAME) if (self.folder / name).is_file())
+        names = (name for name in (BRIDGE_NAME, LIBRARY_NAME, SONAME) if (self.folder / name).is_file())
         return [str(Path(self.build_lib or "", "ndp_rt", "capi", name)) for name in names]
 
     def get_output_mapping(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ FOLDER = Path(__file__).parent
 SOURCE, INCLUDE = FOLDER / "source", FOLDER / "include"
 HEADER = INCLUDE / "ndp_rt.h"
 LIBRARY_NAME = "libndp_rt.so"
+SONAME = f"{LIBRARY_NAME}.1"  # what a linked program asks for: the number is NDP_RT_ABI_MAJOR
 BRIDGE_MODULE = "_ndp_rt_bridge"
 BRIDGE_NAME = f"{BRIDGE_MODULE}{sysconfig.get_config_var('EXT_SUFFIX')}"
 LIBRARY_FILES = (
@@ -75,11 +76,11 @@ def read_python_functions(calls: str) -> str:
 
 
 def build_library(folder: Path = FOLDER, *, home: Path | None = None, flags: Sequence[str] = ()) -> Path:
-    """Compile the library and its bridge and return the library's path.
+    """Compile the library, what linked programs find it by, and its bridge, and return the library's path.
 
     Args:
-        folder: where both go, side by side; each replaces an older one in one step.
-        home: where both will lie when they are used; None: in `folder`. A copy of the library finds its bridge there.
+        folder: where they go, side by side; each replaces an older one in one step.
+        home: where they will lie when they are used; None: in `folder`. A copy of the library finds its bridge there.
         flags: more options for the compiler and the linker, such as -fsanitize=address.
 
     Raises:
@@ -92,7 +93,7 @@ def build_library(folder: Path = FOLDER, *, home: Path | None = None, flags: Seq
     with make_temporary_folder("capi") as work:
         bridge = _compile(compiler, [*_list_bridge_inputs(Path(work)), *flags], Path(work) / BRIDGE_NAME)
         library = _compile(compiler, [*_list_library_inputs(home or folder), *flags], Path(work) / LIBRARY_NAME)
-        for made in (bridge, library):
+        for made in (bridge, library, _make_soname(compiler, Path(work), library.name)):
             _move(made, folder / made.name)
     return folder / LIBRARY_NAME
 
@@ -170,7 +171,21 @@ def _list_library_inputs(home: Path) -> list[str]:
         "NDP_PYTHON_VERSION": PYTHON_VERSION,
     }
     defined = [f"-D{name}={_quote(value)}" for name, value in facts.items()]
-    return [*(str(SOURCE / name) for name in LIBRARY_FILES), *defined, f"-Wl,-soname,{LIBRARY_NAME}", "-Wl,-z,defs"]
+    return [*(str(SOURCE / name) for name in LIBRARY_FILES), *defined, f"-Wl,-soname,{SONAME}", "-Wl,-z,defs"]
+
+
+def _make_soname(compiler: Sequence[str], work: Path, name: str) -> Path:
+    """Make the file of the soname: a library without content that needs the one called `name` beside it.
+
+    Elsewhere that is a link, which wheels cannot hold; and a process that found a copy by one name and the original by
+    the other would hold two libraries.
+    """
+    empty, stand_in = work / "empty.c", work / "stand_in" / name
+    empty.touch()
+    stand_in.parent.mkdir()
+    _compile(compiler, [str(empty), f"-Wl,-soname,{name}"], stand_in)
+    needs = ["-Wl,--no-as-needed", str(stand_in), "-Wl,--as-needed", "-Wl,-rpath,$ORIGIN"]
+    return _compile(compiler, [str(empty), *needs, f"-Wl,-soname,{SONAME}"], work / SONAME)
 
 
 def _quote(text: str) -> str:

@@ -11,6 +11,7 @@ from ndp_rt.capi.build import (
     INCLUDE,
     LIBRARY_NAME,
     PYTHON_VERSION,
+    SONAME,
     check_tools,
 )
 from ndp_rt.errors import MissingExtraError
@@ -39,9 +40,8 @@ def find_problem(folder: Path | None = None) -> str | None:
         return f"{library} is not a library of ndp-rt"
     if found[0].decode() != BRIDGE_NAME:
         return f"{library} is built for {found[1].decode()}, and this is Python {PYTHON_VERSION}"
-    if not (folder / BRIDGE_NAME).is_file():
-        return f"{BRIDGE_NAME} is missing beside {library}"
-    return None
+    missing = [name for name in (BRIDGE_NAME, SONAME) if not (folder / name).is_file()]
+    return f"{missing[0]} is missing beside {library}" if missing else None
 
 
 def find_remedy() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.capi.build import BRIDGE_NAME, INCLUDE, SOURCE
+from ndp_rt.capi.build import BRIDGE_NAME, INCLUDE, SONAME, SOURCE
 from ndp_rt.config import find_compiler
 from tests.capi.library import STRICT
 
@@ -35,7 +35,8 @@ def add_fake_bridge(library: Path, folder: Path, *flags: str) -> Path:
     """Copy a built library into `folder`, beside a bridge without Python, and return the copy's path."""
     folder.mkdir(exist_ok=True)
     compile_host(["fake_bridge.c"], folder / BRIDGE_NAME, *flags, "-fPIC", "-shared")
-    return Path(shutil.copy(library, folder / library.name))
+    shutil.copy(library.with_name(SONAME), folder)
+    return Path(shutil.copy(library, folder))
 
 
 def run_program(

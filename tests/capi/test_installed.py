@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ndp_rt
-from ndp_rt.capi.build import BRIDGE_NAME, FOLDER, HEADER, LIBRARY_NAME, PYTHON_VERSION, check_tools
+from ndp_rt.capi.build import BRIDGE_NAME, FOLDER, HEADER, LIBRARY_NAME, PYTHON_VERSION, SONAME, check_tools
 from ndp_rt.capi.installed import CMAKE, PKGCONFIG, find_problem, list_link_flags
 from ndp_rt.errors import MissingExtraError
 from tests.bricks import BRICKS
@@ -189,7 +189,8 @@ def version_1_4_2(tmp_path: Path) -> Path:
 )
 def test_cmake_finds_versions_that_are_met(tmp_path: Path, version_1_4_2: Path, wanted: str, is_met: bool) -> None:
     need("cmake", "cmake")
-    (version_1_4_2 / LIBRARY_NAME).touch()
+    for name in (LIBRARY_NAME, SONAME):
+        (version_1_4_2 / name).touch()
     said = configure(tmp_path, version_1_4_2, "ndp_rt_DIR", wanted=wanted)
     assert ("Configuring done" in said) is is_met, said
     assert is_met or "version: 1.4.2" in said
@@ -216,16 +217,18 @@ def test_a_library_that_this_python_can_use_has_no_problem(library_path: Path) -
         (lambda folder: (folder / LIBRARY_NAME).unlink(), "libndp_rt.so is not built"),
         (lambda folder: (folder / LIBRARY_NAME).write_bytes(b"\x7fELF"), "is not a library of ndp-rt"),
         (lambda folder: (folder / BRIDGE_NAME).unlink(), f"{BRIDGE_NAME} is missing beside"),
+        (lambda folder: (folder / SONAME).unlink(), f"{SONAME} is missing beside"),
         (
             lambda folder: (folder / LIBRARY_NAME).write_bytes(b"\0_ndp_rt_bridge.cpython-39-x86_64-linux-gnu.so\0"),
             f"is built for cpython-39-x86_64-linux-gnu, and this is Python {PYTHON_VERSION}",
         ),
     ],
-    ids=["no library", "another library", "no bridge", "another Python"],
+    ids=["no library", "another library", "no bridge", "no soname", "another Python"],
 )
 def test_says_what_is_wrong_with_a_library(tmp_path: Path, change: Callable[[Path], object], problem: str) -> None:
     (tmp_path / LIBRARY_NAME).write_bytes(b"\0" + BRIDGE_NAME.encode() + b"\0")
-    (tmp_path / BRIDGE_NAME).touch()
+    for name in (BRIDGE_NAME, SONAME):
+        (tmp_path / name).touch()
     assert find_problem(tmp_path) is None
     change(tmp_path)
     assert problem in str(find_problem(tmp_path))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ndp_rt import read_image
-from ndp_rt.capi.build import BRIDGE_NAME, FOLDER, INCLUDE, LIBRARY_NAME, check_tools
+from ndp_rt.capi.build import BRIDGE_NAME, FOLDER, INCLUDE, LIBRARY_NAME, SONAME, check_tools
 from ndp_rt.capi.installed import DATA, DEMO, DEMO_IMAGES, find_problem
 from ndp_rt.cli import main
 from ndp_rt.errors import MissingExtraError
@@ -19,7 +19,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "ca pi"
     folder.mkdir()
     (folder / LIBRARY_NAME).write_bytes(b"\0" + BRIDGE_NAME.encode() + b"\0")
-    (folder / BRIDGE_NAME).touch()
+    for name in (BRIDGE_NAME, SONAME):
+        (folder / name).touch()
     for module in ("build", "installed"):
         monkeypatch.setattr(f"ndp_rt.capi.{module}.FOLDER", folder)
     return folder

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ndp_rt import Inspector
-from ndp_rt.capi.build import BRIDGE_NAME, LIBRARY_NAME
+from ndp_rt.capi.build import BRIDGE_NAME, LIBRARY_NAME, SONAME
 from ndp_rt.cli import main
 from ndp_rt.cli.import_check import find_broken
 from ndp_rt.cli.machine_report import BROKEN, FOUND, MISSING, Finding, examine_bundle, examine_machine
@@ -70,7 +70,8 @@ def test_the_c_library_is_found_or_has_its_remedy(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("ndp_rt.capi.installed.check_tools", fail_without_headers)
     assert find_library_finding().remedy.endswith("ndp-rt capi build; before that: there are no headers.")
     (tmp_path / LIBRARY_NAME).write_bytes(BRIDGE_NAME.encode())
-    (tmp_path / BRIDGE_NAME).touch()
+    for name in (BRIDGE_NAME, SONAME):
+        (tmp_path / name).touch()
     found = find_library_finding()
     assert found.state == FOUND and LIBRARY_NAME in found.detail and found.remedy == ""
 
