@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.spec import CPU as CPU
@@ -39,8 +40,13 @@ class Options:
         if self.mm_per_pixel is not None and not 0.0 < self.mm_per_pixel < math.inf:
             raise InputError(f"expected mm_per_pixel above 0, or None, got {self.mm_per_pixel}.")
 
-        if self.white_level is not None and not 1 <= self.white_level <= MOST_WHITE:
-            raise InputError(f"expected white_level from 1 to {MOST_WHITE}, or None, got {self.white_level}.")
+        if self.white_level is not None and not (
+            isinstance(self.white_level, Integral) and 1 <= self.white_level <= MOST_WHITE
+        ):
+            raise InputError(
+                f"expected white_level from 1 to {MOST_WHITE}, or None for the bundle's, got {self.white_level!r:.80}. "
+                "An array does not tell which value is white; of files 'ndp-rt inspect --white-level auto' reads it."
+            )
 
     @property
     def engine_spec(self) -> EngineSpec:

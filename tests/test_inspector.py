@@ -349,6 +349,8 @@ def test_refuses_settings_that_make_no_sense(tiny_bundle: Path) -> None:
         ({"threads": 0}, InputError, "expected 1 or more threads"),
         ({"threshold": float("nan")}, InputError, "expected a threshold that is a number"),
         ({"mm_per_pixel": 0.0}, InputError, "expected mm_per_pixel above 0"),
+        ({"white_level": 0}, InputError, "expected white_level from 1 to 65535, .* got 0"),
+        ({"white_level": "auto"}, InputError, "got 'auto'. An array does not tell which value is white; of files"),
         ({"channels": "cmyk"}, InputError, "channels: expected .* got 'cmyk'"),
         ({"batches": (0,)}, InputError, "batch"),
     ):

@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--white-level",
         metavar="N|auto",
         type=lambda text: AUTO if text == AUTO else parse_white_level(text),
-        help="the value of 16-bit images that is white; auto: what the first ones say (default: the bundle's)",
+        help="the value of 16-bit images that is white; auto: that of the bits which the files note, if they do (default: the bundle's)",
     )
     add_page(parser, takes_all=True)
     parser.add_argument("--threshold", metavar="T", type=parse_number, help="instead of the bundle's threshold")
@@ -352,17 +352,25 @@ class Reader:
         return Taken(pixels=pixels, brightness=brightness)
 
 
-def find_level(files: list[Path]) -> int:
-    """Return the white level of the 16-bit images among the first SAMPLED files, and say on stderr where it is from."""
+def find_level(files: list[Path]) -> int | None:
+    """Return the white level that the 16-bit images among the first SAMPLED files note, and say on stderr what it is.
+
+    None: they note none. Few images tell too little by their values, so the bundle's level stays, which training found.
+    """
     from ndp_rt.errors import ImageFileError
     from ndp_rt.images.read import load_image
-    from ndp_rt.images.white_level import find_white_level, measure_values
+    from ndp_rt.images.white_level import find_noted_level, measure_values
 
     values = []
     for path in files[:SAMPLED]:
         with contextlib.suppress(ImageFileError):  # it becomes a row of its own
             file = load_image(path)
             values.append(measure_values(file.pixels, file.significant_bits))
-    level, why = find_white_level(values)
-    complain(f"ndp-rt: {why or f'white level {level}: no image of 16 bits'}")
+    level = find_noted_level(values)
+    if level is not None:
+        complain(f"ndp-rt: white level {level}: the files say {level.bit_length()} bits")
+    elif any(one.bits == 16 for one in values):
+        complain("ndp-rt: white level: the bundle's, since the 16-bit files do not all note one number of bits")
+    else:
+        complain("ndp-rt: white level: the bundle's, since no image has 16 bits")
     return level

@@ -61,13 +61,25 @@ def find_white_level(values: Sequence[Values]) -> tuple[int, str]:
     deep = [one for one in values if one.bits == 16]
     if not deep:
         return WHITE_LEVELS[-1], ""
+    noted = find_noted_level(deep)
+    if noted is not None:
+        return noted, f"white level {noted}: the files say {noted.bit_length()} bits"
     largest = max(one.largest for one in deep)
-    noted = {one.significant_bits for one in deep}
-    bits = noted.pop() if len(noted) == 1 else None
-    if bits is not None and bits >= 8 and largest < 2**bits:
-        return 2**bits - 1, f"white level {2**bits - 1}: the files say {bits} bits"
     level = next(level for level in WHITE_LEVELS if largest <= level)
     return level, f"white level {level}: the largest value of {len(deep)} 16-bit image(s) is {largest}"
+
+
+def find_noted_level(values: Sequence[Values]) -> int | None:
+    """Return the white level of the bits that all 16-bit images note in their files; None: not all note the same.
+
+    Unlike the largest value it does not depend on how bright the few images are that are looked at.
+    """
+    deep = [one for one in values if one.bits == 16]
+    noted = {one.significant_bits for one in deep}
+    bits = noted.pop() if len(noted) == 1 else None
+    if bits is None or bits < 8 or max(one.largest for one in deep) >= 2**bits:
+        return None
+    return 2**bits - 1
 
 
 def describe_range(values: Sequence[Values], white_level: int) -> TrainingRange | None:

@@ -22,6 +22,7 @@ from ndp_rt.bundle.manifest import encode_manifest, read_manifest
 from ndp_rt.cli import main
 from ndp_rt.files import locking
 from ndp_rt.program.manifest import TrainingRange
+from tests.images.encodings import join_png_chunks, list_png_chunks
 
 COMMAND = [sys.executable, "-m", "ndp_rt.cli"]
 
@@ -229,7 +230,14 @@ def test_images_outside_of_what_training_saw_are_told_and_a_white_level_mends_it
     assert main(["inspect", str(bundle), *paths, "-o", str(tmp_path / "plain")]) == 0
     assert "1 of 2 images are darker than all that training saw" in capsys.readouterr().err
     assert [row["brightness"] for row in read_csv(tmp_path / "plain/results.csv")] == ["darker", "as trained"]
-    for level, said in (("4095", ""), ("auto", "white level 4095: the largest value of 1 16-bit image(s) is")):
+    head, *rest = list_png_chunks((tmp_path / "deep.png").read_bytes())
+    (tmp_path / "noted.png").write_bytes(join_png_chunks([head, (b"sBIT", b"\x0c"), *rest]))
+    arguments = ["inspect", str(bundle), "--white-level", "auto", paths[1]]
+    assert main([*arguments, paths[0], "-o", str(tmp_path / "guessed")]) == 0
+    assert "white level: the bundle's, since the 16-bit files do not all note" in capsys.readouterr().err
+    assert [row["brightness"] for row in read_csv(tmp_path / "guessed/results.csv")] == ["as trained", "darker"]
+    paths[0] = str(tmp_path / "noted.png")
+    for level, said in (("4095", ""), ("auto", "white level 4095: the files say 12 bits")):
         out = tmp_path / f"with {level}"
         assert main(["inspect", str(bundle), *paths, "-o", str(out), "--white-level", level]) == 0
         assert said in capsys.readouterr().err
