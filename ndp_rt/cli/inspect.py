@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--white-level",
         metavar="N|auto",
         type=lambda text: AUTO if text == AUTO else parse_white_level(text),
-        help="the value of 16-bit images that is white; auto: that of the bits which the files note, if they do (default: the bundle's)",
+        help="the value of 16-bit images that is white; auto: what files note (default: the bundle's)",
     )
     add_page(parser, takes_all=True)
     parser.add_argument("--threshold", metavar="T", type=parse_number, help="instead of the bundle's threshold")

@@ -79,7 +79,7 @@ def find_noted_level(values: Sequence[Values]) -> int | None:
     bits = noted.pop() if len(noted) == 1 else None
     if bits is None or bits < 8 or max(one.largest for one in deep) >= 2**bits:
         return None
-    return 2**bits - 1
+    return (1 << bits) - 1
 
 
 def describe_range(values: Sequence[Values], white_level: int) -> TrainingRange | None:
