@@ -13,7 +13,12 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 
 ROOT = Path(__file__).parent
-MAPPED = {"ndp_rt.kernels": "kernels", "ndp_rt.export": "export", "ndp_rt.bench": "bench"}
+MAPPED = {
+    "ndp_rt.kernels": "kernels",
+    "ndp_rt.export": "export",
+    "ndp_rt.bench": "bench",
+    "ndp_rt.capi.examples": "examples",  # no Python, but files to read and copy
+}
 
 sys.path.insert(0, str(ROOT))  # pip and build start elsewhere
 try:

@@ -32,7 +32,7 @@ NO_COMPILER = {"CC": "/nonexistent/cc"}
 def copy_checkout(target: Path) -> Path:
     """Copy what a clean checkout holds, links as links."""
     shutil.copytree(ROOT, target, symlinks=True, ignore=NOT_COPIED)
-    for made in (target / "ndp_rt" / "capi").glob("*.so"):
+    for made in (target / "ndp_rt" / "capi").glob("*.so*"):
         made.unlink()
     return target
 

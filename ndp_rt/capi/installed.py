@@ -16,7 +16,7 @@ from ndp_rt.capi.build import (
 )
 from ndp_rt.errors import MissingExtraError
 
-PKGCONFIG, CMAKE = FOLDER / "pkgconfig", FOLDER / "cmake"
+PKGCONFIG, CMAKE, EXAMPLES = FOLDER / "pkgconfig", FOLDER / "cmake", FOLDER / "examples"
 DATA = FOLDER.parent / "data"
 DEMO, DEMO_IMAGES = DATA / "demo.ndp", DATA / "demo_pnm"
 TAG = re.compile(re.escape(BRIDGE_MODULE).encode() + rb"\.([\w-]+)\.so")  # cpython-311-x86_64-linux-gnu
@@ -77,5 +77,6 @@ headers     {HEADER} for C
 compiler    cc first.c $(ndp-rt capi --cflags --libs) -o first
 pkg-config  export PKG_CONFIG_PATH="$(ndp-rt capi --pkgconfig-dir)", then pkg-config --cflags --libs ndp_rt
 CMake       cmake -Dndp_rt_DIR="$(ndp-rt capi --cmake-dir)", then find_package(ndp_rt) and target ndp_rt::ndp_rt
+examples    {EXAMPLES}: programs in C, C++ and C#, for CMake and .NET
 demo        {DEMO}
             {DEMO_IMAGES}: photographs for it, as PPM"""

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "include-dir": "the folder of ndp_rt.h and ndp_rt.hpp",
         "library": "the path of libndp_rt.so",
         "pkgconfig-dir": "the folder for PKG_CONFIG_PATH",
+        "examples": "the folder of programs in C, C++ and C#, to read, build and copy",
         "demo": "the path of the demo's bundle, to try programs with",
         "demo-images": "the folder of a good and a defective photograph for it, good.ppm and defect.ppm",
         "cmake-dir": "the folder for ndp_rt_DIR of CMake's find_package(ndp_rt)",
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
         CMAKE,
         DEMO,
         DEMO_IMAGES,
+        EXAMPLES,
         PKGCONFIG,
         describe,
         find_problem,
@@ -56,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         (args.library, FOLDER / LIBRARY_NAME),
         (args.pkgconfig_dir, PKGCONFIG),
         (args.cmake_dir, CMAKE),
+        (args.examples, EXAMPLES),
         (args.demo, DEMO),
         (args.demo_images, DEMO_IMAGES),
     ):

@@ -162,6 +162,17 @@ def test_cmake_builds_programs_in_c_and_cpp(
         assert find_interpreter(tmp_path / "installed" / "bin" / name).startswith(str(environment))
 
 
+@pytest.mark.nightly
+def test_the_examples_of_an_installation_build_and_run(environments: tuple[Path, Path], tmp_path: Path) -> None:
+    need("cmake", "cmake")
+    need("c++", "g++")
+    flag = '-Dndp_rt_DIR="$(ndp-rt capi --cmake-dir)"'
+    for line in (f'cmake -S "$(ndp-rt capi --examples)" -B build {flag}', "cmake --build build"):
+        run_shell(line, environments[1], tmp_path)
+    inspect = 'build/inspect_c "$(ndp-rt capi --demo)" "$(ndp-rt capi --demo-images)"/good.ppm'
+    assert ": good" in run_shell(inspect, environments[1], tmp_path, NDP_RT_CACHE=str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def version_1_4_2(tmp_path: Path) -> Path:
     """A folder with the files for builds, of another version, and without the library."""

@@ -8,7 +8,7 @@ import pytest
 
 from ndp_rt import read_image
 from ndp_rt.capi.build import BRIDGE_NAME, FOLDER, INCLUDE, LIBRARY_NAME, SONAME, check_tools
-from ndp_rt.capi.installed import DATA, DEMO, DEMO_IMAGES, find_problem
+from ndp_rt.capi.installed import DATA, DEMO, DEMO_IMAGES, EXAMPLES, find_problem
 from ndp_rt.cli import main
 from ndp_rt.errors import MissingExtraError
 
@@ -44,6 +44,7 @@ def test_flags_are_one_line_that_a_shell_reads_back(folder: Path, capsys: pytest
         ("--include-dir", "ndp_rt.h"),
         ("--pkgconfig-dir", "ndp_rt.pc"),
         ("--cmake-dir", "ndp_rtConfig.cmake"),
+        ("--examples", "csharp/inspect.csproj"),
         ("--demo", "manifest.json"),
         ("--demo-images", "defect.ppm"),
     ],
@@ -134,4 +135,5 @@ def test_the_photographs_for_c_are_the_demos_first_in_its_colours(name: str) -> 
 
 def test_where_everything_lies_includes_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["capi"]) == 0
-    assert f"demo        {DEMO}\n" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"demo        {DEMO}\n" in text and f"examples    {EXAMPLES}: " in text
