@@ -1,6 +1,7 @@
 """Options of opening an inspector."""
 
 import dataclasses
+import logging
 import math
 from dataclasses import dataclass
 from numbers import Integral
@@ -9,9 +10,11 @@ from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.spec import CPU as CPU
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import InputError
-from ndp_rt.program.manifest import INT8_PRECISIONS
+from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest
 
 MOST_WHITE = 65535
+
+log = logging.getLogger("ndp_rt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,13 @@ def with_white_level(bundle: Bundle, white_level: int | None) -> Bundle:
         return bundle
     contract = dataclasses.replace(bundle.manifest.input, white_level_16bit=white_level)
     return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, input=contract))
+
+
+def warn_unreachable(manifest: BundleManifest, threshold: float) -> None:
+    """Log a threshold that no score of the bundle can reach, which lets every defect pass."""
+    sentence = manifest.describe_unreachable(threshold)
+    if sentence is not None:
+        log.warning("%s", sentence)
 
 
 def find_threshold(bundle: Bundle, options: Options) -> float:

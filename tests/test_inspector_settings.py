@@ -1,14 +1,19 @@
 """What callers give the inspector beside images: arrays for the maps, another threshold, time to warm up."""
 
 import pickle
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from ndp_rt import Inspector
+from ndp_rt.bundle.manifest import encode_manifest, read_manifest
+from ndp_rt.cli import main
 from ndp_rt.errors import InputError
 from tests.test_inspector import PLANS, SIDE, draw_image
 
@@ -102,6 +107,45 @@ def test_a_threshold_that_was_set_decides_from_the_next_image_on(one: Inspector,
     with pytest.raises(InputError, match="expected a threshold that is a number"):
         one.set_threshold(float("nan"))
     assert one.threshold == 0.25
+
+
+def test_a_threshold_that_no_score_can_reach_is_warned_of(
+    tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, rng: np.random.Generator
+) -> None:
+    bundle = bound_scores(tiny_bundle, tmp_path, largest=1.0)
+    words = "the threshold 8.43 is above 1, the largest score that its maps allow, so every image is called good"
+    with Inspector.open(bundle, threads=1, threshold=8.43) as opened:
+        assert words in caplog.text
+        for quiet in (1.0, 0.5, float("inf")):  # infinity asks for it
+            caplog.clear()
+            opened.set_threshold(quiet)
+            assert "is above" not in caplog.text
+        opened.set_threshold(8.43)
+        assert words in caplog.text
+    caplog.clear()
+    with Inspector.open(tiny_bundle, threads=1, threshold=8.43):  # a bundle that does not know
+        assert "is above" not in caplog.text
+
+
+def test_commands_say_that_no_score_can_reach_a_threshold(
+    tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = bound_scores(tiny_bundle, tmp_path, largest=1.0)
+    assert main(["set-threshold", str(bundle), "8.43"]) == 0
+    assert "ndp-rt: tiny: the threshold 8.43 is above 1" in capsys.readouterr().err
+    assert cv2.imwrite(str(tmp_path / "a.png"), draw_image(rng, SIDE, SIDE))
+    assert main(["inspect", str(bundle), str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]) == 0
+    assert "the threshold 8.43 is above 1" in capsys.readouterr().err
+    assert main(["set-threshold", str(bundle), "0.5"]) == 0
+    assert "is above" not in capsys.readouterr().err
+
+
+def bound_scores(tiny_bundle: Path, folder: Path, largest: float) -> Path:
+    """Return a copy of the bundle whose manifest says how large its scores are at most."""
+    bundle = Path(shutil.copytree(tiny_bundle, folder / "bounded.ndp"))
+    manifest = replace(read_manifest(bundle), largest_score=largest)
+    (bundle / "manifest.json").write_bytes(encode_manifest(manifest))
+    return bundle
 
 
 def test_a_stream_takes_a_threshold_that_is_set_meanwhile(one: Inspector, rng: np.random.Generator) -> None:

@@ -44,6 +44,7 @@ def export_run(
         stages=(Stage(name="fused", module=stored, inputs=(image,), outputs=(anomaly_map,)),),
         programs={"cpu": {"fused": program}, "cuda": {"fused": program}},
         decision=DecisionRules(smooth="mean_median", score="max"),
+        largest_score=1.0,
         trained=trained,
         stored=stored,
         rewrites=("fold_batch_norm", "merge_pads") if rewrite else (),

@@ -196,6 +196,7 @@ class ExportedModel:
     assets: Mapping[str, Asset] = field(default_factory=dict)
     rewrites: tuple[str, ...] = ()
     finish_graph: "Callable[[ModelProto], None] | None" = None  # changes a graph after it was traced
+    largest_score: float | None = None  # that its maps allow; None: they have no bound
     width: int | None = None  # channels of the first level, where the family has such a number
     pictures: "Mapping[str, NDArray[np.uint8]]" = field(
         default_factory=dict

@@ -237,6 +237,7 @@ def _describe(
         reference=model.reference,
         golden={"made_by": describe_truth(settings.weights), "images": golden_names},
         provenance=_trace_origin(run.document, model.provenance, settings),
+        largest_score=model.largest_score,
         training_range=None if found is None else TrainingRange.from_json(found),
         training_images=tuple(run.document["data"].get("training_digests", ())),
     )

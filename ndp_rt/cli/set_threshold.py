@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndp_rt.cli.page import add_page
-from ndp_rt.cli.terminal import say
+from ndp_rt.cli.terminal import complain, say
 
 if TYPE_CHECKING:
     from ndp_rt.program.manifest import ThresholdSpec
@@ -76,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
         threshold = calibrate_from(args.bundle, args, args.device)
     set_threshold(bundle, args.precision, threshold)
     say(f"{args.bundle}, {args.precision}: threshold {describe(former)} -> {describe(threshold)}")
+    unreachable = None if threshold.value is None else bundle.manifest.describe_unreachable(threshold.value)
+    if unreachable is not None:
+        complain(f"ndp-rt: {unreachable}")
     return 0
 
 

@@ -147,6 +147,7 @@ class BundleManifest(JsonData):
     golden: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)  # differences from PyTorch, measured at export
     provenance: Mapping[str, Any] = field(default_factory=dict)  # commands, seed, data, versions: free form
+    largest_score: float | None = optional(None)  # that the model's maps allow; None: not known
     training_range: TrainingRange | None = field(default=None, metadata={"is_optional": True})
     training_images: tuple[str, ...] = optional(())  # the start of the SHA-256 of each one's pixels, as hex
     files: Mapping[str, FileSpec] = field(default_factory=dict)
@@ -155,6 +156,17 @@ class BundleManifest(JsonData):
         commands = self.provenance.get("commands", [])
         if not isinstance(commands, list) or not all(isinstance(one, str) for one in commands):
             raise InputError(f"provenance.commands: expected a list of strings, got {commands!r:.80}.")
+        if self.largest_score is not None and not math.isfinite(self.largest_score):
+            raise InputError(f"largest_score: expected a finite number, got {self.largest_score}.")
+
+    def describe_unreachable(self, threshold: float) -> str | None:
+        """Return a sentence on a threshold that no score can reach; None: one may, or it is infinity, on purpose."""
+        if self.largest_score is None or not self.largest_score < threshold < math.inf:
+            return None
+        return (
+            f"{self.name}: the threshold {threshold:.6g} is above {self.largest_score:g}, the largest score that its "
+            "maps allow, so every image is called good. Set another one."
+        )
 
     def to_json(self) -> Json:
         """Return the manifest as JSON values, format and version first."""

@@ -31,7 +31,7 @@ def upgrade(document: object) -> Json:
     contract = take(document, "input", dict, "the manifest")
     for name in ("height_px", "width_px"):
         check_size(name, take(contract, name, int, "input"))
-    return {**cast(Json, document), "format_version": 2, **describe_ndpnet(stages)}
+    return {**cast(Json, document), "format_version": 2, "largest_score": 1.0, **describe_ndpnet(stages)}
 
 
 def check_size(name: str, size_px: int) -> None:

@@ -13,7 +13,7 @@ from ndp_rt.decide.regions import Defect, list_defects
 from ndp_rt.errors import InputError
 from ndp_rt.images.checks import Image
 from ndp_rt.images.opencv import cv2
-from ndp_rt.options import Options, find_threshold
+from ndp_rt.options import Options, find_threshold, warn_unreachable
 from ndp_rt.result import Result
 from ndp_rt.runtime.executor import Batch, Executor
 from ndp_rt.runtime.open import open_executor
@@ -33,6 +33,7 @@ class Session:
         self.threshold = find_threshold(bundle, options)
         self.options = options
         self.bundle = bundle
+        warn_unreachable(bundle.manifest, self.threshold)
         self.executor: Executor = open_executor(bundle, options)
         self.batch: Batch = self.executor.make_batch()  # for the calls that hold the lock
 
@@ -44,6 +45,7 @@ class Session:
         """
         self.options = replace(self.options, threshold=threshold)
         self.threshold = threshold
+        warn_unreachable(self.bundle.manifest, threshold)
 
     def check_outputs(self, keep_reconstruction: bool) -> tuple[str, ...]:
         """Return the outputs to ask for beside the map.

@@ -77,6 +77,7 @@ def test_other_format_versions_are_refused(folder: Path, version: int) -> None:
     [
         (("thresholds", "fp32", "value"), 10**400, "value: expected a finite number"),
         (("thresholds", "fp32", "value"), float("inf"), "expected a finite number"),
+        (("largest_score",), float("nan"), "largest_score: expected a finite number|not a number|NaN"),
         (("input", "height_px"), 2**63, "height_px: expected 1 to 16384, got 9223372036854775808"),
         (("provenance", "commands"), 5, "provenance.commands: expected a list of strings, got 5"),
         (("stages", "fused", "inputs", "image"), ["n", 3, 2**40, 2**40], "dims of 'image': expected"),

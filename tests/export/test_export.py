@@ -60,6 +60,7 @@ def test_bundle_opens_and_says_what_it_is(exported, run_path):
     assert manifest.provenance["commands"] == ["ndp-rt train surface -o run", "ndp-rt export"]
     assert {"python", "torch", "onnx", "openvino"} <= set(manifest.provenance["versions"]["export"])
     assert manifest.reference == {"source": "0.png", "rule": "by hand"}
+    assert manifest.largest_score == 1.0
     assert (bundle.path / "reference.png").read_bytes() == (run_path / "reference.png").read_bytes()
     assert exported[0].size_bytes == sum(path.stat().st_size for path in bundle.path.iterdir())
 

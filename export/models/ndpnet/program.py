@@ -47,6 +47,7 @@ def export_network(model: NDPNet, *, rewrite: bool, weights: str = "fp32") -> Ex
         programs=described["programs"],
         decision=described["decision"],
         assets={"reference": Asset(spec=described["assets"]["reference"], tensors=features)},
+        largest_score=1.0,
         trained=model,
         stored=stored,
         rewrites=REWRITES if rewrite else (),

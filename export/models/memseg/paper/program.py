@@ -78,6 +78,7 @@ def export_network(
         stages=stages,
         programs={"cpu": {"staged": program}, "cuda": {"staged": program}},
         decision=DecisionRules(smooth="none", score="top_k_mean", k=min(TOP_COUNT, size[0] * size[1])),
+        largest_score=1.0,
         trained=trained,
         stored=stored,
         assets={MEMORY: Asset(spec=asset, tensors={name: level.numpy() for name, level in remembered.items()})},
