@@ -65,10 +65,10 @@ class HostProcess(ChildProcess):
         return answer
 
     def read_memory(self) -> dict[str, int]:
-        """Return what it holds: resident memory, malloc's, descriptors and threads."""
+        """Return what it holds: resident memory, descriptors and threads."""
         folder = Path("/proc") / str(self.process_id)
         counts = {name: len(os.listdir(folder / kind)) for name, kind in (("descriptors", "fd"), ("threads", "task"))}
-        return {"rss_bytes": self.read_rss_bytes(), **self.ask("heap"), **counts}
+        return {"rss_bytes": self.read_rss_bytes(), **counts}
 
     def read_rss_bytes(self) -> int:
         """Return its resident memory.

@@ -61,9 +61,8 @@ class PythonSide:
         """Open an inspector for single images; 0 threads: the default."""
         self._inspectors.append(Inspector.open(bundle, threads=threads or None, batches=[1]))
 
-    def picture(self, path: Path, pixel_format: str, width: int, height: int) -> dict[str, int]:
-        """Load an image of the one format that is compared here."""
-        assert pixel_format == "rgb8"
+    def picture(self, path: Path, width: int, height: int) -> dict[str, int]:
+        """Load an image in RGB."""
         self._images.append(np.frombuffer(path.read_bytes(), np.uint8).reshape(height, width, 3))
         return {"picture": len(self._images) - 1}
 

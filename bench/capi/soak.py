@@ -1,13 +1,14 @@
-"""Open, inspect in every way, close, again and again: memory, descriptors and threads stay as they are."""
+"""Open, inspect, submit, close, again and again: memory, descriptors and threads stay as they are."""
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ndp_rt.bench.capi.calls import SLOT_COUNT
 from ndp_rt.bench.capi.figures import Figure
-from ndp_rt.bench.capi.host import HostProgram
-from ndp_rt.bench.capi.pictures import load_pictures, make_large_picture, make_picture_of_each_format
+from ndp_rt.bench.capi.host import Answer, HostProcess, HostProgram, check_same, teach
+from ndp_rt.bench.capi.pictures import load_pictures, make_network_pictures
 from ndp_rt.bench.measure import Tell
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.errors import EngineError
@@ -15,10 +16,11 @@ from ndp_rt.evaluate.record import Record
 
 SAMPLE_S = 10.0
 MIN_SAMPLE_COUNT = 20
+SHORT_OPEN_COUNT = 3  # opened and closed with one inspection, after each full use
 WINDOW_SHARE = 0.1  # of the time
 MAX_SERIES_COUNT = 200
 MAX_GROWTH = 0.01  # as of the calls from many threads; what is asked of a soak is a record
-COLUMNS = ("elapsed_s", "rss_bytes", "heap_bytes", "descriptors", "threads", "cycles")
+COLUMNS = ("elapsed_s", "rss_bytes", "descriptors", "threads", "cycles")
 Sample = tuple[float, ...]
 
 
@@ -27,9 +29,8 @@ def measure_soak(
 ) -> list[Figure]:
     """Run the soak for so long, fill in `found`, also where an error or Ctrl-C ends it earlier, and return the figures.
 
-    A cycle opens the bundle, inspects pictures of every pixel format alone, in a batch, in tiles and submitted, moves
-    the threshold, and closes; then it opens, inspects one and closes three times. Each answer is compared with the
-    first of its kind, bit for bit.
+    A cycle opens the bundle, inspects each picture alone, submits one again and again, and closes; then it opens,
+    inspects one and closes SHORT_OPEN_COUNT times. Each answer is compared with the first of its picture, bit for bit.
 
     Args:
         folder: for the pictures' files.
@@ -39,27 +40,43 @@ def measure_soak(
     """
     samples: list[Sample] = []
     block_s = min(SAMPLE_S, seconds / MIN_SAMPLE_COUNT)
-    counts = {"cycles": 0, "opens": 0, "calls": 0}
     found |= {"seconds": seconds, "failures": 0}
     with host.start(tell) as process:
-        load_pictures(process, make_picture_of_each_format(bundle), folder)
-        large = load_pictures(process, [make_large_picture(bundle)], folder)[0]
-        start = time.monotonic()
+        pictures = load_pictures(process, make_network_pictures(bundle), folder)
+        expected: dict[int, Answer] = {}
+        start, cycles = time.monotonic(), 0
         try:
             while not samples or time.monotonic() - start < seconds:
-                done = process.ask("soak", bundle.path, large, block_s)
-                counts = {name: count + done[name] for name, count in counts.items()}
+                end = time.monotonic() + block_s
+                while not cycles or time.monotonic() < end:
+                    run_cycle(process, bundle.path, pictures, expected)
+                    cycles += 1
                 memory = process.read_memory()
                 elapsed = round(time.monotonic() - start, 3)
-                samples.append((elapsed, *(memory[name] for name in COLUMNS[1:-1]), counts["cycles"]))
-                tell(f"soak: {elapsed:.0f} of {seconds:.0f} s, {counts['cycles']} cycles")
+                samples.append((elapsed, *(memory[name] for name in COLUMNS[1:-1]), cycles))
+                tell(f"soak: {elapsed:.0f} of {seconds:.0f} s, {cycles} cycles")
         except EngineError:
             found["failures"] = 1
             raise
         finally:
             if samples:
-                found |= {**counts, **summarise(samples)}
+                found |= {"cycles": cycles, "opens": cycles * (1 + SHORT_OPEN_COUNT), **summarise(samples)}
     return list_figures(found)
+
+
+def run_cycle(process: HostProcess, bundle: Path, pictures: Sequence[int], expected: dict[int, Answer]) -> None:
+    """Open, inspect every picture, submit and close, then the short opens; `expected` gets each first answer."""
+    for used in (pictures, *[pictures[:1]] * SHORT_OPEN_COUNT):
+        process.ask("open", bundle, 0)
+        for picture in used:
+            answer = process.ask("answer", 0, picture)
+            if picture not in expected:
+                expected[picture] = answer
+                teach(process, picture, answer)
+            check_same(answer, expected[picture], f"soak, picture {picture}")
+        if used is pictures:
+            process.ask("submit", 0, pictures[0], SLOT_COUNT, SLOT_COUNT)
+        process.ask("close")
 
 
 def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -73,21 +90,14 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
     early = [one for one in samples if WINDOW_SHARE * end_s <= one[0] <= 2 * WINDOW_SHARE * end_s] or [samples[0]]
     late = [one for one in samples if one[0] >= (1 - WINDOW_SHARE) * end_s]
     return {
-        "rss_growth": find_growth(early, late, "rss_bytes"),
-        "heap_growth": find_growth(early, late, "heap_bytes"),
-        "rss_sample_growth": late[-1][1] / early[0][1] - 1,
-        "descriptor_growth": late[-1][3] - early[0][3],
-        "thread_growth": late[-1][4] - early[0][4],
+        # The larger growth of the least and the greatest values.
+        "rss_growth": max(pick(one[1] for one in late) / pick(one[1] for one in early) - 1 for pick in (min, max)),
+        "descriptor_growth": late[-1][2] - early[0][2],
+        "thread_growth": late[-1][3] - early[0][3],
         "sample_count": len(samples),
         "columns": list(COLUMNS),
         "series": thin(samples),
     }
-
-
-def find_growth(early: Sequence[Sample], late: Sequence[Sample], column: str) -> float:
-    """Return the larger growth of a column's least and greatest values, as a share."""
-    index = COLUMNS.index(column)
-    return max(pick(one[index] for one in late) / pick(one[index] for one in early) - 1 for pick in (min, max))
 
 
 def thin(samples: Sequence[Sample]) -> list[list[float]]:

@@ -18,7 +18,7 @@ PART of --only:
   submit   ndp_rt_inspector_submit while the engine is busy
   start    from the start of a C program to its first decision, with the engine cached
   threads  calls per second by number of threads, and --calls calls from 32 threads, half of them on one inspector
-  soak     open, inspect in every way, close, for --soak seconds (an hour: --soak 3600)
+  soak     open, inspect, submit, close, for --soak seconds (an hour: --soak 3600)
 
 Exit code: 0 done, also where a figure was missed; 1 an error, or a call failed or gave a wrong answer; 130 Ctrl-C or
 SIGTERM (the record holds what was measured until then, and says so).

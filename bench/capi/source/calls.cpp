@@ -22,7 +22,7 @@ std::string do_calls(const Words &words)
         ndp_rt_status status = ndp_rt_inspector_inspect(inspector, &picture.image, &outputs.result);
         double end_s = read_clock_s();
         check(status, "ndp_rt_inspector_inspect");
-        outputs.check(*picture.alone, picture.index, "alone");
+        outputs.check(*picture.expected, picture.index, "alone");
         if (i >= again) {
             wall_ms.push_back((end_s - start_s) * 1e3);
             total_ms.push_back(outputs.result.total_ms);
@@ -81,7 +81,7 @@ std::string do_submit(const Words &words)
         Slot &slot = slots[i % slot_count];
 
         wait_for(slot);
-        slot.outputs.check(*picture.alone, picture.index, "submitted");
+        slot.outputs.check(*picture.expected, picture.index, "submitted");
         if (i >= count)
             continue;
         check(ndp_rt_timings(inspector, &times), "ndp_rt_timings");

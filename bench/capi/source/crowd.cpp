@@ -19,7 +19,7 @@ struct Worker {
         ndp_rt_status status = ndp_rt_inspector_inspect(inspector, &pictures[i].image, &outputs[i].result);
         longest_ms = std::max(longest_ms, (read_clock_s() - start_s) * 1e3);
         check(status, "ndp_rt_inspector_inspect");
-        outputs[i].check(*pictures[i].alone, i, "beside other threads");
+        outputs[i].check(*pictures[i].expected, i, "beside other threads");
         call_count++;
     }
 };

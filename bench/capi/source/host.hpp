@@ -22,12 +22,12 @@ struct Answer {
     uint32_t defect_count = 0;
 };
 
-/* An image, and what it gives alone, in a batch and in tiles, where that is known. */
+/* An image, and what it gives, where that is known. */
 struct Picture {
     ndp_rt_image image{};
     std::vector<uint8_t> pixels;
     size_t index = 0;
-    std::optional<Answer> alone, batch, tiles;
+    std::optional<Answer> expected;
 };
 
 enum Wanted { WANTS_MAP = 1, WANTS_MASK = 2, WANTS_DEFECTS = 4, WANTS_ALL = 7 };
@@ -36,8 +36,7 @@ enum Wanted { WANTS_MAP = 1, WANTS_MASK = 2, WANTS_DEFECTS = 4, WANTS_ALL = 7 };
 struct Outputs {
     Outputs(const Picture &picture, int wanted);
     Outputs(Outputs &&) = default;
-    void clear(); /* so that an answer that was not written is noticed */
-    void spoil(); /* the same for a few values, in no time */
+    void spoil(); /* a few values, so that an answer that is not written is noticed */
     Answer read() const;
     /* Fail unless they hold what is expected, as far as it was wanted, bit for bit. */
     void check(const Answer &expected, size_t index, const char *how) const;
@@ -92,10 +91,9 @@ extern std::atomic<bool> has_failed; /* whether a thread of the last `run_togeth
 Times run_together(size_t count, const std::function<void(size_t index)> &work);
 
 /* pictures.cpp */
-Picture load_picture(const std::string &path, const std::string &format, int32_t width_px, int32_t height_px);
+Picture load_picture(const std::string &path, int32_t width_px, int32_t height_px);
 std::string write_answer(const Answer &answer);
 std::string write_list(const std::vector<double> &values);
 
 /* A request takes its words and returns its answer. */
-std::string do_calls(const Words &), do_timings(const Words &), do_submit(const Words &), do_crowd(const Words &),
-    do_soak(const Words &);
+std::string do_calls(const Words &), do_timings(const Words &), do_submit(const Words &), do_crowd(const Words &);

@@ -2,7 +2,6 @@
 #include <csignal>
 #include <cstdio>
 #include <iostream>
-#include <malloc.h>
 #include <map>
 #include <mutex>
 #include <sys/prctl.h>
@@ -46,7 +45,7 @@ Picture &find_known_picture(const std::string &word)
 {
     Picture &picture = find_picture(word);
 
-    if (!picture.alone)
+    if (!picture.expected)
         fail("what picture ", word, " has to give is not known; ask with `answer` and `expect` first.");
     return picture;
 }
@@ -80,10 +79,21 @@ static std::string do_open(const Words &words)
     return join("{\"inspector\": ", inspectors.size() - 1, "}");
 }
 
-/* picture PATH FORMAT WIDTH HEIGHT: load an image; it gets the next number. */
+/* close: close the inspector that was opened last. */
+static std::string do_close(const Words &)
+{
+    if (inspectors.empty())
+        fail("there is no inspector to close.");
+    ndp_rt_inspector *last = inspectors.back();
+    inspectors.pop_back();
+    check(ndp_rt_inspector_close(last), "ndp_rt_inspector_close");
+    return "{}";
+}
+
+/* picture PATH WIDTH HEIGHT: load an image in RGB; it gets the next number. */
 static std::string do_picture(const Words &words)
 {
-    pictures.push_back(load_picture(words[0], words[1], std::stoi(words[2]), std::stoi(words[3])));
+    pictures.push_back(load_picture(words[0], std::stoi(words[1]), std::stoi(words[2])));
     pictures.back().index = pictures.size() - 1;
     return join("{\"picture\": ", pictures.back().index, "}");
 }
@@ -105,25 +115,12 @@ static std::string do_expect(const Words &words)
     try {
         uint64_t bits = std::stoull(words[1], nullptr, 16);
         uint64_t map_sum = std::stoull(words[2], nullptr, 16), mask_sum = std::stoull(words[3], nullptr, 16);
-        find_picture(words[0]).alone = {__builtin_bit_cast(double, bits), map_sum, mask_sum,
-                                        uint32_t(std::stoul(words[4]))};
+        find_picture(words[0]).expected = {__builtin_bit_cast(double, bits), map_sum, mask_sum,
+                                           uint32_t(std::stoul(words[4]))};
     } catch (const std::logic_error &) {
         fail("what is expected of picture ", words[0], " is not written as `answer` writes it.");
     }
     return "{}";
-}
-
-/* heap: what malloc has handed out and not got back: a leak shows here, fragmentation does not. -1: this C library does
-   not tell. */
-static std::string do_heap(const Words &)
-{
-#if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
-    struct mallinfo2 info = mallinfo2();
-
-    return join("{\"heap_bytes\": ", info.uordblks + info.hblkhd, "}");
-#else
-    return "{\"heap_bytes\": -1}";
-#endif
 }
 
 struct Request {
@@ -132,9 +129,9 @@ struct Request {
 };
 
 static const std::map<std::string, Request> REQUESTS = {
-    {"start", {1, do_start}}, {"open", {2, do_open}},       {"picture", {4, do_picture}}, {"answer", {2, do_answer}},
-    {"heap", {0, do_heap}},   {"expect", {5, do_expect}},   {"soak", {3, do_soak}},       {"calls", {5, do_calls}},
-    {"crowd", {5, do_crowd}}, {"timings", {3, do_timings}}, {"submit", {4, do_submit}}};
+    {"start", {1, do_start}},     {"open", {2, do_open}},     {"close", {0, do_close}}, {"picture", {3, do_picture}},
+    {"answer", {2, do_answer}},   {"expect", {5, do_expect}}, {"calls", {5, do_calls}}, {"crowd", {5, do_crowd}},
+    {"timings", {3, do_timings}}, {"submit", {4, do_submit}}};
 
 /* Split a line at its tabs and return the answer to its request. */
 static std::string run_line(const std::string &line)

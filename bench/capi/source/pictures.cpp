@@ -1,30 +1,16 @@
 /* Images from files of raw pixels, buffers for results, and whether what they hold is right. */
-#include <algorithm>
 #include <bit>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
-#include <map>
 
 #include "host.hpp"
 
-struct Format {
-    uint32_t value;
-    int64_t pixel_bytes;
-};
-
-static const std::map<std::string, Format> FORMATS = {
-    {"grey8", {NDP_RT_PIXEL_GREY8, 1}}, {"grey16", {NDP_RT_PIXEL_GREY16, 2}}, {"rgb8", {NDP_RT_PIXEL_RGB8, 3}},
-    {"bgr8", {NDP_RT_PIXEL_BGR8, 3}},   {"rgba8", {NDP_RT_PIXEL_RGBA8, 4}},   {"bgra8", {NDP_RT_PIXEL_BGRA8, 4}},
-    {"rgb16", {NDP_RT_PIXEL_RGB16, 6}}, {"bgr16", {NDP_RT_PIXEL_BGR16, 6}}};
 static const size_t DEFECT_CAPACITY = 4096;
 
-Picture load_picture(const std::string &path, const std::string &format, int32_t width_px, int32_t height_px)
+Picture load_picture(const std::string &path, int32_t width_px, int32_t height_px)
 {
-    auto found = FORMATS.find(format);
-    if (found == FORMATS.end())
-        fail("pixel format '", format, "' is not known.");
-    int64_t stride_bytes = width_px * found->second.pixel_bytes;
+    int64_t stride_bytes = 3 * int64_t(width_px);
     std::ifstream file(path, std::ios::binary);
     Picture picture;
 
@@ -32,7 +18,7 @@ Picture load_picture(const std::string &path, const std::string &format, int32_t
     if (int64_t(picture.pixels.size()) != stride_bytes * height_px)
         fail(path, " cannot be read, or does not have ", stride_bytes * height_px, " bytes.");
     picture.image.struct_size = sizeof picture.image;
-    picture.image.pixel_format = found->second.value;
+    picture.image.pixel_format = NDP_RT_PIXEL_RGB8;
     picture.image.width_px = width_px;
     picture.image.height_px = height_px;
     picture.image.stride_bytes = stride_bytes;
@@ -46,13 +32,13 @@ Outputs::Outputs(const Picture &picture, int wanted) : wanted(wanted)
 
     result.struct_size = sizeof result;
     if (wanted & WANTS_MAP) {
-        map.resize(size_t(width * height));
+        map.resize(size_t(width * height), -1.0f);
         result.map = map.data();
         result.map_stride_bytes = width * int64_t(sizeof(float));
         result.map_capacity_bytes = result.map_stride_bytes * height;
     }
     if (wanted & WANTS_MASK) {
-        mask.resize(size_t(width * height));
+        mask.resize(size_t(width * height), 0x55);
         result.mask = mask.data();
         result.mask_stride_bytes = width;
         result.mask_capacity_bytes = width * height;
@@ -63,14 +49,7 @@ Outputs::Outputs(const Picture &picture, int wanted) : wanted(wanted)
         result.defect_struct_size = sizeof(ndp_rt_defect);
         result.defect_capacity = DEFECT_CAPACITY;
     }
-    clear();
-}
-
-void Outputs::clear()
-{
-    result.score = result.total_ms = -1;
-    std::fill(map.begin(), map.end(), -1.0f);
-    std::fill(mask.begin(), mask.end(), uint8_t(0x55));
+    spoil();
 }
 
 void Outputs::spoil()
