@@ -53,9 +53,9 @@ CASES = (
 
 
 @contextmanager
-def opening(host: HostProgram, bundle: Bundle, folder: Path, tell: Tell, found: Record) -> Iterator[HostProcess]:
+def opening(host: HostProgram, bundle: Bundle, folder: Path, found: Record) -> Iterator[HostProcess]:
     """Give a host with an inspector and the first golden image, whose answer was checked and is expected."""
-    with host.start(tell) as process:
+    with host.start() as process:
         process.ask("open", bundle.path, 0)
         load_pictures(process, make_network_pictures(bundle)[:1], folder)
         found["check"] = check_golden(bundle, learn(process, 0, 0))
@@ -76,7 +76,7 @@ def measure_calls(
         EngineError: a call failed, or an answer from C was not Python's, bit for bit.
     """
     pictures = [make_network_pictures(bundle)[0], make_frame(bundle)]
-    with host.start(tell) as in_c, ServiceProcess(PYTHON_SIDE) as in_python:
+    with host.start() as in_c, ServiceProcess(PYTHON_SIDE) as in_python:
         sides = {"c": in_c, "python": in_python}
         for process in sides.values():
             process.ask("open", bundle.path, 0)
@@ -173,37 +173,31 @@ def measure_timings(
 ) -> list[Figure]:
     """Time ndp_rt_timings from one thread and from many at once; each call has to tell the number of inspections.
 
-    With more threads than cores the system stops each of them for milliseconds now and then; the median of blocks of
-    100 calls leaves that out, and what all calls cost, as processor time and as throughput, stands beside it.
+    With more threads than cores the system stops each of them for milliseconds now and then; processor time leaves that
+    out.
 
     Raises:
         EngineError: a call failed or told something else.
     """
-    with opening(host, bundle, folder, tell, found) as process:
+    with opening(host, bundle, folder, found) as process:
         for threads in (1, ASKED_THREADS):
             tell(f"timings: {threads} at once")
             process.ask("timings", 0, threads, seconds / 10)
-            found[f"threads_{threads}"] = summarise_blocks(process.ask("timings", 0, threads, seconds))
+            times = process.ask("timings", 0, threads, seconds)
+            found[f"threads_{threads}"] = {
+                "calls": times["calls"],
+                "cpu_us_per_call": times["cpu_s"] / times["calls"] * 1e6,
+                "calls_per_s": times["calls"] / times["elapsed_s"],
+            }
     return [
         Figure(
-            name=f"ndp_rt_timings, {threads} thread{'' if threads == 1 else 's at once'}",
+            name=f"processor time of ndp_rt_timings, {threads} thread{'' if threads == 1 else 's at once'}",
             unit="us",
             limit=MAX_EMPTY_US,
-            reached=found[f"threads_{threads}"]["call_us"]["p50"],
+            reached=found[f"threads_{threads}"]["cpu_us_per_call"],
         )
         for threads in (1, ASKED_THREADS)
     ]
-
-
-def summarise_blocks(times: Record) -> Record:
-    """Return what a call of ndp_rt_timings took."""
-    block_us = np.concatenate(times["block_us"])
-    return {
-        "calls": times["calls"],
-        "call_us": list_percentiles(block_us),
-        "cpu_us_per_call": times["cpu_s"] / times["calls"] * 1e6,
-        "calls_per_s": times["calls"] / times["elapsed_s"],
-    }
 
 
 def measure_submit(
@@ -214,7 +208,7 @@ def measure_submit(
     Raises:
         EngineError: a call failed, or a result was wrong.
     """
-    with opening(host, bundle, folder, tell, found) as process:
+    with opening(host, bundle, folder, found) as process:
         few = process.ask("submit", 0, 0, SLOT_COUNT, SLOT_COUNT)
         image_s = few["elapsed_s"] / (2 * SLOT_COUNT)
         count = max(MIN_TURN_CALLS, round(seconds / image_s))
@@ -246,13 +240,13 @@ def measure_start(
         EngineError: a program failed or answered wrongly.
     """
     picture = describe(make_network_pictures(bundle)[0], folder)
-    _, expected = run_once(host, bundle, picture, tell)  # builds the engine where it is not cached
+    _, expected = run_once(host, bundle, picture)  # builds the engine where it is not cached
     found["check"] = check_golden(bundle, expected)
     count = max(MIN_START_COUNT, round(seconds * STARTS_PER_S))
     runs = []
     for index in range(count):
         tell(f"start: {index + 1} of {count}")
-        times, answer = run_once(host, bundle, picture, tell)
+        times, answer = run_once(host, bundle, picture)
         check_same(answer, expected, f"start {index + 1}")
         runs.append(times)
     found |= {
@@ -271,12 +265,10 @@ def measure_start(
     ]
 
 
-def run_once(
-    host: HostProgram, bundle: Bundle, picture: tuple[object, ...], tell: Tell
-) -> tuple[dict[str, float], Answer]:
+def run_once(host: HostProgram, bundle: Bundle, picture: tuple[object, ...]) -> tuple[dict[str, float], Answer]:
     """Start a host, have it inspect once, and return the milliseconds of each of START_PARTS, and the answer."""
     moments = [time.monotonic()]  # the clock that the host reads
-    with host.start(tell) as process:
+    with host.start() as process:
         moments += [process.main_s, time.monotonic()]
         for request, *words in (("open", bundle.path, 0), ("picture", *picture), ("answer", 0, 0)):
             answer = process.ask(str(request), *words)

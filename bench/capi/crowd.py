@@ -1,6 +1,9 @@
 """Many threads in one C process, on one inspector and with an inspector each: throughput, memory, right answers."""
 
+from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 from ndp_rt.bench.capi.calls import check_golden
 from ndp_rt.bench.capi.figures import Figure
@@ -15,6 +18,7 @@ MOST_THREADS = max(THREAD_COUNTS)
 ENGINE_THREADS = {"default": 0, "1": 1}  # of each engine: the backend's choice, and one
 KINDS = ("one inspector", "an inspector each")
 ROUND_COUNT = 3
+FIRST_CALLS, BLOCK_COUNT = 1000, 20  # after these calls, and then after each block, memory is looked at
 SHORTER = 10  # the calls with one engine thread are so many times fewer
 MIN_SHARE, MAX_GROWTH = 0.9, 0.01
 
@@ -38,7 +42,7 @@ def measure_threads(
     for name, threads in ENGINE_THREADS.items():
         one: Record = {"calls_per_s": {kind: {} for kind in KINDS}}
         found["engine_threads"][name] = one
-        with host.start(tell) as process:
+        with host.start() as process:
             tell(f"threads: opening {MOST_THREADS + 1} inspectors, engine threads: {name}")
             for _ in range(MOST_THREADS + 1):
                 process.ask("open", bundle.path, threads)
@@ -47,14 +51,7 @@ def measure_threads(
             one["check"] = check_golden(bundle, answers[0])
             sweep(process, seconds, f"engine threads: {name}", tell, one)
             count = call_count if threads == 0 else max(MOST_THREADS, call_count // SHORTER)
-            tell(f"threads: {count} calls from {2 * MOST_THREADS} threads, engine threads: {name}")
-            samples: list[list[int]] = []
-
-            def look(calls: int, process: HostProcess = process, samples: list[list[int]] = samples) -> None:
-                samples.append([calls, process.read_rss_bytes()])
-
-            times = process.ask("crowd", MOST_THREADS, MOST_THREADS, count, 0, 1, on_progress=look)
-            one["together"] = summarise(times, samples)
+            one["together"] = crowd(process, count, tell)
         figures += list_figures(name, one)
     return figures
 
@@ -68,25 +65,24 @@ def sweep(process: HostProcess, seconds: float, what: str, tell: Tell, found: Re
         for kind, count in steps[shift:] + steps[:shift]:
             tell(f"threads: {what}, round {index + 1} of {ROUND_COUNT}: {count} on {kind}")
             split = (count, 0) if kind == KINDS[0] else (0, count)
-            times = process.ask("crowd", *split, 0, seconds / ROUND_COUNT, 1)
+            times = process.ask("crowd", *split, 0, seconds / ROUND_COUNT)
             rates[kind, count].append(times["calls"] / times["elapsed_s"])
     for (kind, count), values in rates.items():
         found["calls_per_s"][kind][str(count)] = {"median": sorted(values)[len(values) // 2], "rounds": values}
 
 
-def summarise(times: Record, samples: list[list[int]]) -> Record:
-    """Return what the threads did together; samples are calls and memory, the first after 1,000 calls."""
-    calls = times["thread_calls"]
+def crowd(process: HostProcess, count: int, tell: Tell) -> Record:
+    """Make so many calls from MOST_THREADS threads on one inspector and as many with one each, block by block."""
+    edges = np.linspace(min(FIRST_CALLS, count // 2), count, BLOCK_COUNT + 1).astype(int).tolist()
+    sums, samples = {"calls": 0, "elapsed_s": 0.0, "cpu_s": 0.0}, list[list[int]]()
+    for before, after in pairwise([0, *edges]):
+        tell(f"threads: {sums['calls']} of {count} calls from {2 * MOST_THREADS} threads")
+        times = process.ask("crowd", MOST_THREADS, MOST_THREADS, after - before, 0)
+        sums = {name: value + times[name] for name, value in sums.items()}
+        samples.append([int(sums["calls"]), process.read_rss_bytes()])
     return {
-        "calls": times["calls"],
-        "elapsed_s": times["elapsed_s"],
-        "cpu_s": times["cpu_s"],
-        "calls_per_s": times["calls"] / times["elapsed_s"],
-        "thread_calls": {
-            kind: [int(min(part)), int(max(part))]
-            for kind, part in zip(KINDS, (calls[:MOST_THREADS], calls[MOST_THREADS:]), strict=True)
-        },
-        "longest_ms": max(times["thread_longest_ms"]),
+        **sums,
+        "calls_per_s": sums["calls"] / sums["elapsed_s"],
         "wrong_answers": 0,  # the first one ends the measurement
         "rss_growth": samples[-1][1] / samples[0][1] - 1,
         "rss_bytes_by_calls": samples,

@@ -7,7 +7,6 @@ import re
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.measure import Tell
 from ndp_rt.bench.timed.process import ChildProcess
 from ndp_rt.capi.build import FOLDER, LIBRARY_NAME, build_library, run_compiler
 from ndp_rt.capi.installed import find_problem, list_compile_flags, list_link_flags
@@ -34,15 +32,12 @@ class HostProcess(ChildProcess):
 
     main_s: float  # when its `main` began, by time.monotonic
 
-    def __init__(self, path: Path, tell: Tell) -> None:
-        """Start it; `tell` gets what it says of its progress in a request."""
+    def __init__(self, path: Path) -> None:
+        """Start it."""
         super().__init__([str(path)], title="the C host", encoding="utf-8", close_wait_s=CLOSE_WAIT_S)
-        self._tell = tell
 
-    def ask(
-        self, request: str, *words: object, on_progress: Callable[[int], object] = lambda count: None
-    ) -> dict[str, Any]:
-        """Return the answer to a request; `on_progress` gets how many calls were made, each time that it is told.
+    def ask(self, request: str, *words: object) -> dict[str, Any]:
+        """Return the answer to a request.
 
         Raises:
             EngineError: it failed, a result was wrong, or the process died; the message says which.
@@ -53,10 +48,6 @@ class HostProcess(ChildProcess):
             self._child.stdin.write("\t".join([request, *map(str, words)]) + "\n")
             self._child.stdin.flush()
             answer: dict[str, Any] = json.loads(self._child.stdout.readline())
-            while "progress" in answer:
-                self._tell(f"{request}: {answer['progress']} calls")
-                on_progress(answer["progress"])
-                answer = json.loads(self._child.stdout.readline())
         except (OSError, ValueError) as error:
             raise self.explain_death() from error
         self.is_answer_due = False
@@ -88,13 +79,13 @@ class HostProgram:
     library: Path
     library_source: str  # how the library came to be
 
-    def start(self, tell: Tell) -> HostProcess:
+    def start(self) -> HostProcess:
         """Start a host whose library uses this interpreter.
 
         Raises:
             EngineError: the runtime does not start there.
         """
-        process = HostProcess(self.path, tell)
+        process = HostProcess(self.path)
         try:
             process.main_s = process.ask("start", sys.executable)["main_s"]
         except BaseException:

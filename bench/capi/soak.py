@@ -41,7 +41,7 @@ def measure_soak(
     samples: list[Sample] = []
     block_s = min(SAMPLE_S, seconds / MIN_SAMPLE_COUNT)
     found |= {"seconds": seconds, "failures": 0}
-    with host.start(tell) as process:
+    with host.start() as process:
         pictures = load_pictures(process, make_network_pictures(bundle), folder)
         expected: dict[int, Answer] = {}
         start, cycles = time.monotonic(), 0

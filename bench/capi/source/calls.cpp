@@ -4,7 +4,7 @@
 
 #include "host.hpp"
 
-static const size_t BLOCK_CALLS = 100, MAX_KEPT = 2000, MAX_SLOTS = 16, MAX_THREADS = 64;
+static const size_t BLOCK_CALLS = 100, MAX_SLOTS = 16, MAX_THREADS = 64;
 
 /* calls INSPECTOR PICTURE WANTED AGAIN COUNT: time COUNT calls, after AGAIN untimed ones; WANTED: sum of WANTS_. Every
    answer is checked, outside the clock. */
@@ -92,62 +92,38 @@ std::string do_submit(const Words &words)
                 ", \"submit_us\": ", write_list(submit_us), "}");
 }
 
-/* A thread that asks for times again and again: a call's time in every stride-th block of BLOCK_CALLS. */
-struct Asker {
-    std::vector<double> block_us;
-    size_t block_count = 0, stride = 1;
+/* Ask for times again and again for so long, and return how often. */
+static size_t ask_for_times(ndp_rt_inspector *inspector, uint64_t inspection_count, double seconds)
+{
+    auto times = make<ndp_rt_times>();
+    double end_s = read_clock_s() + seconds;
+    size_t count = 0;
 
-    /* Keep a block's time or, where there are too many, drop every other one and keep fewer from then on. */
-    void keep(double call_us)
-    {
-        if (block_us.size() == MAX_KEPT) {
-            for (size_t i = 0; i < MAX_KEPT / 2; i++)
-                block_us[i] = block_us[2 * i];
-            block_us.resize(MAX_KEPT / 2);
-            stride *= 2;
+    do {
+        for (size_t k = 0; k < BLOCK_CALLS; k++) {
+            times.inspection_count = UINT64_MAX;
+            if (ndp_rt_timings(inspector, &times) != NDP_RT_STATUS_OK || times.inspection_count != inspection_count)
+                fail("a wrong answer: ndp_rt_timings failed, or told another number of inspections than there were.");
         }
-        if (block_count++ % stride == 0)
-            block_us.push_back(call_us);
-    }
+        count += BLOCK_CALLS;
+    } while (read_clock_s() < end_s);
+    return count;
+}
 
-    void ask(ndp_rt_inspector *inspector, uint64_t inspection_count, double seconds)
-    {
-        auto times = make<ndp_rt_times>();
-        double start_s, end_s, last_s = read_clock_s() + seconds;
-
-        do {
-            start_s = read_clock_s();
-            for (size_t k = 0; k < BLOCK_CALLS; k++) {
-                times.inspection_count = UINT64_MAX;
-                if (ndp_rt_timings(inspector, &times) != NDP_RT_STATUS_OK || times.inspection_count != inspection_count)
-                    fail("a wrong answer: ndp_rt_timings failed, or told another number of inspections than there "
-                         "were.");
-            }
-            end_s = read_clock_s();
-            keep((end_s - start_s) * 1e6 / BLOCK_CALLS);
-        } while (end_s < last_s);
-    }
-};
-
-/* timings INSPECTOR THREADS SECONDS: time ndp_rt_timings in THREADS threads at once, for so long. */
+/* timings INSPECTOR THREADS SECONDS: call ndp_rt_timings in THREADS threads at once, for so long. */
 std::string do_timings(const Words &words)
 {
     ndp_rt_inspector *inspector = find_inspector(words[0]);
-    size_t thread_count = std::stoul(words[1]), block_count = 0;
+    size_t thread_count = std::stoul(words[1]);
     double seconds = std::stod(words[2]);
     auto found = make<ndp_rt_times>();
+    std::atomic<size_t> call_count{0};
 
     if (thread_count < 1 || thread_count > MAX_THREADS)
         fail("threads: expected 1 to ", MAX_THREADS, ", got ", thread_count, ".");
     check(ndp_rt_timings(inspector, &found), "ndp_rt_timings");
-    std::vector<Asker> askers(thread_count);
-    Times times =
-        run_together(thread_count, [&](size_t i) { askers[i].ask(inspector, found.inspection_count, seconds); });
-    std::string lists;
-    for (const Asker &asker : askers) {
-        block_count += asker.block_count;
-        lists += (lists.empty() ? "" : ", ") + write_list(asker.block_us);
-    }
-    return join("{\"calls\": ", block_count * BLOCK_CALLS, ", \"elapsed_s\": ", times.elapsed_s,
-                ", \"cpu_s\": ", times.cpu_s, ", \"block_us\": [", lists, "]}");
+    Times times = run_together(
+        thread_count, [&](size_t) { call_count += ask_for_times(inspector, found.inspection_count, seconds); });
+    return join("{\"calls\": ", call_count.load(), ", \"elapsed_s\": ", times.elapsed_s, ", \"cpu_s\": ", times.cpu_s,
+                "}");
 }

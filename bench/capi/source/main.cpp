@@ -17,7 +17,7 @@ static double main_s;
 
 void write_line(const std::string &json)
 {
-    fprintf(answers, "%s\n", json.c_str()); /* whole lines, whichever thread writes them */
+    fprintf(answers, "%s\n", json.c_str()); /* whole lines */
     fflush(answers);
 }
 
@@ -130,7 +130,7 @@ struct Request {
 
 static const std::map<std::string, Request> REQUESTS = {
     {"start", {1, do_start}},     {"open", {2, do_open}},     {"close", {0, do_close}}, {"picture", {3, do_picture}},
-    {"answer", {2, do_answer}},   {"expect", {5, do_expect}}, {"calls", {5, do_calls}}, {"crowd", {5, do_crowd}},
+    {"answer", {2, do_answer}},   {"expect", {5, do_expect}}, {"calls", {5, do_calls}}, {"crowd", {4, do_crowd}},
     {"timings", {3, do_timings}}, {"submit", {4, do_submit}}};
 
 /* Split a line at its tabs and return the answer to its request. */

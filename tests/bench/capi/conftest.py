@@ -27,7 +27,7 @@ def bundle(tiny_bundle: Path) -> Bundle:
 @pytest.fixture
 def process(host: HostProgram, bundle: Bundle, tmp_path: Path) -> Iterator[HostProcess]:
     """A host with two inspectors of the tiny bundle and a picture, whose answer it knows."""
-    with host.start(lambda line: None) as started:
+    with host.start() as started:
         for _ in range(2):
             started.ask("open", bundle.path, 1)
         folder = tmp_path / "pictures"

@@ -20,7 +20,7 @@ from ndp_rt.errors import EngineError
 
 MEASUREMENTS = {
     "calls": ("calls", 0, 0, 7, 1, 3),
-    "crowd": ("crowd", 2, 1, 40, 0, 1),
+    "crowd": ("crowd", 2, 1, 40, 0),
     "submit": ("submit", 0, 0, 3, 3),
 }
 WITH_MASK = ("calls",)
@@ -51,7 +51,7 @@ def test_an_answer_that_is_not_the_expected_one_is_noticed(process: HostProcess,
 def test_the_soak_opens_and_closes_and_notices_a_wrong_answer_too(
     host: HostProgram, bundle: Bundle, tmp_path: Path
 ) -> None:
-    with host.start(print) as started:
+    with host.start() as started:
         pictures = load_pictures(started, make_network_pictures(bundle)[:2], tmp_path)
         expected: dict[int, Answer] = {}
         run_cycle(started, bundle.path, pictures, expected)
@@ -66,8 +66,7 @@ def test_the_soak_opens_and_closes_and_notices_a_wrong_answer_too(
 def test_the_python_side_gives_the_same_and_notices_what_is_wrong(
     host: HostProgram, bundle: Bundle, tmp_path: Path
 ) -> None:
-    tell = print
-    with host.start(tell) as in_c, ServiceProcess(PYTHON_SIDE) as in_python:
+    with host.start() as in_c, ServiceProcess(PYTHON_SIDE) as in_python:
         for one in (in_c, in_python):
             one.ask("open", bundle.path, 1)
         pictures = [make_network_pictures(bundle)[0], make_frame(bundle)]
@@ -81,11 +80,9 @@ def test_the_python_side_gives_the_same_and_notices_what_is_wrong(
             check_same(learn(in_c, 0, 1), answers[0], "C against Python")
 
 
-def test_timings_are_asked_for_in_every_thread_and_their_times_kept(process: HostProcess) -> None:
+def test_timings_are_asked_for_in_every_thread(process: HostProcess) -> None:
     found = process.ask("timings", 0, 3, 0.1)
-    kept = [len(times) for times in found["block_us"]]
-    assert len(kept) == 3 and all(1 <= count <= 2000 for count in kept)
-    assert found["calls"] >= 100 * sum(kept) and all(value > 0 for times in found["block_us"] for value in times)
+    assert found["calls"] >= 3 * 100 and found["calls"] % 100 == 0 and found["cpu_s"] > 0
 
 
 @pytest.mark.nightly(but=3)
@@ -99,7 +96,7 @@ def test_timings_are_asked_for_in_every_thread_and_their_times_kept(process: Hos
         (("open", "no-such.ndp", 1), "NDP_RT_STATUS_BUNDLE"),
         (("picture", "/no/such.raw", 4, 4), "cannot be read"),
         (("expect", 0, "not hexadecimal", "0", "0", 0), "not written as `answer` writes it"),
-        (("crowd", 1, 9, 10, 0, 1), "need that many inspectors"),
+        (("crowd", 1, 9, 10, 0), "need that many inspectors"),
         (("submit", 0, 0, 2, 5), "slots: expected 3 to"),
         (("timings", 0, 0, 1), "threads: expected 1 to"),
     ],
@@ -127,7 +124,7 @@ def test_the_sources_give_no_warning(host: HostProgram, tmp_path: Path) -> None:
 
 
 def test_a_host_that_died_is_told_with_its_signal(host: HostProgram) -> None:
-    with host.start(print) as started:
+    with host.start() as started:
         os.kill(started.process_id, signal.SIGSEGV)
         with pytest.raises(EngineError, match="the C host: its process ended by signal 11"):
             started.ask("close")
