@@ -1,17 +1,17 @@
 """Rivals fitted to good images: the real ones where anomalib is installed; the coreset and the refusals anywhere."""
 
 import importlib.util
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from ndp_rt.bench import fitted
 from ndp_rt.bench.request import BenchRequest, list_specs
 from ndp_rt.bench.rivals import expand, find_rival
 from ndp_rt.bench.rivals.modules import ANOMALIB, FITTED
+from ndp_rt.bench.timed.rival import TimedRival
+from ndp_rt.bench.timed.service import measure_accuracy
 from ndp_rt.errors import DataError, InputError
 from ndp_rt.program.manifest import InputContract
 from tests.bricks import BRICKS
@@ -81,14 +81,19 @@ def test_another_bundle_takes_turns_under_its_own_name() -> None:
 @NEEDS_ANOMALIB
 @pytest.mark.parametrize("model", FITTED)
 def test_a_fitted_model_finds_the_spot(
-    model: str, tiny_bundle: Path, surface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, tiny_bundle: Path, surface: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ndp_rt.bench.rivals import torch_fitted
 
     monkeypatch.setattr(torch_fitted, "STUDENT_STEPS", 30)
-    out = tmp_path / "fitted.jsonl"
-    assert fitted.main([str(tiny_bundle), str(surface), "--models", model, "--threads", "1", "-o", str(out)]) == 0
-    record = json.loads(out.read_text())
-    assert (record["model"], record["facts"]["input_px"]) == (model, [SIDE_PX, SIDE_PX])
-    assert record["facts"]["weights"] == "fitted to 12 images of surface, backbone lite0"
-    assert record["accuracy"]["image_rocauc"] == 1.0 and record["accuracy"]["pixel_rocauc"] > 0.9
+    request = BenchRequest(
+        bundle=tiny_bundle, against=(f"anomalib:{model}",), fit=surface, threads=1, models_on="openvino"
+    )
+    timed = TimedRival(list_specs(request, {})[1][0])
+    try:
+        accuracy = measure_accuracy(timed, surface)
+    finally:
+        timed.close()
+    assert timed.opened.facts["input_px"] == [SIDE_PX, SIDE_PX]
+    assert timed.opened.facts["weights"] == "fitted to 12 images of surface, backbone lite0"
+    assert accuracy["image_rocauc"] == 1.0 and accuracy["pixel_rocauc"] > 0.9
