@@ -1,4 +1,7 @@
-"""What may falsify a time: other processes, a hypervisor, a clock that jumps, a machine that sleeps; and its words."""
+"""What may falsify a time: other processes, a hypervisor, threads without a core; and the words for it.
+
+A clock that is set, or a machine that sleeps, moves no time: they are taken by the monotonic clock, which stands then.
+"""
 
 import contextlib
 import os
@@ -19,24 +22,20 @@ BOUND_SHARE = 1 / 3
 THROTTLED_SHARE = 0.1
 # Of the cores: what an idle system's services take stays below, one busy thread on up to twenty cores is above.
 OTHER_LOAD_SHARE = 0.05
-# NTP slews a clock by 0.05 % at most and steps it from 0.128 s on.
-JUMP_S, JUMP_SHARE = 0.1, 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """Clocks and CPU time, in seconds since some beginning."""
+    """A clock and CPU time, in seconds since some beginning."""
 
-    wall_s: float
-    monotonic_s: float  # stands while the machine sleeps
-    boot_s: float | None  # runs on while it sleeps; None: there is no such clock
+    monotonic_s: float
     busy_s: float  # that the usable cores worked
     own_s: float  # our share of it
     steal_s: float  # that a hypervisor gave to others
 
 
 def look(pids: Collection[int]) -> Moment:
-    """Return the clocks now, and the CPU time of the usable cores, and of `pids`, this process and all their children.
+    """Return the clock now, and the CPU time of the usable cores, and of `pids`, this process and all their children.
 
     A process that has ended counts through its parent, where that waited for it.
 
@@ -54,9 +53,7 @@ def look(pids: Collection[int]) -> Moment:
             process = psutil.Process(pid)
             own |= {process, *process.children(recursive=True)}
     return Moment(
-        wall_s=time.time(),
         monotonic_s=time.monotonic(),
-        boot_s=time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else None,
         busy_s=sum(getattr(core, name, 0.0) for core in cores for name in working),
         own_s=sum(add_times(psutil, one) for one in own),
         steal_s=sum(getattr(core, "steal", 0.0) for core in cores),
@@ -64,10 +61,9 @@ def look(pids: Collection[int]) -> Moment:
 
 
 class Watch:
-    """Looks at clocks and CPU time before and after a timed block, a `with`; then it says what went on beside it."""
+    """Looks at CPU time before and after a timed block, a `with`; then it says what went on beside it."""
 
     other_load_cores = steal_cores = 0.0  # that other processes used, and that a hypervisor gave to others, on average
-    jump_s = sleep_s = 0.0  # by which the wall clock jumped, forwards positive, and for which the machine slept
 
     def __init__(self, pids: Collection[int] = (), look: Callable[[Collection[int]], Moment] = look) -> None:
         """Take the processes that count as our own, with all that they started; this one always does."""
@@ -80,13 +76,6 @@ class Watch:
     def __exit__(self, *error: object) -> None:
         start, end = self._start, self._look(self._pids)
         elapsed_s = max(end.monotonic_s - start.monotonic_s, 1e-9)
-        slept_s = 0.0
-        if start.boot_s is not None and end.boot_s is not None:
-            slept_s = max((end.boot_s - start.boot_s) - elapsed_s, 0.0)
-        jumped_s = (end.wall_s - start.wall_s) - elapsed_s - slept_s
-        limit_s = max(JUMP_S, JUMP_SHARE * elapsed_s)
-        self.jump_s = jumped_s if abs(jumped_s) > limit_s else 0.0
-        self.sleep_s = slept_s if slept_s > limit_s else 0.0
         # Counters that tick every 10 ms may make the load of a short block negative.
         other_s = (end.busy_s - start.busy_s) - (end.own_s - start.own_s)
         self.other_load_cores = max(0.0, other_s / elapsed_s)
@@ -99,10 +88,6 @@ class Watch:
             found.append(f"other load: other processes used {self.other_load_cores:.1f} cores while this was timed")
         if self.steal_cores > limit:
             found.append(f"other load: the hypervisor gave {self.steal_cores:.1f} cores to others while this was timed")
-        if self.jump_s:
-            found.append(f"clock jumped: the wall clock moved by {self.jump_s:+.1f} s while this was timed")
-        if self.sleep_s:
-            found.append(f"clock jumped: the machine slept for {self.sleep_s:.1f} s while this was timed")
         return found
 
 

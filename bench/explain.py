@@ -74,7 +74,7 @@ class Explainer:
             return None
 
     def watch(self, processes: Sequence[TimedProcess]) -> contextlib.AbstractContextManager[Any]:
-        """Look at the machine's clocks, and at what other processes do, while processes are timed."""
+        """Look at what other processes do while these are timed."""
         try:
             import_psutil()
         except MissingExtraError as error:  # `make gpu-check` does without
