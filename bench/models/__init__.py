@@ -24,16 +24,16 @@ class Architecture:
 
     name: str  # as in --against, lower case with hyphens
     title: str  # as its paper writes it
-    source: str  # authors, title, year, arXiv number or venue
     is_graph: bool = True  # False where it cannot be exported as one graph: it iterates on gradients
     reported: Mapping[str, float] = field(default_factory=dict)  # image_rocauc, pixel_rocauc, aupro
 
     def build(self) -> Any:
         """Return its `Method`, weights drawn with seed 0, in eval mode; needs PyTorch."""
-        from ndp_rt.bench.models.method import build_seeded
+        from ndp_rt.bench.models.method import Method, build_seeded
 
         page = import_module(f"ndp_rt.bench.models.{self.name.replace('-', '_')}")
-        return build_seeded(getattr(page, PAGES[self.name]["class"]))
+        (kind,) = (one for one in vars(page).values() if isinstance(one, type) and one.__base__ is Method)
+        return build_seeded(kind)
 
 
 def find_architecture(name: str) -> Architecture:
@@ -44,4 +44,4 @@ def find_architecture(name: str) -> Architecture:
     """
     if name not in PAGES:
         raise InputError(f"there is no architecture '{name}'. Choose one of {', '.join(PAGES)}.")
-    return Architecture(name=name, **{key: value for key, value in PAGES[name].items() if key != "class"})
+    return Architecture(name=name, **PAGES[name])

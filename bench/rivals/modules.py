@@ -237,7 +237,6 @@ class ArchitectureRival(ModuleRival):
         module = page.build()
         facts = {
             "title": page.title,
-            "source": page.source,
             "input_px": module.crop_px or module.input_px,
             "weights": "random",
             "counted": f"docs/bench-methods.md, {page.title}",

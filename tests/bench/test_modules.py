@@ -51,7 +51,6 @@ def make_page(torch: Any, **changed: Any) -> Architecture:
     page = Page(
         name="padim",
         title="PaDiM",
-        source="nowhere",
     )
     return dataclasses.replace(page, **changed)
 
