@@ -256,8 +256,8 @@ def describe_reported(reported: Mapping[str, float]) -> dict[str, float | str | 
 
 
 PEERS_REMEDY = "pip install 'ndp-rt[peers]'"
-# Its image models that can be built without fetching weights or data (seen in 2.7.0). Others, such as Stfpm and Cfa,
-# want a pre-trained network whatever they are told; STPM is among the reference architectures.
+# Its image models that can be built without fetching weights or data (seen in 2.7.0), but for those of FITTED. Others,
+# such as Cfa, want a pre-trained network whatever they are told.
 ANOMALIB = (
     "Cflow",
     "Dfkde",
@@ -269,8 +269,6 @@ ANOMALIB = (
     "Fre",
     "Ganomaly",
     "Glass",
-    "Padim",
-    "Patchcore",
     "Patchflow",
     "ReverseDistillation",
 )

@@ -5,7 +5,7 @@ import importlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from ndp_rt.errors import EngineError
 
 TRAINING_IMAGE_COUNT = 200
 SEED = 0
+FITTED_TO_RANDOM = ("Dfkde", "Dfm")  # which need what they keep of the training images
 # What surrounds a model for training and reports; its own preprocessing stays.
 WITHOUT = ("post_processor", "evaluator", "visualizer", "pre_trained")
 
@@ -54,10 +55,9 @@ def build_anomalib(name: str) -> tuple[AnomalibModule, str, tuple[int, ...]]:
         torch.manual_seed(SEED)
         # Draem wants a folder of textures to train with, and would fetch one.
         module = AnomalibModule(kind(**choose_arguments(kind, folder))).eval()
-        fill = FILLS.get(name)
         with torch.no_grad():
             given = module.pre_processor(torch.rand(1, 3, 256, 256))
-            filled = "nothing but weights" if fill is None else fill(module.model, given)
+            filled = fit_to_random(module.model, given) if name in FITTED_TO_RANDOM else "nothing but weights"
     return module, filled, tuple(given.shape[-2:])
 
 
@@ -96,48 +96,11 @@ def choose_arguments(kind: Any, folder: str) -> dict[str, Any]:
     return {**chosen, "dtd_dir": folder} if "dtd_dir" in known else chosen
 
 
-def embed(model: Any, image: Tensor) -> Tensor:
-    """Return what a model keeps of one image in training; it keeps nothing."""
-    model.training = True  # its own flag: the layers stay in eval mode
-    try:
-        found: Tensor = model(image)
-    finally:
-        model.training = False
-    for store in (getattr(model, name, None) for name in ("memory_bank", "embedding_store")):
-        if isinstance(store, list):
-            store.clear()
-    return found
-
-
-def fill_patchcore(model: Any, image: Tensor) -> str:
-    """Fill the memory bank with as many patches as the default coreset ratio leaves of the training images."""
-    ratio = 0.1
-    patches = embed(model, image)
-    count = int(len(patches) * TRAINING_IMAGE_COUNT * ratio)
-    model.memory_bank = torch.rand(count, patches.shape[1])
-    return f"a bank of {count} x {patches.shape[1]}: {ratio:.0%} of the patches of {TRAINING_IMAGE_COUNT} images"
-
-
-def fill_padim(model: Any, image: Tensor) -> str:
-    """Fill the mean and the inverse covariance of every place."""
-    _, c, h, w = embed(model, image).shape
-    model.gaussian.mean = torch.rand(c, h * w)
-    factors = torch.rand(h * w, c, c) / c
-    model.gaussian.inv_covariance = factors @ factors.transpose(1, 2) + torch.eye(c)
-    return f"{h * w} Gaussians of {c} dimensions"
-
-
-def fill_by_fit(model: Any, image: Tensor) -> str:
+def fit_to_random(model: Any, image: Tensor) -> str:
     """Let the model fit itself to random features of the training images."""
-    width = embed(model, image).shape[1]
-    model.memory_bank.append(torch.rand(TRAINING_IMAGE_COUNT, width))
+    model.training = True  # its own flag: the layers stay in eval mode
+    width = model(image).shape[1]
+    model.training = False
+    model.memory_bank[:] = [torch.rand(TRAINING_IMAGE_COUNT, width)]
     model.fit()
     return f"fitted to features of {TRAINING_IMAGE_COUNT} x {width}"
-
-
-FILLS: dict[str, Callable[[Any, Tensor], str]] = {
-    "Dfkde": fill_by_fit,
-    "Dfm": fill_by_fit,
-    "Padim": fill_padim,
-    "Patchcore": fill_patchcore,
-}
