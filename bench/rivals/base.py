@@ -190,17 +190,16 @@ def list_golden_images(bundle: Bundle, batch: int) -> list[Image]:
     return [to_image(images[index % len(images)]) for index in range(batch)]
 
 
-def compare_answers(actual: Answer, expected: Answer, *, against: str, is_held: bool = True) -> Check:
+def compare_answers(actual: Answer, expected: Answer, *, against: str) -> Check:
     """Return how far maps are from another computation of the same network, or scores where that gives no map.
 
     Args:
         actual: of the rival.
         expected: of the other computation.
         against: names the other computation.
-        is_held: whether SHARE_ALLOWED holds, for maps and scores alike; else the difference is recorded and no more.
 
     Raises:
-        EngineError: they differ by more; the message says by how much.
+        EngineError: they differ by more than SHARE_ALLOWED; the message says by how much.
     """
     has_map = bool(expected[0].any())
     found: dict[str, tuple[float, float]] = {}
@@ -208,7 +207,7 @@ def compare_answers(actual: Answer, expected: Answer, *, against: str, is_held: 
         found[what] = find_largest(0.0, one, other), SHARE_ALLOWED * float(np.abs(other).max())
         difference, allowed = found[what]
         # Written so that NaN fails.
-        if is_held and not difference <= allowed:
+        if not difference <= allowed:
             raise EngineError(
                 f"its {what} differ by {difference:.2e} from {against}; {allowed:.2e}, {SHARE_ALLOWED:.0%} of the "
                 "largest value, is allowed. It is not timed. Leave it out, or report it."
@@ -216,7 +215,7 @@ def compare_answers(actual: Answer, expected: Answer, *, against: str, is_held: 
     difference, allowed = found["maps" if has_map else "scores"]
     return Check(
         map_max_abs_difference=difference,
-        allowed=allowed if is_held else None,
+        allowed=allowed,
         against=against if has_map else f"{against} (scores: it gives no map)",
         image_count=len(actual[0]),
     )

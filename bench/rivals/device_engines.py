@@ -124,6 +124,15 @@ def smooth(ndimage: Any, maps: Any) -> Any:
     return ndimage.median_filter(mean, size=SMOOTH_SIZE, mode="nearest")
 
 
+def find_no_provider(device: str) -> str | None:
+    """Return why ONNX Runtime, which is installed, cannot run on "cuda" or "cpu"; None: it can."""
+    import onnxruntime
+
+    if PROVIDERS[device] in onnxruntime.get_available_providers():
+        return None
+    return f"ONNX Runtime {onnxruntime.__version__} has no {PROVIDERS[device]}: {ORT_REMEDY}."
+
+
 class DeviceGraphRival(Rival):
     """The fused graph with CuPy's filters behind it, which know one rule of smoothing and score."""
 
@@ -181,15 +190,7 @@ class OnnxRuntimeCudaRival(DeviceGraphRival):
         self._make_arrays = make_arrays
 
     def find(self) -> str | None:
-        reason = super().find()
-        if reason is not None:
-            return reason
-        import onnxruntime
-
-        provider = PROVIDERS[self._make_arrays.device]
-        if provider in onnxruntime.get_available_providers():
-            return None
-        return f"ONNX Runtime {onnxruntime.__version__} has no {provider}: {ORT_REMEDY}."
+        return super().find() or find_no_provider(self._make_arrays.device)
 
     def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
         content = make_fused_graph(bundle, precision, batch).SerializeToString()

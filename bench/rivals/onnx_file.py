@@ -1,7 +1,6 @@
-"""Any network from an ONNX file as a rival: through ONNX Runtime where it is installed, else through OpenVINO."""
+"""Any network from an ONNX file as a rival, through ONNX Runtime."""
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,11 @@ from ndp_rt.bench.rivals.base import (
     copy_answer,
     list_golden_images,
 )
-from ndp_rt.bench.rivals.device_engines import PROVIDERS
+from ndp_rt.bench.rivals.device_engines import PROVIDERS, find_no_provider
 from ndp_rt.bench.rivals.fused_graph import ONNX
 from ndp_rt.bench.rivals.onnx_input import ImageInput, fill_input, list_free_sizes, read_input, resize
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.engine import one_line
-from ndp_rt.engines.registry import find_host_backend
 from ndp_rt.errors import BundleError, EngineError, InputError
 
 REMEDY = "pip install 'ndp-rt[onnxruntime]'"
@@ -57,29 +55,15 @@ class OnnxFileRival(Rival):
         if not path.is_file():
             raise InputError(f"{path}: is no file. Give the path of an ONNX model.")
         self.name = str(path)
-        self.needs = ONNX
+        self.needs = {"onnxruntime": REMEDY, **ONNX}
         self._path, self._device = path, device
 
     def find(self) -> str | None:
-        reason = super().find()
-        if reason is not None:
-            return reason
-        if has_onnxruntime():
-            import onnxruntime
-
-            if PROVIDERS[self._device] in onnxruntime.get_available_providers():
-                return None
-            version = onnxruntime.__version__
-            return f"ONNX Runtime {version} has no {PROVIDERS[self._device]}: pip install onnxruntime-gpu."
-        if self._device == "cuda" or not has_openvino():
-            return f"onnxruntime is not installed: {REMEDY}."
-        return None
+        return super().find() or find_no_provider(self._device)
 
     def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
         model, taken = self._read(bundle, batch)
-        if has_onnxruntime():
-            return open_session(open_onnxruntime(self._path, model, taken, self._device, threads), taken, bundle)
-        return open_session(open_openvino(self._path, taken.shape, threads), taken, bundle)
+        return open_session(open_onnxruntime(self._path, model, taken, self._device, threads), taken, bundle)
 
     def check(self, bundle: Bundle, opened: OpenRival, precision: str) -> Check:
         batch = opened.shape[0]
@@ -87,18 +71,12 @@ class OnnxFileRival(Rival):
         session, how = self._open_other(model, taken)
         images = list_golden_images(bundle, batch)
         expected = copy_answer(open_session(session, taken, bundle).run(images))
-        # OpenVINO twice shows no more than that it repeats itself.
-        is_held = has_onnxruntime()
-        against = f"the same file in {session.runtime}, fp32{how}"
-        return compare_answers(opened.run(images), expected, against=against, is_held=is_held)
+        return compare_answers(opened.run(images), expected, against=f"the same file in {session.runtime}, fp32{how}")
 
     def _open_other(self, model: Any, taken: ImageInput) -> tuple[Session, str]:
         """Return another computation of the same file, and what is special in it, in words."""
-        if not has_onnxruntime():
-            return open_openvino(self._path, taken.shape, None), ", compiled again: no other runtime is installed"
-        if has_openvino():
-            with contextlib.suppress(EngineError):  # an operator that OpenVINO has not
-                return open_openvino(self._path, taken.shape, None), ""
+        with contextlib.suppress(EngineError, ImportError):  # it may lack an operator, or not be installed
+            return open_openvino(self._path, taken.shape, None), ""
         plain = open_onnxruntime(self._path, model, taken, "cpu", None, is_optimised=False)
         return plain, ", without optimisations"
 
@@ -231,13 +209,3 @@ def find_map(arrays: Sequence[NDArray[Any]], n: int) -> int | None:
         if is_map and array.shape[0] == n and min(array.shape[-2:]) > 1:
             return index
     return None
-
-
-def has_onnxruntime() -> bool:
-    """Tell whether ONNX Runtime is installed."""
-    return importlib.util.find_spec("onnxruntime") is not None
-
-
-def has_openvino() -> bool:
-    """Tell whether OpenVINO is installed."""
-    return find_host_backend("openvino").find().version is not None
