@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli.engine_arguments import ENGINE_ARGUMENTS, add_engine_arguments, describe_engine, log_to_stderr
 from ndp_rt.cli.terminal import show as show_name
+from ndp_rt.errors import StorageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +27,8 @@ Then the bundles are timed, each in a process of its own, which is first compare
 warmed up until its times are stable. They take turns in rounds, so that a machine that slows down slows all. The time
 is the median from an image in memory to its decision, over images of DATA. ndp-rt bench measures more of one bundle.
 
+FILE is refused if it is there, unless --overwrite is given.
+
 Exit code: 0 done; 4 done, but a file was left out or a bundle could not be timed; 1 an error; 130 Ctrl-C.
 """
 
@@ -38,7 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=5.0, metavar="S", help="time each bundle for S at least (default: %(default)s)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the JSON file of an earlier comparison")
     add_engine_arguments(parser, may_fall_back=False)
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Check that the record may be written to a file.
+
+    Raises:
+        StorageError: it is there, and `overwrite` is False; or it is a folder.
+    """
+    if out.is_dir():
+        raise StorageError(f"{out}: expected a file, got a folder. Give a name such as {out / 'comparison.json'}.")
+    if out.exists() and not overwrite:
+        raise StorageError(
+            f"{out}: expected no file of an earlier comparison, got one. Choose another with -o, or pass --overwrite."
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         return show_progress(f"{name}: inspecting", count)
 
     check_above_zero("seconds", args.seconds)
+    out = args.out or Path(f"{args.data.resolve().name}-comparison.json")
+    check_out(out, overwrite=args.overwrite)
     bundles = open_bundles(args.bundles)
     spec = EngineSpec(**{name: getattr(args, name) for name in ENGINE_ARGUMENTS})
     paths = [str(path) for path in args.bundles]
@@ -69,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(make_table(record, f"{args.data.resolve().name}: {engine}"))  # first: a full disk loses no figures
     for sentence in list_sentences(record):
         console.print(show_name(sentence), soft_wrap=True, markup=False)
-    out = args.out or Path(f"{args.data.resolve().name}-comparison.json")
+    check_out(out, overwrite=args.overwrite)  # another run may have written it since
     write_record(record, out)
     console.print(show_name(f"Wrote {out}"), soft_wrap=True, markup=False)
     is_whole = not record["refused"] and not any(row["figures"]["excluded"] for row in record["rows"])

@@ -57,6 +57,18 @@ def test_what_is_left_out_is_said_and_ends_with_4(folder: Path, capsys: pytest.C
     assert json.loads((folder / "out/torn.json").read_text())["rows"][1]["figures"]["excluded"]
 
 
+def test_an_earlier_comparison_is_replaced_only_when_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "kept.json").write_text("mine")
+    arguments = ["compare", "tiny.ndp", "bare.ndp", "data", "-o", "kept.json", *QUICK]
+    assert main(arguments) == 1
+    assert "kept.json: expected no file of an earlier comparison" in capsys.readouterr().err
+    assert (folder / "kept.json").read_text() == "mine"
+    assert main([*arguments[:-2], "--seconds", "0.1", "--overwrite"]) == 0
+    assert json.loads((folder / "kept.json").read_text())["format"] == "ndp-rt comparison"
+    assert main(["compare", "tiny.ndp", "bare.ndp", "data", "-o", "data", *QUICK]) == 1
+    assert "data: expected a file, got a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -72,7 +84,7 @@ def test_what_cannot_be_compared_is_one_line_on_stderr(
     folder: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "cache").mkdir(exist_ok=True)
-    assert main(["compare", *arguments]) == 1
+    assert main(["compare", *arguments, "-o", "none.json"]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("ndp-rt: error: ") and captured.err.count("\n") == 1
     assert said in captured.err and captured.out == ""
