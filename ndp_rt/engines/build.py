@@ -141,13 +141,14 @@ def build_engine(
 def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
     """Run `ndp_rt.engines.worker` on a job, pass its progress on and raise what it reports.
 
-    In this process where it is no Python and none is configured: then a compiler's crash and memory are its own.
+    In this process where it is no Python and none is configured.
     """
+    limit_s = find_build_limit_s()
     if find_python() is None:
         progress("building in this program, as it is no Python interpreter (NDP_RT_PYTHON can name one)")
-        worker.build(job, progress)
+        _build_here(job, progress, limit_s)
         return
-    done, limit_s, is_late = False, find_build_limit_s(), threading.Event()
+    done, is_late = False, threading.Event()
     with tempfile.TemporaryFile("w+", errors="replace") as complaints:
         child = subprocess.Popen(
             [*child_command("ndp_rt.engines.worker"), json.dumps(job)],
@@ -191,6 +192,24 @@ def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
             elif code < 0 and (limit_mib := find_address_limit_mib()) is not None:
                 how += f", as when address space runs out, of which this process may have {limit_mib} MiB (ulimit -v)"
             raise EngineError(f"the engine builder ended {how} ({last}). Nothing was stored; build again.")
+
+
+def _build_here(job: Mapping[str, object], progress: Progress, limit_s: float) -> None:
+    """Build in this process.
+
+    A compiler's crash and memory are then its own: a limit of memory would hold for the whole program, and a compiler
+    that is running cannot be ended. So time is looked at before each engine.
+    """
+    started_s = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() - started_s > limit_s:
+            raise EngineError(
+                f"building in this program: expected it to end within {limit_s:g} s, got one that did not. What it was "
+                "building is not stored. Set NDP_RT_BUILD_LIMIT_S to more seconds, or NDP_RT_PYTHON to an interpreter."
+            )
+
+    worker.build(job, progress, check)
 
 
 def _handle_line(line: str, progress: Progress) -> bool:

@@ -38,19 +38,28 @@ Tell = Callable[[str], None]
 CHECK_MODULE = "ndp_rt.runtime.check"
 
 
-def build(job: Mapping[str, Any], tell: Tell) -> None:
-    """Build and store every engine of the job that is not in the cache; raises NdpRtError."""
+def build(job: Mapping[str, Any], tell: Tell, check: Callable[[], None] = lambda: None) -> None:
+    """Build and store every engine of the job that is not in the cache; raises NdpRtError.
+
+    `check` is called before each engine is compiled, and raises where no more are to be.
+    """
     spec = EngineSpec.from_json(job["spec"])
     engines_dir = Path(job["engines_dir"])
     with watch_folder(Path(job["bundle"])) as is_same:
         bundle = open_bundle(job["bundle"])
         if bundle.engine_fingerprint(spec.precision) != job["fingerprint"]:
             raise bundle.replaced()
-        _build_missing(bundle, spec, engines_dir, job["rebuild"], tell, is_same)
+        _build_missing(bundle, spec, engines_dir, job["rebuild"], tell, is_same, check)
 
 
 def _build_missing(
-    bundle: Bundle, spec: EngineSpec, engines_dir: Path, rebuild: bool, tell: Tell, is_same: Callable[[], bool]
+    bundle: Bundle,
+    spec: EngineSpec,
+    engines_dir: Path,
+    rebuild: bool,
+    tell: Tell,
+    is_same: Callable[[], bool],
+    check: Callable[[], None],
 ) -> None:
     name = f"{bundle.fingerprint[:12]}-{spec.backend}-{spec.precision}"
     with lock_builds(engines_dir, name, lambda: tell("waiting for another process that builds the same engines")):
@@ -65,6 +74,7 @@ def _build_missing(
                     folder=folder,
                     tell=tell,
                     is_same=is_same,
+                    check=check,
                 )
                 builder.build_missing()
             finally:
@@ -85,6 +95,7 @@ class Builder:
     rebuild: bool
     folder: Path  # empty, on the cache's file system; thrown away afterwards
     tell: Tell
+    check: Callable[[], None]
     is_same: Callable[[], bool]  # whether the bundle's folder still is the one that was opened
     stage_paths: Mapping[str, Path] = field(default_factory=dict)
 
@@ -156,6 +167,7 @@ class Builder:
 
     def _build_engine(self, key: EngineKey) -> tuple[Any, dict[str, Any]]:
         """Compile and load one engine; return it, and what is known of it."""
+        self.check()
         options = dataclasses.replace(
             self.spec.of_batch(key.batch, self.tell),
             build=self.spec.find_backend().choose_build(self.spec.build, key, self.engines_dir),

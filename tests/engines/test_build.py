@@ -297,6 +297,15 @@ def test_a_frozen_program_builds_in_itself_and_does_not_start_itself(
     assert lines[0].startswith("building in this program, as it is no Python interpreter")
 
 
+def test_a_frozen_program_begins_no_engine_once_it_is_late(
+    bundle: Bundle, tmp_path: Path, frozen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NDP_RT_BUILD_LIMIT_S", "1e-9")
+    with pytest.raises(EngineError, match=r"building in this program: expected it to end within 1e-09 s"):
+        build_engine(bundle, EngineSpec(threads=1), cache_dir=tmp_path / "cache")
+    assert find_engine(bundle, EngineSpec(threads=1), cache_dir=tmp_path / "cache") is None
+
+
 def test_a_program_that_embeds_python_is_not_started_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NDP_RT_PYTHON", raising=False)
     for executable in ("", "/opt/line/inspection"):
