@@ -20,21 +20,24 @@ from ndp_rt.bundle.open import GOLDEN_FILE, Bundle, Golden, open_bundle
 from ndp_rt.bundle.signature import write_signature
 from ndp_rt.bundle.write import add_command, lock_bundle, replace_files, update_manifest
 from ndp_rt.decide.calibration import check_rate, threshold_from_good_scores
+from ndp_rt.decide.counting import Counting, describe_counting
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.spec import EngineSpec
+from ndp_rt.errors import InputError
 from ndp_rt.files import make_temporary_folder
 from ndp_rt.images.checks import Image
 from ndp_rt.images.groups import AUTOMATIC, find_independent
 from ndp_rt.images.preprocess import preprocess
 from ndp_rt.images.read import read_image
-from ndp_rt.images.variations import vary
+from ndp_rt.images.variations import vary, vary_mask
 from ndp_rt.inspector import Inspector
 from ndp_rt.program.manifest import BundleManifest, InputContract, ThresholdSpec
 from ndp_rt.runtime.assets import AssetMaker, put_beside_weights, round_to_picture
 from ndp_rt.runtime.host import HostExecutor
 from ndp_rt.runtime.open import make_asset_maker, make_host_executor, open_host
+from ndp_rt.runtime.session import Session
 
 CARRIED_OVER = "carried over from the former reference, not calibrated for this one: run set-threshold --calibrate"
 
@@ -84,6 +87,8 @@ def calibrate(
     backend: str | None = None,
     threads: int | None = None,
     on_image: Callable[[], None] | None = None,
+    ignore_mask: Path | None = None,
+    smallest_area_px: int | None = None,
 ) -> ThresholdSpec:
     """Return the threshold that good images support.
 
@@ -92,18 +97,19 @@ def calibrate(
         images: good images that the model was not trained on.
         rate: wanted highest rate of false alarms; None: 5 %, predicted for other lots.
         group_by: how images that are not independent are found: the rule of `ndp_rt.images.groups.find_groups`.
-        varies: score each image also with light, focus and position changed; not needed where the images are from
-            many days.
+        varies: score each image also with light, focus and position changed; needless for images of many days.
         precision: of the engine and the threshold.
         device: of the engine.
         backend: of the engine; None: the device's first.
         threads: of the engine.
         on_image: called after each image.
+        ignore_mask: as for `Inspector.open`, as it is when the line inspects.
+        smallest_area_px: likewise.
 
     Raises:
         ImageFileError: an image cannot be read; none is left out.
         DataError: no images.
-        InputError: a rate outside 0 to 1.
+        InputError: a rate outside 0 to 1, or an image that has not the mask's size.
         BundleError: the bundle was replaced after it was opened.
     """
     check_rate(rate)
@@ -117,16 +123,31 @@ def calibrate(
         threads=threads,
         threshold=float("inf"),
         batches=(1,),
+        ignore_mask=ignore_mask,
+        smallest_area_px=smallest_area_px,
     ) as inspector:
         if inspector.bundle.fingerprint != bundle.fingerprint:
             raise bundle.replaced()
         for path in images:
-            image = read_image(path, white_level=bundle.manifest.input.white_level_16bit)
-            varied = _vary_picture(image, bundle.manifest.input) if varies else []
-            scores.append([inspector.inspect(one).score for one in (image, *varied)])
+            scores.append(_score_image(inspector.session, path, varies=varies))
             if on_image is not None:
                 on_image()
-    return threshold_from_good_scores(np.array(scores, np.float32), rate, groups=groups)
+        words = describe_counting(inspector.session.selection)
+    spec = threshold_from_good_scores(np.array(scores, np.float32), rate, groups=groups)
+    return dataclasses.replace(spec, note=f"{spec.note}{words}")
+
+
+def _score_image(session: Session, path: Path, *, varies: bool) -> list[float]:
+    """Return the score of an image, and those of its variations."""
+    contract = session.bundle.manifest.input
+    image = read_image(path, white_level=contract.white_level_16bit)
+    try:
+        counting = session.find_counting(image.shape[:2])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    varied = _vary_picture(image, contract) if varies else []
+    each = [counting, *_vary_counting(counting, len(varied))]
+    return [session.score_picture(one, part) for one, part in zip([image, *varied], each, strict=True)]
 
 
 def _vary_picture(image: Image, contract: InputContract) -> list[Image]:
@@ -135,6 +156,14 @@ def _vary_picture(image: Image, contract: InputContract) -> list[Image]:
     preprocess(image, contract, prepared)
     pixels = np.rint(vary(prepared) * np.float32(contract.white_level_16bit)).astype(np.uint16)
     return list(pixels.transpose(0, 2, 3, 1))
+
+
+def _vary_counting(counting: Counting | None, count: int) -> list[Counting | None]:
+    """Return what counts of each of an image's `count` variations: what is ignored moves with the picture."""
+    if counting is None or counting.pixels is None or not count:
+        return [counting] * count
+    moved = [dataclasses.replace(counting, pixels=pixels) for pixels in vary_mask(counting.pixels)]
+    return [one if one.holds_any(counting.pixels.shape) else counting for one in moved]
 
 
 def set_reference(path: Path, image_path: Path, *, backend: str | None = None, threads: int | None = None) -> Bundle:

@@ -10,20 +10,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ndp_rt.arrays import FloatArray
-from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.arrays import Array, FloatArray
+from ndp_rt.bundle.open import Bundle
 from ndp_rt.bundle.settled import read_settled
-from ndp_rt.errors import DeviceError, EngineError, InputError, MissingExtraError
+from ndp_rt.errors import DeviceError, InputError
 from ndp_rt.images.checks import Image, check_image
-from ndp_rt.images.preprocess import Preprocessor
-from ndp_rt.options import Options, with_white_level
+from ndp_rt.options import Options, make_options, with_white_level
 from ndp_rt.pipeline.large_image import inspect_tiles
 from ndp_rt.pipeline.overlapped_batch import inspect_overlapped
 from ndp_rt.pipeline.stream import FrameStream
 from ndp_rt.result import Result
 from ndp_rt.runtime.executor import closed, forked
 from ndp_rt.runtime.lifetime import EXIT_WAIT_S, keep_for_ever, track
-from ndp_rt.runtime.session import Session, check_map_out
+from ndp_rt.runtime.session import Session, check_map_out, open_session
 
 Value = TypeVar("Value")
 
@@ -80,6 +79,10 @@ class Inspector:
         channels: str = "rgb",
         mm_per_pixel: float | None = None,
         white_level: int | None = None,
+        ignore_mask: str | Path | Array | None = None,
+        smallest_area_px: int | None = None,
+        smallest_area_mm2: float | None = None,
+        contours: bool = False,
         build: bool = True,
         fallback: bool = False,
         require_signature: str | Path | None = None,
@@ -98,6 +101,10 @@ class Inspector:
             channels: order of the arrays' channels: "rgb", "bgr", or "drop-alpha" (RGBA).
             mm_per_pixel: size of an image's pixel, for defects in mm; None: pixels only.
             white_level: the value of uint16 images that is white (4095 for 12 bits); None: the bundle's, of training.
+            ignore_mask: a file, or integers or bool [h, w], of the images' size: 0 counts, one other value does not.
+            smallest_area_px: regions with fewer pixels of the image are no defects, and do not raise the score.
+            smallest_area_mm2: likewise, with mm_per_pixel.
+            contours: give each defect its outline.
             build: build engines that are missing (seconds to a minute, on a GPU minutes); False: refuse.
             fallback: where the GPU fails, go on with the CPU in fp32, at its threshold, and log it. False: raise.
             require_signature: a public key's file; the bundle has to be signed with it ('ndp-rt sign'). None: any.
@@ -108,41 +115,14 @@ class Inspector:
             EngineError: an engine cannot be built, or is missing and `build` is False.
             MissingExtraError: a package that the backend needs is not installed.
             InputError: an argument is none of the above, or the bundle has no threshold for this precision.
+            ImageFileError: the mask's file cannot be read.
         """
-        options = Options(
-            bundle=str(bundle),
-            device=device,
-            backend=backend,
-            precision=precision,
-            plan=plan,
-            batches=None if batches is None else tuple(batches),
-            threads=threads,
-            threshold=threshold,
-            channels=channels,
-            mm_per_pixel=mm_per_pixel,
-            white_level=white_level,
-            build=build,
-            fallback=fallback,
-            require_signature=None if require_signature is None else str(require_signature),
-        )
-        return cls._open(options)
+        arguments = {name: value for name, value in locals().items() if name != "cls"}
+        return cls._open(make_options(**arguments))
 
     @classmethod
     def _open(cls, options: Options) -> "Inspector":
-        return read_settled(Path(options.bundle).absolute(), lambda: cls._open_once(options), cls.close)
-
-    @classmethod
-    def _open_once(cls, options: Options) -> "Inspector":
-        bundle = open_bundle(options.bundle, require_signature=options.require_signature)
-        Preprocessor(bundle.manifest.input, channels=options.channels)  # refuses before engines are built
-        try:
-            session = Session(bundle, options)
-        except (DeviceError, EngineError, MissingExtraError) as error:
-            if not options.can_fall_back:
-                raise
-            log.warning("going on with the CPU: %s", error)
-            session = Session(bundle, options.on_cpu())
-        return cls(options, bundle, session)
+        return read_settled(Path(options.bundle).absolute(), lambda: cls(options, *open_session(options)), cls.close)
 
     def inspect(self, image: Image, *, keep_reconstruction: bool = False, map_out: FloatArray | None = None) -> Result:
         """Inspect one image.
@@ -191,7 +171,7 @@ class Inspector:
             outputs = session.check_outputs(keep_reconstruction)
             for index, (image, map_out) in enumerate(zip(images, maps_out, strict=True)):
                 try:
-                    check_map_out(map_out, *session.executor.check_image(image))
+                    check_map_out(map_out, *session.check_image(image))
                 except InputError as error:
                     raise InputError(f"image {index} of the batch: {error}") from error
             results = inspect_overlapped(session, images, maps_out, outputs)
@@ -300,10 +280,10 @@ class Inspector:
             raise InputError(f"count: expected 1 or more, got {count}.")
         grey = np.full(self._tile_size_px, 128, np.uint8)
         for size in self.batch_sizes:
-            images, maps_out = [grey] * size, [None] * size
+            images = [grey] * size
             for _ in range(count):
                 with self._lock:
-                    self._guard(Session.inspect, images, maps_out)
+                    self._guard(Session.warm_up, images)
 
     def close(self) -> None:
         """Free engines and buffers after the call in progress; twice is allowed, other calls raise ClosedError."""

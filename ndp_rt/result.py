@@ -6,7 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import BoolArray
+from ndp_rt.decide.marks import mark_defects
 from ndp_rt.decide.regions import Defect
+from ndp_rt.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -17,10 +20,11 @@ class Result:
         score: the smoothed map's largest value at the network's own size, or what the bundle's score rule makes of it.
         threshold: what the score was compared with.
         is_defect: `score >= threshold`.
-        anomaly_map: [h, w] at the image's own size, smoothed.
-        defects: the regions above the threshold, highest peak first; none unless `is_defect`.
+        anomaly_map: [h, w] at the image's own size, smoothed; 0 where an ignore mask says that pixels do not count.
+        defects: the regions above the threshold that count, highest peak first; none unless `is_defect`.
         timings_ms: preprocess, engine, postprocess and total; plan `staged` adds its stages.
         reconstruction: [h, w, 3], 0 to 1, at the network's size, where it was asked for.
+        large: [h, w] at the network's size, the regions that have the smallest area; None: all have.
 
     Examples:
         >>> from ndp_rt import Inspector, read_image
@@ -39,3 +43,16 @@ class Result:
     defects: tuple[Defect, ...]
     timings_ms: Mapping[str, float]
     reconstruction: NDArray[np.float32] | None = None
+    large: BoolArray | None = None
+
+    def make_mask(self) -> BoolArray:
+        """Return where the defects are, bool [h, w] at the image's own size.
+
+        Raises:
+            InputError: the map was not made.
+        """
+        if not self.anomaly_map.size:
+            raise InputError("mask: expected a result with a map, got one without. Inspect without an empty map_out.")
+        if not self.is_defect:  # whatever the map's scaling rounds to
+            return np.zeros(self.anomaly_map.shape, np.bool_)
+        return mark_defects(self.anomaly_map, self.threshold, self.large)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndp_rt.cli.build_engine import parse_count
+from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, describe_counting
 from ndp_rt.cli.engine_arguments import add_engine_arguments, describe_engine, engine_options, log_to_stderr
 from ndp_rt.cli.page import add_page
 from ndp_rt.cli.terminal import show as show_name
@@ -27,6 +28,9 @@ only. Both are listed, and so is what is no image. Maps are compared with the ma
 and masks may lie in sub-folders; ground_truth/KIND/NAME/ may hold several masks of one image (MVTec LOCO).
 
 OUT is refused if it holds an earlier run's files, unless --overwrite is given.
+
+With --ignore, what is marked there counts for no figure; images of another size are left out. With --smallest-area,
+scores and decisions are of regions of that area or more; pixel figures are of the map as it is.
 
 --explain also writes OUT/explain.html, one page that needs no other file: the N defective images with the lowest scores
 and the N good ones with the highest, each with its map, its mask's outline and the regions that reach the threshold.
@@ -53,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run in OUT")
     add_page(parser)
+    add_counting_arguments(parser)
     add_engine_arguments(parser)
 
 
@@ -119,7 +124,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     options = engine_options(args)
     fallback = options.pop("fallback")
-    command = ["ndp-rt", "evaluate", str(args.bundle), str(args.data), *describe_engine(args)]
+    words = (*describe_engine(args), *describe_counting(args))
+    command = ["ndp-rt", "evaluate", str(args.bundle), str(args.data), *words]
     command += [] if args.page is None else ["--page", str(args.page)]
     log_to_stderr()
     check_out(out, overwrite=args.overwrite)
@@ -131,6 +137,7 @@ def run(args: argparse.Namespace) -> int:
         page=args.page,
         start_progress=lambda count: show_progress("inspecting", count),
         command=shlex.join(command),
+        **counting_options(args),
     )
     engine = f"{options['backend'] or args.device}, {args.precision}"
     title = show_name(f"{args.bundle.resolve().name} on {args.data.resolve().name}: {engine}")

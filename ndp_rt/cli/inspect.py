@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli import EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE
+from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, tell_ignored
 from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
 from ndp_rt.cli.page import add_page
 from ndp_rt.cli.terminal import complain, say
@@ -41,9 +42,14 @@ it holds results of an earlier run, unless --overwrite is given, or if another r
 
 OUT/results.csv (or .jsonl, .parquet) has one row per image in the order of PATH: path, status (ok, error), decision
 (good, defect), score, threshold, brightness (as trained, darker, brighter; faint), size, milliseconds per stage,
-engine_hash, defects (box, area and peak, in pixels of the image, and in mm with --mm-per-pixel; a list of structs in
-Parquet, JSON in CSV), the names of overlay and map, and the error of an image that could not be read. Rows are kept
-whatever ends the run; a run that was killed leaves those of a Parquet file in OUT/results.parquet.part.jsonl.
+engine_hash, defects (box, area and peak, in pixels of the image, and in mm with --mm-per-pixel; with --contours also
+the points [x, y] where the outline turns; a list of structs in Parquet, JSON in CSV), the names of overlay and map, and
+the error of an image that could not be read. Rows are kept whatever ends the run; a run that was killed leaves those of
+a Parquet file in OUT/results.parquet.part.jsonl.
+
+--ignore takes an image of two values: 0 counts, the other does not. An image of another size than the mask's becomes a
+row with an error. Scores, decisions, defects and overlays are of what counts; use set-threshold --calibrate with the
+same --ignore and --smallest-area.
 
 Exit code: 0 no defects; 3 defects found; 4 some images could not be read (the others were inspected); 1 an error;
 2 wrong usage; 130 Ctrl-C.
@@ -63,6 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overlays", action="store_true", help="also a picture per image in OUT/overlays")
     parser.add_argument("--maps", action="store_true", help="also the float32 map per image in OUT/maps (.npy)")
+    parser.add_argument("--contours", action="store_true", help="also the outline of each defect, as a list of points")
+    add_counting_arguments(parser)
+    parser.add_argument("--smallest-area-mm2", metavar="X", type=parse_number, help="likewise, with --mm-per-pixel")
     parser.add_argument("--mm-per-pixel", metavar="X", type=float, help="also state defects in millimetres")
     parser.add_argument(
         "--white-level",
@@ -212,6 +221,9 @@ def run(args: argparse.Namespace) -> int:
             mm_per_pixel=args.mm_per_pixel,
             require_signature=args.require_signature,
             white_level=find_level(files) if args.white_level == AUTO else args.white_level,
+            smallest_area_mm2=args.smallest_area_mm2,
+            contours=args.contours,
+            **counting_options(args),
             **engine_options(args),
         ) as inspector,
         locking(args.out),
@@ -219,6 +231,7 @@ def run(args: argparse.Namespace) -> int:
         check_folder(args.out, overwrite=args.overwrite)  # another run may have ended since
         clear_folder(args.out)
         tell_left_out(listing, args.out)
+        tell_ignored(inspector)
         with ResultTable(args.out, args.format, inspector.stage_names) as table:
             recorder = Recorder(args.out, table, inspector, args)
             try:
@@ -261,7 +274,7 @@ def inspect_files(inspector: "Inspector", files: list[Path], recorder: Recorder,
     inspect: Callable[..., Iterator[tuple[Path, Any, Any]]]
     inspect = inspect_tiled if args.tiles else inspect_batches if args.batch > 1 else inspect_stream
     with show_progress("inspecting", len(files)) as advance:
-        for path, taken, outcome in inspect(inspector, Reader(files, inspector), args):
+        for path, taken, outcome in inspect(inspector, Reader(files, inspector, is_tiled=args.tiles), args):
             if isinstance(outcome, Exception):
                 recorder.add_error(path, outcome)
             else:
@@ -332,15 +345,16 @@ class Taken:
 class Reader:
     """Reads the files of a run for one bundle; may be called from the stream's thread."""
 
-    def __init__(self, paths: list[Path], inspector: "Inspector") -> None:
+    def __init__(self, paths: list[Path], inspector: "Inspector", *, is_tiled: bool) -> None:
         manifest = inspector.bundle.manifest
         self.paths = paths
+        self._session, self._is_tiled = inspector.session, is_tiled
         self._white_level = manifest.input.white_level_16bit
         self._trained = manifest.training_range
 
     def read(self, path: Path) -> "Taken | Exception":
-        """Return the image, or the error of one that cannot be read."""
-        from ndp_rt.errors import ImageFileError
+        """Return the image, or the error of one that cannot be read, or has not the mask's size."""
+        from ndp_rt.errors import ImageFileError, InputError
         from ndp_rt.images.read import load_image
         from ndp_rt.images.white_level import judge_brightness, measure_values
 
@@ -348,6 +362,10 @@ class Reader:
             pixels = load_image(path, white_level=self._white_level).pixels
         except ImageFileError as error:
             return error
+        try:
+            self._session.find_counting(pixels.shape[:2], is_tiled=self._is_tiled)
+        except InputError as error:
+            return InputError(f"{path}: {error}")
         brightness = judge_brightness(measure_values(pixels), self._white_level, self._trained)
         return Taken(pixels=pixels, brightness=brightness)
 

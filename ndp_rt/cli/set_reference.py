@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ndp_rt.cli.counting_arguments import check_counting
 from ndp_rt.cli.set_threshold import add_calibration_arguments
 from ndp_rt.cli.terminal import say
 
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.images.pages import choose_pages
 
     log_to_stderr()
+    check_counting(args)
     if args.calibrate is not None:  # before anything is changed
         find_groups(choose_pages(list_images(args.calibrate).files, args.page), args.group_by)
         check_rate(args.false_alarm_rate)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.counting_arguments import add_counting_arguments, check_counting, counting_options
 from ndp_rt.cli.page import add_page
 from ndp_rt.cli.terminal import complain, say
 
@@ -16,7 +17,8 @@ trained on; each is also scored with light, focus and position changed a little.
 other lots are predicted to reach. Images of one sheet or one day are alike, so they count as one group. With
 --false-alarm-rate R the threshold is as low as that rate allows. The number of groups decides which rate can be
 promised: 29, 59, 149, 299 or 598 for at most 10, 5, 2, 1 or 0.5 % of false alarms, at 95 % confidence. Each precision
-has its own threshold. Engines need no rebuild.
+has its own threshold. Engines need no rebuild. A line that inspects with --ignore or --smallest-area needs a threshold
+that was calibrated with the same.
 """
 
 
@@ -41,6 +43,7 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="for --calibrate: score images only as they are, where they show all that changes on the line",
     )
+    add_counting_arguments(parser, "for --calibrate: ")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"expected VALUE or --calibrate, got {'neither' if args.value is None else 'both'}.")
     if args.value is not None and args.false_alarm_rate is not None:
         raise InputError("--false-alarm-rate: expected --calibrate with it, got a VALUE.")
+    check_counting(args)
     check_choice("precision", args.precision, PRECISIONS)
     bundle = open_bundle(args.bundle)
     former = bundle.threshold(args.precision)
@@ -105,6 +109,7 @@ def calibrate_from(path: Path, args: argparse.Namespace, device: str) -> "Thresh
             backend=args.backend,
             threads=args.threads,
             on_image=advance,
+            **counting_options(args),
         )
 
 

@@ -1,11 +1,12 @@
 """Finds the connected regions of a smoothed anomaly map that reach the threshold, and describes them as defects."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.arrays import FloatArray
+from ndp_rt.arrays import BoolArray, FloatArray
+from ndp_rt.decide.contours import find_spanning, project_region, trace_region
 from ndp_rt.decide.decision import lowest_reaching
 from ndp_rt.images.opencv import cv2
 
@@ -24,6 +25,8 @@ class Defect:
         area_px: how many pixels the region has.
         peak: the smoothed map's largest value inside.
         x_mm: this and the others in mm are None unless `mm_per_pixel` was given.
+        contour: int32 [n, 2], x and y of the pixels at which the region's outer boundary turns, in order, all inside of
+            the region; straight lines join them, the last one to the first. None unless `contours` was asked for.
 
     Examples:
         >>> from ndp_rt import Inspector, read_image
@@ -44,6 +47,7 @@ class Defect:
     width_mm: float | None = None
     height_mm: float | None = None
     area_mm2: float | None = None
+    contour: NDArray[np.int32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +59,18 @@ class Regions:
     peaks: FloatArray
 
 
-def _label(strip: FloatArray, limit: np.float32, row: int) -> tuple[NDArray[np.int64], Regions]:
-    """Find the regions of one strip whose first row is `row` of the map.
+def _label(
+    strip: FloatArray, limit: np.float32, row: int, pixels: BoolArray | None
+) -> tuple[NDArray[np.int64], Regions]:
+    """Find the regions of one strip whose first row is `row` of the map, among the pixels that count.
 
     Returns the numbers of the regions in its first and last row, [2, w], -1 where there is none, and the regions.
     """
     borders = np.full((2, strip.shape[1]), -1, np.int64)
     mask = np.greater_equal(strip, limit).view(np.uint8)
+    if pixels is not None:
+        mask &= pixels
+        strip = np.where(mask, strip, np.float32(-np.inf))  # what lies between runs must not count as a peak
     left, top, width, height = cv2.boundingRect(mask)
     if width == 0:
         none = np.empty(0, np.int64)
@@ -126,12 +135,21 @@ def _join_rows(above: NDArray[np.int64], below: NDArray[np.int64], parents: list
             parents[roots[1]] = roots[0]
 
 
-def find_regions(smoothed: FloatArray, threshold: float, *, strip_px: int = STRIP_PX) -> Regions:
+def find_regions(
+    smoothed: FloatArray,
+    threshold: float,
+    *,
+    pixels: BoolArray | None = None,
+    least_area: int = 1,
+    strip_px: int = STRIP_PX,
+) -> Regions:
     """Find the connected regions of a map that reach the threshold, in strips so that memory stays bounded.
 
     Args:
         smoothed: float32 [h, w], dense.
         threshold: of the decision; compared exactly as `is_defective` does.
+        pixels: bool [h, w], where the map counts; None: everywhere.
+        least_area: pixels of a region that counts.
         strip_px: pixels labelled at once.
     """
     height, width = smoothed.shape
@@ -141,7 +159,8 @@ def find_regions(smoothed: FloatArray, threshold: float, *, strip_px: int = STRI
     parents: list[int] = []
     last: NDArray[np.int64] | None = None
     for row in range(0, height, rows):
-        borders, regions = _label(smoothed[row : row + rows], limit, row)
+        counting = None if pixels is None else pixels[row : row + rows]
+        borders, regions = _label(smoothed[row : row + rows], limit, row, counting)
         borders[borders >= 0] += len(parents)
         parents.extend(range(len(parents), len(parents) + len(regions.areas)))
         if last is not None:
@@ -149,17 +168,54 @@ def find_regions(smoothed: FloatArray, threshold: float, *, strip_px: int = STRI
         last = borders[1]
         parts.append(regions)
     if len(parts) == 1:
-        return parts[0]
+        return _keep_large(parts[0], least_area)
     together = Regions(
         boxes=np.concatenate([part.boxes for part in parts]),
         areas=np.concatenate([part.areas for part in parts]),
         peaks=np.concatenate([part.peaks for part in parts]),
     )
-    return _merge(together, parents)
+    return _keep_large(_merge(together, parents), least_area)
+
+
+def _keep_large(regions: Regions, least_area: int) -> Regions:
+    if least_area == 1:
+        return regions
+    kept = regions.areas >= least_area
+    return Regions(boxes=regions.boxes[kept], areas=regions.areas[kept], peaks=regions.peaks[kept])
+
+
+def mark_regions(smoothed: FloatArray, threshold: float, pixels: BoolArray | None, least_area: int) -> BoolArray:
+    """Return where a map [h, w] has regions, bool [h, w]; arguments as `find_regions`."""
+    marked, limit = np.zeros(smoothed.shape, np.bool_), lowest_reaching(threshold)
+    for box in find_regions(smoothed, threshold, pixels=pixels, least_area=least_area).boxes:
+        marked[box[1] : box[3], box[0] : box[2]] |= _cut_region(smoothed, limit, box, pixels)
+    return marked
+
+
+def _cut_region(smoothed: FloatArray, limit: np.float32, box: NDArray[np.int64], pixels: BoolArray | None) -> BoolArray:
+    """Return the region that fills a box (x0, y0, x1, y1), bool of the box's size, without parts of others."""
+    part = slice(box[1], box[3]), slice(box[0], box[2])
+    inside = np.greater_equal(smoothed[part], limit)
+    if pixels is not None:
+        inside &= pixels[part]
+    return find_spanning(inside)
+
+
+def scale_area(area: int, image_size: tuple[int, int], map_size: tuple[int, int]) -> int:
+    """Return a region's area in the image's pixels, 1 at least, from that in the map's; sizes are rows and columns."""
+    return max(1, round(area * image_size[1] * image_size[0] / (map_size[0] * map_size[1])))
 
 
 def list_defects(
-    smoothed: FloatArray, threshold: float, height_px: int, width_px: int, mm_per_pixel: float | None = None
+    smoothed: FloatArray,
+    threshold: float,
+    height_px: int,
+    width_px: int,
+    mm_per_pixel: float | None = None,
+    *,
+    pixels: BoolArray | None = None,
+    least_area: int = 1,
+    with_contours: bool = False,
 ) -> tuple[Defect, ...]:
     """List the regions of a map that reach the threshold, highest peak first, in pixels of the caller's image.
 
@@ -172,8 +228,12 @@ def list_defects(
         height_px: rows of the caller's image.
         width_px: columns of the caller's image.
         mm_per_pixel: of the caller's image; fills the *_mm fields.
+        pixels: bool [h, w], where the map counts; None: everywhere.
+        least_area: pixels of the map of a region that counts.
+        with_contours: trace the regions' outer boundaries too.
     """
-    regions = find_regions(smoothed, threshold)
+    regions = find_regions(smoothed, threshold, pixels=pixels, least_area=least_area)
+    limit = lowest_reaching(threshold)
     rows, columns = smoothed.shape
     order = np.argsort(-regions.peaks, kind="stable")
     defects = []
@@ -182,7 +242,12 @@ def list_defects(
         left, top = x0 * width_px // columns, y0 * height_px // rows  # outwards, in whole pixels
         width = -(-x1 * width_px // columns) - left
         height = -(-y1 * height_px // rows) - top
-        area = max(1, round(int(regions.areas[index]) * width_px * height_px / (rows * columns)))
+        area = scale_area(int(regions.areas[index]), (height_px, width_px), (rows, columns))
+        contour = None
+        if with_contours:
+            region = _cut_region(smoothed, limit, regions.boxes[index], pixels)
+            box = (top, left, height, width)
+            contour = trace_region(project_region(region, (y0, x0), smoothed.shape, box, (height_px, width_px)), box)
         defects.append(
             Defect(
                 x_px=left,
@@ -196,11 +261,16 @@ def list_defects(
                 width_mm=_to_mm(width, mm_per_pixel),
                 height_mm=_to_mm(height, mm_per_pixel),
                 area_mm2=_to_mm(area, None if mm_per_pixel is None else mm_per_pixel**2),
+                contour=contour,
             )
         )
     return tuple(defects)
 
 
-def _to_mm(value_px: int, mm: float | None) -> float | None:
+def to_mm(value_px: int, mm: float) -> float:
     """Return pixels in millimetres (or their squares) to nine digits, without the noise of binary fractions."""
-    return None if mm is None else float(f"{value_px * mm:.9g}")
+    return float(f"{value_px * mm:.9g}")
+
+
+def _to_mm(value_px: int, mm: float | None) -> float | None:
+    return None if mm is None else to_mm(value_px, mm)

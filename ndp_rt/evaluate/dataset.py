@@ -10,6 +10,7 @@ import numpy as np
 from ndp_rt.arrays import BoolArray
 from ndp_rt.errors import DataError
 from ndp_rt.images.listing import LeftOut, Listing, list_folder
+from ndp_rt.images.masks import DEFECTS, find_marked, refuse_mask, take_plane
 from ndp_rt.images.read import load_image
 
 GOOD, SUFFIX = "good", "_mask"
@@ -152,34 +153,17 @@ def read_mask(path: Path, height_px: int, width_px: int, *, orientation: int = 1
         ImageFileError: it cannot be read.
     """
     file = load_image(path, keeps_alpha=True)
-    pixels = file.pixels
-    if pixels.ndim == 3:
-        if pixels.shape[2] in (2, 4) and np.ptp(pixels[..., -1]):
-            raise _refuse_mask(path, "a transparent part", "Save it without alpha, the defect in white on black.")
-        colours = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]
-        if np.ptp(colours, axis=2).any():
-            raise _refuse_mask(path, "colours", "Convert it to grey.")
-        pixels = colours[..., 0]
+    plane = take_plane(file.pixels, str(path), DEFECTS)
     if file.orientation != orientation:
         raise DataError(
             f"{path}: expected a mask that its file turns as the image's file does (EXIF orientation {orientation}), "
             f"got {file.orientation}. Save both upright."
         )
-    if pixels.shape != (height_px, width_px):
-        got = f"{pixels.shape[0]} x {pixels.shape[1]}"
+    if plane.shape != (height_px, width_px):
+        got = f"{plane.shape[0]} x {plane.shape[1]}"
         raise DataError(f"{path}: expected a mask of its image's {height_px} x {width_px} pixels, got {got}.")
-    values = np.unique(pixels)
-    if len(values) > 2 or (len(values) == 2 and values[0] != 0):
-        got = f"{len(values)} values from {values[0]} to {values[-1]}"
-        raise _refuse_mask(path, got, "Save it without smoothing and without JPEG.")
-    if values[-1] == 0:
-        raise _refuse_mask(path, "0 alone", "Mark the defect, or move the image to the good ones.")
-    mask = np.asarray(pixels != 0)
+    mask = find_marked(plane, str(path), DEFECTS, "Mark the defect, or move the image to the good ones.")
     if 0.5 < mask.mean() < 1.0:
         got = f"{mask.mean():.0%} of its pixels marked"
-        raise _refuse_mask(path, got, "If good and defect are swapped, invert it.")
+        raise refuse_mask(str(path), DEFECTS, got, "If good and defect are swapped, invert it.")
     return mask
-
-
-def _refuse_mask(path: Path, got: str, hint: str) -> DataError:
-    return DataError(f"{path}: expected a mask with 0 for good and one other value for a defect, got {got}. {hint}")

@@ -113,8 +113,12 @@ def trace_curve(
     return fpr, rate
 
 
-def gather(maps: Sequence[FloatArray], masks: Sequence[BoolArray], what: str) -> tuple[FloatArray, FloatArray]:
+def gather(
+    maps: Sequence[FloatArray], masks: Sequence[BoolArray], what: str, ignored: BoolArray | None = None
+) -> tuple[FloatArray, FloatArray]:
     """Return the good and the defective pixels of all images, new float32 arrays [g] and [b], in the images' order.
+
+    Those that are `ignored`, [h, w] like every map, are left out.
 
     Raises:
         InputError: there is no map, sizes differ, a value is not finite, or one class has no pixel.
@@ -126,15 +130,21 @@ def gather(maps: Sequence[FloatArray], masks: Sequence[BoolArray], what: str) ->
             raise InputError(f"{what}: expected a mask {list(pixels.shape)} like its map, got {list(mask.shape)}.")
         if not np.isfinite(pixels).all():
             raise InputError(f"{what}: expected finite maps, got NaN or infinity.")
-    good = np.concatenate([pixels[~mask] for pixels, mask in zip(maps, masks, strict=True)])
-    bad = np.concatenate([pixels[mask] for pixels, mask in zip(maps, masks, strict=True)])
+    good = np.concatenate([p[_leave_out(~mask, ignored)] for p, mask in zip(maps, masks, strict=True)])
+    bad = np.concatenate([p[_leave_out(mask, ignored)] for p, mask in zip(maps, masks, strict=True)])
     _check_classes(what, good.size, bad.size)
     return good, bad
 
 
-def measure_pixel_rocauc(maps: Sequence[FloatArray], masks: Sequence[BoolArray]) -> float:
+def _leave_out(mask: BoolArray, ignored: BoolArray | None) -> BoolArray:
+    return mask if ignored is None else mask & ~ignored
+
+
+def measure_pixel_rocauc(
+    maps: Sequence[FloatArray], masks: Sequence[BoolArray], ignored: BoolArray | None = None
+) -> float:
     """Return the ROC area over all pixels of all images together; arguments and errors as `measure_aupro`."""
-    good, bad = gather(maps, masks, "pixel ROCAUC")
+    good, bad = gather(maps, masks, "pixel ROCAUC", ignored)
     return integrate_curve(*trace_curve(good, bad, np.ones(bad.size)), 1.0)
 
 
@@ -151,7 +161,13 @@ def weigh_regions(mask: BoolArray) -> NDArray[np.float64]:
     return np.asarray(1.0 / np.bincount(regions)[regions], dtype=np.float64)
 
 
-def measure_aupro(maps: Sequence[FloatArray], masks: Sequence[BoolArray], fpr_limit: float = FPR_LIMIT) -> float:
+def measure_aupro(
+    maps: Sequence[FloatArray],
+    masks: Sequence[BoolArray],
+    fpr_limit: float = FPR_LIMIT,
+    *,
+    ignored: BoolArray | None = None,
+) -> float:
     """Return the area under the per-region overlap up to `fpr_limit`, divided by it: 0 to 1.
 
     The overlap at a threshold is the mean over all regions of the share of the region's pixels that reach it. With
@@ -162,6 +178,7 @@ def measure_aupro(maps: Sequence[FloatArray], masks: Sequence[BoolArray], fpr_li
         maps: float32 [h, w] each, sizes may differ; higher means more likely a defect.
         masks: bool [h, w] each, the size of its map; True on a defect. Those of good images are all False.
         fpr_limit: in (0, 1]; the false positive rate is over the good pixels of all images.
+        ignored: bool [h, w], pixels of every image that count for nothing; None: all count.
 
     Raises:
         InputError: sizes differ, a map is not finite, or the masks hold only good or only defective pixels.
@@ -169,8 +186,8 @@ def measure_aupro(maps: Sequence[FloatArray], masks: Sequence[BoolArray], fpr_li
     """
     if not 0 < fpr_limit <= 1:
         raise InputError(f"fpr_limit: expected above 0, up to 1, got {fpr_limit}.")
-    good, bad = gather(maps, masks, "AUPRO")
-    weights = np.concatenate([weigh_regions(mask) for mask in masks])
+    good, bad = gather(maps, masks, "AUPRO", ignored)
+    weights = np.concatenate([weigh_regions(_leave_out(mask, ignored)) for mask in masks])
     return integrate_curve(*trace_curve(good, bad, weights), fpr_limit)
 
 

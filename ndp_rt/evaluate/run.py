@@ -169,7 +169,9 @@ def score_samples(
     return scored, exclusions
 
 
-def measure_kind(kind: str, good: Sequence[Scored], bad: Sequence[Scored], has_threshold: bool) -> KindFigures:
+def measure_kind(
+    kind: str, good: Sequence[Scored], bad: Sequence[Scored], has_threshold: bool, ignored: BoolArray | None = None
+) -> KindFigures:
     """Return the figures of the defective images `bad` against `good`."""
     image_rocauc = pixel_rocauc = aupro = None
     if good and bad:
@@ -177,9 +179,10 @@ def measure_kind(kind: str, good: Sequence[Scored], bad: Sequence[Scored], has_t
         image_rocauc = measure_rocauc(scores, np.arange(scores.size) >= len(good))
     pairs = [(one.anomaly_map, one.mask) for one in (*good, *bad) if one.mask is not None]
     marked = sum(one.mask is not None for one in bad)
-    if marked and any(not mask.all() for _, mask in pairs):
+    counts = True if ignored is None else ~ignored
+    if any((mask & counts).any() for _, mask in pairs) and any((~mask & counts).any() for _, mask in pairs):
         maps, masks = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        pixel_rocauc, aupro = measure_pixel_rocauc(maps, masks), measure_aupro(maps, masks)
+        pixel_rocauc, aupro = measure_pixel_rocauc(maps, masks, ignored), measure_aupro(maps, masks, ignored=ignored)
     return KindFigures(
         kind=kind,
         image_count=len(bad),
@@ -196,8 +199,9 @@ def summarise(
     exclusions: Iterable[Exclusion],
     threshold: float | None,
     left_out: Sequence[LeftOut] = (),
+    ignored: BoolArray | None = None,
 ) -> Evaluation:
-    """Work out every figure from the inspected images."""
+    """Work out every figure from the inspected images; pixels that are `ignored`, [h, w], are in none."""
     good = [one for one in scored if one.sample.is_good]
     bad = [one for one in scored if not one.sample.is_good]
     by_kind = {kind: [one for one in bad if one.sample.kind == kind] for kind in sorted({o.sample.kind for o in bad})}
@@ -208,8 +212,8 @@ def summarise(
         threshold=threshold,
         scored=tuple(scored),
         exclusions=tuple(exclusions),
-        overall=measure_kind(ALL_DEFECTS, good, bad, has_threshold),
-        kinds=tuple(measure_kind(kind, good, part, has_threshold) for kind, part in by_kind.items()),
+        overall=measure_kind(ALL_DEFECTS, good, bad, has_threshold, ignored),
+        kinds=tuple(measure_kind(kind, good, part, has_threshold, ignored) for kind, part in by_kind.items()),
         confusion=count_confusion(flagged, labels) if has_threshold else None,
         left_out=tuple(left_out),
     )
@@ -224,6 +228,8 @@ def evaluate_bundle(
     page: int | None = None,
     start_progress: Callable[[int], AbstractContextManager[Callable[[], None]]],
     command: str,
+    ignore_mask: Path | None = None,
+    smallest_area_px: int | None = None,
 ) -> tuple[Evaluation, Record]:
     """Inspect DATA's test images with a bundle and return the figures and their record.
 
@@ -235,6 +241,8 @@ def evaluate_bundle(
         page: which one to take of images with several, counted from 1; None: such an image is left out.
         start_progress: given the number of images, returns the context of a function that counts one.
         command: for the record.
+        ignore_mask: as for `Inspector.open`; what is ignored counts for no figure.
+        smallest_area_px: likewise; pixel figures are of the map as it is.
 
     Raises:
         NdpRtError: DataError for the folder, BundleError or EngineError for the bundle, MissingExtraError.
@@ -249,18 +257,24 @@ def evaluate_bundle(
         spec = spec.resolve(bundle)
     engine: Record = {name: getattr(spec, name) for name in ("device", "backend", "precision", "plan", "threads")}
     stand_in = UNREACHABLE if threshold.value is None else None
-    with Inspector.open(bundle_path, threshold=stand_in, fallback=fallback, **engine) as inspector:
+    counting: Record = {"ignore_mask": ignore_mask, "smallest_area_px": smallest_area_px}
+    with Inspector.open(bundle_path, threshold=stand_in, fallback=fallback, **counting, **engine) as inspector:
         engine["hash"] = inspector.engine_hash
         with start_progress(len(samples)) as advance:
             level = inspector.bundle.manifest.input.white_level_16bit
             scored, exclusions = score_samples(inspector.inspect, samples, advance, white_level=level)
+        selection = inspector.session.selection
+    ignored = None if selection is None else selection.ignored
     if not scored:
         raise DataError(f"{data / 'test'}: none of its {len(samples)} images can be used: {exclusions[0].reason}")
-    evaluation = summarise(scored, exclusions, threshold.value, labelled.left_out)
+    evaluation = summarise(scored, exclusions, threshold.value, labelled.left_out, ignored)
     record = start_record(FORMAT, FORMAT_VERSION, command)
     record["bundle"] = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
     record["engine"] = engine
     record["data"] = {"name": data.resolve().name, "image_count": len(samples)}
     record["threshold"] = threshold.to_json()
+    if selection is not None:
+        share = None if ignored is None else float(ignored.mean())
+        record["counting"] = {"ignored_share": share, "smallest_area_px": smallest_area_px}
     record["figures"] = evaluation.to_json(data)
     return evaluation, record

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ndp_rt.arrays import FloatArray
+from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.images.opencv import cv2
 
 SIDE_PX = 256  # lengths below are for an image with this longer side, and grow with it
@@ -36,6 +36,17 @@ def vary(image: FloatArray) -> FloatArray:
         _enlarge(image[:, : image.shape[1] - rows, : image.shape[2] - columns], image.shape),
     ]
     return np.stack(varied).clip(0.0, 1.0)
+
+
+def vary_mask(mask: BoolArray) -> list[BoolArray]:
+    """Return a mask [h, w] of an image for each of its variations, moved with the picture."""
+    h, w = mask.shape
+    rows, columns = (min(round(CUT_PX * max(h, w) / SIDE_PX), side - 1) for side in (h, w))
+    moved = [
+        _enlarge(part.astype(np.float32)[np.newaxis], (1, h, w))[0] > np.float32(0.5)
+        for part in (mask[rows:, columns:], mask[: h - rows, : w - columns])
+    ]
+    return [mask] * 5 + moved
 
 
 def vary_a_little(rng: np.random.Generator, image: FloatArray) -> FloatArray:

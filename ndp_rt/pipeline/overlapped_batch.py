@@ -57,7 +57,7 @@ def inspect_overlapped(
         first, batch = on_way[0]
         executor.finish(batch)
         for index, image in enumerate(images[first : min(first + size, count)]):
-            size_px = executor.check_image(image)
+            size_px = session.check_image(image)
             results.append(session.make_result(batch, index, size_px, maps_out[first + index], outputs))
         on_way.popleft()
         free.append(batch)

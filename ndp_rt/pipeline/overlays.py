@@ -130,7 +130,7 @@ def draw_overlay(
         panels.append(("reconstruction", cv2.resize(rebuilt, size, interpolation=cv2.INTER_LINEAR)))
     panels.append(("anomaly map", show_map(result.anomaly_map, scale, result.threshold)))
     marked = shown.copy()
-    draw_contours(marked, result.anomaly_map, result.threshold)
+    draw_outlines(marked, result.make_mask(), CONTOUR)
     count = len(result.defects)
     panels.append((f"{count} defect{'' if count == 1 else 's'}" if count else "no defect", marked))
     return _lay_out(panels, result, title)

@@ -62,11 +62,18 @@ def make_row(
         **{f"{name}_ms": round(value, 4) for name, value in result.timings_ms.items()},
         "engine_hash": engine_hash,
         "defect_count": len(result.defects),
-        "defects": [asdict(defect) for defect in result.defects],
+        "defects": [_describe_defect(defect) for defect in result.defects],
         "overlay": overlay,
         "map": map_file,
         "error": None,
     }
+
+
+def _describe_defect(defect: Defect) -> dict[str, Any]:
+    """Return a defect as values of JSON; the contour where there is one."""
+    values = asdict(defect)
+    contour = values.pop("contour")
+    return values if contour is None else values | {"contour": contour.tolist()}
 
 
 def make_error_row(path: str, error: Exception) -> Row:
@@ -253,7 +260,13 @@ def _write_parquet(journal: Path, target: Path, columns: Sequence[str]) -> None:
 
 def _make_schema(pa: Any, columns: Sequence[str]) -> Any:
     """Return the Parquet schema: numbers as numbers, defects as a list of structs."""
-    defect = pa.struct([(field.name, pa.int64() if field.type is int else pa.float64()) for field in fields(Defect)])
+    kinds_of_fields = {int: pa.int64(), "contour": pa.list_(pa.list_(pa.int32()))}
+    defect = pa.struct(
+        [
+            (field.name, kinds_of_fields.get(field.name, kinds_of_fields.get(field.type, pa.float64())))
+            for field in fields(Defect)
+        ]
+    )
     counts = {name: pa.int64() for name in ("height_px", "width_px", "defect_count")}
     numbers = {name: pa.float64() for name in ("score", "threshold")}
     timings = {name: pa.float64() for name in columns if name.endswith("_ms")}

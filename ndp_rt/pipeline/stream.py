@@ -126,7 +126,7 @@ class FrameStream:
 
     def _start(self, batch: FrameBatch, image: Any) -> None:
         executor, options = self.session.executor, self.session.options
-        batch.size_px = executor.check_image(image)
+        batch.size_px = self.session.check_image(image)
         batch.kept = image.copy() if options.can_fall_back and isinstance(image, np.ndarray) else None
         batch.is_started = False
         try:

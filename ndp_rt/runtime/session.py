@@ -1,24 +1,33 @@
 """An executor and a decision: what an inspector holds, until it is closed or the device fails."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from ndp_rt.arrays import FloatArray
-from ndp_rt.bundle.open import Bundle
+from ndp_rt.arrays import BoolArray, FloatArray
+from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.bundle.programs import list_tensors
+from ndp_rt.decide.counting import Counting
 from ndp_rt.decide.decision import is_defective
 from ndp_rt.decide.regions import Defect, list_defects
-from ndp_rt.errors import InputError
+from ndp_rt.decide.score import score_counted
+from ndp_rt.errors import DeviceError, EngineError, InputError, MissingExtraError
 from ndp_rt.images.checks import Image
 from ndp_rt.images.opencv import cv2
+from ndp_rt.images.preprocess import Preprocessor
 from ndp_rt.options import Options, find_threshold, warn_unreachable
+from ndp_rt.program.program import MAP, Program
 from ndp_rt.result import Result
 from ndp_rt.runtime.executor import Batch, Executor
 from ndp_rt.runtime.open import open_executor
 
 RECONSTRUCTION = "reconstruction"
+
+log = logging.getLogger("ndp_rt")
 
 
 class Session:
@@ -36,6 +45,12 @@ class Session:
         warn_unreachable(bundle.manifest, self.threshold)
         self.executor: Executor = open_executor(bundle, options)
         self.batch: Batch = self.executor.make_batch()  # for the calls that hold the lock
+        self.selection = options.make_selection()
+        self._map_size = 0, 0
+        if self.selection is not None:
+            program = self._find_program()
+            map_shape = list_tensors(bundle.manifest, program.steps)[program.outputs[MAP]].with_batch(1)
+            self._map_size = map_shape[2], map_shape[3]
 
     def set_threshold(self, threshold: float) -> None:
         """Decide by another threshold from now on.
@@ -55,23 +70,39 @@ class Session:
         """
         if not keep_reconstruction:
             return ()
-        kind = "cpu" if self.options.device == "cpu" else "cuda"
-        _, program = self.bundle.manifest.find_program(kind, self.options.plan)
-        if RECONSTRUCTION not in program.outputs:
+        if RECONSTRUCTION not in self._find_program().outputs:
             name = self.bundle.path.name
             raise InputError(f"keep_reconstruction: expected a model with a reconstruction, got {name} without.")
         return (RECONSTRUCTION,)
+
+    def check_image(self, image: Any) -> tuple[int, int]:
+        """Return the height and width in pixels of an image that can be inspected, from any thread.
+
+        Raises:
+            InputError: it cannot; the message says which are expected.
+        """
+        size_px = self.executor.check_image(image)
+        self.find_counting(size_px)
+        return size_px
+
+    def find_counting(self, size_px: tuple[int, int], *, is_tiled: bool = False) -> Counting | None:
+        """Return what counts of the map of an image of this size, which tiles make as large; None: everything.
+
+        Raises:
+            InputError: the image's size is not the mask's.
+        """
+        return None if self.selection is None else self.selection.fit(size_px, size_px if is_tiled else self._map_size)
 
     def inspect(
         self, images: Sequence[Image], maps_out: Sequence[FloatArray | None], outputs: Sequence[str] = ()
     ) -> list[Result]:
         """Inspect as many of the images, from the first, as one batch takes."""
-        executor, batch = self.executor, self.batch
+        sizes_px, executor, batch = [], self.executor, self.batch
         sizes = executor.batch_sizes
         size = sizes[0] if len(sizes) == 1 else choose_batch_size(sizes, len(images))
-        sizes_px, wants_maps = [], False
+        wants_maps = self.selection is not None
         for image, map_out in zip(images[:size], maps_out, strict=False):
-            sizes_px.append(executor.check_image(image))
+            sizes_px.append(self.check_image(image))
             if map_out is not None:
                 check_map_out(map_out, *sizes_px[-1])
             wants_maps = wants_maps or map_out is None or map_out.size > 0
@@ -100,10 +131,11 @@ class Session:
             outputs: what was asked for at `start`.
         """
         start = time.perf_counter()
-        score, times = batch.score(index), batch.times[index]
+        score, times = self.find_score(batch, index, counting := self.find_counting(size_px)), batch.times[index]
         is_defect = is_defective(score, self.threshold)
         anomaly_map = np.empty(size_px, np.float32) if map_out is None else map_out
         defects: tuple[Defect, ...] = ()
+        large: BoolArray | None = None
         if is_defect or anomaly_map.size:
             smoothed = batch.read_map(index)
             if anomaly_map.shape == smoothed.shape:
@@ -111,7 +143,10 @@ class Session:
             elif anomaly_map.size:
                 cv2.resize(smoothed, size_px[::-1], dst=anomaly_map, interpolation=cv2.INTER_LINEAR)
             if is_defect:
-                defects = list_defects(smoothed, self.threshold, *size_px, self.options.mm_per_pixel)
+                defects = self.list_defects(smoothed, size_px, counting)
+                large = None if counting is None else counting.mark_large(smoothed, self.threshold)
+        if self.selection is not None and anomaly_map.size:
+            self.selection.blank(anomaly_map, self.threshold)
         times.postprocess_ms = (time.perf_counter() - start) * 1e3
         times.total_ms = times.preprocess_ms + times.engine_ms + times.postprocess_ms
         return Result(
@@ -120,9 +155,47 @@ class Session:
             is_defect=is_defect,
             anomaly_map=anomaly_map,
             defects=defects,
+            large=large,
             timings_ms=times.to_mapping(),
             reconstruction=batch.copy_output(RECONSTRUCTION, index) if outputs else None,
         )
+
+    def find_score(self, batch: Batch, index: int, counting: Counting | None) -> float:
+        """Return the score of what counts of one image of a finished batch."""
+        score = batch.score(index)
+        if counting is None:
+            return score
+        return score_counted(batch.read_map(index), self.bundle.manifest.decision, counting)
+
+    def list_defects(
+        self, smoothed: FloatArray, size_px: tuple[int, int], counting: Counting | None
+    ) -> tuple[Defect, ...]:
+        """List the defects of an image of this size, whose map is `smoothed`."""
+        return list_defects(
+            smoothed,
+            self.threshold,
+            *size_px,
+            self.options.mm_per_pixel,
+            pixels=None if counting is None else counting.pixels,
+            least_area=1 if counting is None else counting.least_area,
+            with_contours=self.options.contours,
+        )
+
+    def score_picture(self, picture: Image, counting: Counting | None) -> float:
+        """Inspect an image of any size for its score alone, as one of which `counting` counts."""
+        self.executor.check_image(picture)
+        self.executor.start(self.batch, (picture,), self.executor.batch_sizes[0], wants_maps=counting is not None)
+        self.executor.finish(self.batch)
+        return self.find_score(self.batch, 0, counting)
+
+    def warm_up(self, images: Sequence[Image]) -> None:
+        """Run images of any size, as many as fill the largest batch size that they do, and drop what is found."""
+        size = choose_batch_size(self.executor.batch_sizes, len(images))
+        self.executor.start(self.batch, images[:size], size)
+        self.executor.finish(self.batch)
+        for index in range(size):
+            self.batch.score(index)
+            self.batch.read_map(index)
 
     def profile(self) -> dict[str, float]:
         """Return the milliseconds of each step of the program; none where it is one engine, whose backend tells more.
@@ -134,6 +207,28 @@ class Session:
     def close(self) -> None:
         """Free engines and memory; twice is allowed."""
         self.executor.close()
+
+    def _find_program(self) -> Program:
+        kind = "cpu" if self.options.device == "cpu" else "cuda"
+        return self.bundle.manifest.find_program(kind, self.options.plan)[1]
+
+
+def open_session(options: Options) -> tuple[Bundle, Session]:
+    """Open a bundle and a session, on the CPU where the device fails and the caller asked for that.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        InputError, EngineError, DeviceError, MissingExtraError: as `Inspector.open`.
+    """
+    bundle = open_bundle(options.bundle, require_signature=options.require_signature)
+    Preprocessor(bundle.manifest.input, channels=options.channels)  # refuses before engines are built
+    try:
+        return bundle, Session(bundle, options)
+    except (DeviceError, EngineError, MissingExtraError) as error:
+        if not options.can_fall_back:
+            raise
+        log.warning("going on with the CPU: %s", error)
+        return bundle, Session(bundle, options.on_cpu())
 
 
 def choose_batch_size(batch_sizes: Sequence[int], left_count: int) -> int:

@@ -98,7 +98,9 @@ def test_streamed_frames_come_in_order_and_whole_however_late_or_early_the_gpu_w
     executor = open_executor(rig)
     images = [draw(rng, 64, 64) for _ in range(8)]
     expected = [expect(rig, image) for image in images]
-    session: Any = SimpleNamespace(executor=executor, options=SimpleNamespace(can_fall_back=False))
+    session: Any = SimpleNamespace(
+        executor=executor, check_image=executor.check_image, options=SimpleNamespace(can_fall_back=False)
+    )
     buffer = np.empty((64, 64), np.uint8)
 
     def fill_buffer() -> Iterator[np.ndarray]:
