@@ -21,6 +21,9 @@ namespace NdpRt
         public int QueueCapacity { get; set; }
         public int WhiteLevel16bit { get; set; } // of 16-bit images
         public string RequireSignature { get; set; } // path of the public key that the bundle has to be signed with
+        public string IgnoreMask { get; set; } // path of an image of the images' size; what is not 0 there does not count
+        public long SmallestAreaPx { get; set; } // regions with fewer pixels of the image are no defects
+        public double SmallestAreaMm2 { get; set; } // likewise, with MmPerPixel
         public bool Build { get; set; } = true; // false: throw where an engine is missing
         public bool Fallback { get; set; } // where the GPU cannot be used, go on with the CPU
         public bool NewestWins { get; set; } // a full queue drops its oldest image, not the new one

@@ -48,7 +48,10 @@ namespace NdpRt
                 MmPerPixel = from.MmPerPixel,
                 QueueCapacity = (uint)from.QueueCapacity,
                 WhiteLevel16bit = (uint)from.WhiteLevel16bit,
-                RequireSignature = Pin(Library.Utf8(from.RequireSignature))
+                RequireSignature = Pin(Library.Utf8(from.RequireSignature)),
+                IgnoreMask = Pin(Library.Utf8(from.IgnoreMask)),
+                SmallestAreaPx = from.SmallestAreaPx,
+                SmallestAreaMm2 = from.SmallestAreaMm2
             };
         }
     }

@@ -122,7 +122,7 @@ namespace NdpRt
         private const string Library = "ndp_rt"; // libndp_rt.so, found as the dynamic loader finds libraries
         private const CallingConvention C = CallingConvention.Cdecl;
 
-        [StructLayout(LayoutKind.Explicit, Size = 88)]
+        [StructLayout(LayoutKind.Explicit, Size = 112)]
         internal struct OpenOptions
         {
             [FieldOffset(0)] public uint StructSize;
@@ -139,6 +139,9 @@ namespace NdpRt
             [FieldOffset(72)] public uint QueueCapacity;
             [FieldOffset(76)] public uint WhiteLevel16bit;
             [FieldOffset(80)] public IntPtr RequireSignature;
+            [FieldOffset(88)] public IntPtr IgnoreMask;
+            [FieldOffset(96)] public long SmallestAreaPx;
+            [FieldOffset(104)] public double SmallestAreaMm2;
         }
 
         [StructLayout(LayoutKind.Explicit, Size = 48)]

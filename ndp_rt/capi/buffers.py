@@ -8,8 +8,10 @@ import numpy as np
 from _ndp_rt_bridge import ffi, lib
 from numpy.typing import NDArray
 
+from ndp_rt.arrays import BoolArray
 from ndp_rt.decide.decision import lowest_reaching
-from ndp_rt.errors import InputError
+from ndp_rt.errors import ImageFileError, InputError
+from ndp_rt.images.masks import take_ignore_mask
 from ndp_rt.result import Result
 
 NO_MAP = np.empty((0, 0), np.float32)
@@ -139,7 +141,10 @@ def _write_mask(result: Result, mask: NDArray[np.uint8]) -> None:
     if not result.is_defect:  # whatever the map's scaling rounds to
         mask.fill(0)
         return
-    np.greater_equal(result.anomaly_map, lowest_reaching(result.threshold), out=mask.view(np.bool_))
+    if result.large is None:
+        np.greater_equal(result.anomaly_map, lowest_reaching(result.threshold), out=mask.view(np.bool_))
+    else:
+        mask.view(np.bool_)[:] = result.make_mask()
     np.negative(mask, out=mask)  # 1 becomes 255
 
 
@@ -158,6 +163,9 @@ def make_options(bundle: Any, options: Any) -> dict[str, Any]:
         "mm_per_pixel": options.mm_per_pixel or None,
         "white_level": options.white_level_16bit or None,
         "require_signature": _read_or(options.require_signature, "require_signature", None),
+        "ignore_mask": _read_mask(options.ignore_mask),
+        "smallest_area_px": options.smallest_area_px or None,
+        "smallest_area_mm2": options.smallest_area_mm2 or None,
         "build": not flags & lib.NDP_RT_OPEN_NO_BUILD,
         "fallback": bool(flags & lib.NDP_RT_OPEN_FALLBACK),
     }
@@ -176,6 +184,15 @@ def _read_or(text: Any, name: str, default: str | None) -> Any:
     if not (value := _read(text, name)):
         raise InputError(f"{name}: expected a name or a path, or NULL for the default, got an empty one.")
     return value
+
+
+def _read_mask(path: Any) -> BoolArray | None:
+    """Return the mask of a file; what is wrong with it is an argument's fault, and C has no status for image files."""
+    name = _read_or(path, "ignore_mask", None)
+    try:
+        return None if name is None else take_ignore_mask(name)
+    except ImageFileError as error:
+        raise InputError(f"ignore_mask: {error}") from error
 
 
 def _view(address: Any, byte_count: int) -> Any:

@@ -83,6 +83,17 @@ OPTIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"require_signature": b"\xff.pub"}, "INPUT", "require_signature: expected UTF-8"),
     ({"require_signature": b"/nowhere/key.pub"}, "INPUT", "/nowhere/key.pub: this key cannot be read"),
     ({"require_signature": MILLION}, "INPUT", "this key cannot be read"),
+    ({"ignore_mask": b""}, "INPUT", "ignore_mask: expected a name or a path"),
+    ({"ignore_mask": b"\xff.png"}, "INPUT", "ignore_mask: expected UTF-8"),
+    ({"ignore_mask": b"/nowhere/mask.png"}, "INPUT", "ignore_mask: /nowhere/mask.png: No such file or directory"),
+    ({"ignore_mask": MILLION}, "INPUT", "ignore_mask: xxx"),
+    ({"smallest_area_px": -1}, "INPUT", "smallest_area_px: expected up to 2147483647, or 0 where all count, got -1"),
+    ({"smallest_area_px": 2**31}, "INPUT", "got 2147483648"),
+    ({"smallest_area_mm2": -0.5}, "INPUT", "smallest_area_mm2: expected an area, or 0 where all count, got -0.5"),
+    ({"smallest_area_mm2": float("nan")}, "INPUT", "smallest_area_mm2: expected an area"),
+    ({"smallest_area_mm2": float("inf")}, "INPUT", "smallest_area_mm2: expected an area"),
+    ({"smallest_area_mm2": 2.0}, "INPUT", "smallest_area_mm2: expected mm_per_pixel with it"),
+    ({"smallest_area_mm2": 2.0, "mm_per_pixel": 1.0, "smallest_area_px": 2}, "INPUT", "got both"),
     ({"backend": b"onnxruntime", "flags": 2, "batch_sizes": [7]}, "ENGINE", "Build it with: ndp-rt build-engine"),
 ]
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -177,3 +178,34 @@ def test_another_white_level_reads_12_bits_as_8_and_as_python_does(
         as_8_bits = plain.inspect(np.rint(deep / 4095 * 255).astype(np.uint8))
         assert np.allclose(expected.anomaly_map, as_8_bits.anomaly_map, atol=0.02)
         assert not np.allclose(expected.anomaly_map, plain.inspect(deep).anomaly_map, atol=0.02)
+
+
+def test_an_ignore_mask_and_a_smallest_area_leave_out_what_python_does(
+    library: Library, tiny_bundle: Path, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    image = rng.integers(0, 256, (100, 130), dtype=np.uint8)
+    ignored = np.zeros(image.shape, np.uint8)
+    ignored[:, 70:] = 255
+    path = tmp_path / "mask.png"
+    assert cv2.imwrite(str(path), ignored)
+    options = {"threads": 1, "threshold": 0.5}
+    text = library.ffi.new("char[]", str(path).encode())
+    flags = library.lib.NDP_RT_OPEN_THRESHOLD
+    scores = []
+    for area in (1, 20, 60):
+        handle = library.open(tiny_bundle, flags=flags, ignore_mask=text, smallest_area_px=area, **options)
+        with Inspector.open(tiny_bundle, ignore_mask=path, smallest_area_px=area, **options) as opened:
+            expected = opened.inspect(image)
+        found = inspect(library, handle, image, "GREY8")
+        assert found["result"].score == expected.score
+        assert found["result"].defect_count == len(expected.defects)
+        assert np.array_equal(found["map"], expected.anomaly_map) and not found["map"][:, 70:].any()
+        assert np.array_equal(found["mask"], np.where(expected.make_mask(), 255, 0))
+        scores.append(expected.score)
+
+        wide = library.make_image(np.zeros((100, 131), np.uint8), "GREY8")
+        status = library.lib.ndp_rt_inspector_inspect(handle, wide, library.make_result())
+        assert library.name(status) == "INPUT"
+        assert "expected 100 x 130 pixels, as the ignore mask has, got 100 x 131" in library.last_error
+        library.lib.ndp_rt_inspector_close(handle)
+    assert scores[0] > scores[1] > scores[2]

@@ -89,6 +89,9 @@ typedef struct ndp_rt_open_options {
     uint32_t queue_capacity;    /* images that may wait after ndp_rt_inspector_submit, up to 65536; 0: 16 */
     uint32_t white_level_16bit; /* the value of 16-bit images that is white, up to 65535; 0: the bundle's (ABI 1.1) */
     const char *require_signature; /* path of a public key, whose signature the bundle must have; NULL: any (ABI 1.2) */
+    const char *ignore_mask;  /* path of an image: pixels that are not 0 there do not count; NULL: all do (ABI 1.2) */
+    int64_t smallest_area_px; /* regions with fewer pixels of the image are no defects; 0: all count (ABI 1.2) */
+    double smallest_area_mm2; /* likewise, with mm_per_pixel; 0: none (ABI 1.2) */
 } ndp_rt_open_options;
 
 /* Open a bundle. Takes tenths of a second where its engine is cached, seconds where it is to be built.
@@ -184,14 +187,14 @@ typedef struct ndp_rt_result {
     int64_t map_stride_bytes;    /* in: a multiple of 4, a row's length or more */
     int64_t map_capacity_bytes;  /* in: the bytes that may be written from `map` on */
     int64_t map_needed_bytes;    /* out, where a map was asked for, also with BUFFER_TOO_SMALL */
-    uint8_t *mask;               /* in: as map, a byte a pixel: 255 where the map reaches the threshold, else 0 */
+    uint8_t *mask;               /* in: as map, a byte a pixel: 255 where the map shows a defect that counts, else 0 */
     int64_t mask_stride_bytes;
     int64_t mask_capacity_bytes;
     int64_t mask_needed_bytes; /* out */
     ndp_rt_defect *defects;    /* in: room for `defect_capacity` entries, highest peak first; NULL: not wanted */
     uint32_t defect_capacity;  /* in */
     uint32_t defect_count;     /* out: how many there are, also where there is less room */
-    double score;              /* out: the largest value of the smoothed map at the network's size */
+    double score;              /* out: the largest value of the smoothed map at the network's size that counts */
     double threshold;          /* out: what it was compared with */
     int32_t is_defect;         /* out: score >= threshold, 0 or 1 */
     uint32_t reserved;

@@ -62,6 +62,9 @@ struct options {
     bool fallback = false;               /* where the GPU cannot be used, go on with the CPU */
     bool newest_wins = false;            /* a full queue drops its oldest image, not the new one */
     std::string require_signature;       /* path of the public key that the bundle has to be signed with */
+    std::string ignore_mask;             /* path of an image of the images' size; what is not 0 there does not count */
+    std::int64_t smallest_area_px = 0;   /* regions with fewer pixels of the image are no defects */
+    double smallest_area_mm2 = 0;        /* likewise, with mm_per_pixel */
 };
 
 /* Holds an open bundle; the destructor closes it. Can be moved, not copied; one that was moved from takes no calls. */
@@ -104,6 +107,9 @@ class inspector
         from.queue_capacity = chosen.queue_capacity;
         from.white_level_16bit = chosen.white_level_16bit;
         from.require_signature = or_null(chosen.require_signature);
+        from.ignore_mask = or_null(chosen.ignore_mask);
+        from.smallest_area_px = chosen.smallest_area_px;
+        from.smallest_area_mm2 = chosen.smallest_area_mm2;
         detail::check(ndp_rt_inspector_open(bundle.c_str(), &from, &handle_));
     }
 

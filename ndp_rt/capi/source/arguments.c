@@ -92,6 +92,12 @@ static ndp_rt_status check_numbers(const ndp_rt_open_options *options)
     if (options->white_level_16bit > 65535)
         return ndp_fail(NDP_RT_STATUS_INPUT, "white_level_16bit: expected up to 65535, or 0 for the bundle's, got %u.",
                         options->white_level_16bit);
+    if (options->smallest_area_px < 0 || options->smallest_area_px > MAX_PIXELS)
+        return ndp_fail(NDP_RT_STATUS_INPUT, "smallest_area_px: expected up to %d, or 0 where all count, got %lld.",
+                        MAX_PIXELS, (long long)options->smallest_area_px);
+    if (!(options->smallest_area_mm2 >= 0) || isinf(options->smallest_area_mm2))
+        return ndp_fail(NDP_RT_STATUS_INPUT, "smallest_area_mm2: expected an area, or 0 where all count, got %g.",
+                        options->smallest_area_mm2);
     return NDP_RT_STATUS_OK;
 }
 

@@ -86,6 +86,7 @@ static void open_one(struct bytes *bytes)
     options.precision = take_text(bytes, NULL);
     options.plan = take_text(bytes, NULL);
     options.require_signature = take_text(bytes, NULL);
+    options.ignore_mask = take_text(bytes, NULL);
     options.batch_size_count = (uint32_t)take_or(bytes, 12, take_below(bytes, 3));
     sizes = make_block((options.batch_size_count > 100 ? 0 : options.batch_size_count) * sizeof *sizes);
     for (i = 0; i < options.batch_size_count && i < 100 && options.batch_size_count <= 100; i++)
@@ -96,6 +97,8 @@ static void open_one(struct bytes *bytes)
     options.mm_per_pixel = take_below(bytes, 4) ? 0.0 : (double)take_or(bytes, 2, 1);
     options.queue_capacity = (uint32_t)take_or(bytes, 12, take_below(bytes, 4));
     options.white_level_16bit = (uint32_t)take_or(bytes, 60, 0);
+    options.smallest_area_px = (int64_t)take_or(bytes, 60, 0);
+    options.smallest_area_mm2 = (double)take_or(bytes, 60, 0);
     if (check(ndp_rt_inspector_open(bundle, take_below(bytes, 4) ? shorten(bytes, &options, sizeof options) : NULL,
                                     take_below(bytes, 40) == 1 ? NULL : &inspector))
         == NDP_RT_STATUS_OK) {

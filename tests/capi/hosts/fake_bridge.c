@@ -88,6 +88,9 @@ static int32_t fake_open(const char *bundle, const ndp_rt_open_options *options,
     check_text(options->precision);
     check_text(options->plan);
     check_text(options->require_signature);
+    check_text(options->ignore_mask);
+    CHECK(options->smallest_area_px >= 0 && options->smallest_area_px <= INT32_MAX);
+    CHECK(options->smallest_area_mm2 >= 0);
     if (strncmp(bundle, "fail ", 5) == 0)
         return refuse(atoi(bundle + 5), message, "this bundle is refused; take another.");
     pthread_mutex_lock(&lock);

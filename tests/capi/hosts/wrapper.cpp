@@ -116,6 +116,19 @@ static void check_errors(ndp_rt::inspector &inspector, const std::string &bundle
     ndp_rt::options keyless;
     keyless.require_signature = "/nowhere/key.pub";
     EXPECT(status_of([&] { ndp_rt::inspector(bundle, keyless); }) == NDP_RT_STATUS_INPUT);
+    ndp_rt::options maskless;
+    maskless.ignore_mask = "/nowhere/mask.png";
+    EXPECT(status_of([&] { ndp_rt::inspector(bundle, maskless); }) == NDP_RT_STATUS_INPUT);
+    ndp_rt::options pixels_and_mm2;
+    pixels_and_mm2.smallest_area_px = 9;
+    pixels_and_mm2.smallest_area_mm2 = pixels_and_mm2.mm_per_pixel = 0.5;
+    EXPECT(status_of([&] { ndp_rt::inspector(bundle, pixels_and_mm2); }) == NDP_RT_STATUS_INPUT);
+    ndp_rt::options coarse;
+    coarse.smallest_area_px = std::int64_t{SIDE} * SIDE + 1;
+    EXPECT(status_of([&] {
+               ndp_rt::inspector(bundle, coarse).inspect({frame.data(), SIDE, SIDE, ndp_rt::pixel_format::grey8});
+           })
+           == NDP_RT_STATUS_INPUT);
     EXPECT(status_of([&] { inspector.inspect(bottom_up); }) == NDP_RT_STATUS_INPUT);
     EXPECT(status_of([&] { inspector.inspect(empty); }) == NDP_RT_STATUS_INPUT);
     EXPECT(status_of([&] { inspector.inspect_batch({huge}); }) == NDP_RT_STATUS_INPUT);

@@ -67,7 +67,11 @@ internal static class Wrapper
     {
         var keyless = new InspectorOptions { RequireSignature = "/nowhere/key.pub" };
         var darker = new InspectorOptions { WhiteLevel16bit = 65536 };
+        var maskless = new InspectorOptions { IgnoreMask = "/nowhere/mask.png" };
+        var twoAreas = new InspectorOptions { SmallestAreaPx = 9, SmallestAreaMm2 = 0.5, MmPerPixel = 0.5 };
         Expect(StatusOf(() => new Inspector(bundle, keyless)) == Status.Input);
+        Expect(StatusOf(() => new Inspector(bundle, maskless)) == Status.Input);
+        Expect(StatusOf(() => new Inspector(bundle, twoAreas)) == Status.Input);
         Expect(StatusOf(() => new Inspector(bundle, darker)) == Status.Input);
         Expect(StatusOf(() => new Inspector("/nowhere/tiles.ndp")) == Status.Bundle);
         Expect(StatusOf(() => inspector.Inspect(new Image(IntPtr.Zero, 0, -1, Pixel.Grey8))) == Status.Input);
