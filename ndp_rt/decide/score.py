@@ -28,6 +28,8 @@ def score_counted(smoothed: FloatArray, rules: DecisionRules, counting: Counting
     threshold, by the rule `max`, exactly where a region that counts does.
     """
     pixels, least_area = counting.pixels, counting.least_area
+    if least_area == 1 and rules.score == "max" and pixels is not None:
+        return float(np.max(smoothed, where=pixels, initial=-np.inf))  # without a copy: the map may be a large image's
     if least_area == 1:
         return score_map(smoothed if pixels is None else smoothed[pixels][np.newaxis], rules)
     if rules.score == "max":

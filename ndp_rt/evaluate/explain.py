@@ -9,13 +9,14 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 
 from ndp_rt.arrays import BoolArray, FloatArray
+from ndp_rt.decide.marks import mark_defects
 from ndp_rt.evaluate.run import Evaluation, Scored
 from ndp_rt.files import write_atomically
 from ndp_rt.images.read import read_image
 from ndp_rt.pipeline.overlays import (
+    CONTOUR,
     MASK_CONTOUR,
     choose_scale,
-    draw_contours,
     draw_outlines,
     draw_point,
     make_data_url,
@@ -122,8 +123,8 @@ def describe_image(one: Scored, data: Path, threshold: float | None, white_level
     figures = measure_map(one.anomaly_map, one.mask)
     shown = show_image(image, scale, white_level_16bit)
     marked = shown.copy()
-    if threshold is not None:
-        draw_contours(marked, one.anomaly_map, threshold)
+    if threshold is not None and one.is_defect:
+        draw_outlines(marked, mark_defects(one.anomaly_map, threshold, one.large), CONTOUR)
     if one.mask is not None:
         draw_outlines(marked, one.mask, MASK_CONTOUR)
     height, width = one.anomaly_map.shape

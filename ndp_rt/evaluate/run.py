@@ -38,13 +38,17 @@ UNREACHABLE = math.inf  # for a bundle without a threshold: areas need none, and
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scored:
-    """One inspected image; `mask` is bool [h, w] like the map, None if the pixel figures leave the image out."""
+    """One inspected image; `mask` is bool [h, w] like the map, None if the pixel figures leave the image out.
+
+    `large` is that of `ndp_rt.result.Result`.
+    """
 
     sample: Sample
     score: float
     is_defect: bool
     anomaly_map: FloatArray
     mask: BoolArray | None
+    large: BoolArray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +167,7 @@ def score_samples(
                 is_defect=result.is_defect,
                 anomaly_map=result.anomaly_map,
                 mask=mask,
+                large=getattr(result, "large", None),  # of a stand-in for an inspector all regions are large enough
             )
         )
         advance()

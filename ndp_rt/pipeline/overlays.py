@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.arrays import BoolArray, FloatArray
-from ndp_rt.decide.decision import lowest_reaching
 from ndp_rt.result import Result
 
 Picture = NDArray[np.uint8]  # RGB [h, w, 3]
@@ -77,11 +76,6 @@ def show_map(anomaly_map: FloatArray, scale: Scale, threshold: float) -> Picture
     """Return a map [h, w] as heat, in the size at which its image is shown."""
     size = (scale.width_px, scale.height_px)
     return colour_map(cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR), threshold)
-
-
-def draw_contours(picture: Picture, anomaly_map: FloatArray, threshold: float) -> None:
-    """Draw onto `picture` the outlines of where the map [h, w], of any size, reaches the threshold."""
-    draw_outlines(picture, np.greater_equal(anomaly_map, lowest_reaching(threshold)), CONTOUR)
 
 
 def draw_outlines(picture: Picture, mask: BoolArray, colour: tuple[int, int, int]) -> None:

@@ -1,12 +1,15 @@
 """The page of an evaluation's worst misses and false alarms: which images, which figures, what a browser gets."""
 
+import base64
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from ndp_rt.evaluate.dataset import GOOD, Sample
-from ndp_rt.evaluate.explain import MapFigures, make_page, measure_map, pick_worst, write_page
+from ndp_rt.evaluate.explain import MapFigures, describe_image, make_page, measure_map, pick_worst, write_page
 from ndp_rt.evaluate.run import Evaluation, Scored, summarise
 from tests.bench.report.page_reader import PageReader
 from tests.evaluate.test_dataset import write_png
@@ -160,3 +163,21 @@ def test_16_bit_colour_and_large_images_are_drawn(tmp_path: Path) -> None:
         mask=None,
     )
     assert len(read_page(summarise([scored], (), THRESHOLD), tmp_path).find("img")) == 3
+
+
+def count_outlined(one: Scored, root: Path) -> int:
+    """Return how many pixels of the marked picture have the colour of outlines."""
+    url = describe_image(one, root, THRESHOLD, 65535)["marked"]
+    content = np.frombuffer(base64.b64decode(url.partition(",")[2]), np.uint8)
+    blue, green, red = np.moveaxis(cv2.imdecode(content, cv2.IMREAD_COLOR).astype(int), 2, 0)
+    return int(((blue > 200) & (green > 200) & (red < 80)).sum())
+
+
+def test_outlines_regions_that_count_alone(tmp_path: Path) -> None:
+    whole = make_scored(tmp_path, GOOD, "a.png", 0.9)
+    whole.anomaly_map[8:14, 20:28] = whole.anomaly_map[13:18, 2:8] = 0.9
+    large = np.zeros((20, 30), np.bool_)
+    large[8:14, 20:28] = True
+    counts = [count_outlined(replace(whole, large=one), tmp_path) for one in (None, large)]
+    assert counts[0] > counts[1] > 0
+    assert count_outlined(replace(whole, is_defect=False), tmp_path) == 0
