@@ -1,5 +1,6 @@
 """What callers give the inspector beside images: arrays for the maps, another threshold, time to warm up."""
 
+import logging
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -128,8 +129,13 @@ def test_a_threshold_that_no_score_can_reach_is_warned_of(
 
 
 def test_commands_say_that_no_score_can_reach_a_threshold(
-    tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path,
+    tmp_path: Path,
+    rng: np.random.Generator,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("ndp_rt"), "handlers", [])  # an earlier command's writes to its own stderr
     bundle = bound_scores(tiny_bundle, tmp_path, largest=1.0)
     assert main(["set-threshold", str(bundle), "8.43"]) == 0
     assert "ndp-rt: tiny: the threshold 8.43 is above 1" in capsys.readouterr().err

@@ -83,6 +83,13 @@ def test_a_tiff_without_some_of_its_strips_is_an_error(rng: np.random.Generator)
     refuse(bytes(data), "expected 4 pieces of the picture, got 3")
 
 
+def test_jpeg_tables_of_a_tiff_that_are_no_bytes_are_an_error(rng: np.random.Generator) -> None:
+    data = bytearray(encode_with_pillow(draw_surface(rng, 16, 16, 3), "TIFF", compression="jpeg"))
+    tag = tifffile.TiffFile(io.BytesIO(bytes(data))).pages[0].tags["JPEGTables"]  # type: ignore[union-attr]
+    struct.pack_into("<HI", data, tag.offset + 2, 3, tag.count // 2)  # its bytes read as 16-bit numbers
+    refuse(bytes(data), "damaged or cut short: its JPEG tables are no bytes")
+
+
 def test_values_above_the_largest_that_a_pgm_names_are_an_error() -> None:
     refuse(encode_pnm(np.array([[0, 101]]), 100), "its largest value is 101, its header says 100")
     for largest in (0, 70000):

@@ -258,7 +258,10 @@ def _unpack(content: bytes, rows: int, layout: _Layout) -> Image:
 
 def _decode_jpeg(content: bytes, tags: Tags, size: tuple[int, int], layout: _Layout) -> Image:
     """Return the values of a strip or tile that is a JPEG without its tables (TIFF Technical Note 2)."""
-    tables = bytes(tags.get(Tag.JPEG_TABLES, ()))
+    numbers = tags.get(Tag.JPEG_TABLES, ())
+    if not all(0 <= one < 256 for one in numbers):
+        raise Damage("its JPEG tables are no bytes")
+    tables = bytes(numbers)
     if tables:
         content = tables.removesuffix(b"\xff\xd9") + content.removeprefix(b"\xff\xd8")
     try:
