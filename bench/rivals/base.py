@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.golden_report import compare_golden, find_largest
-from ndp_rt.errors import ClosedError, EngineError, InputError, MissingExtraError
+from ndp_rt.errors import EngineError, InputError, MissingExtraError
 from ndp_rt.kernels.smooth.definition import smooth
 from ndp_rt.program.manifest import BundleManifest
 
@@ -34,52 +34,22 @@ class Check:
     image_count: int
 
 
+@dataclass(frozen=True)
 class OpenRival:
     """A rival with one bundle, precision and batch size; one call at a time, all from the thread that opened it.
 
-    `facts` is what a record says of it: versions, sizes, and whether it uses a CUDA graph.
+    Attributes:
+        shape: [n, h, w, 3] of a batch.
+        run: takes such images, in the host's memory, to maps and scores, in memory that the next call may overwrite.
+            The maps of the bundle's network are smoothed (eq. 11), other networks' are as their own method has them.
+        facts: what a record says of it: versions, sizes, and whether it uses a CUDA graph.
+        close: frees everything; called once.
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        call: Callable[[Sequence[Image]], Answer],
-        facts: Mapping[str, Any],
-        close: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Take over what is open.
-
-        Args:
-            shape: [n, h, w, 3] of a batch.
-            call: takes such images to maps and scores, in memory that the next call may overwrite. The maps of the
-                bundle's network are smoothed (eq. 11), other networks' are as their own method has them.
-            facts: for the record.
-            close: frees everything.
-        """
-        self.facts, self.shape = dict(facts), tuple(shape)
-        self._call: Callable[[Sequence[Image]], Answer] | None = call
-        self._close = close
-
-    def run(self, images: Sequence[Image]) -> Answer:
-        """Take images in the host's memory, as many as the batch, to maps and scores there.
-
-        Raises:
-            ClosedError: it was closed.
-            InputError: another number, type or size of images.
-        """
-        if self._call is None:
-            raise ClosedError("the rival is closed. Open another.")
-        wrong = [image for image in images if image.dtype != np.uint8 or image.shape != self.shape[1:]]
-        if len(images) != self.shape[0] or wrong:
-            came = f"{wrong[0].dtype} {list(wrong[0].shape)}" if wrong else f"{len(images)} images"
-            raise InputError(f"expected {self.shape[0]} images, uint8 {list(self.shape[1:])}, got {came}.")
-        return self._call(images)
-
-    def close(self) -> None:
-        """Free everything; twice is allowed."""
-        if self._call is not None:
-            self._call = None
-            self._close()
+    shape: tuple[int, ...]
+    run: Callable[[Sequence[Image]], Answer]
+    facts: Mapping[str, Any]
+    close: Callable[[], None] = lambda: None
 
 
 class Rival:

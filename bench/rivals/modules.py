@@ -1,9 +1,8 @@
 """Other networks as PyTorch modules: run by PyTorch, or exported and run by OpenVINO, checked against plain PyTorch."""
 
-import contextlib
 import importlib.metadata
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from ndp_rt.bench.rivals.base import (
     list_golden_images,
 )
 from ndp_rt.bench.rivals.onnx_file import open_openvino
-from ndp_rt.bench.rivals.pytorch import REMEDY, find_no_gpu
+from ndp_rt.bench.rivals.pytorch import REMEDY, find_no_gpu, hold_threads
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import EngineError, InputError, NdpRtError
@@ -165,22 +164,6 @@ def count_gflop(run: Callable[[], Answer], image_count: int) -> tuple[Answer, fl
     with FlopCounterMode(display=False) as counter:
         answer = run()
     return answer, counter.get_total_flops() / image_count * 1e-9
-
-
-@contextlib.contextmanager
-def hold_threads(threads: int | None) -> Iterator[None]:
-    """Let PyTorch use as many threads within; None: as many as before."""
-    if threads is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def is_convolutional(module: Any) -> bool:

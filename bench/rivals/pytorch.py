@@ -17,7 +17,6 @@ from ndp_rt.errors import EngineError
 from ndp_rt.program.program import DecisionRules
 
 REMEDY = "pip install 'ndp-rt[train]'"
-_OPEN_COMPILED: set[int] = set()  # of calls whose compiled code is in use
 MODULE_RULES = DecisionRules()  # of `torch_modules.Inspection`
 WARM_UP_COUNT = 3  # compiled: one that compiles, one that records the CUDA graph, its first replay
 PRECISIONS = {"cuda": ("fp32", "tf32", "fp16", "bf16"), "cpu": ("fp32", "bf16")}
@@ -69,33 +68,43 @@ class TorchRival(Rival):
     def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
         import torch
 
-        model = make_fused_graph(bundle, precision, batch)
-        before, skips_before = torch.get_num_threads(), count_graph_skips(torch)
-        if threads is not None and self._device == "cpu":
-            torch.set_num_threads(threads)
+        model, skips_before = make_fused_graph(bundle, precision, batch), count_graph_skips(torch)
         on_gpu, is_compiled = self._device == "cuda", self._compile_options is not None
         # A rule of the bundle that the module has not is the host's work.
         rules = bundle.manifest.decision if self._smooths_on_host or bundle.manifest.decision != MODULE_RULES else None
-        call = TorchCall(model, precision, self._device, self._compile_options, host_rules=rules)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(hold_threads(None if on_gpu else threads))
+            call = TorchCall(model, precision, self._device, self._compile_options, host_rules=rules)
+            stack.callback(call.close)
+            try:
+                n, h, w, c = call.shape
+                for _ in range(WARM_UP_COUNT if on_gpu or is_compiled else 1):
+                    call([np.zeros((h, w, c), np.uint8)] * n)
+            except Exception as error:  # what compilers raise shares no base
+                raise EngineError(f"PyTorch cannot run or compile the graph: {one_line(error)[:2000]}") from error
+            facts = {
+                "torch": importlib.metadata.version("torch"),
+                "compile": dict(self._compile_options or {}),
+                # Inductor drops a CUDA graph without an error, and counts that.
+                "cuda_graph": on_gpu and is_compiled and count_graph_skips(torch) == skips_before,
+            }
+            return OpenRival(call.shape, call, facts, stack.pop_all().close)
 
-        def close() -> None:
-            call.close()
-            torch.set_num_threads(before)
 
-        try:
-            n, h, w, c = call.shape
-            for _ in range(WARM_UP_COUNT if on_gpu or is_compiled else 1):
-                call([np.zeros((h, w, c), np.uint8)] * n)
-        except Exception as error:  # what compilers raise shares no base
-            close()
-            raise EngineError(f"PyTorch cannot run or compile the graph: {one_line(error)[:2000]}") from error
-        facts = {
-            "torch": importlib.metadata.version("torch"),
-            "compile": dict(self._compile_options or {}),
-            # Inductor drops a CUDA graph without an error, and counts that.
-            "cuda_graph": on_gpu and is_compiled and count_graph_skips(torch) == skips_before,
-        }
-        return OpenRival(call.shape, call, facts, close)
+@contextlib.contextmanager
+def hold_threads(threads: int | None) -> Iterator[None]:
+    """Let PyTorch use as many threads within; None: as many as before."""
+    if threads is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def find_no_gpu() -> str | None:
@@ -125,7 +134,7 @@ class TorchCall:
         import torch
 
         self._torch: Any = torch
-        self._is_on_gpu = device == "cuda"
+        self._is_on_gpu, self._is_compiled = device == "cuda", compile_options is not None
         self._allows_tf32 = precision == "tf32"
         n, c, h, w = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
         self.shape = (n, h, w, c)
@@ -137,23 +146,21 @@ class TorchCall:
         self._maps_host = torch.empty((n, 1, h, w), dtype=torch.float32, **pinned)
         self._scores_host = torch.empty((n,), dtype=torch.float32, **pinned)
         self._smooth = None if host_rules is None else HostSmoother(host_rules, n, h, w)
-        self._call: Callable[[Any], Any] = self._make_module(model, precision, device, compile_options)
+        self._call: Callable[[Any], Any] = self._make_module(model, precision, device)
         if compile_options is not None:
-            _OPEN_COMPILED.add(id(self))
             entry = make_entry(self._call)
             self._call = torch.compile(entry, fullgraph=True, dynamic=False, **compile_options)
 
-    def _make_module(self, model: Any, precision: str, device: str, compile_options: Mapping[str, Any] | None) -> Any:
+    def _make_module(self, model: Any, precision: str, device: str) -> Any:
         """Return what takes uint8 images [n, h, w, c] on the device to maps, and to scores unless the host smooths."""
         from ndp_rt.bench.rivals.torch_modules import Inspection, Network
         from ndp_rt.engines.backends.torch.interpreter import TorchProgram
 
-        torch, is_compiled = self._torch, compile_options is not None
-        channels_last = self._is_on_gpu or not is_compiled
+        torch, channels_last = self._torch, self._is_on_gpu or not self._is_compiled
         program = TorchProgram(model, torch.device(device), channels_last=channels_last)
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
         network = Network(program, dtype, channels_last=channels_last)
-        module: Any = network if self._smooth is not None else Inspection(network, has_network=is_compiled)
+        module: Any = network if self._smooth is not None else Inspection(network, has_network=self._is_compiled)
         return module.eval()
 
     def __call__(self, images: Sequence[Image]) -> Answer:
@@ -177,10 +184,8 @@ class TorchCall:
     def close(self) -> None:
         """Free weights and compiled code."""
         del self._call, self._pictures
-        if id(self) in _OPEN_COMPILED:
-            _OPEN_COMPILED.remove(id(self))
-            if not _OPEN_COMPILED:
-                self._torch.compiler.reset()  # frees CUDA graphs, and those of all rivals at once
+        if self._is_compiled:
+            self._torch.compiler.reset()  # frees CUDA graphs, and those of all rivals: they are closed together
         if self._is_on_gpu:
             self._torch.cuda.empty_cache()
 

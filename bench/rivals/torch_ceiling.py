@@ -9,8 +9,7 @@ import torch
 from torch.nn import functional
 
 from ndp_rt.bench.ceiling import DEVICE_PRODUCTS, HOST_PRODUCTS, KERNEL, Ceiling, Product, RunOnce, search_ceiling
-from ndp_rt.bench.rivals.modules import hold_threads
-from ndp_rt.bench.rivals.pytorch import find_no_gpu, set_switches
+from ndp_rt.bench.rivals.pytorch import find_no_gpu, hold_threads, set_switches
 from ndp_rt.errors import DeviceError, EngineError, InputError
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

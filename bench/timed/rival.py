@@ -74,5 +74,5 @@ class TimedRival(Timed):
         return np.asarray(resized, np.float32), float(scores[0])
 
     def close(self) -> None:
-        for opened in self._rivals.values():
-            opened.close()
+        while self._rivals:
+            self._rivals.popitem()[1].close()
