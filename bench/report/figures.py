@@ -5,12 +5,13 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.read_records import find_number, find_section, list_numbers
+from ndp_rt.bench.read_records import find_number, list_numbers
+from ndp_rt.bench.report.overview import METRICS, OURS, Found, Overview, find_fronts, is_reported, list_metrics
 from ndp_rt.bench.report.words import (
     KIND_WORDS,
     clean_text,
@@ -236,64 +237,27 @@ def _describe_roofline(rows: Sequence[Row], mark_count: int) -> str:
     return words
 
 
-METRICS = {"image_rocauc": "image ROCAUC", "aupro": "AUPRO", "pixel_rocauc": "pixel ROCAUC"}
 TITLE = "Speed and accuracy"
-OURS, SINGLE_STREAM = "ndp-rt", "single-stream"
-LEAST_GAP = 1e-4  # an accuracy of 1 has no place on the logarithmic axis
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plotted:
-    """A row as a mark: its name in the figure, and on what its time and accuracy were found.
-
-    A front joins rows of one place.
-    """
-
-    row: Mapping[str, Any]
-    name: str
-    place: str = ""
-
-    def find_point(self, metric: str) -> tuple[float, float] | None:
-        """Return its milliseconds and how far its accuracy is from 1; None: it has not both."""
-        height, p50 = find_number(self.row, "accuracy", metric), find_number(self.row, "latency", "p50_ms")
-        return None if height is None or p50 is None else (p50, max(1 - height, LEAST_GAP))
-
-
-def is_reported(row: Mapping[str, Any]) -> bool:
-    """Tell whether a row's accuracy is from a publication; otherwise it was measured in the run."""
-    return str(find_section(row, "accuracy").get("source") or "").startswith("reported")
-
-
-def is_single(row: Mapping[str, Any]) -> bool:
-    """Tell whether a query of the row is one image by itself, so that its latency is what an image takes."""
-    return bool(row.get("batch", 1) == 1 and row.get("scenario", SINGLE_STREAM) == SINGLE_STREAM)
-
-
-def draw_accuracies(rows: Sequence[Mapping[str, Any]]) -> list[Drawn]:
+def draw_accuracies(found: Sequence[Found]) -> list[Drawn]:
     """Return a figure for image ROCAUC and one for AUPRO; for pixel ROCAUC where neither has data."""
-    plotted = [Plotted(row=row, name=name) for row, name in zip(rows, name_rows(rows), strict=True)]
-    wanted = list_metrics(rows)
+    wanted = list_metrics(found)
     if not wanted:
         words = "Left out: no row has an accuracy. Run `ndp-rt bench` with --data DIR to measure it."
         return [Drawn(title=TITLE, words=words)]
-    return [draw_metric(plotted, metric) for metric in wanted]
+    return [draw_metric(found, metric) for metric in wanted]
 
 
-def list_metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the metrics that are drawn; none where no row has an accuracy."""
-    metrics = [metric for metric in METRICS if any(find_number(row, "accuracy", metric) is not None for row in rows)]
-    return [metric for metric in metrics if metric != "pixel_rocauc"] or metrics
-
-
-def draw_metric(plotted: Sequence[Plotted], metric: str) -> Drawn:
+def draw_metric(found: Sequence[Found], metric: str) -> Drawn:
     """Return the figure of one metric; one row at least has it."""
-    points = [(one, point) for one in plotted if (point := one.find_point(metric)) is not None]
+    points = [(one, point) for one in found if (point := one.find_point(metric)) is not None]
     marks = [
         Mark(x=x, y=y, name=one.name, colour=find_kind_colour(one.row.get("kind")), is_hollow=is_reported(one.row))
         for one, (x, y) in points
     ]
     with drawing(5.6) as (figure, axes):
-        for front in (front for front in find_fronts(plotted, metric) if len(front) > 1):
+        for front in (front for front in find_fronts(found, metric) if len(front) > 1):
             steps = [one.find_point(metric) or (0.0, 0.0) for one in front]
             looks = {"color": KIND_COLOURS[OURS], "linewidth": 1.3, "alpha": 0.55}
             label = "ndp-rt's front: nothing of ours is both faster and better"
@@ -308,17 +272,13 @@ def draw_metric(plotted: Sequence[Plotted], metric: str) -> Drawn:
         label = f"{METRICS[metric]} against median latency: " + "; ".join(
             f"{mark.name} {format_accuracy(1 - mark.y)} at {format_number(mark.x)} ms" for mark in marks
         )
-        title, words = f"{TITLE}: {METRICS[metric]}", _describe_accuracies(plotted, metric, marks)
+        title, words = f"{TITLE}: {METRICS[metric]}", _describe_accuracies(found, metric, marks)
         return Drawn(title=title, words=words, address=make_address(figure), label=label, key=key)
 
 
-def _describe_accuracies(plotted: Sequence[Plotted], metric: str, marks: Sequence[Mark]) -> str:
-    sources = dict.fromkeys(
-        str(find_section(one.row, "accuracy").get("source") or "source not recorded")
-        for one in plotted
-        if one.find_point(metric) is not None
-    )
-    missing = len(plotted) - len(marks)
+def _describe_accuracies(found: Sequence[Found], metric: str, marks: Sequence[Mark]) -> str:
+    sources = dict.fromkeys(one.source for one in found if one.find_point(metric) is not None)
+    missing = len(found) - len(marks)
     words = f"Where the accuracies are from: {'; '.join(sources)}."
     if any(mark.is_hollow for mark in marks):
         words += " Hollow marks: reported by others, from other data than measured ones."
@@ -327,23 +287,30 @@ def _describe_accuracies(plotted: Sequence[Plotted], metric: str, marks: Sequenc
     return words
 
 
-def find_fronts(plotted: Sequence[Plotted], metric: str) -> list[list[Plotted]]:
-    """Return, for each place, ours whose single images no other of ours is at least as fast and as good as.
+def draw_overview(overview: Overview) -> list[Drawn]:
+    """Return a figure for each metric and each data that accuracies were measured on; reported ones are in each."""
+    measured = dict.fromkeys(one.source for one in overview.found if not is_reported(one.row))
+    warnings = " ".join(warn_runs(overview))
+    figures = []
+    for source in measured or {"": None}:
+        shown = [one for one in overview.found if is_reported(one.row) or one.source == source]
+        for metric in list_metrics(shown):
+            drawn = draw_metric(shown, metric)
+            title = drawn.title + (f", {source}" if len(measured) > 1 else "")
+            figures.append(replace(drawn, title=title, words=f"{drawn.words} {warnings}"))
+    return figures
 
-    Measured ones alone, by rising time; of equal ones the first.
-    """
-    places: dict[str, list[tuple[tuple[float, float], Plotted]]] = {}
-    for one in plotted:
-        point = one.find_point(metric)
-        if one.row.get("kind") == OURS and is_single(one.row) and not is_reported(one.row) and point is not None:
-            places.setdefault(one.place, []).append((point, one))
-    fronts = []
-    for points in places.values():
-        front: list[Plotted] = []
-        best = float("inf")
-        for (_, gap), one in sorted(points, key=lambda pair: pair[0]):
-            if gap < best:
-                front.append(one)
-                best = gap
-        fronts.append(front)
-    return fronts
+
+def warn_runs(overview: Overview) -> Iterator[str]:
+    """Return what has to be said of times that were not taken in one run."""
+    runs = dict.fromkeys(one.where for one in overview.found)
+    if len(runs) > 1:
+        days = sorted({one.created[:10] for one in overview.found})
+        when = f"on {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"
+        yield (
+            f"The times are of {len(runs)} runs {when}: the same machine may be slower in one of them, so ratios "
+            "hold within a run only."
+        )
+    machines = dict.fromkeys(one.machine for one in overview.found)
+    if len(machines) > 1:
+        yield f"They are of different machines ({'; '.join(machines)}), each with a front of its own."

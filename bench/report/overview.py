@@ -1,33 +1,31 @@
 """Several records together: accuracy against milliseconds over bundles, rivals and precisions."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ndp_rt.bench.read_records import StoredRecord, find_number, find_section
-from ndp_rt.bench.report.figures import (
-    METRICS,
-    SINGLE_STREAM,
-    Drawn,
-    Plotted,
-    draw_metric,
-    find_fronts,
-    is_reported,
-    is_single,
-    list_metrics,
-)
 
 Row = Mapping[str, Any]
+METRICS = {"image_rocauc": "image ROCAUC", "aupro": "AUPRO", "pixel_rocauc": "pixel ROCAUC"}
+OURS, SINGLE_STREAM = "ndp-rt", "single-stream"
+LEAST_GAP = 1e-4  # an accuracy of 1 has no place on the logarithmic axis
 NO_ACCURACY = "no accuracy was measured; run `ndp-rt bench` with --data DIR"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A row and the record that it is from."""
+    """A row, the record that it is from, and a name that tells it from the others."""
 
     stored: StoredRecord
     row: Row
+    name: str = ""
+
+    def find_point(self, metric: str) -> tuple[float, float] | None:
+        """Return its milliseconds and how far its accuracy is from 1; None: it has not both."""
+        height, p50 = find_number(self.row, "accuracy", metric), find_number(self.row, "latency", "p50_ms")
+        return None if height is None or p50 is None else (p50, max(1 - height, LEAST_GAP))
 
     @property
     def bundle(self) -> Mapping[str, Any]:
@@ -58,6 +56,11 @@ class Found:
         return ", ".join([*parts, *([str(gpu)] if gpu else [])])
 
     @property
+    def place(self) -> str:
+        """On what its time and accuracy were found; a front joins rows of one place."""
+        return f"{self.machine}; {self.source}"
+
+    @property
     def key(self) -> tuple[str, ...]:
         """What two rows share where one was measured again as the other."""
         bundle = str(self.bundle.get("fingerprint") or self.bundle.get("name"))
@@ -82,16 +85,7 @@ class Overview:
     """What is compared, by rising time, and what is not: names of rows by reason."""
 
     found: tuple[Found, ...]
-    names: tuple[str, ...]  # of `found`, each different from the others
     left_out: Mapping[str, tuple[str, ...]]
-
-    @property
-    def plotted(self) -> list[Plotted]:
-        """The rows as marks; those of one machine and data may share a front."""
-        return [
-            Plotted(row=one.row, name=name, place=f"{one.machine}; {one.source}")
-            for one, name in zip(self.found, self.names, strict=True)
-        ]
 
 
 def is_wanted(stored: Sequence[StoredRecord]) -> bool:
@@ -119,8 +113,7 @@ def make_overview(stored: Sequence[StoredRecord]) -> Overview:
         left_out.setdefault(reason, []).append(f"{one.row['name']} ({one.where})")
     found = sorted(latest.values(), key=lambda one: find_number(one.row, "latency", "p50_ms") or 0.0)
     return Overview(
-        found=tuple(found),
-        names=tuple(name_found(found)),
+        found=tuple(replace(one, name=name) for one, name in zip(found, name_found(found), strict=True)),
         left_out={reason: tuple(names) for reason, names in left_out.items()},
     )
 
@@ -145,36 +138,6 @@ def name_found(found: Sequence[Found]) -> list[str]:
     return names
 
 
-def draw_overview(overview: Overview) -> list[Drawn]:
-    """Return a figure for each metric and each data that accuracies were measured on; reported ones are in each."""
-    measured = dict.fromkeys(one.source for one in overview.found if not is_reported(one.row))
-    warnings = " ".join(warn_runs(overview))
-    figures = []
-    for source in measured or {"": None}:
-        pairs = zip(overview.found, overview.plotted, strict=True)
-        plotted = [mark for one, mark in pairs if is_reported(one.row) or one.source == source]
-        for metric in list_metrics([one.row for one in plotted]):
-            drawn = draw_metric(plotted, metric)
-            title = drawn.title + (f", {source}" if len(measured) > 1 else "")
-            figures.append(replace(drawn, title=title, words=f"{drawn.words} {warnings}"))
-    return figures
-
-
-def warn_runs(overview: Overview) -> Iterator[str]:
-    """Return what has to be said of times that were not taken in one run."""
-    runs = dict.fromkeys(one.where for one in overview.found)
-    if len(runs) > 1:
-        days = sorted({one.created[:10] for one in overview.found})
-        when = f"on {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"
-        yield (
-            f"The times are of {len(runs)} runs {when}: the same machine may be slower in one of them, so ratios "
-            "hold within a run only."
-        )
-    machines = dict.fromkeys(one.machine for one in overview.found)
-    if len(machines) > 1:
-        yield f"They are of different machines ({'; '.join(machines)}), each with a front of its own."
-
-
 def describe_owner(one: Found) -> str:
     """Return a row's bundle and preset."""
     preset = one.bundle.get("preset")
@@ -183,4 +146,44 @@ def describe_owner(one: Found) -> str:
 
 def find_front_names(overview: Overview, metric: str) -> set[str]:
     """Return the names of our rows that are on the fronts which the figures draw."""
-    return {one.name for front in find_fronts(overview.plotted, metric) for one in front}
+    return {one.name for front in find_fronts(overview.found, metric) for one in front}
+
+
+def is_reported(row: Mapping[str, Any]) -> bool:
+    """Tell whether a row's accuracy is from a publication; otherwise it was measured in the run."""
+    return str(find_section(row, "accuracy").get("source") or "").startswith("reported")
+
+
+def is_single(row: Mapping[str, Any]) -> bool:
+    """Tell whether a query of the row is one image by itself, so that its latency is what an image takes."""
+    return bool(row.get("batch", 1) == 1 and row.get("scenario", SINGLE_STREAM) == SINGLE_STREAM)
+
+
+def list_metrics(found: Sequence[Found]) -> list[str]:
+    """Return the metrics that are drawn; none where no row has an accuracy."""
+    metrics = [
+        metric for metric in METRICS if any(find_number(one.row, "accuracy", metric) is not None for one in found)
+    ]
+    return [metric for metric in metrics if metric != "pixel_rocauc"] or metrics
+
+
+def find_fronts(found: Sequence[Found], metric: str) -> list[list[Found]]:
+    """Return, for each machine and data, ours whose single images no other of ours is at least as fast and as good as.
+
+    Measured ones alone, by rising time; of equal ones the first.
+    """
+    places: dict[str, list[tuple[tuple[float, float], Found]]] = {}
+    for one in found:
+        point = one.find_point(metric)
+        if one.row.get("kind") == OURS and is_single(one.row) and not is_reported(one.row) and point is not None:
+            places.setdefault(one.place, []).append((point, one))
+    fronts = []
+    for points in places.values():
+        front: list[Found] = []
+        best = float("inf")
+        for (_, gap), one in sorted(points, key=lambda pair: pair[0]):
+            if gap < best:
+                front.append(one)
+                best = gap
+        fronts.append(front)
+    return fronts

@@ -5,8 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.bench.read_records import StoredRecord, find_number, find_section, list_sentences
-from ndp_rt.bench.report.figures import REMEDY, draw_accuracies, draw_distributions, draw_roofline, import_matplotlib
-from ndp_rt.bench.report.overview import draw_overview, is_wanted, make_overview
+from ndp_rt.bench.report.figures import (
+    REMEDY,
+    draw_accuracies,
+    draw_distributions,
+    draw_overview,
+    draw_roofline,
+    import_matplotlib,
+)
+from ndp_rt.bench.report.overview import Found, is_wanted, make_overview
 from ndp_rt.bench.report.tables import list_row_remarks, list_tables, make_overview_table
 from ndp_rt.bench.report.words import clean_text, describe, list_headlines, name_record, name_rows
 from ndp_rt.errors import MissingExtraError
@@ -73,6 +80,7 @@ def describe_section(stored: StoredRecord, section_id: str) -> dict[str, Any]:
     """Return the section of one record."""
     record = stored.record
     rows: list[dict[str, Any]] = record.get("rows") or []
+    found = [Found(stored=stored, row=row, name=name) for row, name in zip(rows, name_rows(rows), strict=True)]
     absent = (("left_out", "Left out, for it cannot run here"), ("refused", "Refused"))
     return {
         "id": section_id,
@@ -86,11 +94,8 @@ def describe_section(stored: StoredRecord, section_id: str) -> dict[str, Any]:
         "tables": list_tables(record),
         "notes": list_row_remarks(rows, "notes"),
         "absent": [(heading, list(find_section(record, key).items())) for key, heading in absent],
-        "figures": [draw_distributions(rows), *draw_accuracies(rows), draw_roofline(rows)] if rows else [],
-        "facts": [
-            (name, describe({key: row.get(key) for key in FACTS}))
-            for row, name in zip(rows, name_rows(rows), strict=True)
-        ],
+        "figures": [draw_distributions(rows), *draw_accuracies(found), draw_roofline(rows)] if rows else [],
+        "facts": [(one.name, describe({key: one.row.get(key) for key in FACTS})) for one in found],
     }
 
 

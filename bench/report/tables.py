@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ndp_rt.bench.read_records import find_number, find_section, list_sentences
-from ndp_rt.bench.report.figures import METRICS, is_reported
-from ndp_rt.bench.report.overview import Overview, describe_owner, find_front_names
+from ndp_rt.bench.report.overview import METRICS, Overview, describe_owner, find_front_names, is_reported
 from ndp_rt.bench.report.words import (
     AXIS_WORDS,
     COLD_WORDS,
@@ -287,12 +286,12 @@ def list_overview_rows(overview: Overview) -> list[dict[str, Any]]:
         {
             **one.row,
             "bundle_words": describe_owner(one) if one.bundle else None,
-            "front_metrics": [metric for metric, members in fronts.items() if name in members],
+            "front_metrics": [metric for metric, members in fronts.items() if one.name in members],
             "source_words": DASH if is_reported(one.row) else one.source.removeprefix("measured: "),
             "where_words": f"{one.where}, {one.created[:10]}",
             "machine_words": one.machine if has_machines else None,
         }
-        for one, name in zip(overview.found, overview.names, strict=True)
+        for one in overview.found
     ]
 
 

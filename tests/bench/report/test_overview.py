@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.bench.read_records import StoredRecord
-from ndp_rt.bench.report.figures import Plotted, find_fronts
-from ndp_rt.bench.report.overview import NO_ACCURACY, find_front_names, make_overview
+from ndp_rt.bench.report.overview import NO_ACCURACY, Found, Overview, find_front_names, find_fronts, make_overview
 from ndp_rt.bench.report.page import OVERVIEW_ID, make_page
 from ndp_rt.bench.report.tables import list_overview_rows
 from tests.bench.bench_records import make_cold_record, make_record, make_row
@@ -37,6 +36,10 @@ def store(*records: Any) -> list[StoredRecord]:
     return [StoredRecord(path=Path(f"run{n}.jsonl"), line=n, record=record) for n, record in enumerate(records, 1)]
 
 
+def list_names(overview: Overview) -> set[str]:
+    return {one.name for one in overview.found}
+
+
 @pytest.fixture
 def two_presets(rng: np.random.Generator) -> list[StoredRecord]:
     edge = make_record(make_precision_rows(rng, 1.0), bundle=make_bundle("edge", "fabric"))
@@ -46,9 +49,9 @@ def two_presets(rng: np.random.Generator) -> list[StoredRecord]:
 
 def test_rows_of_one_name_from_two_bundles_are_two_marks_with_two_names(two_presets: list[StoredRecord]) -> None:
     overview = make_overview(two_presets)
-    assert len(overview.found) == 8 == len(set(overview.names))
-    assert {f"ndp-rt openvino {one}, {preset}" for preset in ("edge", "paper") for one in PRECISIONS} == set(
-        overview.names
+    assert len(overview.found) == 8 == len(list_names(overview))
+    assert {f"ndp-rt openvino {one}, {preset}" for preset in ("edge", "paper") for one in PRECISIONS} == list_names(
+        overview
     )
     assert not overview.left_out
 
@@ -67,16 +70,19 @@ def test_table_rows_keep_the_bundle_the_record_and_the_ratio_of_their_own_run(
 
 def test_bundles_of_one_preset_are_told_apart_by_name_and_else_by_fingerprint(rng: np.random.Generator) -> None:
     records = [make_record([make_row(FP32, rng)], bundle=make_bundle("edge", name)) for name in ("a", "b")]
-    assert set(make_overview(store(*records)).names) == {"ndp-rt openvino fp32, a", "ndp-rt openvino fp32, b"}
+    assert list_names(make_overview(store(*records))) == {"ndp-rt openvino fp32, a", "ndp-rt openvino fp32, b"}
     for number, record in enumerate(records):
         record["bundle"] = {"name": "a", "preset": "edge", "fingerprint": f"{number}23456789"}
-    assert set(make_overview(store(*records)).names) == {"ndp-rt openvino fp32, 023456", "ndp-rt openvino fp32, 123456"}
+    assert list_names(make_overview(store(*records))) == {
+        "ndp-rt openvino fp32, 023456",
+        "ndp-rt openvino fp32, 123456",
+    }
 
 
 def test_ours_and_a_rival_of_the_same_backend_keep_different_names(rng: np.random.Generator) -> None:
     rows = [make_row(24, rng), make_row(3, rng)]  # ndp-rt's on ONNX Runtime, and ONNX Runtime by itself
     overview = make_overview(store(make_record(rows)))
-    assert set(overview.names) == {"ndp-rt onnxruntime fp32", "onnxruntime fp32"}
+    assert list_names(overview) == {"ndp-rt onnxruntime fp32", "onnxruntime fp32"}
 
 
 def test_a_rival_that_was_fitted_to_other_images_is_another_row(rng: np.random.Generator) -> None:
@@ -85,7 +91,7 @@ def test_a_rival_that_was_fitted_to_other_images_is_another_row(rng: np.random.G
         row = make_row(PADIM, rng, facts={"weights": f"fitted to 100 images of {data}"})
         row["accuracy"]["source"] = f"measured: {data}"
         records.append(make_record([row]))
-    assert set(make_overview(store(*records)).names) == {
+    assert list_names(make_overview(store(*records))) == {
         f"padim fp32, measured: {data}" for data in ("leather", "fabric")
     }
 
@@ -94,9 +100,9 @@ def test_other_machines_and_thread_counts_are_named_and_not_taken_for_a_second_m
     rng: np.random.Generator,
 ) -> None:
     records = [make_record([make_row(FP32, rng, threads=threads)]) for threads in (1, 2)]
-    assert set(make_overview(store(*records)).names) == {f"ndp-rt openvino fp32, threads {n}" for n in (1, 2)}
+    assert list_names(make_overview(store(*records))) == {f"ndp-rt openvino fp32, threads {n}" for n in (1, 2)}
     records = [make_record([make_row(FP32, rng)], machine={"cpu": cpu, "core_count": 2}) for cpu in ("A", "B")]
-    assert set(make_overview(store(*records)).names) == {f"ndp-rt openvino fp32, {cpu}, 2 cores" for cpu in "AB"}
+    assert list_names(make_overview(store(*records))) == {f"ndp-rt openvino fp32, {cpu}, 2 cores" for cpu in "AB"}
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -135,21 +141,23 @@ def test_rows_without_accuracy_or_with_another_clock_are_left_out_with_the_reaso
 
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
     points = [(30.0, 0.96), (20.0, 0.95), (55.0, 0.955), (60.0, 0.97), (60.0, 0.965), (80.0, 0.97)]
-    plotted = [
-        Plotted(
+    (stored,) = store({})
+    found = [
+        Found(
+            stored=stored,
             row={"kind": "ndp-rt", "latency": {"p50_ms": p50}, "accuracy": {"aupro": area, "source": "measured: a"}},
             name=f"{p50:.0f}, {area}",
         )
         for p50, area in points
     ]
-    (front,) = find_fronts(plotted, "aupro")
+    (front,) = find_fronts(found, "aupro")
     assert [one.name for one in front] == ["20, 0.95", "30, 0.96", "60, 0.97"]
 
 
 def test_the_front_is_of_our_rows_alone_and_of_one_machine_and_data(two_presets: list[StoredRecord]) -> None:
     overview = make_overview(two_presets)
     # int8, mixed, bf16 and fp32 of each preset rise in time and area; paper's int8 is worse than edge's fp32.
-    assert find_front_names(overview, "image_rocauc") == set(overview.names) - {"ndp-rt openvino int8, paper"}
+    assert find_front_names(overview, "image_rocauc") == list_names(overview) - {"ndp-rt openvino int8, paper"}
     two_presets[1].record["machine"] = {"cpu": "another", "core_count": 4}
     overview = make_overview(two_presets)
     assert len(find_front_names(overview, "image_rocauc")) == 8
