@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from ndp_rt.evaluate.record import Record
 PYTHON_SIDE = "ndp_rt.bench.capi.python_side"
 AGAIN_COUNT = 2  # untimed calls at the start of a turn, because another process had the processor
 MIN_TURN_CALLS = 3
-SCORE_ALONE, EVERYTHING = 0, 7  # sums of what source/host.hpp calls WANTS_
+SCORE_ALONE, EVERYTHING = 0, 7
 MAX_OVERHEAD_US, MAX_EMPTY_US = 50.0, 1.0
 ASKED_THREADS = 16
 SLOT_COUNT = 8  # of the queue that submits fill
@@ -35,21 +34,14 @@ STARTS_PER_S = 1.0
 MIN_START_COUNT = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """An image, and what is asked of it."""
-
-    name: str
-    picture: int
-    wanted: int
-
-
-CASES = (
-    Case(name="network's size, score", picture=0, wanted=SCORE_ALONE),
-    Case(name="network's size, map, mask and defects", picture=0, wanted=EVERYTHING),
-    Case(name="1024 x 1024, score", picture=1, wanted=SCORE_ALONE),
-    Case(name="1024 x 1024, map, mask and defects", picture=1, wanted=EVERYTHING),
-)
+# What is asked of an image: its number, and a sum of what source/host.hpp calls WANTS_.
+CASES = {
+    "network's size, score": (0, SCORE_ALONE),
+    "network's size, map, mask and defects": (0, EVERYTHING),
+    "1024 x 1024, score": (1, SCORE_ALONE),
+    "1024 x 1024, map, mask and defects": (1, EVERYTHING),
+}
+Case = tuple[int, int]
 
 
 @contextmanager
@@ -84,8 +76,8 @@ def measure_calls(
         found["check"] = check_golden(bundle, answers[0])
         found["inside_the_clock"] = "a uint8 RGB image in memory to the filled buffers; less total_ms of the same call"
         found["cases"] = {}
-        for case in CASES:
-            found["cases"][case.name] = take_turns(case, sides, seconds, tell)
+        for name, case in CASES.items():
+            found["cases"][name] = take_turns(name, case, sides, seconds, tell)
     return [
         Figure(
             name=f"C call beyond Python's: {name}, p50",
@@ -130,14 +122,14 @@ def check_golden(bundle: Bundle, answer: Answer) -> Record:
     }
 
 
-def take_turns(case: Case, sides: dict[str, ChildProcess], seconds: float, tell: Tell) -> Record:
+def take_turns(what: str, case: Case, sides: dict[str, ChildProcess], seconds: float, tell: Tell) -> Record:
     """Time one case in both processes, in rounds whose order rotates."""
     first = {name: ask_calls(one, case, AGAIN_COUNT, MIN_TURN_CALLS) for name, one in sides.items()}
     call_ms = {name: float(np.median(times["wall_ms"])) for name, times in first.items()}
     round_count = count_all_rounds(seconds)
     rounds: dict[str, list[Record]] = {name: [] for name in sides}
     for index in range(round_count):
-        tell(f"calls: {case.name}: round {index + 1} of {round_count}")
+        tell(f"calls: {what}: round {index + 1} of {round_count}")
         for name in list(sides) if index % 2 == 0 else list(sides)[::-1]:
             count = max(MIN_TURN_CALLS, round(seconds * 1e3 / round_count / call_ms[name]))
             rounds[name].append(ask_calls(sides[name], case, AGAIN_COUNT, count))
@@ -151,7 +143,7 @@ def take_turns(case: Case, sides: dict[str, ChildProcess], seconds: float, tell:
 
 
 def ask_calls(process: ChildProcess, case: Case, again: int, count: int) -> dict[str, Any]:
-    times: dict[str, Any] = process.ask("calls", 0, case.picture, case.wanted, again, count)
+    times: dict[str, Any] = process.ask("calls", 0, *case, again, count)
     return times
 
 

@@ -33,15 +33,16 @@ def measure_ceiling(family: str, precision: str, threads: int | None, device: st
     """Return what a matrix product reaches through a family of `find_family`: gflop_per_s, size, note."""
     from ndp_rt.bench.ceiling import measure_device_ceiling, measure_host_ceiling
 
-    if family == TORCH:
+    if family == TORCH and device == "cpu":
         from ndp_rt.bench.rivals.torch_ceiling import measure_torch_ceiling
 
-        return asdict(measure_torch_ceiling(precision, threads, "cpu" if device == "cpu" else "cuda"))
+        return asdict(measure_torch_ceiling(precision, threads))
     if family in list_backends("cpu"):
         return asdict(measure_host_ceiling(find_host_backend(family), precision, threads))
     one = CudaDevice(parse_device(device)[1])
     one.activate()
-    return asdict(measure_device_ceiling(find_device_backend(family), one, precision))
+    backend = find_device_backend("torch-cuda" if family == TORCH else family)
+    return asdict(measure_device_ceiling(backend, one, precision))
 
 
 def measure_copy(threads: int) -> float:

@@ -6,7 +6,7 @@ import torch
 from ndp_rt.bench import ceiling
 from ndp_rt.bench.ceiling import Product
 from ndp_rt.bench.rivals.torch_ceiling import measure_torch_ceiling
-from ndp_rt.errors import DeviceError, InputError
+from ndp_rt.errors import InputError
 
 pytestmark = pytest.mark.torch
 
@@ -26,15 +26,12 @@ def test_a_product_is_run_in_each_precision(product: Product, precision: str) ->
     assert found.gflop_per_s > 0 and found.note.startswith(f"pytorch {precision}, 1 thread: {product}")
 
 
-def test_threads_and_switches_are_put_back() -> None:
-    before = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    measure_torch_ceiling("fp32", before[0] + 1, products=SMALL)
-    assert (torch.get_num_threads(), torch.backends.cudnn.benchmark) == before
+def test_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    measure_torch_ceiling("fp32", before + 1, products=SMALL)
+    assert torch.get_num_threads() == before
 
 
 def test_what_pytorch_cannot_do_is_refused() -> None:
     with pytest.raises(InputError, match="got 'int8'"):
         measure_torch_ceiling("int8", 1)
-    if not torch.cuda.is_available():
-        with pytest.raises(DeviceError, match="finds no GPU|has no CUDA"):
-            measure_torch_ceiling("fp32", None, "cuda")
