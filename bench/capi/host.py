@@ -23,8 +23,8 @@ from ndp_rt.errors import EngineError, MissingExtraError
 SOURCE = Path(__file__).parent / "source"
 FLAGS = ("-std=c++20", "-O2", "-g", "-Wall", "-Wextra", "-pedantic")
 CLOSE_WAIT_S = 30.0
-Answer = dict[str, Any]  # score, map_sum, mask_sum: 16 digits; defect_count: a number
-FIELDS = ("score", "map_sum", "mask_sum", "defect_count")
+Answer = dict[str, Any]  # score, map_sum: 16 digits; defect_count: a number
+FIELDS = ("score", "map_sum", "defect_count")
 
 
 class HostProcess(ChildProcess):

@@ -10,41 +10,28 @@ from numpy.typing import NDArray
 
 from ndp_rt.bench.capi.host import FIELDS, Answer, sum_values, write_score
 from ndp_rt.bench.timed.service import answer_requests
-from ndp_rt.decide.decision import lowest_reaching
 from ndp_rt.errors import EngineError
 from ndp_rt.inspector import Inspector
 from ndp_rt.result import Result
 
-WANTS_MAP, WANTS_MASK, WANTS_DEFECTS = 1, 2, 4  # as in source/host.hpp
-WANTS_ALL = 7
+WANTS_MAP, WANTS_ALL = 1, 3  # as in source/host.hpp
 NO_MAP = np.empty((0, 0), np.float32)
 
 
 class Outputs:
-    """Buffers for one image's map and mask, and a call that fills them as C's does."""
+    """A buffer for one image's map, and a call that fills it as C's does."""
 
     def __init__(self, inspector: Inspector, image: NDArray[Any], wanted: int) -> None:
         self._inspector, self._image, self._wanted = inspector, image, wanted
-        size = image.shape[:2]
-        self.map = np.full(size, -1, np.float32) if wanted & WANTS_MAP else NO_MAP
-        self.mask = np.full(size, 7, np.uint8)
+        self.map = np.full(image.shape[:2], -1, np.float32) if wanted & WANTS_MAP else NO_MAP
 
     def inspect(self) -> Result:
-        """Inspect, and make the mask where it is wanted."""
-        result = self._inspector.inspect(self._image, map_out=self.map)
-        if self._wanted & WANTS_MASK:
-            if result.is_defect:
-                np.greater_equal(self.map, lowest_reaching(result.threshold), out=self.mask.view(np.bool_))
-                np.negative(self.mask, out=self.mask)
-            else:
-                self.mask.fill(0)
-        return result
+        return self._inspector.inspect(self._image, map_out=self.map)
 
     def read_answer(self, result: Result) -> Answer:
         return {
             "score": write_score(result.score),
             "map_sum": sum_values(self.map) if self._wanted & WANTS_MAP else "",
-            "mask_sum": sum_values(self.mask) if self._wanted & WANTS_MASK else "",
             "defect_count": len(result.defects),
         }
 

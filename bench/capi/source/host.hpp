@@ -18,7 +18,7 @@ using Words = std::vector<std::string>; /* of a request, after its name */
 /* What a picture gives, whenever and wherever it is inspected. */
 struct Answer {
     double score = -1;
-    uint64_t map_sum = 0, mask_sum = 0;
+    uint64_t map_sum = 0;
     uint32_t defect_count = 0;
 };
 
@@ -30,7 +30,7 @@ struct Picture {
     std::optional<Answer> expected;
 };
 
-enum Wanted { WANTS_MAP = 1, WANTS_MASK = 2, WANTS_DEFECTS = 4, WANTS_ALL = 7 };
+enum Wanted { WANTS_MAP = 1, WANTS_DEFECTS = 2, WANTS_ALL = 3 };
 
 /* A result and its buffers. */
 struct Outputs {
@@ -44,7 +44,6 @@ struct Outputs {
     ndp_rt_result result{};
     int wanted;
     std::vector<float> map;
-    std::vector<uint8_t> mask;
     std::vector<ndp_rt_defect> defects;
 };
 

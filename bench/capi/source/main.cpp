@@ -109,14 +109,13 @@ static std::string do_answer(const Words &words)
     return write_answer(outputs.read());
 }
 
-/* expect PICTURE SCORE MAP_SUM MASK_SUM DEFECT_COUNT: what the picture has to give from now on, in `answer`s words. */
+/* expect PICTURE SCORE MAP_SUM DEFECT_COUNT: what the picture has to give from now on, in `answer`s words. */
 static std::string do_expect(const Words &words)
 {
     try {
         uint64_t bits = std::stoull(words[1], nullptr, 16);
-        uint64_t map_sum = std::stoull(words[2], nullptr, 16), mask_sum = std::stoull(words[3], nullptr, 16);
-        find_picture(words[0]).expected = {__builtin_bit_cast(double, bits), map_sum, mask_sum,
-                                           uint32_t(std::stoul(words[4]))};
+        uint64_t map_sum = std::stoull(words[2], nullptr, 16);
+        find_picture(words[0]).expected = {__builtin_bit_cast(double, bits), map_sum, uint32_t(std::stoul(words[3]))};
     } catch (const std::logic_error &) {
         fail("what is expected of picture ", words[0], " is not written as `answer` writes it.");
     }
@@ -130,7 +129,7 @@ struct Request {
 
 static const std::map<std::string, Request> REQUESTS = {
     {"start", {1, do_start}},     {"open", {2, do_open}},     {"close", {0, do_close}}, {"picture", {3, do_picture}},
-    {"answer", {2, do_answer}},   {"expect", {5, do_expect}}, {"calls", {5, do_calls}}, {"crowd", {4, do_crowd}},
+    {"answer", {2, do_answer}},   {"expect", {4, do_expect}}, {"calls", {5, do_calls}}, {"crowd", {4, do_crowd}},
     {"timings", {3, do_timings}}, {"submit", {4, do_submit}}};
 
 /* Split a line at its tabs and return the answer to its request. */

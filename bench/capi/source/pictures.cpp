@@ -37,12 +37,6 @@ Outputs::Outputs(const Picture &picture, int wanted) : wanted(wanted)
         result.map_stride_bytes = width * int64_t(sizeof(float));
         result.map_capacity_bytes = result.map_stride_bytes * height;
     }
-    if (wanted & WANTS_MASK) {
-        mask.resize(size_t(width * height), 0x55);
-        result.mask = mask.data();
-        result.mask_stride_bytes = width;
-        result.mask_capacity_bytes = width * height;
-    }
     if (wanted & WANTS_DEFECTS) {
         defects.resize(DEFECT_CAPACITY);
         result.defects = defects.data();
@@ -58,8 +52,6 @@ void Outputs::spoil()
     for (size_t i = 1; i <= 3; i++) { /* a value in each quarter's end */
         if (!map.empty())
             map[map.size() * i / 4] = -1;
-        if (!mask.empty())
-            mask[mask.size() * i / 4] = 0x55;
     }
 }
 
@@ -71,8 +63,6 @@ Answer Outputs::read() const
 
     for (size_t i = 0; i < map.size(); i++)
         answer.map_sum += std::bit_cast<uint32_t>(map[i]) * uint64_t(2 * i + 1);
-    for (size_t i = 0; i < mask.size(); i++)
-        answer.mask_sum += mask[i] * uint64_t(2 * i + 1);
     return answer;
 }
 
@@ -87,8 +77,7 @@ static std::string write_hex(uint64_t value)
 std::string write_answer(const Answer &answer)
 {
     return join("{\"score\": \"", write_hex(std::bit_cast<uint64_t>(answer.score)), "\", \"map_sum\": \"",
-                write_hex(answer.map_sum), "\", \"mask_sum\": \"", write_hex(answer.mask_sum),
-                "\", \"defect_count\": ", answer.defect_count, "}");
+                write_hex(answer.map_sum), "\", \"defect_count\": ", answer.defect_count, "}");
 }
 
 std::string write_list(const std::vector<double> &values)
@@ -112,8 +101,6 @@ void Outputs::check(const Answer &expected, size_t index, const char *how) const
             join("scored ", found.score), join(expected.score, " is"));
     compare(map.empty() || found.map_sum == expected.map_sum, "gave a map with checksum " + write_hex(found.map_sum),
             write_hex(expected.map_sum) + " is");
-    compare(mask.empty() || found.mask_sum == expected.mask_sum,
-            "gave a mask with checksum " + write_hex(found.mask_sum), write_hex(expected.mask_sum) + " is");
     compare(found.defect_count == expected.defect_count, join("gave ", found.defect_count, " defects"),
             join(expected.defect_count, " are"));
 }
