@@ -20,6 +20,7 @@ from ndp_rt.export.features.statistics import BATCH_SIZE
 from ndp_rt.export.features.weights import find_weights, load_backbone
 from ndp_rt.export.models.family import Say, TrainData, Training
 
+USUAL_AREA_PX = 256 * 256  # of larger images fewer are fitted, so that memory and time stay
 PAINTED_COUNT = 60  # defects that choices after training are made on
 
 
@@ -49,7 +50,9 @@ class PretrainedTraining(Training):
 
     def choose_fitted(self, data: TrainData, say: Say) -> ChosenImages | MirroredImages:
         """Return the good images that statistics are fitted to, mirrored and turned too where training does that."""
-        is_mirrored, most = self.settings.augment.is_mirrored, self.settings.largest_image_count
+        settings, is_mirrored = self.settings, self.settings.augment.is_mirrored
+        growth = max(1.0, settings.height_px * settings.width_px / USUAL_AREA_PX)
+        most = max(2, int(settings.largest_image_count / growth))
         chosen = choose_evenly(len(data.images), most // 2 if is_mirrored else most)
         copies = ", and a mirrored or turned copy of each" if is_mirrored else ""
         say(f"statistics of {len(chosen)} good images{copies}")

@@ -5,7 +5,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from ndp_rt.devices.machine import find_cpu
 from ndp_rt.errors import InputError
@@ -57,6 +57,8 @@ class TrainSettings:
         InputError: a value out of its range.
     """
 
+    size_step_px: ClassVar[int] = 1  # of which height, width and crop have to be multiples
+
     preset: str
     phase_steps: tuple[int, ...]
     height_px: int = 256
@@ -81,7 +83,9 @@ class TrainSettings:
             has_bf16 = self.device != "cpu" or find_cpu().has_bf16
             object.__setattr__(self, "precision", "bf16" if has_bf16 else "fp32")
         _ = self.contract  # which refuses what no input can be
-        self.check("crop_px", self.crop_px >= 1, "1 or more")
+        for name in ("height_px", "width_px", "crop_px"):
+            value, step = getattr(self, name), self.size_step_px
+            self.check(name, value >= step and value % step == 0, f"a multiple of {step}" if step > 1 else "1 or more")
         self.check("batch_size", self.batch_size >= 1, "1 or more")
         self.check("phase_steps", min(self.phase_steps, default=1) >= 1, "numbers from 1")
         self.check("learning_rate", 0.0 < self.learning_rate < 1.0, "a number between 0 and 1")

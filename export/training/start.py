@@ -8,7 +8,7 @@ from typing import Any
 
 from ndp_rt.errors import RunError
 from ndp_rt.export.data.images import GoodImages, textures_from_data
-from ndp_rt.export.data.resize import describe_loss
+from ndp_rt.export.data.resize import choose_size, describe_loss
 from ndp_rt.export.data.split import DataSplit, fingerprint_files, split_data
 from ndp_rt.export.models.family import Family, TrainData, Training
 from ndp_rt.export.models.registry import DEFAULT_FAMILY, FIRST_FAMILY, find_family
@@ -40,6 +40,7 @@ class TrainRequest:
     group_by: str = AUTOMATIC
     page: int | None = None  # of files with several
     white_level: int | None = None  # None: that of the images
+    chooses_size: bool = False  # by what the resize takes from the images' structure
     minutes: float | None = None
     resumes: bool = False
     checkpoint_interval_s: float = 30.0
@@ -72,7 +73,9 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunFolder:
     for note in split.notes:
         reporter.say(note)
     _check_folder(request, split)
-    settings = _with_white_level(settings, request, split, folder if has_run else None, reporter)
+    then = open_run(folder.path)[1]["input"] if has_run else {}
+    settings = _with_white_level(settings, request, split, then, reporter)
+    settings = _with_size(settings, request, split, then, reporter)
     settings = training.settings = _with_steps(family, settings, request, len(split.training))
     reporter.say(
         f"{len(split.training)} good images to train on, {len(split.calibration)} held out for calibration; "
@@ -109,17 +112,30 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunFolder:
 
 
 def _with_white_level(
-    settings: TrainSettings, request: TrainRequest, split: DataSplit, resumed: RunFolder | None, reporter: Reporter
+    settings: TrainSettings, request: TrainRequest, split: DataSplit, then: Mapping[str, Any], reporter: Reporter
 ) -> TrainSettings:
     """Return the settings with the white level that was given, or that of the run to resume, or the images' own."""
     level = request.white_level
-    if level is None and resumed is not None:
-        level = int(open_run(resumed.path)[1]["input"].get("white_level_16bit", settings.white_level_16bit))
+    if level is None and then:
+        level = int(then.get("white_level_16bit", settings.white_level_16bit))
     if level is None:
         level, why = find_white_level(split.values)
         if why:
             reporter.say(f"{why} (--white-level N says another)")
     return dataclasses.replace(settings, white_level_16bit=level)
+
+
+def _with_size(
+    settings: TrainSettings, request: TrainRequest, split: DataSplit, then: Mapping[str, Any], reporter: Reporter
+) -> TrainSettings:
+    """Return the settings with the size of the run to resume, or the one that keeps the structure, where asked for."""
+    if not request.chooses_size:
+        return settings
+    if then:
+        return dataclasses.replace(settings, height_px=then["height_px"], width_px=then["width_px"])
+    height, width, why = choose_size(split.training, settings.contract, settings.size_step_px)
+    reporter.say(f"{why} (--size N says another)")
+    return dataclasses.replace(settings, height_px=height, width_px=width)
 
 
 def _describe_length(settings: TrainSettings) -> str:

@@ -15,6 +15,7 @@ from ndp_rt.errors import MissingExtraError
 if TYPE_CHECKING:
     from ndp_rt.export.models.family import Family
 
+AUTO = "auto"  # of --size
 DESCRIPTION = """\
 Train a model on photographs of a good surface, without a single photograph of a defect.
 DATA is a folder of good images, or a category in MVTec AD's layout (DATA/train/good; DATA/validation/good, where it is
@@ -32,7 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="RUN", required=True, help="folder to write the run to")
     _add_family(parser)
     parser.add_argument("--textures", type=Path, metavar="DIR", help="photographs of other surfaces, for defects")
-    parser.add_argument("--size", type=_size, metavar="N|HxW", help="input size in px (default 256)")
+    parser.add_argument(
+        "--size",
+        type=_size,
+        metavar="N|HxW|auto",
+        help="input size in px (default 256); auto: larger, with the images' aspect, where the resize would blur the "
+        "surface's fine structure",
+    )
     add_page(parser)
     add_white_level(parser, "what the largest value of the good images says")
     parser.add_argument("--crop", type=int, metavar="N", help="side of the crops that training sees")
@@ -129,11 +136,16 @@ def _numbers(count: int) -> Callable[[str], tuple[int, ...]]:
     return take
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str) -> tuple[int, int] | str:
+    """Return height and width, or AUTO."""
+    if text == AUTO:
+        return text
     height, cross, width = text.partition("x")
     width = width if cross else height
     if not (height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected a number such as 256, or 128x512 (height x width), got '{text}'")
+        raise argparse.ArgumentTypeError(
+            f"expected a number such as 256, or 128x512 (height x width), or auto, got '{text}'"
+        )
     return int(height), int(width)
 
 
@@ -161,6 +173,7 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.export.training.start import TrainRequest, train_run
 
     family: Family = args.found_family
+    height, width = args.size if isinstance(args.size, tuple) else (None, None)
     changes = {
         "seed": args.seed,
         "holdout": args.holdout,
@@ -171,8 +184,8 @@ def run(args: argparse.Namespace) -> int:
         "thread_count": max(1, count_usable_cores() - 1) if args.threads is None else args.threads,
         "precision": args.precision,
         "device": args.device,
-        "height_px": args.size and args.size[0],
-        "width_px": args.size and args.size[1],
+        "height_px": height,
+        "width_px": width,
         "defects": args.defects,
         "augment": args.augment,
     }
@@ -187,6 +200,7 @@ def run(args: argparse.Namespace) -> int:
         epochs=args.epochs,
         page=args.page,
         white_level=args.white_level,
+        chooses_size=args.size == AUTO,
         group_by=args.group_by,
         minutes=args.minutes,
         resumes=args.resume,

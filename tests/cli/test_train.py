@@ -50,6 +50,7 @@ def test_a_folder_without_images_is_one_line_and_exit_1(tmp_path: Path, capsys: 
         ["--time", "5mm"],
         ["--time", "0s"],
         ["--size", "64x"],
+        ["--size", "automatic"],
         ["--defects", "line_share"],
         ["--steps", "1", "--epochs", "1"],
     ],

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ndp_rt.export.data.resize import describe_loss, measure_loss
+from ndp_rt.export.data.resize import choose_size, describe_loss, measure_loss
 from ndp_rt.program.manifest import InputContract
 
 CONTRACT = InputContract(height_px=64, width_px=64)
@@ -46,3 +46,33 @@ def test_a_lost_weave_is_said(tmp_path: Path, levels: int) -> None:
 @pytest.mark.parametrize("image", [stripes(48.0), stripes(3.0, depth=0.01), np.full((256, 256), 0.5, np.float32)])
 def test_coarse_and_faint_structure_need_no_sentence(tmp_path: Path, image: np.ndarray) -> None:
     assert describe_loss(write(tmp_path, image, 255), CONTRACT) is None
+
+
+def sheet(period_px: float, height_px: int, width_px: int) -> np.ndarray:
+    return stripes(period_px, width_px)[:1].repeat(height_px, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("image", "size"),
+    [
+        (sheet(48.0, 256, 256), (64, 64)),  # coarse
+        (sheet(3.0, 64, 64), (64, 64)),  # no larger than the input
+        (sheet(3.0, 40, 50), (64, 64)),
+        (sheet(9.0, 256, 256), (96, 96)),  # at 64 px a period has 2.3 pixels, at 96 3.4
+        (sheet(3.0, 150, 100), (160, 112)),  # as large as the images: nothing else keeps it
+        (sheet(3.0, 600, 600), (256, 256)),  # the largest there is, though it does not keep it
+        (sheet(8.0, 200, 400), (96, 192)),  # the images' aspect
+    ],
+)
+def test_the_smallest_input_that_keeps_the_structure_is_chosen(
+    tmp_path: Path, image: np.ndarray, size: tuple[int, int]
+) -> None:
+    height, width, why = choose_size(write(tmp_path, image, 255), CONTRACT, 16)
+    assert (height, width) == size
+    assert why.startswith(f"input of {height} x {width} px: ")
+
+
+def test_a_larger_input_says_why_and_what_it_costs(tmp_path: Path) -> None:
+    *_, why = choose_size(write(tmp_path, stripes(6.0), 255), CONTRACT, 32)
+    assert "at 64 x 64 the resize from 256 x 256 would take 9" in why
+    assert "about 4.0 times as long" in why

@@ -1,7 +1,7 @@
 """NDP-Net's presets and its own settings of training."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from ndp_rt.errors import InputError
 from ndp_rt.export.training.settings import TrainSettings, apply_changes
@@ -54,6 +54,8 @@ class NdpNetSettings(TrainSettings):
         InputError: a value out of its range.
     """
 
+    size_step_px: ClassVar[int] = SIZE_STEP_PX
+
     preset: str = "edge"
     phase_steps: tuple[int, ...] = (500, 3500)
     width: int = PRESET_WIDTH["edge"]
@@ -66,9 +68,6 @@ class NdpNetSettings(TrainSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check("phase_steps", len(self.phase_steps) == 2, "two numbers from 1")
-        for name in ("height_px", "width_px", "crop_px"):
-            value = getattr(self, name)
-            self.check(name, value >= SIZE_STEP_PX and value % SIZE_STEP_PX == 0, f"a multiple of {SIZE_STEP_PX}")
         self.check("width", self.width >= 2 and self.width % 2 == 0, "an even number from 2")
 
 

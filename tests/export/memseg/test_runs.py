@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -14,7 +16,7 @@ from ndp_rt.export.models.memseg.network import MemSegLite
 from ndp_rt.export.models.memseg.settings import MemSegSettings
 from ndp_rt.export.models.memseg.training import choose_share
 from ndp_rt.export.onnx.bundle import ExportSettings, export_run
-from ndp_rt.export.training.run_folder import WEIGHTS_FILE
+from ndp_rt.export.training.run_folder import WEIGHTS_FILE, open_run
 from tests.export.memseg.tiny_memseg import train_small
 from tests.export.tiny_run import write_surface
 from tests.fakes.fake_cupy import FakeCuda
@@ -116,6 +118,26 @@ def test_the_backbone_stays_as_it_was(surface: Path, tmp_path: Path) -> None:
     trained = load_file(folder / WEIGHTS_FILE)
     given = weights.load_backbone("lite0", tmp_path / "backbone.pth", (2, 4, 8, 16)).state_dict()
     assert all(torch.equal(trained[f"backbone.{name}"], tensor) for name, tensor in given.items())
+
+
+def test_a_size_that_keeps_the_structure_is_chosen_stored_and_resumed(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows, columns = np.mgrid[:96, :160]
+    for number in range(10):
+        weave = 128 + 60 * np.sin(2 * np.pi * (columns + 0.4 * number) / 4.0) + 20 * np.sin(rows / (5.0 + number))
+        cv2.imwrite(str(data / f"{number}.png"), weave.astype(np.uint8))
+    for resumes in (False, True):
+        folder = train_small("gaussian", data, tmp_path / "run", chooses_size=True, resumes=resumes)
+        size = open_run(folder.path)[1]["input"]
+        assert (size["height_px"], size["width_px"]) == (80, 128)  # the area of 96 x 96 px at the images' aspect
+    bundle = export_run(folder.path, tmp_path / "small.ndp").bundle
+    assert (bundle.manifest.input.height_px, bundle.manifest.input.width_px) == (80, 128)
+    with Inspector.open(bundle.path) as inspector:
+        good = read_image(data / "0.png")
+        bad = good.copy()
+        bad[40:60, 40:60] = 128
+        assert inspector.inspect(bad).score > inspector.inspect(good).score
 
 
 def test_other_weights_do_not_resume_a_run(surface: Path, tmp_path: Path) -> None:

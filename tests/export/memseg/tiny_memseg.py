@@ -11,7 +11,9 @@ from tests.export.tiny_run import quiet_reporter
 SMALL = {"height_px": 64, "width_px": 64, "crop_px": 32, "batch_size": 2, "thread_count": 1}
 
 
-def train_small(family: str, data: Path, run: Path, *, resumes: bool = False, **changes: Any) -> RunFolder:
+def train_small(
+    family: str, data: Path, run: Path, *, resumes: bool = False, chooses_size: bool = False, **changes: Any
+) -> RunFolder:
     """Train `gaussian` or `memseg` with random weights of the backbone."""
     weights = run.parent / "backbone.pth"
     if not weights.exists():
@@ -24,6 +26,7 @@ def train_small(family: str, data: Path, run: Path, *, resumes: bool = False, **
         preset="lite",
         changes={**SMALL, **steps, **changes},
         options={"backbone": "lite0", "backbone_weights": weights},
+        chooses_size=chooses_size,
         resumes=resumes,
     )
     return train_run(request, quiet_reporter())
