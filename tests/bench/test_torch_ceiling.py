@@ -1,11 +1,15 @@
 """PyTorch's ceiling: it runs the same products, and leaves PyTorch's settings as they were."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from ndp_rt.bench import ceiling
-from ndp_rt.bench.ceiling import Product
+from ndp_rt.bench.ceiling import Ceiling, Product
 from ndp_rt.bench.rivals.torch_ceiling import measure_torch_ceiling
+from ndp_rt.bench.timed import probe
 from ndp_rt.errors import InputError
 
 pytestmark = pytest.mark.torch
@@ -35,3 +39,12 @@ def test_threads_are_put_back() -> None:
 def test_what_pytorch_cannot_do_is_refused() -> None:
     with pytest.raises(InputError, match="got 'int8'"):
         measure_torch_ceiling("int8", 1)
+
+
+def test_on_a_gpu_it_is_what_the_torch_cuda_backend_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(backend: Any, device: Any, precision: str) -> Ceiling:
+        return Ceiling(gflop_per_s=1.0, size="small", note=f"{backend.name} {precision}")
+
+    monkeypatch.setattr(probe, "CudaDevice", lambda index: SimpleNamespace(activate=lambda: None))
+    monkeypatch.setattr(ceiling, "measure_device_ceiling", measure)
+    assert probe.measure_ceiling(probe.TORCH, "bf16", None, "cuda:0")["note"] == "torch-cuda bf16"
