@@ -8,6 +8,7 @@ the mutation that is being decoded lie in FOLDER/current, for the case that the 
 
 import argparse
 import os
+import struct
 import sys
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ import numpy as np
 
 from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ImageFileError
+from ndp_rt.images.formats.tiff import SIGNATURES
 from ndp_rt.images.read import decode_image, find_reader
 from tests.images.encodings import join_png_chunks, list_png_chunks
 from tests.images.samples import make_all_samples
@@ -49,10 +51,12 @@ class Outcome:
 
 
 def mutate(samples: Sequence[bytes], number: int, rng: np.random.Generator) -> bytes:
-    """Return sample `number` with one to four changes; every second PNG has right checksums."""
+    """Return sample `number` with one to four changes; every second PNG has right checksums, and TIFF whole entries."""
     data = bytearray(samples[number % len(samples)])
     if data.startswith(PNG) and rng.random() < 0.5:
         return _mutate_chunks(data, rng)
+    if data.startswith(SIGNATURES) and rng.random() < 0.5:
+        return _mutate_entries(data, rng)
     for _ in range(int(rng.integers(1, 5))):
         _change(data, samples, rng)
     return bytes(data)
@@ -75,6 +79,25 @@ def _mutate_chunks(data: bytearray, rng: np.random.Generator) -> bytes:
     else:
         chunks[at] = (bytes(rng.choice(list(b"IHDRPLTEacTLfdtNSz"), 4).tolist()), content)
     return join_png_chunks(chunks)
+
+
+def _mutate_entries(data: bytearray, rng: np.random.Generator) -> bytes:
+    """Return a TIFF with another type, count or value in one or two of its first directory's entries."""
+    order, is_big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]
+    number, size = ("Q", 20) if is_big else ("I", 12)
+    (at,) = struct.unpack_from(order + number, data, 8 if is_big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), data, at)
+    for _ in range(int(rng.integers(1, 3))):
+        entry = at + (8 if is_big else 2) + size * int(rng.integers(count))
+        changes = rng.random(3) < 0.5
+        if changes[0]:
+            struct.pack_into(order + "H", data, entry + 2, int(rng.integers(1, 19)))
+        if changes[1]:
+            (former,) = struct.unpack_from(order + number, data, entry + 4)
+            struct.pack_into(order + number, data, entry + 4, int(rng.choice([0, 1, 2, 3, former // 2, former // 4])))
+        if changes[2]:
+            struct.pack_into(order + "I", data, entry + 4 + size // 3, int(rng.choice(NUMBERS)))
+    return bytes(data)
 
 
 def _change(data: bytearray, samples: Sequence[bytes], rng: np.random.Generator) -> None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image as Pillow
 
 from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ImageFileError
@@ -88,6 +89,20 @@ def test_jpeg_tables_of_a_tiff_that_are_no_bytes_are_an_error(rng: np.random.Gen
     tag = tifffile.TiffFile(io.BytesIO(bytes(data))).pages[0].tags["JPEGTables"]  # type: ignore[union-attr]
     struct.pack_into("<HI", data, tag.offset + 2, 3, tag.count // 2)  # its bytes read as 16-bit numbers
     refuse(bytes(data), "damaged or cut short: its JPEG tables are no bytes")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(6, "tag 320 has a negative value"), (8, "tag 320 has a negative value"), (4, "over 65535")]
+)
+def test_a_palette_of_other_numbers_is_an_error(rng: np.random.Generator, kind: int, words: str) -> None:
+    stream = io.BytesIO()
+    Pillow.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).convert("P").save(stream, "TIFF")
+    data = bytearray(stream.getvalue())
+    tag = tifffile.TiffFile(io.BytesIO(bytes(data))).pages[0].tags["ColorMap"]  # type: ignore[union-attr]
+    struct.pack_into("<HI", data, tag.offset + 2, kind, tag.count)
+    data += bytes(4 * tag.count)
+    data[tag.valueoffset : tag.valueoffset + tag.count] = b"\xff" * tag.count
+    refuse(bytes(data), words)
 
 
 def test_values_above_the_largest_that_a_pgm_names_are_an_error() -> None:

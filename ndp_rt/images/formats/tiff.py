@@ -177,6 +177,8 @@ def _check_kind(tags: Tags, photometric: int, samples: int, bits: set[int], comp
         raise Refusal(f"expected a predictor with 8 or 16 bits, got it with {max(bits)}. {remedy}")
     if photometric == PALETTE and len(tags.get(Tag.COLOUR_MAP, ())) != 3 * 2 ** max(bits):
         raise Damage("its palette is missing or too short")
+    if photometric == PALETTE and max(tags[Tag.COLOUR_MAP]) > 65535:
+        raise Damage("its palette has values over 65535")
 
 
 def _decode(data: bytes, tags: Tags, layout: _Layout, keeps_alpha: bool) -> Image:

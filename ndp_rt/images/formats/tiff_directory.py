@@ -116,4 +116,6 @@ def _read_directory(data: bytes, order: str, is_big: bool, at: int) -> tuple[Tag
         if tag in tags:
             raise Damage(f"tag {tag} is there twice")
         tags[tag] = struct.unpack_from(f"{order}{value_count}{TYPES[kind]}", data, value_at)
+        if min(tags[tag]) < 0:
+            raise Damage(f"tag {tag} has a negative value")
     return tags, struct.unpack_from(order + offset_type, data, at + count * entry_bytes)[0]
