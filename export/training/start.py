@@ -73,9 +73,7 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunFolder:
     for note in split.notes:
         reporter.say(note)
     _check_folder(request, split)
-    then = open_run(folder.path)[1]["input"] if has_run else {}
-    settings = _with_white_level(settings, request, split, then, reporter)
-    settings = _with_size(settings, request, split, then, reporter)
+    settings = _with_input(settings, request, split, open_run(folder.path)[1]["input"] if has_run else {}, reporter)
     settings = training.settings = _with_steps(family, settings, request, len(split.training))
     reporter.say(
         f"{len(split.training)} good images to train on, {len(split.calibration)} held out for calibration; "
@@ -111,10 +109,14 @@ def train_run(request: TrainRequest, reporter: Reporter) -> RunFolder:
     return folder
 
 
-def _with_white_level(
+def _with_input(
     settings: TrainSettings, request: TrainRequest, split: DataSplit, then: Mapping[str, Any], reporter: Reporter
 ) -> TrainSettings:
-    """Return the settings with the white level that was given, or that of the run to resume, or the images' own."""
+    """Return the settings with the input that was asked for, or that of the run to resume, or what the images say.
+
+    Args:
+        then: the input of the run to resume; empty for a new one.
+    """
     level = request.white_level
     if level is None and then:
         level = int(then.get("white_level_16bit", settings.white_level_16bit))
@@ -122,13 +124,7 @@ def _with_white_level(
         level, why = find_white_level(split.values)
         if why:
             reporter.say(f"{why} (--white-level N says another)")
-    return dataclasses.replace(settings, white_level_16bit=level)
-
-
-def _with_size(
-    settings: TrainSettings, request: TrainRequest, split: DataSplit, then: Mapping[str, Any], reporter: Reporter
-) -> TrainSettings:
-    """Return the settings with the size of the run to resume, or the one that keeps the structure, where asked for."""
+    settings = dataclasses.replace(settings, white_level_16bit=level)
     if not request.chooses_size:
         return settings
     if then:
