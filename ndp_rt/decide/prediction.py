@@ -1,7 +1,8 @@
 """Predicts how high good images of the next lot score, from a few groups of good images.
 
 The scores are taken as normal within a group and between groups, on the line: logit for scores from 0 to 1. The spread
-between few groups is hardly known, so it counts as one more group that spreads like the images within a group.
+between few groups is hardly known, so it counts as one more group that spreads like the images within a group, and the
+limit lies higher the fewer groups there are (Satterthwaite 1946, for the degrees of freedom of two variances' sum).
 
 Good photographs are not all good: one with an overlooked crack would lift the limit above most defects. So a score far
 above the others counts as OUTLIER standard deviations above their median.
@@ -35,8 +36,8 @@ def predict_limit(scores: FloatArray, groups: Sequence[Hashable], rate: float) -
     if is_share:
         line = line.clip(EDGE, 1.0 - EDGE)
         line = np.log(line / (1.0 - line))
-    centre, spread = _fit(_limit_outliers(line), groups)
-    limit = centre + _student_quantile(1.0 - rate, len(line) - 1) * spread
+    centre, spread, freedom = _fit(_limit_outliers(line), groups)
+    limit = centre + _student_quantile(1.0 - rate, freedom) * spread
     return 1.0 / (1.0 + math.exp(-limit)) if is_share else limit
 
 
@@ -48,23 +49,27 @@ def _limit_outliers(line: Float64Array) -> Float64Array:
     return np.minimum(line, middle + OUTLIER * deviation) if judges else line
 
 
-def _fit(line: Float64Array, groups: Sequence[Hashable]) -> tuple[float, float]:
-    """Return the mean, and the standard deviation of an image of another group from it."""
+def _fit(line: Float64Array, groups: Sequence[Hashable]) -> tuple[float, float, float]:
+    """Return the mean, the standard deviation of an image of another group from it, and its degrees of freedom."""
     members: dict[Hashable, list[float]] = defaultdict(list)
     for value, group in zip(line, groups, strict=True):
         members[group].append(float(value))
     count, group_count = len(line), len(members)
     if count == group_count:
-        return float(line.mean()), float(line.std(ddof=1)) * math.sqrt(1.0 + 1.0 / count)
+        return float(line.mean()), float(line.std(ddof=1)) * math.sqrt(1.0 + 1.0 / count), count - 1
     means = np.array([np.mean(one) for one in members.values()])
     sizes = np.array([len(one) for one in members.values()])
     within = sum(float(np.var(one)) * len(one) for one in members.values()) / (count - group_count)
     scatter = float(np.sum((means - means.mean()) ** 2)) - (group_count - 1) * within * float(np.mean(1.0 / sizes))
-    between = (within + max(0.0, scatter)) / group_count
-    return float(means.mean()), math.sqrt(within * (1.0 + 1.0 / count) + between * (1.0 + 1.0 / group_count))
+    between = (within + max(0.0, scatter)) / group_count * (1.0 + 1.0 / group_count)
+    within *= 1.0 + 1.0 / count
+    variance = within + between
+    error = within**2 / (count - group_count) + between**2 / group_count  # one of the groups is the one more
+    freedom = variance**2 / error if error > 0.0 else count - 1
+    return float(means.mean()), math.sqrt(variance), freedom
 
 
-def _student_quantile(share: float, freedom: int) -> float:
+def _student_quantile(share: float, freedom: float) -> float:
     """Return the quantile of Student's t distribution by the first terms of Fisher and Cornish's series.
 
     With one degree of freedom it is 12 % too low at 0.9, with three 1 %.
