@@ -10,6 +10,7 @@ import tifffile
 from PIL import Image as Pillow
 
 from ndp_rt.errors import ImageFileError
+from ndp_rt.images.formats.tiff_directory import MOST_PAGES, read_directories
 from ndp_rt.images.listing import list_images
 from ndp_rt.images.pages import choose_pages
 from ndp_rt.images.read import count_pages, decode_image, load_image, read_image
@@ -82,6 +83,41 @@ def test_a_tiffs_pages_are_read_by_what_each_says(rng: np.random.Generator) -> N
         writer.write(colours, photometric="rgb")
     for number, wanted in enumerate((grey, deep, colours)):
         assert np.array_equal(read_page(stream.getvalue(), number + 1), wanted)
+
+
+def test_a_tiffs_sub_directories_are_pages_between_their_directory_and_the_next(rng: np.random.Generator) -> None:
+    pages = [draw_surface(rng, 16, 17) for _ in range(4)]
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        writer.write(pages[0], photometric="minisblack", subifds=2)
+        for page in pages[1:]:  # the first two of these lie in sub-directories
+            writer.write(page, photometric="minisblack")
+    for data in (stream.getvalue(), unlink_sub_directories(stream.getvalue())):
+        for number, wanted in enumerate(pages):
+            assert np.array_equal(read_page(data, number + 1), wanted), number
+
+
+def test_a_tiffs_list_of_pages_ends_and_is_bounded() -> None:
+    def link(count: int, last: int) -> bytes:
+        following = [*range(8 + 6, 8 + 6 * count, 6), last]
+        return b"II*\0" + struct.pack("<I", 8) + b"".join(struct.pack("<HI", 0, at) for at in following)
+
+    assert len(read_directories(link(MOST_PAGES, 0)).pages) == MOST_PAGES
+    refuse(link(MOST_PAGES + 1, 0), f"expected up to {MOST_PAGES} pages, got more")
+    for last in (8, 8 + 6):
+        refuse(link(2, last), "its list of pages runs in a circle")
+
+
+def unlink_sub_directories(data: bytes) -> bytes:
+    """Return a file as libtiff writes it: sub-directories that the first directory lists, without links to the next."""
+    changed = bytearray(data)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        starts = file.pages[0].tags["SubIFDs"].value  # type: ignore[union-attr]
+    assert len(starts) == 2
+    for start in starts:
+        (count,) = struct.unpack_from("<H", data, start)
+        struct.pack_into("<I", changed, start + 2 + 12 * count, 0)
+    return bytes(changed)
 
 
 @pytest.mark.parametrize("blend", [0, 1])

@@ -75,18 +75,17 @@ def read_directories(data: bytes) -> TiffFile:
     order = "<" if data[:2] == b"II" else ">"
     is_big = 43 in data[2:4]
     at = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)[0]
-    pending, seen, pages = [at], set[int](), []
+    pending, seen, pages = [at] if at else [], set[int](), []
     while pending:
         at = pending.pop()
-        if at == 0:
-            continue
         if at in seen:
             raise Damage("its list of pages runs in a circle")
         seen.add(at)
-        if len(seen) > MOST_PAGES:
-            raise Refusal(f"expected up to {MOST_PAGES} pages, got more. Save one as a file of its own.")
         tags, following = _read_directory(data, order, is_big, at)
-        pending += [following, *tags.get(Tag.SUB_DIRECTORIES, ())]
+        linked = 0 if following in pending else following  # tifffile 2026.3.3 links sub-directories that it lists, too
+        pending += filter(None, (linked, *reversed(tags.get(Tag.SUB_DIRECTORIES, ()))))  # taken from the end
+        if len(seen) + len(pending) > MOST_PAGES:
+            raise Refusal(f"expected up to {MOST_PAGES} pages, got more. Save one as a file of its own.")
         kind, old_kind = tags.get(Tag.KIND, (0,))[0], tags.get(Tag.OLD_KIND, (0,))[0]
         if not kind & (REDUCED | MASK) and old_kind != OLD_REDUCED:
             pages.append(tags)
