@@ -141,6 +141,19 @@ def test_frames_of_animations_are_laid_over_each_other(
         assert np.array_equal(read_page(data, number + 1), wanted), number
 
 
+@pytest.mark.parametrize("name", ["PNG", "WEBP"])
+def test_an_animations_first_frame_may_shine_through(rng: np.random.Generator, name: str) -> None:
+    pages = [np.dstack([draw_surface(rng, channels=3), np.full((48, 40), alpha, np.uint8)]) for alpha in (128, 255)]
+    pages[0][:5, :, 3] = 0
+    settings = {"blend": 1} if name == "PNG" else {"lossless": True, "exact": True}
+    data = encode_pages(pages, name, **settings)
+    for number, wanted in enumerate(show_pages(data)):
+        assert np.array_equal(read_page(data, number + 1), wanted), number
+        assert np.array_equal(wanted[5:], pages[number][5:, :, :3])
+    with pytest.raises(ImageFileError, match="got one that shines through"):
+        read_page(encode_pages(pages[::-1], "PNG", blend=1), 2)
+
+
 def test_a_picture_that_no_animation_shows_is_the_first_page(rng: np.random.Generator) -> None:
     still, *frames = [draw_surface(rng, channels=3) for _ in range(3)]
     data = encode_pages([still, *frames], "PNG", default_image=True)

@@ -71,7 +71,7 @@ def compose(frames: Sequence[Frame], height: int, width: int, keeps_alpha: bool)
             canvas = np.zeros((height, width, piece.shape[2]), piece.dtype)
         place = canvas[one.top : one.top + one.height, one.left : one.left + one.width]
         before = place.copy() if one.disposal == RESTORE else None
-        if one.covers or piece.shape[2] == 3:
+        if number == 0 or one.covers or piece.shape[2] == 3:  # over nothing, a frame is itself
             place[...] = piece
         else:
             _lay_over(place, piece)
