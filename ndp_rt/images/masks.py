@@ -1,5 +1,6 @@
 """Reads masks: files of two values, of which 0 is one and the other marks pixels."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,15 @@ def take_ignore_mask(mask: str | Path | Array) -> BoolArray:
         mask: a file, which is read upright, or integers or bool [h, w]. 0 counts, one other value is ignored.
 
     Raises:
-        InputError: it marks nothing or everything, has other values, colours, or a transparent part.
+        InputError: it is neither file nor array, marks nothing or everything, has other values, colours, or a
+            transparent part.
         ImageFileError: the file cannot be read.
     """
+    if not isinstance(mask, str | os.PathLike | np.ndarray):
+        raise InputError(
+            f"ignore_mask: expected a file, or integers or bool [h, w], got {type(mask).__name__}. Make it an array of "
+            "NumPy."
+        )
     is_array = isinstance(mask, np.ndarray)
     name = "ignore_mask" if is_array else str(mask)
     plane: Array = mask if isinstance(mask, np.ndarray) else load_image(mask, keeps_alpha=True).pixels

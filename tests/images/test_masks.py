@@ -1,6 +1,7 @@
 """Ignore masks, from files and arrays: which pixels they mark, and what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -71,6 +72,12 @@ def test_refuses_files_that_say_something_else(tmp_path: Path, pixels: np.ndarra
 )
 def test_refuses_other_arrays(mask: np.ndarray, got: str) -> None:
     with pytest.raises(InputError, match=f"ignore_mask: expected .*{got}"):
+        take_ignore_mask(mask)
+
+
+@pytest.mark.parametrize("mask", [[[0, 1], [0, 0]], b"mask.png", 1, None])
+def test_refuses_what_is_neither_file_nor_array(mask: Any) -> None:
+    with pytest.raises(InputError, match=f"ignore_mask: expected a file, .* got {type(mask).__name__}"):
         take_ignore_mask(mask)
 
 
