@@ -1,9 +1,10 @@
 """Chooses pages of image files with several: one number for all files, or every page."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ndp_rt.errors import ImageFileError
+from ndp_rt.errors import ImageFileError, InputError
 from ndp_rt.images.page_names import name_page, split_page
 from ndp_rt.images.read import count_pages
 
@@ -18,6 +19,9 @@ def choose_pages(files: Sequence[Path], page: int | str | None) -> list[Path]:
     Args:
         files: image files; one that names a page already stays as it is.
         page: counted from 1, ALL, or None for files of one picture.
+
+    Raises:
+        InputError: another file has the name of a page, and would be read in its place.
     """
     if page is None:
         return list(files)
@@ -25,10 +29,17 @@ def choose_pages(files: Sequence[Path], page: int | str | None) -> list[Path]:
     for path in files:
         count = 1 if split_page(path)[1] is not None else _count(path)
         if page == ALL:
-            chosen += [path] if count == 1 else [name_page(path, number + 1) for number in range(count)]
+            chosen += [path] if count == 1 else [_name_page(path, number + 1) for number in range(count)]
         else:
-            chosen.append(path if count == page == 1 else name_page(path, int(page)))
+            chosen.append(path if count == page == 1 else _name_page(path, int(page)))
     return chosen
+
+
+def _name_page(path: Path, page: int) -> Path:
+    named = name_page(path, page)
+    if os.path.lexists(named):
+        raise InputError(f"{named}: expected page {page} of {path.name}, got a file of that very name. Rename it.")
+    return named
 
 
 def _count(path: Path) -> int:

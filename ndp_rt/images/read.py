@@ -18,7 +18,7 @@ from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ImageFileError
 from ndp_rt.images.checks import Image
 from ndp_rt.images.formats import bmp, jpeg, png, pnm, tiff, webp
-from ndp_rt.images.formats.encoded import AGAIN, Damage, Encoded, Refusal
+from ndp_rt.images.formats.encoded import AGAIN, Damage, Encoded, Refusal, SeveralPages
 from ndp_rt.images.page_names import split_page
 
 SNIFFED_BYTES = 32
@@ -131,14 +131,17 @@ def decode_image(
 
 
 def count_pages(path: str | Path, *, limits: ImageLimits | None = None) -> int:
-    """Return how many pictures a file has.
+    """Return how many pictures a file has, also where some of several cannot be read.
 
     Raises:
         ImageFileError: as `read_image`; the pictures themselves are not decoded.
     """
     data = _read_bytes(path, limits or ImageLimits())
     with _naming(str(path)):
-        return _read_header(data, 1).page_count
+        try:
+            return _read_header(data, None).page_count
+        except SeveralPages as error:
+            return error.count
 
 
 def sniff_kind(head: bytes) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image as Pillow
 
-from ndp_rt.errors import ImageFileError
+from ndp_rt.errors import ImageFileError, InputError
 from ndp_rt.images.formats.tiff_directory import MOST_PAGES, read_directories
 from ndp_rt.images.listing import list_images
 from ndp_rt.images.pages import choose_pages
@@ -229,3 +229,39 @@ def test_pages_are_chosen_of_files_that_have_several(rng: np.random.Generator, t
     assert [path.name for path in choose_pages(files, 1)] == ["scan.tif[1]", "single.png", "broken.tif"]
     assert [path.name for path in choose_pages(files, 2)] == ["scan.tif[2]", "single.png[2]", "broken.tif[2]"]
     assert choose_pages([Path(f"{scan}[2]")], "all") == [Path(f"{scan}[2]")]
+
+
+def test_pages_are_counted_where_the_first_is_not_read(rng: np.random.Generator, tmp_path: Path) -> None:
+    grey, colours = draw_surface(rng), draw_surface(rng, channels=3)
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        for pixels in (grey.astype(np.float32), grey, 255 - grey):
+            writer.write(pixels, photometric="minisblack")
+    cmyk = io.BytesIO()
+    Pillow.fromarray(colours).convert("CMYK").save(cmyk, "JPEG")
+    for name, data, count, words in (
+        ("scan.tif", stream.getvalue(), 3, "got floating point numbers"),
+        ("scan.jpg", cmyk.getvalue() + encode("jpg", colours), 2, "CMYK"),
+    ):
+        scan = tmp_path / name
+        scan.write_bytes(data)
+        assert count_pages(scan) == count
+        first, *others = choose_pages([scan], "all")
+        with pytest.raises(ImageFileError, match=rf"{name}\[1\]: .*{words}"):
+            read_image(first)
+        assert [read_image(path).shape[:2] for path in others] == (count - 1) * [grey.shape]
+        assert choose_pages([scan], 1) == [first]
+
+
+@pytest.mark.parametrize("page", ["all", 2])
+def test_a_file_that_is_named_like_a_page_is_refused(rng: np.random.Generator, tmp_path: Path, page: int | str) -> None:
+    scan, single, named = tmp_path / "scan.tif", tmp_path / "single.png", tmp_path / "scan.tif[2]"
+    scan.write_bytes(encode_tiff(np.stack(2 * [draw_surface(rng)]), photometric="minisblack"))
+    named.write_bytes(encode("png", draw_surface(rng)))
+    with pytest.raises(InputError, match=r"scan\.tif\[2\]: expected page 2 of scan\.tif, got a file .* Rename it\."):
+        choose_pages([scan], page)
+    assert choose_pages([scan], 1) == [tmp_path / "scan.tif[1]"]
+    assert choose_pages([named], "all") == [named]
+    single.write_bytes(named.read_bytes())
+    named.rename(tmp_path / "single.png[1]")
+    assert choose_pages([single], "all") == choose_pages([single], 1) == [single]

@@ -23,14 +23,23 @@ class Damage(Refusal):
         super().__init__(f"is damaged or cut short: {what}. {AGAIN}")
 
 
+class SeveralPages(Refusal):
+    """A file of several pictures, of which none was asked for."""
+
+    def __init__(self, kind: str, count: int) -> None:
+        super().__init__(f"expected one picture, got {kind} with {count} pages. {CHOOSE}")
+        self.count = count
+
+
 def choose_page(page: int | None, count: int, kind: str) -> int:
     """Return the page to read of a file, counted from 1; `page` is the one that was asked for.
 
     Raises:
-        Refusal: there are several and none was asked for, or there is no such page.
+        SeveralPages: none was asked for; a format asks before it looks at what any one page says.
+        Refusal: there is no such page.
     """
     if page is None and count > 1:
-        raise Refusal(f"expected one picture, got {kind} with {count} pages. {CHOOSE}")
+        raise SeveralPages(kind, count)
     if page is not None and not 1 <= page <= count:
         raise Refusal(f"expected a page from 1 to {count}, got {page}.")
     return page or 1
