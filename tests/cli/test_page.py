@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from ndp_rt import Inspector, read_image
 from ndp_rt.bundle.open import open_bundle
@@ -66,6 +67,28 @@ def test_inspect_takes_one_page_and_says_where_there_is_none(tiny_bundle: Path, 
     assert "single.png[2]: expected a page from 1 to 1, got 2" in rows[1]["error"]
     code, rows = inspect(tiny_bundle, f"{scans / 'scan.tif'}[2]", tmp_path / "named")
     assert code == 0 and [row["score"] for row in rows] == [every[1]["score"]]
+
+
+def test_inspect_gives_a_page_that_is_not_read_a_row_and_goes_on(
+    tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    scan = tmp_path / "scan.tif"
+    with tifffile.TiffWriter(scan) as writer:
+        for dtype in ("float32", "uint8", "uint8"):
+            writer.write(draw_surface(rng, 70, 80, 3).astype(dtype), photometric="rgb")
+    code, rows = inspect(tiny_bundle, scan, tmp_path / "out", "--page", "all")
+    assert code == 4 and [row["status"] for row in rows] == ["error", "ok", "ok"]
+    assert "scan.tif[1]: expected whole numbers from 0, got floating point numbers" in rows[0]["error"]
+
+
+def test_inspect_refuses_a_file_that_is_named_like_a_page(
+    tiny_bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (scans / "scan.tif[2]").write_bytes((scans / "single.png").read_bytes())
+    for page in ("all", "2"):
+        assert main(["inspect", str(tiny_bundle), str(scans), "-o", str(tmp_path / "out"), "--page", page]) == 1
+        assert "scan.tif[2]: expected page 2 of scan.tif, got a file of that very name" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "two", "1.0"])
