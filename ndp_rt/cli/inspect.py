@@ -346,20 +346,22 @@ class Reader:
     """Reads the files of a run for one bundle; may be called from the stream's thread."""
 
     def __init__(self, paths: list[Path], inspector: "Inspector", *, is_tiled: bool) -> None:
+        from ndp_rt.images.pages import PageReader
+
         manifest = inspector.bundle.manifest
         self.paths = paths
         self._session, self._is_tiled = inspector.session, is_tiled
         self._white_level = manifest.input.white_level_16bit
+        self._files = PageReader(white_level=self._white_level)
         self._trained = manifest.training_range
 
     def read(self, path: Path) -> "Taken | Exception":
         """Return the image, or the error of one that cannot be read, or has not the mask's size."""
         from ndp_rt.errors import ImageFileError, InputError
-        from ndp_rt.images.read import load_image
         from ndp_rt.images.white_level import judge_brightness, measure_values
 
         try:
-            pixels = load_image(path, white_level=self._white_level).pixels
+            pixels = self._files.read(path)
         except ImageFileError as error:
             return error
         try:

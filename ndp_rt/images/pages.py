@@ -4,9 +4,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ImageFileError, InputError
+from ndp_rt.images.checks import Image
 from ndp_rt.images.page_names import name_page, split_page
-from ndp_rt.images.read import count_pages
+from ndp_rt.images.read import count_pages, decode_image, read_bytes, read_image
 
 ALL = "all"
 
@@ -33,6 +35,31 @@ def choose_pages(files: Sequence[Path], page: int | str | None) -> list[Path]:
         else:
             chosen.append(path if count == page == 1 else _name_page(path, int(page)))
     return chosen
+
+
+class PageReader:
+    """Reads images one after another. A file is read once for pages that follow each other, and one file is kept."""
+
+    def __init__(self, *, white_level: int) -> None:
+        self._white_level = white_level
+        self._file: str | Path | None = None
+        self._content = b""
+
+    def read(self, path: Path) -> Image:
+        """Return an image file, or one of its pages, as `read_image` does.
+
+        Raises:
+            ImageFileError: as `read_image`.
+        """
+        file, page = split_page(path)
+        if file != self._file:
+            self._file, self._content = None, b""
+        if page is None:
+            return read_image(path, white_level=self._white_level)
+        if self._file is None:
+            self._content = read_bytes(file, ImageLimits())
+            self._file = file
+        return decode_image(self._content, name=str(path), white_level=self._white_level, page=page)
 
 
 def _name_page(path: Path, page: int) -> Path:

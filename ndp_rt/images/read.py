@@ -114,7 +114,7 @@ def load_image(
     """Read an image file as `read_image` does, with what it says of itself and, if wanted, with its alpha channel."""
     limits = limits or ImageLimits()
     file, named = split_page(path)
-    data = _read_bytes(file, limits)
+    data = read_bytes(file, limits)
     return _decode(data, str(path), limits, white_level, named if page is None else page, keeps_alpha)
 
 
@@ -136,7 +136,7 @@ def count_pages(path: str | Path, *, limits: ImageLimits | None = None) -> int:
     Raises:
         ImageFileError: as `read_image`; the pictures themselves are not decoded.
     """
-    data = _read_bytes(path, limits or ImageLimits())
+    data = read_bytes(path, limits or ImageLimits())
     with _naming(str(path)):
         try:
             return _read_header(data, None).page_count
@@ -192,8 +192,12 @@ def _naming(name: str) -> Iterator[None]:
         ) from error
 
 
-def _read_bytes(path: str | Path, limits: ImageLimits) -> bytes:
-    """Return a regular file's content; a pipe or a device never blocks, and what is no image is not read whole."""
+def read_bytes(path: str | Path, limits: ImageLimits) -> bytes:
+    """Return a regular file's content; a pipe or a device never blocks, and what is no image is not read whole.
+
+    Raises:
+        ImageFileError: it is missing, no image, or larger than `limits`.
+    """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     with _naming(str(path)):
         if "\0" in str(path):

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 from ndp_rt.errors import ImageFileError, InputError
 from ndp_rt.images.formats.tiff_directory import MOST_PAGES, read_directories
 from ndp_rt.images.listing import list_images
-from ndp_rt.images.pages import choose_pages
+from ndp_rt.images.pages import PageReader, choose_pages
 from ndp_rt.images.read import count_pages, decode_image, load_image, read_image
 from tests.images.encodings import (
     Picture,
@@ -265,3 +265,19 @@ def test_a_file_that_is_named_like_a_page_is_refused(rng: np.random.Generator, t
     single.write_bytes(named.read_bytes())
     named.rename(tmp_path / "single.png[1]")
     assert choose_pages([single], "all") == choose_pages([single], 1) == [single]
+
+
+def test_a_files_pages_come_of_one_reading_and_one_file_is_kept(rng: np.random.Generator, tmp_path: Path) -> None:
+    scan, other = tmp_path / "scan.tif", tmp_path / "other.png"
+    pages, replaced = ([draw_surface(rng), draw_surface(rng)] for _ in range(2))
+    scan.write_bytes(encode_tiff(np.stack(pages), photometric="minisblack"))
+    other.write_bytes(encode("png", pages[0]))
+    reader = PageReader(white_level=65535)
+    first, second = choose_pages([scan], "all")
+    assert np.array_equal(reader.read(first), pages[0])
+    scan.write_bytes(encode_tiff(np.stack(replaced), photometric="minisblack"))
+    assert np.array_equal(reader.read(second), pages[1])
+    with pytest.raises(ImageFileError, match=r"scan\.tif\[3\]: expected a page from 1 to 2, got 3"):
+        reader.read(Path(f"{scan}[3]"))
+    assert np.array_equal(reader.read(other), pages[0])
+    assert np.array_equal(reader.read(second), replaced[1])
