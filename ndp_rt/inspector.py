@@ -185,9 +185,10 @@ class Inspector:
         The image should show the surface at the scale of the training images after their resizing. Where tiles
         overlap the map is their maximum, so that what one tile sees is never averaged away; the score is the largest
         of all tiles. An image with more tiles has more chances of a false alarm than the threshold was calibrated
-        for. An axis shorter than a tile is mirrored at its end. Beside the result's own map, and an ignore mask, memory
-        does not grow with the image (a memory-mapped array is read tile by tile). Regions are as large as they are on
-        the whole map, in however many tiles they lie.
+        for. An axis shorter than a tile is mirrored at its end. Beside the result's own map, an ignore mask and,
+        with a smallest area, a mask of the regions, memory does not grow with the image (a memory-mapped array is read
+        tile by tile). Regions of the list are as large as they are on the whole map, in however many tiles they lie;
+        so are those of the score, with the rule `max`.
 
         Args:
             image: as for `inspect`.

@@ -24,7 +24,7 @@ class Result:
         defects: the regions above the threshold that count, highest peak first; none unless `is_defect`.
         timings_ms: preprocess, engine, postprocess and total; plan `staged` adds its stages.
         reconstruction: [h, w, 3], 0 to 1, at the network's size, where it was asked for.
-        large: [h, w] at the network's size, the regions that have the smallest area; None: all have.
+        large: bool [h, w] at the network's size, the regions that count; None: all do.
 
     Examples:
         >>> from ndp_rt import Inspector, read_image

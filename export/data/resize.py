@@ -19,24 +19,28 @@ GROWTH = (1.5, 2.0, 3.0, 4.0)  # of the input's sides, where a larger one is cho
 SHADING = 1.0 / 12.0  # of the shorter side: what is coarser is light, not structure
 
 
-def measure_loss(image: FloatArray, contract: InputContract) -> tuple[float, float]:
-    """Return what a resize to the input takes from an image's fine structure.
+def measure_losses(image: FloatArray, contracts: Sequence[InputContract]) -> list[tuple[float, float]]:
+    """Return what a resize to each of some inputs takes from an image's fine structure.
 
     Args:
         image: float32 [h, w], 0 to 1.
-        contract: the network's input.
+        contracts: the inputs.
 
     Returns:
         The share of the fine structure's variance, and the standard deviation of what is lost; 0 where nothing is.
     """
     height, width = image.shape
-    low = min(height, contract.height_px), min(width, contract.width_px)
-    if low == (height, width):
-        return 0.0, 0.0
-    smaller = cv2.resize(image, low[::-1], interpolation=cv2.INTER_AREA)
-    lost = image - cv2.resize(smaller, (width, height), interpolation=cv2.INTER_LINEAR)
+    lows = [(min(height, one.height_px), min(width, one.width_px)) for one in contracts]
+    if all(low == (height, width) for low in lows):
+        return [(0.0, 0.0)] * len(lows)
     fine = image - cv2.GaussianBlur(image, (0, 0), max(1.0, SHADING * min(height, width)))
-    return float(lost.var() / max(fine.var(), 1e-12)), float(lost.std())
+    variance = max(float(fine.var()), 1e-12)
+    found = []
+    for low in lows:
+        smaller = cv2.resize(image, low[::-1], interpolation=cv2.INTER_AREA)  # of equal sizes both are the image
+        lost = image - cv2.resize(smaller, (width, height), interpolation=cv2.INTER_LINEAR)
+        found.append((float(lost.var()) / variance, float(lost.std())))
+    return found
 
 
 def describe_loss(paths: Sequence[Path], contract: InputContract) -> str | None:
@@ -88,7 +92,7 @@ def choose_size(paths: Sequence[Path], contract: InputContract, step_px: int) ->
 
 
 def _list_larger(contract: InputContract, native: tuple[int, int], step_px: int) -> list[InputContract]:
-    """Return inputs of the images' aspect that are larger than the contract's, and no larger than the images."""
+    """Return inputs of the images' aspect, larger than the contract's, up to the images' own size rounded up."""
     side = math.sqrt(contract.height_px * contract.width_px / (native[0] * native[1]))  # of the contract's area
     found = []
     for growth in GROWTH:
@@ -111,12 +115,12 @@ def _find_native(paths: Sequence[Path]) -> tuple[int, int]:
 
 
 def _measure_losses(paths: Sequence[Path], contracts: Sequence[InputContract]) -> list[tuple[float, float]]:
-    """Return `measure_loss` of each input, medians over some of the images."""
+    """Return `measure_losses` of the inputs, medians over some of the images."""
     level = contracts[0].white_level_16bit
     found = []
     for index in np.unique(np.linspace(0, len(paths) - 1, min(IMAGE_COUNT, len(paths))).round().astype(int)):
         image = read_image(paths[index], white_level=level)
         grey = image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else level)
         grey = grey if grey.ndim == 2 else grey.mean(axis=2)
-        found.append([measure_loss(grey, contract) for contract in contracts])
+        found.append(measure_losses(grey, contracts))
     return [(float(share), float(deviation)) for share, deviation in np.median(found, axis=0)]

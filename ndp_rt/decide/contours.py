@@ -36,9 +36,9 @@ def project_region(region: BoolArray, first: Size, map_size: Size, box: Box, ima
     top, left, height, width = box
     rows = _find_cover(np.arange(top, top + height), image_size[0], map_size[0], first[0], region.shape[0])
     columns = _find_cover(np.arange(left, left + width), image_size[1], map_size[1], first[1], region.shape[1])
-    sums = cv2.integral(region.view(np.uint8))[np.concatenate(rows)][:, np.concatenate(columns)]
-    covered = sums[height:, width:] - sums[:height, width:] - sums[height:, :width] + sums[:height, :width]
-    return np.asarray(covered > 0)
+    sums = cv2.integral(region.view(np.uint8))
+    bands = sums[rows[1]] - sums[rows[0]]
+    return np.asarray(np.take(bands, columns[1], axis=1) > np.take(bands, columns[0], axis=1))
 
 
 def trace_region(region: BoolArray, box: Box) -> NDArray[np.int32]:

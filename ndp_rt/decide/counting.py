@@ -37,9 +37,11 @@ class Counting:
         even = np.broadcast_to(np.float32(0.0), map_size)
         return find_regions(even, 0.0, pixels=self.pixels, least_area=self.least_area).areas.size > 0
 
-    def mark_large(self, smoothed: FloatArray, threshold: float) -> BoolArray | None:
-        """Return where a map [h, w] has regions that are large enough, bool [h, w]; None: all are."""
-        return None if self.least_area == 1 else mark_regions(smoothed, threshold, self.pixels, self.least_area)
+    def mark_regions(self, smoothed: FloatArray, threshold: float) -> BoolArray | None:
+        """Return where a map [h, w] has regions that count, bool [h, w]; None: wherever it reaches the threshold."""
+        if self.pixels is None and self.least_area == 1:
+            return None
+        return mark_regions(smoothed, lowest_reaching(threshold), self.pixels, self.least_area)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ def mark_defects(anomaly_map: FloatArray, threshold: float, large: BoolArray | N
     Args:
         anomaly_map: float32 [h, w], below the threshold where pixels do not count.
         threshold: of the decision.
-        large: bool [h, w] at the map's own size, the regions that are large enough; None: all are.
+        large: bool [h, w] at the map's own size, the regions that count; None: all do.
     """
     mask = np.greater_equal(anomaly_map, lowest_reaching(threshold))
     if large is None:

@@ -7,32 +7,10 @@ map opened by an area reaches a threshold exactly where such a region does, what
 import numpy as np
 
 from ndp_rt.arrays import BoolArray, FloatArray
-from ndp_rt.decide.regions import STRIP_PX, find_regions
+from ndp_rt.decide.regions import STRIP_PX, find_regions, find_root, mark_regions
 from ndp_rt.images.opencv import cv2
 
 VALUE_BITS = 0x7FFFFFFF  # of a float32, all but the sign
-
-
-def mark_large(smoothed: FloatArray, level: np.float32, pixels: BoolArray | None, least_area: int) -> BoolArray:
-    """Return where a map [h, w] reaches a level in regions that count, bool [h, w].
-
-    Args:
-        smoothed: float32 [h, w].
-        level: the lowest value that reaches it.
-        pixels: bool [h, w], where it counts; None: everywhere.
-        least_area: pixels of a region.
-    """
-    mask = np.greater_equal(smoothed, level)
-    if pixels is not None:
-        mask &= pixels
-    if np.count_nonzero(mask) < least_area:
-        return np.zeros(mask.shape, np.bool_)
-    if least_area == 1:
-        return mask
-    _, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
-    is_large = np.bincount(labels.ravel()) >= least_area
-    is_large[0] = False
-    return np.asarray(is_large[labels])
 
 
 def find_level(smoothed: FloatArray, pixels: BoolArray | None, least_area: int, wanted: int = 1) -> np.float32:
@@ -53,7 +31,7 @@ def find_level(smoothed: FloatArray, pixels: BoolArray | None, least_area: int, 
                 part = (slice(top, bottom), slice(left, right))
                 smoothed, pixels = smoothed[part], None if pixels is None else pixels[part]
         else:
-            large = mark_large(smoothed, level, pixels, least_area)
+            large = mark_regions(smoothed, level, pixels, least_area)
             is_reached = int(np.count_nonzero(large)) >= wanted
             if is_reached:
                 left, top, width, height = cv2.boundingRect(large.view(np.uint8))
@@ -70,9 +48,9 @@ def list_opened(smoothed: FloatArray, pixels: BoolArray | None, least_area: int,
     get the value of the pixel that made it so, later ones their own.
     """
     lowest = _find_ends(smoothed, pixels)[0]
-    wanted = min(count, int(np.count_nonzero(mark_large(smoothed, lowest, pixels, least_area))))
+    wanted = min(count, int(np.count_nonzero(mark_regions(smoothed, lowest, pixels, least_area))))
     level = find_level(smoothed, pixels, least_area, wanted)
-    rows, columns = np.nonzero(mark_large(smoothed, level, pixels, least_area))
+    rows, columns = np.nonzero(mark_regions(smoothed, level, pixels, least_area))
     values = smoothed[rows, columns]
     order = np.argsort(-values, kind="stable")
     index_of: dict[tuple[int, int], int] = {}
@@ -83,7 +61,7 @@ def list_opened(smoothed: FloatArray, pixels: BoolArray | None, least_area: int,
         index_of[row, column] = index
         fresh = total = 1  # pixels of the united region without a value, and all
         for near in [(row + y, column + x) for y in (-1, 0, 1) for x in (-1, 0, 1)]:
-            root = _find_root(parents, index_of.get(near, index))
+            root = find_root(parents, index_of.get(near, index))
             if root != index:
                 fresh += areas[root] if areas[root] < least_area else 0
                 total += areas[root]
@@ -94,13 +72,6 @@ def list_opened(smoothed: FloatArray, pixels: BoolArray | None, least_area: int,
         if len(opened) >= wanted:
             break
     return np.array(opened[:wanted], np.float32)
-
-
-def _find_root(parents: list[int], index: int) -> int:
-    while parents[index] != index:
-        parents[index] = parents[parents[index]]
-        index = parents[index]
-    return index
 
 
 def _find_ends(smoothed: FloatArray, pixels: BoolArray | None) -> tuple[np.float32, np.float32]:

@@ -104,7 +104,7 @@ def _label(
 
 def _merge(regions: Regions, parents: list[int]) -> Regions:
     """Unite the regions that `parents` (a forest over them) joins; the first of each tree keeps its place."""
-    roots = np.array([_root(parents, i) for i in range(len(parents))], np.int64)
+    roots = np.array([find_root(parents, i) for i in range(len(parents))], np.int64)
     kept, position = np.unique(roots, return_inverse=True)
     boxes = regions.boxes[kept]
     np.minimum.at(boxes[:, :2], position, regions.boxes[:, :2])
@@ -116,7 +116,8 @@ def _merge(regions: Regions, parents: list[int]) -> Regions:
     return Regions(boxes=boxes, areas=areas, peaks=peaks)
 
 
-def _root(parents: list[int], index: int) -> int:
+def find_root(parents: list[int], index: int) -> int:
+    """Return the root of a tree in a forest, after shortening the way there."""
     while parents[index] != index:
         parents[index] = parents[parents[index]]
         index = parents[index]
@@ -131,7 +132,7 @@ def _join_rows(above: NDArray[np.int64], below: NDArray[np.int64], parents: list
         b = below[max(0, -shift) : width + min(0, -shift)]
         touching = (a >= 0) & (b >= 0)
         for first, second in np.unique(np.stack([a[touching], b[touching]]), axis=1).T:
-            roots = sorted((_root(parents, int(first)), _root(parents, int(second))))
+            roots = sorted((find_root(parents, int(first)), find_root(parents, int(second))))
             parents[roots[1]] = roots[0]
 
 
@@ -184,12 +185,31 @@ def _keep_large(regions: Regions, least_area: int) -> Regions:
     return Regions(boxes=regions.boxes[kept], areas=regions.areas[kept], peaks=regions.peaks[kept])
 
 
-def mark_regions(smoothed: FloatArray, threshold: float, pixels: BoolArray | None, least_area: int) -> BoolArray:
-    """Return where a map [h, w] has regions, bool [h, w]; arguments as `find_regions`."""
-    marked, limit = np.zeros(smoothed.shape, np.bool_), lowest_reaching(threshold)
-    for box in find_regions(smoothed, threshold, pixels=pixels, least_area=least_area).boxes:
-        marked[box[1] : box[3], box[0] : box[2]] |= _cut_region(smoothed, limit, box, pixels)
-    return marked
+def mark_regions(smoothed: FloatArray, limit: np.float32, pixels: BoolArray | None, least_area: int) -> BoolArray:
+    """Return where a map [h, w] reaches a limit in regions that count, bool [h, w].
+
+    Args:
+        smoothed: float32 [h, w].
+        limit: the lowest value that reaches it.
+        pixels: bool [h, w], where it counts; None: everywhere.
+        least_area: pixels of a region.
+    """
+    if smoothed.size > STRIP_PX and least_area > 1:
+        marked = np.zeros(smoothed.shape, np.bool_)
+        for box in find_regions(smoothed, float(limit), pixels=pixels, least_area=least_area).boxes:
+            marked[box[1] : box[3], box[0] : box[2]] |= _cut_region(smoothed, limit, box, pixels)
+        return marked
+    mask = np.greater_equal(smoothed, limit)
+    if pixels is not None:
+        mask &= pixels
+    if least_area == 1:
+        return mask
+    if np.count_nonzero(mask) < least_area:
+        return np.zeros(mask.shape, np.bool_)
+    _, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+    is_large = np.bincount(labels.ravel()) >= least_area
+    is_large[0] = False
+    return np.asarray(is_large[labels])
 
 
 def _cut_region(smoothed: FloatArray, limit: np.float32, box: NDArray[np.int64], pixels: BoolArray | None) -> BoolArray:

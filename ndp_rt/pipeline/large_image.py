@@ -51,7 +51,9 @@ def inspect_tiles(
         )
     is_defect = is_defective(score, session.threshold)
     found = session.list_defects(anomaly_map, size_px, counting) if is_defect else ()
-    large = counting.mark_large(anomaly_map, session.threshold) if is_defect and counting is not None else None
+    large = None  # what is ignored of a map of the image's own size is blanked below
+    if is_defect and counting is not None and counting.least_area > 1:
+        large = counting.mark_regions(anomaly_map, session.threshold)
     if session.selection is not None:
         session.selection.blank(anomaly_map, session.threshold)
     end = time.perf_counter()

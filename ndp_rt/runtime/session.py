@@ -144,7 +144,7 @@ class Session:
                 cv2.resize(smoothed, size_px[::-1], dst=anomaly_map, interpolation=cv2.INTER_LINEAR)
             if is_defect:
                 defects = self.list_defects(smoothed, size_px, counting)
-                large = None if counting is None else counting.mark_large(smoothed, self.threshold)
+                large = None if counting is None else counting.mark_regions(smoothed, self.threshold)
         if self.selection is not None and anomaly_map.size:
             self.selection.blank(anomaly_map, self.threshold)
         times.postprocess_ms = (time.perf_counter() - start) * 1e3

@@ -1,8 +1,10 @@
 """What of an image counts: ignored pixels and small regions, in the map's pixels and the image's."""
 
+import cv2
 import numpy as np
 import pytest
 
+from ndp_rt.decide import regions
 from ndp_rt.decide.counting import Selection, find_least_area, shrink_mask
 from ndp_rt.decide.marks import mark_defects
 from ndp_rt.decide.regions import list_defects, mark_regions, scale_area
@@ -92,10 +94,36 @@ def test_blanks_ignored_pixels_below_any_threshold() -> None:
 def test_marks_the_large_regions_alone(rng: np.random.Generator) -> None:
     smoothed = np.zeros((16, 16), np.float32)
     smoothed[2:6, 2:6] = smoothed[3, 6:10] = smoothed[12, 12] = smoothed[0, 0] = 0.9
-    large = mark_regions(smoothed, 0.5, None, 3)
+    large = mark_regions(smoothed, np.float32(0.5), None, 3)
     assert large.sum() == 20 and not large[12, 12] and not large[0, 0]
     upscaled = np.repeat(np.repeat(smoothed, 4, axis=0), 4, axis=1)
     mask = mark_defects(upscaled, 0.5, large)
     assert mask.sum() == 20 * 16 and not mask[:4, :4].any() and not mask[48:].any()
     assert np.array_equal(mark_defects(upscaled, 0.5, None), upscaled >= 0.5)
     assert np.array_equal(mark_defects(smoothed, 0.5, large), large)
+
+
+def test_marks_no_pixels_beside_the_ignored_ones_that_belong_to_no_defect() -> None:
+    """The map decides what is ignored, and its pixels are larger than the image's."""
+    smoothed = np.full((64, 64), 0.1, np.float32)
+    smoothed[:, :26], smoothed[40:44, 50:54] = 0.9, 0.9  # a fixture and a defect
+    selection = Selection(ignored=mark((256, 256), np.s_[:, :102]), smallest_area_px=1)
+    counting = selection.fit((256, 256), (64, 64))
+    image = cv2.resize(smoothed, (256, 256), interpolation=cv2.INTER_LINEAR)
+    selection.blank(image, 0.5)
+    marked = mark_defects(image, 0.5, counting.mark_regions(smoothed, 0.5))
+    assert marked[:, :120].sum() == 0
+    assert marked[164:172, 204:212].all()
+
+
+@pytest.mark.parametrize("strip_px", [2**22, 64])
+@pytest.mark.parametrize("least_area", [1, 4])
+def test_marks_a_large_map_as_a_small_one(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, strip_px: int, least_area: int
+) -> None:
+    smoothed, pixels = rng.random((40, 30), np.float32), rng.random((40, 30)) < 0.8
+    monkeypatch.setattr(regions, "STRIP_PX", strip_px)
+    found = mark_regions(smoothed, np.float32(0.6), pixels, least_area)
+    _, labels = cv2.connectedComponents(((smoothed >= np.float32(0.6)) & pixels).view(np.uint8), connectivity=8)
+    sizes = np.bincount(labels.ravel())
+    assert np.array_equal(found, (labels > 0) & (sizes[labels] >= least_area))

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ndp_rt.export.data.resize import choose_size, describe_loss, measure_loss
+from ndp_rt.export.data.resize import choose_size, describe_loss, measure_losses
 from ndp_rt.program.manifest import InputContract
 
 CONTRACT = InputContract(height_px=64, width_px=64)
@@ -20,13 +20,14 @@ def stripes(period_px: float, side_px: int = 256, depth: float = 0.3) -> np.ndar
 
 @pytest.mark.parametrize(("period_px", "least", "most"), [(3.0, 0.9, 1.1), (48.0, 0.0, 0.05)])
 def test_fine_stripes_are_lost_and_coarse_ones_stay(period_px: float, least: float, most: float) -> None:
-    share, _ = measure_loss(stripes(period_px), CONTRACT)
+    ((share, _),) = measure_losses(stripes(period_px), [CONTRACT])
     assert least <= share <= most
 
 
 def test_an_image_that_is_not_made_smaller_loses_nothing() -> None:
-    assert measure_loss(stripes(3.0, 64), CONTRACT) == (0.0, 0.0)
-    assert measure_loss(stripes(3.0, 40), CONTRACT) == (0.0, 0.0)
+    assert measure_losses(stripes(3.0, 64), [CONTRACT]) == [(0.0, 0.0)]
+    assert measure_losses(stripes(3.0, 40), [CONTRACT]) == [(0.0, 0.0)]
+    assert measure_losses(stripes(3.0, 64), [InputContract(height_px=32, width_px=32), CONTRACT])[1] == (0.0, 0.0)
 
 
 def write(folder: Path, image: np.ndarray, levels: int) -> list[Path]:

@@ -273,7 +273,7 @@ NDP_RT_API ndp_rt_status ndp_rt_job_wait(ndp_rt_job *job, int32_t timeout_ms);
 
    result: of the image; NULL: all that wait, be there any or not.
 
-   Returns BUSY: no image with this result waits, for its turn has come, it has ended, or was cancelled before. */
+   Returns BUSY: no image with this result waits, for the inspector has taken it, it has ended, or was cancelled before. */
 NDP_RT_API ndp_rt_status ndp_rt_inspector_cancel(ndp_rt_inspector *inspector, const ndp_rt_result *result);
 
 /* ---- Settings and times --------------------------------------------------------------------------------------- */

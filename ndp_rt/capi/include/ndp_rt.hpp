@@ -260,7 +260,8 @@ class inspector
         detail::check(ndp_rt_inspector_cancel(handle_, nullptr));
     }
 
-    /* The same for the image that was submitted with `out`; false: its turn has come, it has ended, or was cancelled. */
+    /* The same for the image that was submitted with `out`; false: the inspector has taken it, it has ended, or was
+       cancelled. */
     bool cancel(const ndp_rt_result &out)
     {
         const ndp_rt_status status = ndp_rt_inspector_cancel(handle_, &out);

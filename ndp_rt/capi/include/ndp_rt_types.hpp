@@ -216,7 +216,7 @@ struct result {
     std::int32_t width_px = 0; /* of the map and the mask: the image's */
     std::int32_t height_px = 0;
     std::vector<float> map;              /* row after row; empty where it was not wanted, as are those below */
-    std::vector<std::uint8_t> mask;      /* 255 where the map reaches the threshold, else 0 */
+    std::vector<std::uint8_t> mask;      /* 255 where the map shows a defect that counts, else 0 */
     std::vector<ndp_rt::defect> defects; /* highest peak first, at most max_defects */
     std::uint32_t defect_count = 0;      /* of all defects */
     double queue_ms = 0;

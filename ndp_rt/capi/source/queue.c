@@ -292,10 +292,11 @@ ndp_rt_status ndp_rt_inspector_cancel(ndp_rt_inspector *handle, const ndp_rt_res
     count = cancel(object, result, "the image was cancelled before its turn came.");
     pthread_mutex_unlock(&ndp_lock);
     if (result && count == 0)
-        status = ndp_fail(NDP_RT_STATUS_BUSY,
-                          "result: expected that of an image that waits, got %p: its turn has come, it has ended, or "
-                          "was cancelled before.",
-                          (const void *)result);
+        status = ndp_fail(
+            NDP_RT_STATUS_BUSY,
+            "result: expected that of an image that waits, got %p: the inspector has taken it, it has ended, or "
+            "was cancelled before.",
+            (const void *)result);
     ndp_handle_drop(handle);
     return status;
 }
