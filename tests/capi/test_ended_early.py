@@ -101,7 +101,7 @@ def test_an_image_whose_turn_has_come_is_not_cancelled(line: Line, gate: Gate) -
     result = line.make_result()
     job = line.submit(result=result)[1]
     assert gate.entered.wait(LIMIT_S)
-    assert cancel(line, result) == "BUSY" and "its turn has come" in line.library.last_error
+    assert cancel(line, result) == "BUSY" and "the inspector has taken it" in line.library.last_error
     assert cancel(line) == "OK"
     gate.is_open.set()
     assert line.wait(job) == "OK" and read_counts(line) == (0, 1, 0, 0, 0)

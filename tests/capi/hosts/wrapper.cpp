@@ -212,7 +212,7 @@ static void check_full_queue(const std::string &bundle, bool newest_wins)
             gate.wait();
         });
         is_running.get_future().wait();
-        EXPECT(!inspector.cancel(own)); /* its turn has come */
+        EXPECT(!inspector.cancel(own)); /* the inspector has taken it */
         futures.push_back(inspector.submit(describe(frame)));
         if (options.newest_wins) {
             futures.push_back(inspector.submit(describe(frame)));
