@@ -336,35 +336,6 @@ def test_staged_reference_is_swapped_while_running(tiny_bundle: Path, rng: np.ra
         assert opened.inspect(image).score == before.score
 
 
-def test_refuses_settings_that_make_no_sense(tiny_bundle: Path) -> None:
-    for settings, error, message in (
-        ({"device": "cuda:99"}, (DeviceError, MissingExtraError), "cuda:99|no GPU|CuPy"),
-        ({"device": "gpu"}, InputError, "expected a device of cpu, cuda, cuda:N, got 'gpu'"),
-        ({"backend": "caffe"}, InputError, "openvino"),
-        ({"plan": "both"}, InputError, "fused"),
-        ({"precision": "fp8"}, InputError, "got 'fp8'"),
-        ({"precision": "tf32"}, InputError, "has no threshold for tf32"),
-        ({"precision": "int8"}, InputError, "has no layers chosen for int8"),
-        ({"precision": "fp8", "threshold": 0.5}, InputError, "got 'fp8'"),
-        ({"threads": 0}, InputError, "expected 1 or more threads"),
-        ({"threshold": float("nan")}, InputError, "expected a threshold that is a number"),
-        ({"mm_per_pixel": 0.0}, InputError, "expected mm_per_pixel above 0"),
-        ({"white_level": 0}, InputError, "expected white_level from 1 to 65535, .* got 0"),
-        ({"white_level": "auto"}, InputError, "got 'auto'. An array does not tell which value is white; of files"),
-        ({"channels": "cmyk"}, InputError, "channels: expected .* got 'cmyk'"),
-        ({"batches": (0,)}, InputError, "batch"),
-    ):
-        with pytest.raises(error, match=message):
-            Inspector.open(tiny_bundle, **settings)
-
-
-def test_builds_nothing_when_told_so(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
-    with pytest.raises(EngineError, match="ndp-rt build-engine"):
-        Inspector.open(tiny_bundle, build=False)
-    assert not list(tmp_path.rglob("*.blob"))
-
-
 def test_does_not_call_a_map_that_is_not_finite_good(one: Inspector) -> None:
     batch = one._last.batch
     batch.maps[:] = np.nan  # as an engine in a low precision might

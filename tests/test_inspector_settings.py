@@ -15,7 +15,7 @@ import pytest
 from ndp_rt import Inspector
 from ndp_rt.bundle.manifest import encode_manifest, read_manifest
 from ndp_rt.cli import main
-from ndp_rt.errors import InputError
+from ndp_rt.errors import DeviceError, EngineError, InputError, MissingExtraError
 from tests.test_inspector import PLANS, SIDE, draw_image
 
 
@@ -165,3 +165,32 @@ def test_warms_up_every_batch_size(inspector: Inspector) -> None:
     inspector.warm_up(count=1)
     with pytest.raises(InputError, match="count: expected 1 or more, got 0"):
         inspector.warm_up(count=0)
+
+
+def test_refuses_settings_that_make_no_sense(tiny_bundle: Path) -> None:
+    for settings, error, message in (
+        ({"device": "cuda:99"}, (DeviceError, MissingExtraError), "cuda:99|no GPU|CuPy"),
+        ({"device": "gpu"}, InputError, "expected a device of cpu, cuda, cuda:N, got 'gpu'"),
+        ({"backend": "caffe"}, InputError, "openvino"),
+        ({"plan": "both"}, InputError, "fused"),
+        ({"precision": "fp8"}, InputError, "got 'fp8'"),
+        ({"precision": "tf32"}, InputError, "has no threshold for tf32"),
+        ({"precision": "int8"}, InputError, "has no layers chosen for int8"),
+        ({"precision": "fp8", "threshold": 0.5}, InputError, "got 'fp8'"),
+        ({"threads": 0}, InputError, "expected 1 or more threads"),
+        ({"threshold": float("nan")}, InputError, "expected a threshold that is a number"),
+        ({"mm_per_pixel": 0.0}, InputError, "expected mm_per_pixel above 0"),
+        ({"white_level": 0}, InputError, "expected white_level from 1 to 65535, .* got 0"),
+        ({"white_level": "auto"}, InputError, "got 'auto'. An array does not tell which value is white; of files"),
+        ({"channels": "cmyk"}, InputError, "channels: expected .* got 'cmyk'"),
+        ({"batches": (0,)}, InputError, "batch"),
+    ):
+        with pytest.raises(error, match=message):
+            Inspector.open(tiny_bundle, **settings)
+
+
+def test_builds_nothing_when_told_so(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path))
+    with pytest.raises(EngineError, match="ndp-rt build-engine"):
+        Inspector.open(tiny_bundle, build=False)
+    assert not list(tmp_path.rglob("*.blob"))
