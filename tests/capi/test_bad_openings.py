@@ -86,7 +86,7 @@ OPTIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"ignore_mask": b""}, "INPUT", "ignore_mask: expected a name or a path"),
     ({"ignore_mask": b"\xff.png"}, "INPUT", "ignore_mask: expected UTF-8"),
     ({"ignore_mask": b"/nowhere/mask.png"}, "INPUT", "ignore_mask: /nowhere/mask.png: No such file or directory"),
-    ({"ignore_mask": MILLION}, "INPUT", "ignore_mask: xxx"),
+    ({"ignore_mask": MILLION}, "INPUT", "x: File name too long. Give the path of a readable image file."),
     ({"smallest_area_px": -1}, "INPUT", "smallest_area_px: expected up to 2147483647, or 0 where all count, got -1"),
     ({"smallest_area_px": 2**31}, "INPUT", "got 2147483648"),
     ({"smallest_area_mm2": -0.5}, "INPUT", "smallest_area_mm2: expected an area, or 0 where all count, got -0.5"),

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from ndp_rt.capi.build import (
     read_header,
 )
 from ndp_rt.errors import EngineError, MissingExtraError, NdpRtError, StorageError
+from tests.capi.binaries import read_dynamic, run_tool
 from tests.capi.library import Library
 from tests.capi.programs import HOSTS, compile_host
 
@@ -40,20 +40,9 @@ def read_statuses() -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"NDP_RT_STATUS_(\w+) = (\d+)", TEXT)}
 
 
-def run_tool(*command: str) -> str:
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"needs {command[0]}: sudo apt install binutils")
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
-
-
 def list_exports(path: Path) -> set[str]:
     """Return the names that a shared library defines for others."""
     return {line.split()[-1] for line in run_tool("nm", "-D", "--defined-only", str(path)).splitlines()}
-
-
-def list_needed(path: Path) -> list[str]:
-    """Return the libraries that a shared library is linked to."""
-    return re.findall(r"\(NEEDED\).*\[(.*)\]", run_tool("readelf", "-d", str(path)))
 
 
 @pytest.mark.parametrize("folder_exists", [True, False])
@@ -200,8 +189,8 @@ def test_the_bridge_exports_its_start_and_the_module_alone(library_path: Path) -
 
 
 def test_the_library_needs_the_c_library_alone_and_the_bridge_python(library_path: Path) -> None:
-    assert [name for name in list_needed(library_path) if not OF_LIBC.match(name)] == []
-    [python] = (name for name in list_needed(library_path.with_name(BRIDGE_NAME)) if not OF_LIBC.match(name))
+    assert [name for name in read_dynamic(library_path, "NEEDED") if not OF_LIBC.match(name)] == []
+    [python] = (name for name in read_dynamic(library_path.with_name(BRIDGE_NAME), "NEEDED") if not OF_LIBC.match(name))
     assert python.startswith(f"libpython{PYTHON_VERSION}")
 
 

@@ -1,14 +1,13 @@
 """The library's two names: libndp_rt.so, and the soname with the ABI's number that linked programs ask for."""
 
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from ndp_rt.capi.build import LIBRARY_NAME, SONAME, read_header
+from tests.capi.binaries import read_dynamic
 from tests.capi.programs import compile_host, link_host, run_program
 
 COMPARE = """
@@ -16,14 +15,6 @@ import ctypes, sys
 loaded = [ctypes.CDLL(path) for path in sys.argv[1:]]
 print(len({ctypes.cast(one.ndp_rt_last_error, ctypes.c_void_p).value for one in loaded}))
 """
-
-
-def read_dynamic(path: Path, tag: str) -> list[str]:
-    """Return the values of a tag, such as NEEDED, in a file's dynamic section."""
-    if shutil.which("readelf") is None:
-        pytest.skip("needs readelf: sudo apt install binutils")
-    done = subprocess.run(["readelf", "-d", str(path)], capture_output=True, text=True, timeout=300, check=True)
-    return re.findall(rf"\({tag}\).*\[(.*)\]", done.stdout)
 
 
 @pytest.fixture(scope="module")
