@@ -48,7 +48,7 @@ def check_counting(args: argparse.Namespace) -> None:
         take_ignore_mask(args.ignore)
 
 
-def describe_counting(args: argparse.Namespace) -> list[str]:
+def repeat_counting(args: argparse.Namespace) -> list[str]:
     """Return these arguments as words of a command, without those that were not given."""
     words = [] if args.ignore is None else ["--ignore", str(args.ignore)]
     return words + ([] if args.smallest_area is None else ["--smallest-area", str(args.smallest_area)])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndp_rt.cli.build_engine import parse_count
-from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, describe_counting
+from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, repeat_counting
 from ndp_rt.cli.engine_arguments import add_engine_arguments, describe_engine, engine_options, log_to_stderr
 from ndp_rt.cli.page import add_page
 from ndp_rt.cli.terminal import show as show_name
@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     options = engine_options(args)
     fallback = options.pop("fallback")
-    words = (*describe_engine(args), *describe_counting(args))
+    words = (*describe_engine(args), *repeat_counting(args))
     command = ["ndp-rt", "evaluate", str(args.bundle), str(args.data), *words]
     command += [] if args.page is None else ["--page", str(args.page)]
     log_to_stderr()
