@@ -1,7 +1,6 @@
 """What a process may have loaded, set or limited so that engines cannot run in it. Standard library alone."""
 
 import contextlib
-import ctypes
 import mmap
 import sys
 from collections.abc import Iterable
@@ -9,10 +8,17 @@ from pathlib import Path
 
 from ndp_rt.errors import HostError
 
+if sys.platform != "win32":
+    import resource  # here, because it cannot be loaded once memory has run out
+
 ROOT = Path("/")
 CORE_FILES = ("sys/devices/system/cpu/online", "sys/devices/system/cpu/cpu0/topology/core_id")
-# What the loader, the C library, Python, OpenVINO and its code generator say when they are given no memory.
-MEMORY_WORDS = ("failed to map segment", "cannot allocate memory", "can't alloc", "bad_alloc", "out of memory")
+# What the loader, the C library, Python, OpenVINO and its code generator say when they are given no memory; the last is
+# said of a thread that gets no stack.
+MEMORY_WORDS = (
+    *("failed to map segment", "cannot allocate memory", "can't alloc", "bad_alloc", "out of memory"),
+    "resource temporarily unavailable",
+)
 
 
 def check_cores_listed(root: Path = ROOT) -> None:
@@ -54,25 +60,18 @@ def check_only_copy(name: str, folder: Path, loaded: Iterable[str] | None = None
             )
 
 
-class _LibraryInfo(ctypes.Structure):
-    """The beginning of dl_phdr_info (link.h)."""
-
-    _fields_ = (("address", ctypes.c_void_p), ("name", ctypes.c_char_p))
-
-
 def list_libraries() -> list[str]:
-    """Return the paths of this process's shared libraries, as they were asked for; none where that cannot be told."""
-    if sys.platform != "linux":
+    """Return the paths of the files that are mapped into this process, its libraries among them; none without /proc.
+
+    The loader's own list (dl_iterate_phdr) is not asked: it is locked while it calls back into Python, which then
+    waits for a thread that loads a library and waits for the list.
+    """
+    try:
+        text = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
         return []
-    found: list[str] = []
-    visitor = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_LibraryInfo), ctypes.c_size_t, ctypes.c_void_p)
-
-    def visit(info: "ctypes._Pointer[_LibraryInfo]", size: int, data: object) -> int:
-        found.append((info.contents.name or b"").decode(errors="surrogateescape"))
-        return 0
-
-    ctypes.CDLL(None).dl_iterate_phdr(visitor(visit), None)
-    return [path for path in found if path]
+    mapped = (line.split(maxsplit=5)[5:] for line in text.splitlines())  # address, rights, offset, device, inode, path
+    return sorted({path for line in mapped for path in line if path.startswith("/")})
 
 
 def explain_failure(text: str) -> HostError | None:
@@ -100,8 +99,6 @@ def find_address_limit_mib() -> int | None:
     """Return the limit of this process's address space, or None where there is none."""
     if sys.platform == "win32":
         return None
-    import resource
-
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if limit == resource.RLIM_INFINITY else limit // 2**20
 

@@ -44,6 +44,27 @@ def test_loaded_libraries_are_those_of_this_process() -> None:
     assert any(Path(path).name.startswith("libc.so") for path in list_libraries())
 
 
+LIST_AND_LOAD = """
+import _ctypes, importlib.util, threading
+from ndp_rt.devices.host_process import list_libraries
+path = importlib.util.find_spec("_cffi_backend").origin
+is_done = threading.Event()
+def load():  # as an import does: with the interpreter's lock held
+    while not is_done.is_set():
+        _ctypes.dlclose(_ctypes.dlopen(path, 2))
+loader = threading.Thread(target=load)
+loader.start()
+for _ in range(250):
+    assert list_libraries()
+is_done.set()
+loader.join()
+"""
+
+
+def test_libraries_are_listed_while_another_thread_loads_one() -> None:
+    subprocess.run([sys.executable, "-c", LIST_AND_LOAD], check=True, timeout=120)
+
+
 EXPLAIN = """
 import resource
 from ndp_rt.devices.host_process import explain_failure
