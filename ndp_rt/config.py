@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,3 +161,11 @@ def child_command(module: str) -> list[str]:
 def find_compiler() -> list[str]:
     """Return the C compiler's command: CC, as make and setuptools read it, else cc."""
     return shlex.split(os.environ.get("CC", "")) or ["cc"]
+
+
+def find_cuda_toolkits() -> list[Path]:
+    """Return where a CUDA toolkit may lie: CUDA_PATH, CUDA_HOME, the folder that nvcc is in, /usr/local/cuda."""
+    named = [Path(folder) for name in ("CUDA_PATH", "CUDA_HOME") if (folder := os.environ.get(name))]
+    nvcc = shutil.which("nvcc")
+    beside = [Path(nvcc).resolve().parent.parent] if nvcc else []
+    return [*named, *beside, Path("/usr/local/cuda")]
