@@ -2,16 +2,21 @@
 
 Formats seen: 8.2 to 9 write "Format/Datatype": "Channel major FP16 format where channel % 8 == 0", 10 and later "Half"
 or "Datatype": "BFloat16". Convolutions are CaskConvolution and the like, or "correlation" and "gemm" where the compiler
-behind newer versions made them; a type of layer that is not known here counts as one that does not multiply.
+behind newer versions made them; a type of layer that is not known here counts as one that does not multiply. Words that
+are not known refuse an engine only where its compiler was free to choose types.
 """
 
 import json
+import logging
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from ndp_rt.errors import EngineError
+
+log = logging.getLogger("ndp_rt")
 
 # The kinds that do the arithmetic, by what their inspector's words match.
 PRODUCT_KINDS = ("convolution", "deconvolution", "matrix product")
@@ -38,6 +43,7 @@ TACTICS = (
 MOVES = re.compile(r"reformat|noop|shuffle|constant|cast|signal|wait|copy")
 # Tensor cores on float32 tensors: the kernel's name says so, the tensor's type does not.
 TF32_TACTIC = re.compile(r"tf32|_s1688")
+TYPED_SINCE = 10
 WANTED = {"fp32": "f32", "tf32": "tf32", "fp16": "f16", "bf16": "bf16", "int8": "i8"}
 
 
@@ -90,15 +96,57 @@ def sum_products(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
+def is_strongly_typed() -> bool:
+    """Tell whether the network's types bind the compiler: TensorRT's from 10 on, TensorRT-RTX's always."""
+    lib = sys.modules.get("tensorrt")
+    return lib is None or int(lib.__version__.split(".")[0]) >= TYPED_SINCE
+
+
 def check_products(products: Mapping[str, int], precision: str, who: str) -> None:
     """Check the types of what multiplies against a precision.
 
     In fp16 and bf16 some layers stay in float32 on purpose, so most have to be in the one that was asked for; in int8
     some stay in fp16, and most may not be in float32. In fp32 all are, in tf32 all that there are TF32 kernels for.
+    Types that are not known are warned of where the network's types bind the compiler.
 
     Raises:
         EngineError: they are in others; the message starts with `who`.
     """
+    if _fits(products, precision):
+        return
+    known, unknown_count = _split(products)
+    is_odd = not known or _fits(_add(known, precision, unknown_count), precision)
+    _refuse(f"asked for {precision}, {who} multiplies in {_describe(products)}.", is_odd)
+
+
+def compare_products(built: Mapping[str, int], asked: Mapping[str, int], precision: str) -> None:
+    """Compare what multiplies in an engine with the network that it was built from.
+
+    Layers may have been merged, so numbers may be smaller, but not by a change of type. Where the network's types bind
+    the compiler, layers of unknown types, and those that are called something else, are warned of.
+
+    Raises:
+        EngineError: more compute in float32 than the network has, or far fewer in the precision asked for.
+    """
+    if _keeps_types(built, asked, precision):
+        return
+    known, _ = _split(built)
+    unseen_count = max(0, sum(asked.values()) - sum(known.values()))
+    _refuse(
+        f"asked for {precision}, TensorRT changed the types: layers that multiply were {_describe(asked)} in the "
+        f"network and are {_describe(built)} in the engine.",
+        _keeps_types(_add(known, precision, unseen_count), asked, precision),
+    )
+
+
+def _refuse(message: str, is_odd: bool) -> None:
+    """Raise, or warn where it is only that layers or types have names that are not known."""
+    if not (is_odd and is_strongly_typed()):
+        raise EngineError(message)
+    log.warning("%s No layer is known to be of a wrong type, so it is used.", message)
+
+
+def _fits(products: Mapping[str, int], precision: str) -> bool:
     wanted, count = WANTED[precision], sum(products.values())
     right = products.get(wanted, 0)
     if precision == "fp32":
@@ -109,25 +157,24 @@ def check_products(products: Mapping[str, int], precision: str, who: str) -> Non
         is_right = right > 0 and 2 * (right + products.get("f16", 0)) > count
     else:
         is_right = 2 * right > count
-    if not count or not is_right:
-        raise EngineError(f"asked for {precision}, {who} multiplies in {_describe(products)}.")
+    return bool(count) and is_right
 
 
-def compare_products(built: Mapping[str, int], asked: Mapping[str, int], precision: str) -> None:
-    """Compare what multiplies in an engine with the network that it was built from.
-
-    Layers may have been merged, so numbers may be smaller, but not by a change of type.
-
-    Raises:
-        EngineError: more compute in float32 than the network has, or far fewer in the precision asked for.
-    """
+def _keeps_types(built: Mapping[str, int], asked: Mapping[str, int], precision: str) -> bool:
     wanted = WANTED[precision]
     wide, wide_asked = (found.get("f32", 0) + found.get("tf32", 0) for found in (built, asked))
-    if wide > wide_asked or 2 * built.get(wanted, 0) < asked.get(wanted, 0):
-        raise EngineError(
-            f"asked for {precision}, TensorRT changed the types: layers that multiply were {_describe(asked)} in the "
-            f"network and are {_describe(built)} in the engine."
-        )
+    return wide <= wide_asked and 2 * built.get(wanted, 0) >= asked.get(wanted, 0)
+
+
+def _split(products: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """Return the layers whose types are known, by type, and how many others there are."""
+    return {name: count for name, count in products.items() if name != UNKNOWN}, products.get(UNKNOWN, 0)
+
+
+def _add(products: Mapping[str, int], precision: str, count: int) -> dict[str, int]:
+    """Return products with `count` more layers in the precision asked for."""
+    wanted = WANTED[precision]
+    return {**products, wanted: products.get(wanted, 0) + count}
 
 
 def _describe(products: Mapping[str, int]) -> str:

@@ -1,12 +1,21 @@
 """What TensorRT's inspector says of layers, as it was seen to say it, read as kinds and types."""
 
 import json
+import logging
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ndp_rt.engines.backends.tensorrt.layers import check_products, compare_products, count_layers, sum_products
 from ndp_rt.errors import EngineError
+
+
+@pytest.fixture
+def untyped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TensorRT that is free to change types."""
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="8.6.1"))
 
 
 def make_layer(kind: str, words: str = "Half", **more: Any) -> dict[str, Any]:
@@ -135,7 +144,7 @@ def test_raw_control_characters_are_read() -> None:
     ],
 )
 def test_what_was_asked_for_is_what_most_layers_multiply_in(
-    precision: str, products: dict[str, int], is_right: bool
+    untyped: None, precision: str, products: dict[str, int], is_right: bool
 ) -> None:
     if is_right:
         check_products(products, precision, "it")
@@ -158,10 +167,46 @@ def test_what_was_asked_for_is_what_most_layers_multiply_in(
     ],
 )
 def test_an_engine_is_compared_with_its_network(
-    built: dict[str, int], asked: dict[str, int], precision: str, is_right: bool
+    untyped: None, built: dict[str, int], asked: dict[str, int], precision: str, is_right: bool
 ) -> None:
     if is_right:
         compare_products(built, asked, precision)
         return
     with pytest.raises(EngineError, match=r"TensorRT changed the types: .* were .* in the network and are .* in the"):
         compare_products(built, asked, precision)
+
+
+ODD_PRODUCTS = [
+    ("fp16", {"unknown": 9}),
+    ("fp16", {}),
+    ("fp32", {"f32": 8, "unknown": 1}),
+    ("fp16", {"f16": 4, "unknown": 5}),
+]
+ODD_ENGINES = [
+    ({"f16": 2, "unknown": 22}, {"f16": 24}),
+    ({"f16": 2, "f32": 1}, {"f16": 24, "f32": 1}),
+    ({}, {"f16": 9}),
+]
+
+
+@pytest.mark.parametrize("version", ["10.0.1", "11.4.0.106", None])
+def test_words_that_are_not_known_are_warned_of_where_types_bind_the_compiler(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, version: str | None
+) -> None:
+    lib = None if version is None else SimpleNamespace(__version__=version)
+    monkeypatch.setitem(sys.modules, "tensorrt", lib)  # None: TensorRT-RTX is another module
+    with caplog.at_level(logging.WARNING, "ndp_rt"):
+        for precision, products in ODD_PRODUCTS:
+            check_products(products, precision, "it")
+        for built, asked in ODD_ENGINES:
+            compare_products(built, asked, "fp16")
+    assert len(caplog.messages) == len(ODD_PRODUCTS) + len(ODD_ENGINES)
+    assert "asked for fp16, it multiplies in 9 x unknown. No layer is known to be of a wrong type" in caplog.text
+    caplog.clear()
+    for precision, products in (("fp16", {"f32": 5, "unknown": 4}), ("fp32", {"f16": 1, "unknown": 8})):
+        with pytest.raises(EngineError, match="it multiplies in"):
+            check_products(products, precision, "it")
+    for built in ({"f16": 12, "f32": 3}, {"bf16": 24}):
+        with pytest.raises(EngineError, match="changed the types"):
+            compare_products(built, {"f16": 24}, "fp16")
+    assert not caplog.messages
