@@ -25,14 +25,15 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     # what a precision costs is measured on images (`ndp-rt quantise`, `ndp-rt evaluate`).
     ("engine.map", "bf16"): Tolerance(absolute=0.1, reason="8 significant bits through some 30 layers, worst pixel"),
     ("engine.score", "bf16"): Tolerance(absolute=5e-2, reason="smoothing averages 25 pixels' rounding errors"),
-    # fp16 has 11 significant bits. Measured over tests/data/bricks, 11 images, with PyTorch, sums in float32: the worst
-    # pixel 0.0019, of which rounding the image alone makes 0.0013; the worst score 0.0017. Half sums may double that.
-    ("engine.map", "fp16"): Tolerance(absolute=5e-3, reason="the project's bound; 11 significant bits, image included"),
-    ("engine.score", "fp16"): Tolerance(absolute=4e-3, reason="smoothing averages 25 pixels' rounding errors"),
-    # tf32 has 11 significant bits in products alone. Emulated (factors rounded, on the CPU) over the same images: the
-    # worst pixel 0.0015, the worst score 0.0010. No GPU has measured it yet.
-    ("engine.map", "tf32"): Tolerance(absolute=5e-3, reason="factors of 11 significant bits, sums in float32"),
-    ("engine.score", "tf32"): Tolerance(absolute=4e-3, reason="smoothing averages 25 pixels' rounding errors"),
+    # fp16 has 11 significant bits. Measured in ONNX Runtime, which rounds between operators and sums in float32, over
+    # golden images of MemSeg and Gaussian statistics of eleven surfaces: the worst pixel 0.0094, the worst score
+    # 0.0073, nearly all of it from the backbone; NDP-Net on tests/data/bricks 0.0019. Half sums may double that.
+    ("engine.map", "fp16"): Tolerance(absolute=2e-2, reason="11 significant bits, image included, worst pixel"),
+    ("engine.score", "fp16"): Tolerance(absolute=1.5e-2, reason="top pixels' rounding errors"),
+    # tf32 has 11 significant bits in products alone. NDP-Net emulated (factors rounded, on the CPU) over the bricks:
+    # the worst pixel 0.0015 of fp16's 0.0019. No GPU has measured it yet.
+    ("engine.map", "tf32"): Tolerance(absolute=2e-2, reason="factors of 11 significant bits, sums in float32"),
+    ("engine.score", "tf32"): Tolerance(absolute=1.5e-2, reason="top pixels' rounding errors"),
     # int8 has 255 steps. Measured like fp16, graphs calibrated on nine of the images: the worst pixel 0.063, the worst
     # score 0.011; about three times that is allowed, as in bf16.
     ("engine.map", "int8"): Tolerance(absolute=2e-1, reason="255 steps through some 30 convolutions, worst pixel"),

@@ -8,9 +8,10 @@ In fp16 and bf16 every tensor has the half type, but for islands that stay float
 - the softmax over the reference's patches: up to some thousand shares below 1e-3 that have to add up to 1. An export
   without rewrites has FFM's softmax as the same operator, so it is float32 there too. The exponentials that rewritten
   exports have in its place stay in half precision: on tests/data/bricks float32 there changed no map by 1e-4;
-- the sigmoids of the three maps, whose results leave the graph as float32.
+- the sigmoids of the three maps, whose results leave the graph as float32;
+- in bf16, transposed convolutions, of which TensorRT-RTX 1.7 has none, and operators that ONNX does not have (TopK).
 
-Convolutions and matrix products, where the time goes, are never in an island, except for one that sums squares.
+Other convolutions and matrix products, where the time goes, are never in an island, except for one that sums squares.
 
 An int8 graph is a float16 one with QuantizeLinear and DequantizeLinear in front of convolutions (`quantised`).
 """
@@ -169,6 +170,9 @@ class _Typing:
 
     def apply(self) -> None:
         graph, islands = self._model.graph, find_islands(self._model)
+        if self._dtype == "bfloat16":
+            lacking = [node for node in graph.node if node.op_type == "ConvTranspose" or not self._has_type(node)]
+            islands |= {node.output[0] for node in lacking}
         for value in graph.input:
             if self._types[value.name] == TensorProto.FLOAT:
                 value.type.tensor_type.elem_type = self._half
@@ -188,6 +192,12 @@ class _Typing:
         set_nodes(self._model, self._nodes)
         del graph.initializer[:]
         graph.initializer.extend(self._tensors.values())
+
+    def _has_type(self, node: NodeProto) -> bool:
+        """Tell whether ONNX has an operator in the half type."""
+        schema = _find_schema(node, self._opset)
+        kinds = {kind.type_param_str: kind.allowed_type_strs for kind in schema.type_constraints}
+        return f"tensor({self._dtype})" in kinds.get(schema.outputs[0].type_str, ())
 
     def _convert(self, node: NodeProto, kind: int) -> None:
         """Append a node that computes in `kind`, behind the casts that its inputs need."""
@@ -267,22 +277,26 @@ def check_weights(values: FloatArray, name: str, dtype: str) -> None:
 
 def _find_followers(node: NodeProto, opset: int) -> list[bool]:
     """Tell for each input whether its type is the one that the node computes in, as ONNX defines the operator."""
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
-    except onnx.defs.SchemaError as error:
-        raise EngineError(
-            f"operator: expected one of ONNX opset {opset}, got {node.op_type}. Export the bundle again."
-        ) from error
+    schema = _find_schema(node, opset)
     formal = schema.inputs
     kind = (formal if node.op_type == "QuantizeLinear" else schema.outputs)[0].type_str
     return [formal[min(index, len(formal) - 1)].type_str == kind for index in range(len(node.input))]
 
 
+def _find_schema(node: NodeProto, opset: int) -> onnx.defs.OpSchema:
+    try:
+        return onnx.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx.defs.SchemaError as error:
+        raise EngineError(
+            f"operator: expected one of ONNX opset {opset}, got {node.op_type}. Export the bundle again."
+        ) from error
+
+
 def _raise_opset(model: ModelProto, opset: int, ir_version: int) -> None:
-    """Move a graph of opset 17 to a later one. Of what bundles use only two changed: their axes became an input."""
+    """Move a graph of opset 17 to a later one. Of what bundles use only reductions changed: axes became an input."""
     for node in model.graph.node:
-        if node.op_type in ("ReduceL2", "ReduceMean"):
-            axes = next(attribute for attribute in node.attribute if attribute.name == "axes")
+        axes = next((one for one in node.attribute if one.name == "axes" and node.op_type.startswith("Reduce")), None)
+        if axes is not None:
             tensor = numpy_helper.from_array(np.asarray(axes.ints, np.int64), f"{node.output[0]}_axes")
             model.graph.initializer.append(tensor)
             node.input.append(tensor.name)

@@ -7,6 +7,8 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from ndp_rt.bundle import Bundle, open_bundle
+from ndp_rt.capi.installed import DEMO
+from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.half_types import narrow, widen
 from ndp_rt.graphs.stages import make_stage, make_stages
@@ -52,7 +54,7 @@ def test_the_checker_accepts_every_type(fused: ModelProto, precision: str) -> No
     onnx.checker.check_model(make_typed(fused, precision), full_check=True)
 
 
-@pytest.mark.parametrize("operator", ["ReduceL2", "ReduceMean"])
+@pytest.mark.parametrize("operator", ["ReduceL2", "ReduceMean", "ReduceMin"])
 def test_a_reduction_keeps_its_axes_in_a_later_opset(operator: str) -> None:
     image, rows = (
         onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
@@ -79,7 +81,8 @@ def test_convolutions_compute_in_half_precision_and_islands_in_float32(fused: Mo
     typed, islands = make_typed(fused, precision), find_islands(fused)
     kinds, half = list_kinds(typed), ONNX_TYPES[BORDER_DTYPES[precision]]
     for node in typed.graph.node:
-        wanted = TensorProto.FLOAT if node.output[0] in islands else half
+        is_lacking = precision == "bf16" and node.op_type == "ConvTranspose"  # in TensorRT-RTX
+        wanted = TensorProto.FLOAT if node.output[0] in islands or is_lacking else half
         if node.op_type != "Cast":
             assert kinds[node.output[0]] == wanted, f"{node.op_type} {node.output[0]}"
     multiplying = [node for node in fused.graph.node if node.op_type in ("Conv", "ConvTranspose", "MatMul")]
@@ -128,6 +131,19 @@ def test_a_float16_graph_stays_near_the_golden_vectors(bundle: Bundle) -> None:
     assert found["reconstruction"].dtype == np.float16
     assert all(found[name].dtype == np.float32 for name in LEVEL_MAPS)
     assert_close(fuse_maps([found[name] for name in LEVEL_MAPS]), golden.map, "map", "float16")
+
+
+@pytest.mark.parametrize("precision", [*HALVES, "int8"])
+def test_the_checker_accepts_every_type_of_memseg(precision: str) -> None:
+    typed = make_typed(make_stage(open_bundle(DEMO), "fused"), precision)
+    onnx.checker.check_model(typed, full_check=True)
+
+
+def test_memseg_in_float16_is_accepted_by_its_golden_vectors() -> None:
+    bundle = open_bundle(DEMO)
+    golden, typed = bundle.golden(), make_typed(make_stage(bundle, "fused"), "fp16")
+    found = np.concatenate([run(typed, image[None].astype(np.float16))["map"] for image in golden.image])
+    assert float(np.abs(found - golden.map).max()) < find_tolerance("engine.map", "fp16").absolute / 2
 
 
 def test_norms_of_large_features_stay_finite_in_float16(bundle: Bundle) -> None:
