@@ -32,7 +32,7 @@ def profile_steps(program: CudaProgram, size: int) -> dict[str, float]:
         program.stream.synchronize()
         graph: CapturedGraph | None = None
         with contextlib.suppress(DeviceError):
-            graph = None if program.capture is None else program.capture(program.stream, repeat)
+            graph = program.capture_work(repeat)
         times[step.name] = time_repeats(program, repeat if graph is None else partial(graph.launch, program.stream))
     return times
 

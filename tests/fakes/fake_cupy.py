@@ -197,7 +197,7 @@ class FakeCuda:
                 self.device_heap.limit_bytes,
             ),
             malloc=lambda size: self._allocate(self.device_heap, size),
-            free=self.device_heap.free,
+            free=self._free,
             hostAlloc=lambda size, flags: self._allocate(self.pinned_heap, size),
             freeHost=self.pinned_heap.free,
             memcpyAsync=self._copy,
@@ -214,13 +214,20 @@ class FakeCuda:
 
     def _allocate(self, heap: Heap, size_bytes: int) -> int:
         self.machine.check()
+        self._refuse_in_capture("an allocation")
+        return heap.allocate(size_bytes)
+
+    def _free(self, pointer: int) -> None:
+        self._refuse_in_capture("memory was freed")
+        self.device_heap.free(pointer)
+
+    def _refuse_in_capture(self, what: str) -> None:
         for stream in self.machine.streams.values():
             if stream.capture is not None:
                 stream.capture.failure = CUDARuntimeError(
-                    CAPTURE_UNSUPPORTED, "cudaErrorStreamCaptureUnsupported: an allocation while capturing"
+                    CAPTURE_UNSUPPORTED, f"cudaErrorStreamCaptureUnsupported: {what} while capturing"
                 )
                 raise stream.capture.failure
-        return heap.allocate(size_bytes)
 
     def _copy(self, dst: int, src: int, size: int, kind: int, stream: int) -> None:
         on_device = {HOST_TO_DEVICE: (dst,), DEVICE_TO_HOST: (src,), DEVICE_TO_DEVICE: (dst, src)}[kind]

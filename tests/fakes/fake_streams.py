@@ -55,6 +55,10 @@ class Operation:
                     pending.extend(left)
 
 
+def join() -> None:
+    """What an event's operation does after a wait: nothing but to follow what was waited for."""
+
+
 class Machine:
     """The streams of one fake GPU; `seed` decides which are eager and in what order graphs run independent nodes."""
 
@@ -187,7 +191,7 @@ class FakeEvent:
         self.machine.check()
         self.capture = stream.capture
         if stream.waits:  # an event after a wait follows what was waited for
-            stream.add(lambda: None)
+            stream.add(join)
         self.node = stream.tail
 
     def synchronize(self) -> None:
@@ -204,10 +208,10 @@ class FakeGraph:
 
     def __init__(self, machine: Machine, nodes: Iterable[Operation]) -> None:
         self.machine = machine
-        self._nodes = list(nodes)
-        index = {id(node): number for number, node in enumerate(self._nodes)}
+        self.nodes = list(nodes)
+        index = {id(node): number for number, node in enumerate(self.nodes)}
         # Work from before the capture is no part of a graph: CUDA refuses to capture a dependency on it.
-        self._follows = [[index[id(one)] for one in node.follows if id(one) in index] for node in self._nodes]
+        self._follows = [[index[id(one)] for one in node.follows if id(one) in index] for node in self.nodes]
 
     def launch(self, stream: FakeStream | None = None) -> None:
         assert stream is not None, "the pipeline launches on its own stream"
@@ -215,9 +219,9 @@ class FakeGraph:
         stream.add(self._run)
 
     def _run(self) -> None:
-        left = set(range(len(self._nodes)))
+        left = set(range(len(self.nodes)))
         while left:
             ready = sorted(number for number in left if not left.intersection(self._follows[number]))
             number = int(self.machine.rng.choice(ready))
-            self._nodes[number].run()
+            self.nodes[number].run()
             left.remove(number)

@@ -1,5 +1,7 @@
 """Programs on the fake GPU: the real kernels emulated, engines on the CPU, streams as late or early as can be."""
 
+import gc
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ndp_rt.devices.cuda.driver import CudaDevice
+from ndp_rt.devices.cuda.graph import capture_graph
+from ndp_rt.devices.cuda.memory import DeviceMemory
 from ndp_rt.errors import ClosedError, DeviceError, InputError
 from ndp_rt.kernels.smooth.definition import smooth
-from tests.fakes.fake_streams import CUDARuntimeError
+from ndp_rt.runtime import cuda_program
+from tests.fakes.fake_streams import CUDARuntimeError, Operation, join
 from tests.fakes.rig import Rig
 from tests.tolerances import assert_close
 
@@ -150,8 +156,83 @@ def test_a_graph_that_gives_other_maps_is_not_used(
 
     with caplog.at_level(logging.WARNING, "ndp_rt"):
         rig = make_rig(capture=lose, batches=(1, 2))
-    assert "batch 2 runs without a CUDA graph: expected its maps within" in caplog.text
+    assert "batch 2 runs without a CUDA graph: expected what the same steps give" in caplog.text
     rig.program.close()
+
+
+@pytest.mark.parametrize("plan", ["staged", "unmerged", "fused"])
+def test_a_graph_that_lacks_any_one_of_its_nodes_is_not_used(
+    make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture, plan: str
+) -> None:
+    works: list[Operation] = []
+    left_out = -1
+
+    def capture(stream: Any, enqueue: Callable[[], None]) -> Any:
+        graph: Any = capture_graph(CudaDevice(0), stream, enqueue)
+        works[:] = [node for node in graph.nodes if node.run is not join]
+        if left_out >= 0:
+            works[left_out].run = join
+        return graph
+
+    rig = make_rig(plan, capture=capture)
+    assert rig.program.captured_sizes == (1,) and len(works) >= 3
+    rig.program.close()
+    for left_out in range(len(works)):
+        caplog.clear()
+        rig = make_rig(plan, capture=capture)
+        assert rig.program.captured_sizes == (), f"node {left_out} of {len(works)}"
+        assert "batch 1 runs without a CUDA graph: expected what the same steps give" in caplog.text
+        rig.program.close()
+
+
+def test_a_graph_of_steps_that_give_other_bits_each_time_is_held_against_the_tolerance(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sums = itertools.count()
+    monkeypatch.setattr(cuda_program, "sum_words", lambda *arguments: next(sums))
+    rig = make_rig()
+    assert rig.program.captured_sizes == (1,)
+    rig.program.close()
+
+    def lose_the_score(stream: Any, enqueue: Callable[[], None]) -> Any:
+        graph: Any = capture_graph(CudaDevice(0), stream, enqueue)
+        graph.nodes[-1].run = join
+        return graph
+
+    rig = make_rig(capture=lose_the_score)
+    assert rig.program.captured_sizes == () and "within 1e-04, got results that differ by" in caplog.text
+    rig.program.close()
+
+
+def test_no_garbage_is_collected_while_capturing(make_rig: Callable[..., Rig]) -> None:
+    class Cycle:
+        """Frees memory of the GPU, when it is collected."""
+
+        def __init__(self) -> None:
+            self.itself, self.memory = self, DeviceMemory(CudaDevice(0), 8, "garbage")
+
+        def __del__(self) -> None:
+            self.memory.close()
+
+    def capture(stream: Any, enqueue: Callable[[], None]) -> Any:
+        held = [Cycle()]
+
+        def drop_and_enqueue() -> None:
+            held.clear()  # nobody can reach it any more, but itself
+            enqueue()
+
+        return capture_graph(CudaDevice(0), stream, drop_and_enqueue)
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        rig = make_rig(capture=capture)
+    finally:
+        gc.set_threshold(*thresholds)
+    assert gc.isenabled() and rig.program.captured_sizes == (1,)
+    rig.program.close()
+    gc.collect()
+    assert rig.gpu.device_heap.blocks == {}
 
 
 def test_memory_that_does_not_suffice_is_one_clear_error_and_a_smaller_batch_still_opens(

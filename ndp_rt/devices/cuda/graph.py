@@ -1,6 +1,9 @@
 """Captures a stream's work as a CUDA graph, so that one launch repeats it."""
 
-from collections.abc import Callable
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from ndp_rt.devices.cuda.driver import CudaDevice
@@ -13,6 +16,26 @@ class CapturedGraph(Protocol):
     def launch(self, stream: Any) -> None:
         """Put all of it on a stream; returns before it is done."""
         ...
+
+
+_CAPTURES = threading.Lock()
+
+
+@contextlib.contextmanager
+def capturing_alone() -> Iterator[None]:
+    """Hold back Python's garbage collection, and other captures of ours, meanwhile.
+
+    A collection runs in whatever thread comes along. In the one that captures, to free memory, a stream or an event of
+    CUDA's ends the capture. Its switch is one for all threads, so captures take turns.
+    """
+    with _CAPTURES:
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if was_enabled:
+                gc.enable()
 
 
 Capture = Callable[[Any, Callable[[], None]], CapturedGraph]

@@ -11,6 +11,8 @@ from ndp_rt.devices.cuda.driver import OUT_OF_MEMORY, CudaDevice, translate_erro
 from ndp_rt.errors import DeviceError
 from ndp_rt.kernels.checks import HELD_AS
 
+SUM_CHUNK_BYTES = 2**26
+
 
 class DeviceMemory:
     """One block of device memory; arrays in it are views that must not outlive it."""
@@ -104,3 +106,22 @@ def copy_and_wait(device: CudaDevice, pointer: int, values: NDArray[Any], stream
             values[...] = held
     finally:
         pinned.close()
+
+
+def sum_words(device: CudaDevice, memory: DeviceMemory, stream: Any) -> int:
+    """Wait for a stream and return the sum of a block's 8-byte words: two states of it that differ have two sums.
+
+    Raises:
+        DeviceError: the device fails, or the host has no more memory to lock.
+    """
+    total, pinned = 0, PinnedMemory(device, min(memory.size_bytes, SUM_CHUNK_BYTES))
+    try:
+        for start in range(0, memory.size_bytes, SUM_CHUNK_BYTES):
+            count = min(SUM_CHUNK_BYTES, memory.size_bytes - start)
+            with translate_errors("reading the program's tensors"):
+                device.copy("DeviceToHost", pinned.pointer, memory.pointer + start, count, stream)
+                stream.synchronize()
+            total += int(np.add.reduce(pinned.view((count // 8,), np.uint64)))
+    finally:
+        pinned.close()
+    return total
