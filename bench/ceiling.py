@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.devices.cuda.driver import CudaDevice, translate_errors
-from ndp_rt.devices.cuda.memory import DeviceMemory, copy_and_wait
+from ndp_rt.devices.cuda.memory import STAGING_BYTES, DeviceMemory, PinnedMemory, copy_and_wait
 from ndp_rt.engines.backend import DeviceBackend, EngineOptions, HostBackend
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.files import make_temporary_folder
@@ -194,12 +194,13 @@ def measure_device_ceiling(
         with contextlib.ExitStack() as stack:
             engine = stack.enter_context(compiling(backend, make_typed(product.make_graph(rng), typed), options))
             stream = device.cupy.cuda.Stream(non_blocking=True)
-            pointers = {}
+            pointers, staging = {}, PinnedMemory(device, STAGING_BYTES)
+            stack.callback(staging.close)
             for spec in (*engine.inputs.values(), *engine.outputs.values()):
                 values = narrow(rng.standard_normal(spec.with_batch(1), np.float32), spec.dtype)
                 memory = DeviceMemory(device, values.nbytes, f"'{spec.name}' of a product")
                 stack.callback(memory.close)
-                copy_and_wait(device, memory.pointer, values, stream, to_device=True)
+                copy_and_wait(device, memory.pointer, values, stream, staging, to_device=True)
                 pointers[spec.name] = memory.pointer
             engine.bind(pointers)
             stack.callback(stream.synchronize)

@@ -16,7 +16,7 @@ from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.devices.cuda.driver import CudaDevice, tolerate_errors, translate_errors
 from ndp_rt.devices.cuda.graph import Capture, CapturedGraph, capturing_alone
-from ndp_rt.devices.cuda.memory import DeviceMemory, copy_and_wait, sum_words
+from ndp_rt.devices.cuda.memory import STAGING_BYTES, DeviceMemory, PinnedMemory, copy_and_wait, sum_words
 from ndp_rt.engines.engine import DeviceEngine
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import ClosedError, DeviceError, InputError
@@ -25,7 +25,7 @@ from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.registry import find_op
 from ndp_rt.program.program import IMAGE, MAP
 from ndp_rt.runtime.assets import read_assets
-from ndp_rt.runtime.cuda_assets import DeviceAssets, PreparedAssets
+from ndp_rt.runtime.cuda_assets import AssetLayout, DeviceAssets, PreparedAssets
 from ndp_rt.runtime.cuda_steps import SCORE, CudaSteps, DeviceStep, Wave
 from ndp_rt.runtime.host_step import Assets
 
@@ -78,6 +78,7 @@ class CudaProgram:
         self._kernels, self._capture, self._engine_hash = kernels, capture, engine_hash
         self._engines = {size: dict(engines[size]) for size in sorted(engines)}
         self._memory: DeviceMemory | None = None
+        self._stagings: list[PinnedMemory] = []  # the program's, and the assets', which are prepared beside it
         self.assets: DeviceAssets | None = None
         self._steps: dict[int, CudaSteps] = {}
         device.activate()
@@ -100,8 +101,11 @@ class CudaProgram:
         self._fork = cupy.cuda.Event(disable_timing=True)
         self._joins = [cupy.cuda.Event(disable_timing=True) for _ in self._branches]
         first = self._steps[self.batch_sizes[0]]
+        self._stagings.append(PinnedMemory(self.device, STAGING_BYTES))
         if self.program.assets:
-            self.assets = DeviceAssets(self.device, self._kernels, self.program, first.forms, self.stream)
+            self._stagings.append(PinnedMemory(self.device, STAGING_BYTES))
+            layout = AssetLayout(self.program, self.bundle.manifest.assets, first.forms)
+            self.assets = DeviceAssets(self.device, self._kernels, layout, self.stream, self._stagings[1])
             self.assets.use(self.assets.prepare(read_assets(self.bundle, self.program)))
         # Each batch size's tensors lie in one block, which only one of them uses at a time.
         layouts = {size: steps.lay_out() for size, steps in self._steps.items()}
@@ -175,7 +179,7 @@ class CudaProgram:
         if batch.shape != image.shape:
             raise InputError(f"batch: expected {list(image.shape)}, got {list(batch.shape)}.")
         held = narrow(batch, steps.specs[IMAGE].dtype)
-        copy_and_wait(self.device, image.data.ptr, held, self.stream, to_device=True)
+        copy_and_wait(self.device, image.data.ptr, held, self.stream, self._stagings[0], to_device=True)
 
     def enqueue(self, size: int) -> None:
         """Put a whole run on `self.stream`, from `image` to the results, and return before it is done.
@@ -273,7 +277,8 @@ class CudaProgram:
             for engine in stages.values():
                 engine.close()
         memory, self._memory = self._memory, None
-        for one in (memory, self.assets):
+        stagings, self._stagings = self._stagings, []
+        for one in (memory, self.assets, *stagings):
             if one is not None:
                 with tolerate_errors("closing the program"):
                     one.close()
@@ -338,7 +343,7 @@ class CudaProgram:
         self.upload(image)
         enqueue()
         results = {name: self._download(steps, name) for name in steps.results}
-        return Trial(results=results, bits=sum_words(self.device, self._memory, self.stream))
+        return Trial(results=results, bits=sum_words(self.device, self._memory, self.stream, self._stagings[0]))
 
     def _enqueue_steps(self, steps: CudaSteps) -> None:
         for wave in steps.waves:
@@ -364,5 +369,5 @@ class CudaProgram:
         """Wait for the stream and return a tensor as float32 on the host."""
         tensor, dtype = steps.tensors[name], steps.specs[name].dtype
         values = np.empty(tensor.shape, tensor.dtype)
-        copy_and_wait(self.device, tensor.data.ptr, values, self.stream, to_device=False)
+        copy_and_wait(self.device, tensor.data.ptr, values, self.stream, self._stagings[0], to_device=False)
         return widen(values, dtype)

@@ -10,7 +10,7 @@ from ndp_rt.graphs.half_types import BORDER_DTYPES
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.program.manifest import BundleManifest
 from ndp_rt.program.tensors import TensorSpec
-from ndp_rt.runtime.cuda_assets import PreparedLayout
+from ndp_rt.runtime.cuda_assets import AssetLayout
 from ndp_rt.runtime.cuda_steps import CudaSteps
 
 
@@ -52,7 +52,7 @@ def estimate_memory(manifest: BundleManifest, plan: str | None, precision: str, 
     return MemoryEstimate(
         tensor_bytes=layout.size_bytes,
         unshared_bytes=layout.unshared_bytes,
-        asset_bytes=PreparedLayout(steps.forms).size_bytes,
+        asset_bytes=AssetLayout(program, manifest.assets, steps.forms).size_bytes,
     )
 
 

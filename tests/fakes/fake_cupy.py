@@ -37,7 +37,7 @@ class Heap:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.blocks: dict[int, NDArray[np.uint8]] = {}
-        self.allocation_count = 0
+        self.allocation_count = self.free_count = 0
 
     @property
     def used_bytes(self) -> int:
@@ -56,6 +56,7 @@ class Heap:
     def free(self, pointer: int) -> None:
         if pointer not in self.blocks:
             raise CUDARuntimeError(INVALID_VALUE, "cudaErrorInvalidValue: the pointer is not one that was allocated")
+        self.free_count += 1
         self.blocks.pop(pointer)[:] = POISON  # what still reads it gets NaN
 
     def holds(self, pointer: int, size_bytes: int) -> bool:

@@ -147,6 +147,19 @@ def test_a_new_reference_is_the_one_that_the_cpu_would_use(make_rig: MakeRig, rn
     executor.close()
 
 
+def test_a_new_reference_makes_no_frame_wait_that_is_on_its_way(make_rig: MakeRig, rng: np.random.Generator) -> None:
+    rig = make_rig()
+    executor, image = open_executor(rig), draw(rng, 64, 64, 3)
+    batch = executor.make_batch()
+    executor.start(batch, (image,), 1)
+    heaps = (rig.gpu.device_heap, rig.gpu.pinned_heap)
+    before = [(heap.allocation_count, heap.free_count) for heap in heaps]  # each would wait for the whole GPU
+    for _ in range(3):
+        executor.set_asset(draw(rng, 80, 80, 3))
+    assert [(heap.allocation_count, heap.free_count) for heap in heaps] == before
+    executor.close()
+
+
 def test_a_map_that_is_not_finite_is_refused(make_rig: MakeRig, rng: np.random.Generator) -> None:
     rig = make_rig()
     executor = open_executor(rig)

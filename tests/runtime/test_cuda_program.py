@@ -111,6 +111,28 @@ def test_a_new_reference_is_used_from_the_next_frame_on(make_rig: Callable[..., 
     assert rig.gpu.device_heap.blocks == {}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_references_that_follow_each_other_at_once_wait_for_each_other(
+    make_rig: Callable[..., Rig], rng: np.random.Generator, seed: int
+) -> None:
+    rig = make_rig(seed=seed)
+    program, golden, stored = rig.program, rig.bundle.golden(), rig.bundle.read_asset("reference")
+    others = [{name: rng.random(value.shape, np.float32) for name, value in stored.items()} for _ in range(2)]
+    expected = []
+    for other in others:
+        program.use_assets(program.prepare_assets({"reference": other}))
+        expected.append(rig.smooth(golden.image[:1]))
+    program.upload(golden.image[:1])
+    program.use_assets(program.prepare_assets({"reference": others[0]}))
+    program.enqueue(1)  # with the first; the copy of its reference may still be on its way
+    prepared = program.prepare_assets({"reference": others[1]})
+    program.stream.synchronize()
+    assert np.array_equal(program.get_tensor(1, "smoothed").host(), expected[0])
+    program.use_assets(prepared)
+    assert np.array_equal(rig.smooth(golden.image[:1]), expected[1])
+    program.close()
+
+
 def test_an_asset_is_made_by_the_encoder(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig()
     raw = rig.bundle.golden().raw_expected[0]  # the tiny bundle's reference image

@@ -11,7 +11,7 @@ from ndp_rt.devices.cuda.driver import OUT_OF_MEMORY, CudaDevice, translate_erro
 from ndp_rt.errors import DeviceError
 from ndp_rt.kernels.checks import HELD_AS
 
-SUM_CHUNK_BYTES = 2**26
+STAGING_BYTES = 2**24  # of pinned memory that tensors of any size go through, in pieces
 
 
 class DeviceMemory:
@@ -86,42 +86,38 @@ class PinnedMemory:
                 self._runtime.freeHost(pointer)
 
 
-def copy_and_wait(device: CudaDevice, pointer: int, values: NDArray[Any], stream: Any, *, to_device: bool) -> None:
+def copy_and_wait(
+    device: CudaDevice, pointer: int, values: NDArray[Any], stream: Any, staging: PinnedMemory, *, to_device: bool
+) -> None:
     """Copy an array, dense, to or from device memory through pinned memory, on a stream, and wait for it.
 
     Raises:
-        DeviceError: the device fails, or the host has no more memory to lock.
+        DeviceError: the device fails.
     """
-    pinned = PinnedMemory(device, values.nbytes)
-    try:
-        held = pinned.view(values.shape, values.dtype)
+    flat = (np.ascontiguousarray(values) if to_device else values).reshape(-1).view(np.uint8)
+    for start in range(0, flat.size, staging.size_bytes):
+        piece = flat[start : start + staging.size_bytes]
+        held = staging.view(piece.shape, np.uint8)
         with translate_errors("copying a tensor"):
             if to_device:
-                held[...] = values
-                device.copy("HostToDevice", pointer, pinned.pointer, values.nbytes, stream)
+                held[...] = piece
+                device.copy("HostToDevice", pointer + start, staging.pointer, piece.nbytes, stream)
             else:
-                device.copy("DeviceToHost", pinned.pointer, pointer, values.nbytes, stream)
+                device.copy("DeviceToHost", staging.pointer, pointer + start, piece.nbytes, stream)
             stream.synchronize()
         if not to_device:
-            values[...] = held
-    finally:
-        pinned.close()
+            piece[...] = held
 
 
-def sum_words(device: CudaDevice, memory: DeviceMemory, stream: Any) -> int:
+def sum_words(device: CudaDevice, memory: DeviceMemory, stream: Any, staging: PinnedMemory) -> int:
     """Wait for a stream and return the sum of a block's 8-byte words: two states of it that differ have two sums.
 
     Raises:
-        DeviceError: the device fails, or the host has no more memory to lock.
+        DeviceError: the device fails.
     """
-    total, pinned = 0, PinnedMemory(device, min(memory.size_bytes, SUM_CHUNK_BYTES))
-    try:
-        for start in range(0, memory.size_bytes, SUM_CHUNK_BYTES):
-            count = min(SUM_CHUNK_BYTES, memory.size_bytes - start)
-            with translate_errors("reading the program's tensors"):
-                device.copy("DeviceToHost", pinned.pointer, memory.pointer + start, count, stream)
-                stream.synchronize()
-            total += int(np.add.reduce(pinned.view((count // 8,), np.uint64)))
-    finally:
-        pinned.close()
+    total = 0
+    for start in range(0, memory.size_bytes, staging.size_bytes):
+        words = np.empty(min(staging.size_bytes, memory.size_bytes - start) // 8, np.uint64)
+        copy_and_wait(device, memory.pointer + start, words, stream, staging, to_device=False)
+        total += int(np.add.reduce(words))
     return total
