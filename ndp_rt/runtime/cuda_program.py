@@ -104,8 +104,8 @@ class CudaProgram:
         self._stagings.append(PinnedMemory(self.device, STAGING_BYTES))
         if self.program.assets:
             self._stagings.append(PinnedMemory(self.device, STAGING_BYTES))
-            layout = AssetLayout(self.program, self.bundle.manifest.assets, first.forms)
-            self.assets = DeviceAssets(self.device, self._kernels, layout, self.stream, self._stagings[1])
+            places = AssetLayout(self.program, self.bundle.manifest.assets, first.forms)
+            self.assets = DeviceAssets(self.device, self._kernels, places, self.stream, self._stagings[1])
             self.assets.use(self.assets.prepare(read_assets(self.bundle, self.program)))
         # Each batch size's tensors lie in one block, which only one of them uses at a time.
         layouts = {size: steps.lay_out() for size, steps in self._steps.items()}
