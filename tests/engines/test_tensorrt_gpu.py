@@ -13,7 +13,7 @@ import pytest
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.tensorrt import TensorRtBackend
 from ndp_rt.engines.backends.tensorrt.engine import TensorRtEngine
-from ndp_rt.engines.backends.tensorrt.library import find_version
+from ndp_rt.engines.backends.tensorrt.library import find_version, import_tensorrt
 from ndp_rt.engines.backends.tensorrt.options import TensorRtOptions
 from ndp_rt.engines.engine import DTYPE_BYTES
 from ndp_rt.errors import ClosedError, EngineError, InputError
@@ -75,7 +75,7 @@ class Case:
 
 
 def skip_unless_offered(precision: str) -> None:
-    if precision == "bf16" and find_version() < (10, 0):
+    if precision == "bf16" and find_version(import_tensorrt()) < (10, 0):
         pytest.skip("needs TensorRT 10.0 or later for bf16")
 
 
@@ -172,7 +172,7 @@ def test_compatible_and_stripped_engines_compute_the_same(
     tmp_path: Path, rng: np.random.Generator, option: str
 ) -> None:
     needed = (10, 0) if option == "strip" else (8, 6)
-    if find_version() < needed:
+    if find_version(import_tensorrt()) < needed:
         pytest.skip(f"needs TensorRT {needed[0]}.{needed[1]} or later for {option}")
     stages = {"onnx_stages": str(tmp_path)} if option == "strip" else {}
     case = Case(tmp_path, "fp16", 2, rng, **{option: True}, **stages)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from ndp_rt.engines.backends.tensorrt.library import (
     OLDEST,
     REMEDY,
+    describe,
     dotted,
     find_missing_libraries,
     find_version,
-    import_tensorrt,
 )
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log
 from ndp_rt.engines.backends.tensorrt.options import TensorRtOptions
@@ -67,27 +67,26 @@ VERSIONED: dict[str, Span] = {
 }
 
 
-def has(name: str) -> bool:
+def has(lib: Any, name: str) -> bool:
     """Tell whether the installed TensorRT has a name of VERSIONED."""
-    span, version = VERSIONED[name], find_version()
+    span, version = VERSIONED[name], find_version(lib)
     return span.since <= version and (span.gone is None or version < span.gone)
 
 
-def need(name: str, asked_for: str) -> None:
+def need(lib: Any, name: str, asked_for: str) -> None:
     """Check that the installed TensorRT has a name of VERSIONED.
 
     Raises:
         InputError: it has not; the message names what was asked for, and the version that has it.
     """
-    if not has(name):
-        version = import_tensorrt().__version__
+    if not has(lib, name):
         raise InputError(
-            f"{asked_for} needs TensorRT {dotted(VERSIONED[name].since)} or later; {version} is installed. Leave it "
-            f"out, or install a later one: {REMEDY}."
+            f"{asked_for} needs TensorRT {dotted(VERSIONED[name].since)} or later; {lib.__version__} is installed. "
+            f"Leave it out, or install a later one: {REMEDY}."
         )
 
 
-def check_offered(precision: str, build: TensorRtOptions) -> None:
+def check_offered(lib: Any, precision: str, build: TensorRtOptions) -> None:
     """Check that the installed TensorRT has what a build asks for.
 
     Raises:
@@ -101,44 +100,42 @@ def check_offered(precision: str, build: TensorRtOptions) -> None:
     }
     for name, (is_asked, words) in asked.items():
         if is_asked:
-            need(name, words)
+            need(lib, name, words)
 
 
-def make_builder() -> "trt.Builder":
+def make_builder(lib: Any) -> "trt.Builder":
     """Return a builder on the thread's current GPU.
 
     Raises:
         EngineError: this TensorRT can run engines, and not build them.
         DeviceError: it finds no GPU, or a driver that is too old for it.
     """
-    lib = import_tensorrt()
     if not hasattr(lib, "Builder"):
         raise EngineError(
             f"the TensorRT {lib.__version__} that is installed runs engines and builds none. Build where all of it is "
             f"installed: {REMEDY}."
         )
-    with _explain_null("builder"):
-        return lib.Builder(get_log())
+    with _explain_null(lib, "builder"):
+        return lib.Builder(get_log(lib))
 
 
 @contextlib.contextmanager
-def _explain_null(what: str) -> Iterator[None]:
+def _explain_null(lib: Any, what: str) -> Iterator[None]:
     """Say what it means that TensorRT makes no object: the bindings raise TypeError and leave the reason in the log."""
-    before = get_log().error_count
+    before = get_log(lib).error_count
     try:
         yield
     except TypeError as error:
         raise DeviceError(
-            f"TensorRT {import_tensorrt().__version__} makes no {what} ({describe_errors(before)}): it finds no "
+            f"{describe(lib)} makes no {what} ({describe_errors(lib, before)}): it finds no "
             "GPU, or the driver is too old for its CUDA. Install a newer NVIDIA driver (in a container: run it with "
             "--gpus all), or a TensorRT for an older CUDA."
         ) from error
 
 
-def make_network(builder: "trt.Builder") -> "trt.INetworkDefinition":
+def make_network(lib: Any, builder: "trt.Builder") -> "trt.INetworkDefinition":
     """Return an empty network with the batch as first axis, typed as the ONNX file says where TensorRT has that."""
-    lib = import_tensorrt()
-    flags, version = 0, find_version()
+    flags, version = 0, find_version(lib)
     if version < TYPED:
         flags = 1 << int(lib.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
     elif version < ALWAYS_TYPED:
@@ -147,54 +144,52 @@ def make_network(builder: "trt.Builder") -> "trt.INetworkDefinition":
     return network
 
 
-def describe_parser_error(error: "trt.ParserError") -> str:
+def describe_parser_error(lib: Any, error: "trt.ParserError") -> str:
     """Return one of the parser's complaints as one line."""
-    name = f" '{error.node_name()}'" if has("ParserError.node_name") and error.node_name() else ""
+    name = f" '{error.node_name()}'" if has(lib, "ParserError.node_name") and error.node_name() else ""
     text: str = error.desc()
     return f"node {error.node()}{name}: {' '.join(text.split())}"
 
 
-def set_precision(config: "trt.IBuilderConfig", network: "trt.INetworkDefinition", precision: str) -> None:
+def set_precision(lib: Any, config: "trt.IBuilderConfig", network: "trt.INetworkDefinition", precision: str) -> None:
     """Let the builder use the types that the network has, and no others.
 
     From 10 on the network's types bind it. Before, they are allowed by flags and the builder may choose float32 or
     float16 for each layer, so layers that multiply and layers in float32 are held to their type one by one.
 
     """
-    lib = import_tensorrt()
     if precision == "tf32":
         config.set_flag(lib.BuilderFlag.TF32)
     else:
         config.clear_flag(lib.BuilderFlag.TF32)  # it is set from the start
-    if find_version() >= TYPED or precision not in ("fp16", "int8"):
+    if find_version(lib) >= TYPED or precision not in ("fp16", "int8"):
         return
     config.set_flag(lib.BuilderFlag.FP16)
     if precision == "int8":
         config.set_flag(lib.BuilderFlag.INT8)
     config.set_flag(lib.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    _hold_types(network)
+    _hold_types(lib, network)
 
 
-def leave_out_missing_libraries(config: "trt.IBuilderConfig") -> None:
+def leave_out_missing_libraries(lib: Any, config: "trt.IBuilderConfig") -> None:
     """Let a build before 10 do without cuBLAS and cuDNN where they are not installed; later ones do so by themselves.
 
     Raises:
         EngineError: TensorRT refuses.
     """
-    if find_version() >= TYPED:
+    if find_version(lib) >= TYPED:
         return
-    lib = import_tensorrt()
     sources: int = config.get_tactic_sources()
     bits = {
         "CUBLAS": 1 << int(lib.TacticSource.CUBLAS),
         "CUBLAS_LT": 1 << int(lib.TacticSource.CUBLAS_LT),
         "CUDNN": 1 << int(lib.TacticSource.CUDNN),
     }
-    for name in find_missing_libraries():
+    for name in find_missing_libraries(lib):
         sources &= ~bits[name]
-    before = get_log().error_count
+    before = get_log(lib).error_count
     if not config.set_tactic_sources(sources):
-        raise EngineError(f"TensorRT refuses to build without cuBLAS and cuDNN: {describe_errors(before)}.")
+        raise EngineError(f"TensorRT refuses to build without cuBLAS and cuDNN: {describe_errors(lib, before)}.")
 
 
 # What has a type of its own that no constraint may touch, or only moves data.
@@ -205,9 +200,8 @@ TYPING_LAYERS = frozenset({"CONSTANT", "CAST", "QUANTIZE", "DEQUANTIZE"})
 PRODUCT_LAYERS = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED", "EINSUM"})
 
 
-def _hold_types(network: "trt.INetworkDefinition") -> None:
-    lib = import_tensorrt()
-    types, quantized = read_types(network), find_quantized(network)
+def _hold_types(lib: Any, network: "trt.INetworkDefinition") -> None:
+    types, quantized = read_types(lib, network), find_quantized(network)
     for index in range(network.num_layers):
         layer: trt.ILayer = network.get_layer(index)
         kind: trt.LayerType = layer.type
@@ -224,13 +218,13 @@ def _hold_types(network: "trt.INetworkDefinition") -> None:
             layer.set_output_type(0, lib.DataType.HALF)
 
 
-def read_types(network: "trt.INetworkDefinition") -> dict[str, str]:
+def read_types(lib: Any, network: "trt.INetworkDefinition") -> dict[str, str]:
     """Return the type of every tensor of a network by name, as the ONNX file gives them: FLOAT, HALF, INT8 and so on.
 
     Before 10 a network does not pass types on by itself: a tensor is FLOAT until it is built. So they are followed from
     the inputs and constants, whose types are right, through layers that the parser gave no type.
     """
-    passes_on = find_version() >= TYPED
+    passes_on = find_version(lib) >= TYPED
     types: dict[str, str] = {}
     for index in range(network.num_inputs):
         given: trt.ITensor = network.get_input(index)
@@ -266,9 +260,8 @@ def find_quantized(network: "trt.INetworkDefinition") -> set[str]:
     return names
 
 
-def set_compatibility(config: "trt.IBuilderConfig", build: TensorRtOptions) -> None:
+def set_compatibility(lib: Any, config: "trt.IBuilderConfig", build: TensorRtOptions) -> None:
     """Ask for an engine that other versions or GPUs can load, or without weights."""
-    lib = import_tensorrt()
     if build.version_compatible:
         config.set_flag(lib.BuilderFlag.VERSION_COMPATIBLE)
     if build.hardware_compatible:
@@ -278,13 +271,12 @@ def set_compatibility(config: "trt.IBuilderConfig", build: TensorRtOptions) -> N
         config.set_flag(lib.BuilderFlag.REFIT_IDENTICAL)  # the same weights come back, so layers may be merged by value
 
 
-def watch(config: "trt.IBuilderConfig", progress: BuildProgress) -> Any:
+def watch(lib: Any, config: "trt.IBuilderConfig", progress: BuildProgress) -> Any:
     """Report a build's steps; return what has to live until it is done. Before 10 there are only the log's lines."""
-    if not has("IProgressMonitor"):
+    if not has(lib, "IProgressMonitor"):
         return None
-    lib = import_tensorrt()
 
-    class Monitor(lib.IProgressMonitor):  # type: ignore[misc,name-defined]
+    class Monitor(lib.IProgressMonitor):  # type: ignore[misc]
         """Hands a build's phases on; called from several threads."""
 
         def __init__(self) -> None:
@@ -304,7 +296,7 @@ def watch(config: "trt.IBuilderConfig", progress: BuildProgress) -> Any:
     return monitor
 
 
-def make_runtime(*, allow_host_code: bool) -> "trt.Runtime":
+def make_runtime(lib: Any, *, allow_host_code: bool) -> "trt.Runtime":
     """Return a runtime on the thread's current GPU.
 
     Args:
@@ -314,36 +306,36 @@ def make_runtime(*, allow_host_code: bool) -> "trt.Runtime":
         DeviceError: TensorRT finds no GPU, or a driver that is too old for it.
         InputError: this TensorRT loads no such engines.
     """
-    lib = import_tensorrt()
-    with _explain_null("runtime"):
-        runtime: trt.Runtime = lib.Runtime(get_log())
+    with _explain_null(lib, "runtime"):
+        runtime: trt.Runtime = lib.Runtime(get_log(lib))
     if allow_host_code:
-        need("Runtime.engine_host_code_allowed", "a version-compatible engine")
+        need(lib, "Runtime.engine_host_code_allowed", "a version-compatible engine")
         runtime.engine_host_code_allowed = True
     return runtime
 
 
-def refit(engine: "trt.ICudaEngine", onnx_path: Path) -> None:
+def refit(lib: Any, engine: "trt.ICudaEngine", onnx_path: Path) -> None:
     """Put the weights of an ONNX file into an engine that was built without them.
 
     Raises:
         InputError: this TensorRT has no such engines.
         EngineError: the file is not the one that it was built from.
     """
-    need("OnnxParserRefitter", "an engine without weights")
-    lib = import_tensorrt()
-    refitter: trt.Refitter = lib.Refitter(engine, get_log())
-    parser: trt.OnnxParserRefitter = lib.OnnxParserRefitter(refitter, get_log())
-    before = get_log().error_count
+    need(lib, "OnnxParserRefitter", "an engine without weights")
+    refitter: trt.Refitter = lib.Refitter(engine, get_log(lib))
+    parser: trt.OnnxParserRefitter = lib.OnnxParserRefitter(refitter, get_log(lib))
+    before = get_log(lib).error_count
     if not parser.refit_from_file(str(onnx_path)):
-        complaints = [describe_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise EngineError(f"the weights of {onnx_path} do not fit: {'; '.join(complaints) or describe_errors(before)}.")
+        complaints = [describe_parser_error(lib, parser.get_error(index)) for index in range(parser.num_errors)]
+        raise EngineError(
+            f"the weights of {onnx_path} do not fit: {'; '.join(complaints) or describe_errors(lib, before)}."
+        )
     if not refitter.refit_cuda_engine():
-        raise EngineError(f"the weights of {onnx_path} cannot be put back: {describe_errors(before)}.")
+        raise EngineError(f"the weights of {onnx_path} cannot be put back: {describe_errors(lib, before)}.")
 
 
-def find_scratch_bytes(engine: "trt.ICudaEngine") -> int:
+def find_scratch_bytes(lib: Any, engine: "trt.ICudaEngine") -> int:
     """Return the device memory that a context of an engine holds beside its weights."""
-    if has("ICudaEngine.device_memory_size_v2"):
+    if has(lib, "ICudaEngine.device_memory_size_v2"):
         return int(engine.device_memory_size_v2)
     return int(engine.device_memory_size)

@@ -12,7 +12,7 @@ from ndp_rt.engines.backend import BuildOptions, DeviceBackend, EngineOptions
 from ndp_rt.engines.backends.tensorrt.adapter import make_runtime, refit
 from ndp_rt.engines.backends.tensorrt.engine import TensorRtEngine
 from ndp_rt.engines.backends.tensorrt.layers import WANTED, check_products, compare_products, sum_products
-from ndp_rt.engines.backends.tensorrt.library import DISTRIBUTIONS, REMEDY
+from ndp_rt.engines.backends.tensorrt.library import DISTRIBUTIONS, REMEDY, import_tensorrt
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log, keep_log
 from ndp_rt.engines.backends.tensorrt.options import (
     HARDWARE_COMPATIBLE,
@@ -52,10 +52,11 @@ class TensorRtBackend(DeviceBackend):
 
     def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
         self.check_offered(options.precision)
-        machine = find_machine(options.device_index)
+        lib = import_tensorrt()
+        machine = find_machine(lib, options.device_index)
         start = time.perf_counter()
-        with keep_log(artifact / LOG_FILE):
-            built = build_plan(onnx_path, options)
+        with keep_log(lib, artifact / LOG_FILE):
+            built = build_plan(lib, onnx_path, options)
         (artifact / PLAN_FILE).write_bytes(built.content)
         describe_plan(built, onnx_path, options, machine).write(artifact)
         return {
@@ -67,12 +68,13 @@ class TensorRtBackend(DeviceBackend):
         }
 
     def load(self, artifact: Path, options: EngineOptions) -> TensorRtEngine:
-        here = find_machine(options.device_index)
+        lib = import_tensorrt()
+        here = find_machine(lib, options.device_index)
         manifest = PlanManifest.read(artifact)
         different = manifest.find_differences(here)
         if different:
             raise EngineError(f"{artifact}: the engine was built for {', '.join(different)}; it is not used.")
-        engine = load_plan(artifact / PLAN_FILE, manifest)
+        engine = load_plan(lib, artifact / PLAN_FILE, manifest)
         try:
             if (engine.inputs, engine.outputs) != (manifest.inputs, manifest.outputs):
                 raise EngineError(f"{artifact}: the engine's tensors are not those that {MANIFEST_FILE} tells of.")
@@ -125,7 +127,7 @@ def describe_plan(built: BuiltPlan, onnx_path: Path, options: EngineOptions, mac
     )
 
 
-def load_plan(path: Path, manifest: PlanManifest) -> TensorRtEngine:
+def load_plan(lib: Any, path: Path, manifest: PlanManifest) -> TensorRtEngine:
     """Load a plan onto the thread's current GPU.
 
     Raises:
@@ -138,16 +140,20 @@ def load_plan(path: Path, manifest: PlanManifest) -> TensorRtEngine:
         raise EngineError(f"{path}: the engine cannot be read ({error.strerror}).") from error
     if len(content) != manifest.plan_bytes:
         raise EngineError(f"{path}: the engine has {len(content)} bytes, {manifest.plan_bytes} were written.")
-    runtime: trt.Runtime = make_runtime(allow_host_code=VERSION_COMPATIBLE in manifest.traits)
-    before = get_log().error_count
+    runtime: trt.Runtime = make_runtime(lib, allow_host_code=VERSION_COMPATIBLE in manifest.traits)
+    before = get_log(lib).error_count
     engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(content)
     if engine is None:
-        raise EngineError(f"{path}: TensorRT refuses the engine: {describe_errors(before)}.")
+        raise EngineError(f"{path}: TensorRT refuses the engine: {describe_errors(lib, before)}.")
     weight_bytes = len(content)
     if manifest.onnx_path is not None:
         onnx_path = Path(manifest.onnx_path)
         if not onnx_path.is_file() or hash_file(onnx_path) != manifest.onnx_sha256:
             raise EngineError(f"{path}: the engine's weights lie in {onnx_path}, which is missing or was changed.")
-        refit(engine, onnx_path)
+        refit(lib, engine, onnx_path)
         weight_bytes += onnx_path.stat().st_size
-    return TensorRtEngine(runtime, engine, manifest.batch, weight_bytes)
+    return TensorRtEngine(lib, runtime, engine, manifest.batch, weight_bytes, _make_context)
+
+
+def _make_context(engine: "trt.ICudaEngine") -> "trt.IExecutionContext | None":
+    return engine.create_execution_context()

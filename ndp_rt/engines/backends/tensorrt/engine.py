@@ -1,11 +1,11 @@
 """One plan on a GPU."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ndp_rt.engines.backends.tensorrt.adapter import find_scratch_bytes
 from ndp_rt.engines.backends.tensorrt.layers import count_layers, sum_products
-from ndp_rt.engines.backends.tensorrt.library import import_tensorrt
+from ndp_rt.engines.backends.tensorrt.library import describe
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log
 from ndp_rt.engines.backends.tensorrt.network import name_dtype
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
@@ -20,32 +20,42 @@ ALIGNMENT_BYTES = 256
 class TensorRtEngine:
     """One engine with one execution context; see `ndp_rt.engines.engine.DeviceEngine`."""
 
-    def __init__(self, runtime: "trt.Runtime", engine: "trt.ICudaEngine", batch: int, weight_bytes: int) -> None:
+    def __init__(
+        self,
+        lib: Any,
+        runtime: "trt.Runtime",
+        engine: "trt.ICudaEngine",
+        batch: int,
+        weight_bytes: int,
+        make_context: "Callable[[trt.ICudaEngine], trt.IExecutionContext | None]",
+    ) -> None:
         """Make the context and fix its shapes.
 
         Args:
+            lib: the library's module.
             runtime: what loaded the engine; it has to live as long.
             engine: of one profile, whose only batch size is `batch`.
             batch: as above.
             weight_bytes: what the engine's weights take on the device, near enough.
+            make_context: makes the engine's context; None: it cannot.
 
         Raises:
             DeviceError: the device has no room for the context's scratch memory.
             EngineError: the engine does not take this batch size.
         """
-        before, scratch_bytes = get_log().error_count, find_scratch_bytes(engine)
-        context: trt.IExecutionContext | None = engine.create_execution_context()
+        before, scratch_bytes = get_log(lib).error_count, find_scratch_bytes(lib, engine)
+        context = make_context(engine)
         if context is None:
             raise DeviceError(
                 f"the GPU has no room for an engine's scratch memory, {scratch_bytes} bytes beside {weight_bytes} of "
-                f"weights: {describe_errors(before)}. Use smaller batches, or free some of its memory."
+                f"weights: {describe_errors(lib, before)}. Use smaller batches, or free some of its memory."
             )
         self._runtime: trt.Runtime | None = runtime
         self._engine: trt.ICudaEngine | None = engine
         self._context: trt.IExecutionContext | None = context
-        self._log = get_log()
+        self._lib = lib
         self.held_bytes = weight_bytes + scratch_bytes
-        self.inputs, self.outputs = _fix_shapes(engine, context, batch)
+        self.inputs, self.outputs = _fix_shapes(lib, engine, context, batch)
 
     def bind(self, pointers: Mapping[str, int]) -> None:
         context = self._find_context()
@@ -57,19 +67,19 @@ class TensorRtEngine:
                 raise InputError(
                     f"expected device memory aligned to {ALIGNMENT_BYTES} bytes for '{name}', got {pointer:#x}."
                 )
-            before = self._log.error_count
+            before = get_log(self._lib).error_count
             if not context.set_tensor_address(name, pointer):
-                raise InputError(f"TensorRT refuses {pointer:#x} as '{name}': {describe_errors(before)}.")
+                raise InputError(f"TensorRT refuses {pointer:#x} as '{name}': {describe_errors(self._lib, before)}.")
 
     def enqueue(self, stream: int) -> None:
         context = self._find_context()
-        before = self._log.error_count
+        before = get_log(self._lib).error_count
         if not context.execute_async_v3(stream):
-            raise EngineError(f"TensorRT refuses to run: {describe_errors(before)}.")
+            raise EngineError(f"{describe(self._lib)} refuses to run: {describe_errors(self._lib, before)}.")
 
     def precision_by_layer_type(self) -> dict[str, dict[str, int]]:
         """Return the layers by kind and type as the inspector reports them; empty where it reports none."""
-        lib, context = import_tensorrt(), self._find_context()
+        lib, context = self._lib, self._find_context()
         engine = self._engine
         assert engine is not None
         # With the context's shapes it knows the formats of inputs whose batch is open. On some GPUs of the Blackwell
@@ -92,17 +102,16 @@ class TensorRtEngine:
 
 
 def _fix_shapes(
-    engine: "trt.ICudaEngine", context: "trt.IExecutionContext", batch: int
+    lib: Any, engine: "trt.ICudaEngine", context: "trt.IExecutionContext", batch: int
 ) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
     """Set every input's shape to the batch, and return what goes in and out."""
-    lib = import_tensorrt()
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == lib.TensorIOMode.INPUT]
-    before = get_log().error_count
+    before = get_log(lib).error_count
     for name in inputs:
         shape = (batch, *tuple(engine.get_tensor_shape(name))[1:])
         if not context.set_input_shape(name, shape):
-            raise EngineError(f"TensorRT refuses {list(shape)} for '{name}': {describe_errors(before)}.")
+            raise EngineError(f"TensorRT refuses {list(shape)} for '{name}': {describe_errors(lib, before)}.")
     unknown = context.infer_shapes()
     if unknown:
         raise EngineError(

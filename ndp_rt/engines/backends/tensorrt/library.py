@@ -1,4 +1,4 @@
-"""The installed TensorRT: its package, its module and its version."""
+"""The installed TensorRT: its package, its module and its version. Modules are handed on as `lib`."""
 
 import contextlib
 import ctypes
@@ -10,6 +10,7 @@ from ndp_rt.errors import EngineError, MissingExtraError
 REMEDY = "pip install 'ndp-rt[gpu]' (CUDA 12) or 'ndp-rt[gpu13]' (CUDA 13), on a machine with an NVIDIA GPU"
 DISTRIBUTIONS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
 OLDEST = (8, 5)
+RTX_MODULE, RTX_INTERFACE = "tensorrt_rtx", (11, 0)
 KERNEL_LIBRARIES = {"CUBLAS": "libcublas", "CUBLAS_LT": "libcublasLt", "CUDNN": "libcudnn"}
 
 
@@ -32,12 +33,12 @@ def import_tensorrt() -> Any:
     return tensorrt
 
 
-def find_missing_libraries() -> set[str]:
+def find_missing_libraries(module: Any) -> set[str]:
     """Return which of NVIDIA's libraries that TensorRT 8 takes kernels from are not there, as it calls them.
 
     TensorRT finds them where the loader does, and beside its own package.
     """
-    packages = Path(str(import_tensorrt().__file__)).parents[1]
+    packages = Path(str(module.__file__)).parents[1]
     return {name for name, stem in KERNEL_LIBRARIES.items() if not _is_there(stem, packages)}
 
 
@@ -51,9 +52,17 @@ def _is_there(stem: str, packages: Path) -> bool:
     return False
 
 
-def find_version() -> tuple[int, int]:
-    """Return the version of the imported TensorRT: major and minor."""
-    return _numbers(import_tensorrt().__version__)
+def find_version(module: Any) -> tuple[int, int]:
+    """Return the version of TensorRT whose interface a module has: major and minor.
+
+    TensorRT-RTX has numbers of its own, and from 1.0 on the interface of TensorRT 11.
+    """
+    return RTX_INTERFACE if module.__name__ == RTX_MODULE else _numbers(module.__version__)
+
+
+def describe(module: Any) -> str:
+    """Return a module's name and version: "TensorRT 10.13.3.9"."""
+    return f"TensorRT{'-RTX' if module.__name__ == RTX_MODULE else ''} {module.__version__}"
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ndp_rt.engines.backends.tensorrt.library import import_tensorrt
 from ndp_rt.errors import StorageError
 
 if TYPE_CHECKING:
@@ -42,15 +41,15 @@ def _make_logger(lib: Any) -> Any:
     return Logger()
 
 
-def get_log() -> Any:
-    """Return the process's logger for TensorRT: `errors`, the latest; `error_count`; and `listeners` to add to."""
-    return _make_logger(import_tensorrt())
+def get_log(lib: Any) -> Any:
+    """Return the process's logger for a library: `errors`, the latest; `error_count`; and `listeners` to add to."""
+    return _make_logger(lib)
 
 
 @contextlib.contextmanager
-def listen(listener: Listener) -> Iterator[None]:
+def listen(lib: Any, listener: Listener) -> Iterator[None]:
     """Hand TensorRT's lines to `listener` meanwhile; those of other threads too."""
-    log = get_log()
+    log = get_log(lib)
     log.listeners.append(listener)
     try:
         yield
@@ -59,7 +58,7 @@ def listen(listener: Listener) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keep_log(path: Path) -> Iterator[None]:
+def keep_log(lib: Any, path: Path) -> Iterator[None]:
     """Write TensorRT's lines to a file meanwhile: seconds since the start, severity, text.
 
     Raises:
@@ -74,7 +73,7 @@ def keep_log(path: Path) -> Iterator[None]:
             except OSError as error:
                 problems.append(error)
 
-        with listen(take_line):
+        with listen(lib, take_line):
             yield
     if problems:
         raise StorageError(
@@ -82,12 +81,12 @@ def keep_log(path: Path) -> Iterator[None]:
         ) from problems[0]
 
 
-def describe_errors(count_before: int) -> str:
+def describe_errors(lib: Any, count_before: int) -> str:
     """Return what TensorRT has logged as errors since `error_count` was `count_before`: the first and the last.
 
     The first often says what is wrong, and the last what came of it.
     """
-    log = get_log()
+    log = get_log(lib)
     count = min(log.error_count - count_before, len(log.errors))
     if count < 1:
         return "its log holds no error"

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ndp_rt.engines.backends.tensorrt.adapter import (
     PRODUCT_LAYERS,
@@ -12,7 +12,7 @@ from ndp_rt.engines.backends.tensorrt.adapter import (
     make_network,
     read_types,
 )
-from ndp_rt.engines.backends.tensorrt.library import import_tensorrt
+from ndp_rt.engines.backends.tensorrt.library import describe
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log
 from ndp_rt.errors import EngineError
 from ndp_rt.program.tensors import TensorSpec
@@ -27,21 +27,20 @@ PRODUCT_TYPES = {"FLOAT": "f32", "HALF": "f16", "BF16": "bf16", "INT8": "i8"}
 class ParsedNetwork:
     """A network and the parser that owns its weights, so that both live until it is built."""
 
-    def __init__(self, builder: "trt.Builder", onnx_path: Path) -> None:
+    def __init__(self, lib: Any, builder: "trt.Builder", onnx_path: Path) -> None:
         """Parse a file; its external data lies beside it.
 
         Raises:
             EngineError: the parser refuses it; the message has all its complaints.
         """
-        lib = import_tensorrt()
-        self.network: trt.INetworkDefinition = make_network(builder)
-        self._parser: trt.OnnxParser = lib.OnnxParser(self.network, get_log())
-        before = get_log().error_count
+        self._lib = lib
+        self.network: trt.INetworkDefinition = make_network(lib, builder)
+        self._parser: trt.OnnxParser = lib.OnnxParser(self.network, get_log(lib))
+        before = get_log(lib).error_count
         if not self._parser.parse_from_file(str(onnx_path)):
-            complaints = [describe_parser_error(self._parser.get_error(i)) for i in range(self._parser.num_errors)]
+            complaints = [describe_parser_error(lib, self._parser.get_error(i)) for i in range(self._parser.num_errors)]
             raise EngineError(
-                f"TensorRT {lib.__version__} cannot read {onnx_path}: "
-                f"{'; '.join(complaints) or describe_errors(before)}."
+                f"{describe(lib)} cannot read {onnx_path}: {'; '.join(complaints) or describe_errors(lib, before)}."
             )
 
     def fix_batch(self, builder: "trt.Builder", config: "trt.IBuilderConfig", batch: int) -> None:
@@ -50,7 +49,7 @@ class ParsedNetwork:
         Raises:
             EngineError: an input's batch is fixed at another number.
         """
-        lib = import_tensorrt()
+        lib = self._lib
         network, linear = self.network, 1 << int(lib.TensorFormat.LINEAR)
         profile: trt.IOptimizationProfile = builder.create_optimization_profile()
         for index in range(network.num_inputs):
@@ -67,9 +66,9 @@ class ParsedNetwork:
         for index in range(network.num_outputs):
             given: trt.ITensor = network.get_output(index)
             given.allowed_formats = linear
-        before = get_log().error_count
+        before = get_log(lib).error_count
         if config.add_optimization_profile(profile) < 0:
-            raise EngineError(f"TensorRT refuses batch {batch}: {describe_errors(before)}.")
+            raise EngineError(f"TensorRT refuses batch {batch}: {describe_errors(lib, before)}.")
 
     def describe(self, batch: int) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
         """Return the inputs and outputs for one batch size.
@@ -90,7 +89,7 @@ class ParsedNetwork:
 
     def count_products(self) -> Mapping[str, int]:
         """Return how many of the network's layers multiply in which type."""
-        network, types = self.network, read_types(self.network)
+        network, types = self.network, read_types(self._lib, self.network)
         quantized, counts = find_quantized(network), Counter[str]()
         for index in range(network.num_layers):
             layer: trt.ILayer = network.get_layer(index)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ndp_rt.devices.machine import find_cuda_version, find_driver_version, find_gpu
 from ndp_rt.engines.backend import find_distribution
-from ndp_rt.engines.backends.tensorrt.library import DISTRIBUTIONS, import_tensorrt
+from ndp_rt.engines.backends.tensorrt.library import DISTRIBUTIONS
 from ndp_rt.engines.backends.tensorrt.options import HARDWARE_COMPATIBLE, VERSION_COMPATIBLE
 from ndp_rt.errors import EngineError
 from ndp_rt.program.tensors import TensorSpec
@@ -31,14 +31,12 @@ class Machine:
     tensorrt_package: str
 
 
-def find_machine(device_index: int) -> Machine:
+def find_machine(lib: Any, device_index: int) -> Machine:
     """Describe this machine.
 
     Raises:
-        MissingExtraError: TensorRT is not installed.
         DeviceError: there is no GPU of that number.
     """
-    lib = import_tensorrt()
     gpu = find_gpu(device_index)
     name, _ = find_distribution(DISTRIBUTIONS) or (UNKNOWN, "")
     return Machine(

@@ -4,7 +4,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log
 from ndp_rt.errors import EngineError
@@ -36,7 +36,7 @@ class TimingCache:
                 with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
                     pass
 
-    def attach(self, config: "trt.IBuilderConfig", tell: Callable[[str], None]) -> None:
+    def attach(self, lib: Any, config: "trt.IBuilderConfig", tell: Callable[[str], None]) -> None:
         """Let a build use the cache, and say so where the file was made elsewhere."""
         content = b""
         if self._path is not None:
@@ -46,10 +46,10 @@ class TimingCache:
         if cache is None or not config.set_timing_cache(cache, False):
             if content:
                 tell(f"the timing cache {self._path} was made on another GPU or by another TensorRT; it is not used")
-            before = get_log().error_count
+            before = get_log(lib).error_count
             cache = config.create_timing_cache(b"")
             if not config.set_timing_cache(cache, False):
-                raise EngineError(f"TensorRT refuses a new timing cache: {describe_errors(before)}.")
+                raise EngineError(f"TensorRT refuses a new timing cache: {describe_errors(lib, before)}.")
         self._cache = cache
 
     def save(self, config: "trt.IBuilderConfig") -> None:

@@ -26,13 +26,14 @@ def main() -> None:
     lib = load_bindings(*sys.argv[1:4])
     sys.modules["tensorrt"] = lib
     lines: list[tuple[str, str]] = []
-    with logger.listen(lambda *line: lines.append(line)):
-        logger.get_log().log(lib.ILogger.ERROR, "a line")
-        errors = [find_error(adapter.make_builder), find_error(lambda: adapter.make_runtime(allow_host_code=False))]
+    with logger.listen(lib, lambda *line: lines.append(line)):
+        logger.get_log(lib).log(lib.ILogger.ERROR, "a line")
+        makers = (lambda: adapter.make_builder(lib), lambda: adapter.make_runtime(lib, allow_host_code=False))
+        errors = [find_error(make) for make in makers]
     created: list[int] = []
-    adapter.make_network(SimpleNamespace(create_network=lambda flags: created.append(flags)))
+    adapter.make_network(lib, SimpleNamespace(create_network=lambda flags: created.append(flags)))
     config = SimpleNamespace()
-    monitor = adapter.watch(config, BuildProgress(lambda line: None))
+    monitor = adapter.watch(lib, config, BuildProgress(lambda line: None))
     if monitor is not None:
         monitor.phase_start("phase", None, 3)
         assert monitor.step_complete("phase", 0) is True

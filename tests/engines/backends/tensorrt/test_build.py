@@ -98,11 +98,11 @@ def test_before_10_quantized_layers_are_left_to_their_quantization(old_trt: Any,
 def test_the_types_of_all_tensors_are_those_of_the_file(
     monkeypatch: pytest.MonkeyPatch, stage: Stage, version: str, precision: str
 ) -> None:
-    fake_tensorrt.install(monkeypatch, version)
+    lib = fake_tensorrt.install(monkeypatch, version)
     graph = make_graph(precision, "IDENTITY" if version.startswith("8.5") else "CAST")
-    parsed = ParsedNetwork(adapter.make_builder(), stage.write(graph))
+    parsed = ParsedNetwork(lib, adapter.make_builder(lib), stage.write(graph))
     expected = {one["output"]: one["dtype"] for one in graph["layers"]} | {"image": graph["inputs"][0]["dtype"]}
-    assert adapter.read_types(parsed.network) == expected
+    assert adapter.read_types(lib, parsed.network) == expected
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_before_10_kernels_of_libraries_that_are_missing_are_left_out(
     monkeypatch: pytest.MonkeyPatch, stage: Stage, version: str, missing: set[str], sources: int
 ) -> None:
     lib = fake_tensorrt.install(monkeypatch, version)
-    monkeypatch.setattr("ndp_rt.engines.backends.tensorrt.adapter.find_missing_libraries", lambda: missing)
+    monkeypatch.setattr("ndp_rt.engines.backends.tensorrt.adapter.find_missing_libraries", lambda lib: missing)
     stage.compile(stage.options())
     assert lib.knobs.builds[0]["sources"] == sources
 
@@ -132,13 +132,13 @@ def test_libraries_are_found_beside_tensorrts_package(
         raise OSError(name)
 
     trt.__file__ = str(tmp_path / "tensorrt" / "__init__.py")
-    assert find_missing_libraries() == {"CUBLAS", "CUBLAS_LT", "CUDNN"}
+    assert find_missing_libraries(trt) == {"CUBLAS", "CUBLAS_LT", "CUDNN"}
     (tmp_path / "nvidia" / "cublas" / "lib").mkdir(parents=True)
     for name in ("libcublas.so.11", "libcublasLt.so.11"):
         (tmp_path / "nvidia" / "cublas" / "lib" / name).touch()
-    assert find_missing_libraries() == {"CUDNN"}
+    assert find_missing_libraries(trt) == {"CUDNN"}
     monkeypatch.setattr("ctypes.CDLL", lambda name: None if name == "libcudnn.so.8" else fail(name))
-    assert find_missing_libraries() == set()
+    assert find_missing_libraries(trt) == set()
 
 
 def test_from_10_on_no_layer_is_held(trt: Any, stage: Stage) -> None:
@@ -352,24 +352,26 @@ def test_the_logger_never_raises_and_is_one_for_the_process(trt: Any) -> None:
         raise RuntimeError
 
     lines: list[tuple[str, str]] = []
-    with logger.listen(fail), logger.listen(lambda *line: lines.append(line)):
-        logger.get_log().log(trt.ILogger.Severity.INTERNAL_ERROR, "so\n  wrong")
-    logger.get_log().log(trt.ILogger.Severity.INFO, "unheard")
+    with logger.listen(trt, fail), logger.listen(trt, lambda *line: lines.append(line)):
+        logger.get_log(trt).log(trt.ILogger.Severity.INTERNAL_ERROR, "so\n  wrong")
+    logger.get_log(trt).log(trt.ILogger.Severity.INFO, "unheard")
     assert lines == [("INTERNAL_ERROR", "so\n  wrong")]
-    assert logger.describe_errors(0) == "so wrong" and logger.get_log() is logger.get_log()
+    assert logger.describe_errors(trt, 0) == "so wrong" and logger.get_log(trt) is logger.get_log(trt)
 
 
 def test_of_many_errors_the_first_and_the_last_are_told(trt: Any) -> None:
-    log = logger.get_log()
+    log = logger.get_log(trt)
     log.log(trt.ILogger.Severity.ERROR, "an old story")
     before = log.error_count
-    assert logger.describe_errors(before) == "its log holds no error"
+    assert logger.describe_errors(trt, before) == "its log holds no error"
     for text in ("no implementation for conv1", "in between", "Assertion engine != nullptr failed."):
         log.log(trt.ILogger.Severity.ERROR, text)
-    assert logger.describe_errors(before) == "no implementation for conv1 [then] Assertion engine != nullptr failed."
+    assert (
+        logger.describe_errors(trt, before) == "no implementation for conv1 [then] Assertion engine != nullptr failed."
+    )
     for index in range(200):
         log.log(trt.ILogger.Severity.ERROR, f"error {index}")
-    assert logger.describe_errors(before) == "error 136 [then] error 199"
+    assert logger.describe_errors(trt, before) == "error 136 [then] error 199"
 
 
 def test_a_log_that_cannot_be_written_is_a_storage_error_after_the_build(
@@ -382,9 +384,9 @@ def test_a_log_that_cannot_be_written_is_a_storage_error_after_the_build(
     disk = contextlib.nullcontext(FullDisk())
     monkeypatch.setattr(logger.Path, "open", lambda self, *arguments, **options: disk)
     message = r"build.log: the build's log cannot be written \(No space left"
-    with pytest.raises(StorageError, match=message), logger.keep_log(stage.folder / "build.log"):
-        logger.get_log().log(trt.ILogger.Severity.INFO, "x")
-        logger.get_log().log(trt.ILogger.Severity.INFO, "y")
+    with pytest.raises(StorageError, match=message), logger.keep_log(trt, stage.folder / "build.log"):
+        logger.get_log(trt).log(trt.ILogger.Severity.INFO, "x")
+        logger.get_log(trt).log(trt.ILogger.Severity.INFO, "y")
 
 
 def test_progress_is_a_line_now_and_then(any_version: Any, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,4 +430,4 @@ def test_what_is_versioned_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> Non
         for name in adapter.VERSIONED:
             owner, _, member = name.partition(".")
             is_there = hasattr(lib, owner) and (not member or hasattr(getattr(lib, owner), member))
-            assert adapter.has(name) == is_there, f"{name} in {version}"
+            assert adapter.has(lib, name) == is_there, f"{name} in {version}"

@@ -114,7 +114,7 @@ def test_what_answers_false_or_nothing_is_an_error_with_the_last_line_of_the_log
 
 def test_an_older_error_is_not_given_as_the_reason(trt: Any, stage: Stage) -> None:
     engine = stage.build()
-    logger.get_log().log(trt.ILogger.Severity.ERROR, "an old story")
+    logger.get_log(trt).log(trt.ILogger.Severity.ERROR, "an old story")
     engine.bind(ADDRESSES)
     trt.knobs.refuses, trt.knobs.logger = {"execute_async_v3"}, None  # it refuses without a word
     with pytest.raises(EngineError, match="refuses to run: its log holds no error"):
