@@ -163,6 +163,20 @@ def find_compiler() -> list[str]:
     return shlex.split(os.environ.get("CC", "")) or ["cc"]
 
 
+def find_cuda_graphs() -> str:
+    """Return what NDP_RT_CUDA_GRAPHS says of who makes CUDA graphs of a GPU's work; "capture" if it says nothing.
+
+    "capture": we do, of all steps; "engine": TensorRT-RTX does, of each of its engines; "off": nobody.
+
+    Raises:
+        InputError: it says something else.
+    """
+    text = os.environ.get("NDP_RT_CUDA_GRAPHS") or "capture"
+    if text not in ("capture", "engine", "off"):
+        raise InputError(f"NDP_RT_CUDA_GRAPHS: expected capture, engine or off, got '{text}'.")
+    return text
+
+
 def find_cuda_toolkits() -> list[Path]:
     """Return where a CUDA toolkit may lie: CUDA_PATH, CUDA_HOME, the folder that nvcc is in, /usr/local/cuda."""
     named = [Path(folder) for name in ("CUDA_PATH", "CUDA_HOME") if (folder := os.environ.get(name))]

@@ -184,11 +184,14 @@ def print_record(name: str, record: "EngineRecord") -> None:
     say(f"{name}: {how}, {took}; {spec.backend} {key.backend_version}, {spec.precision}, plan {spec.plan}")
     if spec.is_on_gpu:
         options = f"; {', '.join(key.build_options)}" if key.build_options else ""
-        where = f"{key.device_model}, compute capability {key.compute_capability}, driver {key.driver_version}"
-        say(f"for {where}{options}")
+        driver = f", driver {key.driver_version}" if key.driver_version else ""
+        say(f"for {key.device_model}, compute capability {key.compute_capability}{driver}{options}")
     _print_precisions(record.precision_by_layer_type())
     for batch in spec.batches or ():
         golden = next(entry.golden for entry in record.entries if entry.key.batch == batch)
+        if not golden:
+            say(f"golden vectors, batch {batch}: not compared on this machine; they are where an engine is opened")
+            continue
         say(
             f"golden vectors, batch {batch}: {golden['vector_count']} agree; "
             f"map {golden['map_max_abs_difference']:.1e} (allowed {golden['map_tolerance']:.0e}), "

@@ -9,7 +9,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -59,6 +59,11 @@ class BuildOptions:
     def traits(self) -> tuple[str, ...]:
         """Names of the options that make another engine of the same stage; the rest changes only how it is built."""
         return ()
+
+    @property
+    def device_facts(self) -> Mapping[str, Any] | None:
+        """Fields of an engine's key that tell which devices it is for; None: this machine's, see `describe_device`."""
+        return None
 
     def to_words(self) -> list[str]:
         """Return the arguments of `ndp-rt build-engine` that say the same."""
@@ -118,6 +123,7 @@ class Backend(ABC):
     build_options: ClassVar[type[BuildOptions] | None] = None  # None: it has none
     distributions: ClassVar[tuple[str, ...]] = ()  # the packages that it may be installed as
     remedy: ClassVar[str] = ""  # a command that installs it
+    is_portable: ClassVar[bool] = False  # whether engines may be for devices of other machines
 
     def find(self) -> BackendStatus:
         """Look for the backend without importing it; never raises."""
@@ -179,6 +185,13 @@ class Backend(ABC):
     def choose_build(self, build: BuildOptions | None, key: "EngineKey", engines_dir: Path) -> BuildOptions | None:
         """Return the options that an engine is built with; may add files kept beside the engines."""
         return build
+
+    def runs_here(self, options: EngineOptions) -> bool:
+        """Tell whether this machine can load what `compile` makes with these options; else it is checked where it can.
+
+        Then what `compile` returns holds the engine's `precision_by_layer_type`.
+        """
+        return True
 
     def find_free_fields(self, made: "EngineKey", wanted: "EngineKey") -> frozenset[str]:
         """Return the fields in which an engine's key may differ from the one that is wanted, and the engine still fits.
@@ -253,6 +266,10 @@ class DeviceBackend(Backend):
             "compute_capability": gpu.compute_capability or UNKNOWN,
             "driver_version": machine.find_driver_version() or UNKNOWN,
         }
+
+    def keep(self, engines: Iterable["DeviceEngine"]) -> None:
+        """Store what the first runs of engines of its own made, so that the next start is quicker; all are idle."""
+        return
 
     def capture(self, device: CudaDevice, stream: Any, enqueue: Callable[[], None]) -> CapturedGraph:
         """Capture a stream's work, as `capture_graph` does; a backend whose allocator has to know of it overrides this.

@@ -96,15 +96,15 @@ def find_device_backend(name: str) -> DeviceBackend:
 
 
 def choose_backend(kind: str) -> Backend:
-    """Return the first backend of a kind of device that is installed.
+    """Return the first backend of a kind of device that is installed, and has such a device here if any has.
 
     Raises:
         MissingExtraError: none is; the message says how to get the first.
     """
     candidates = list_backends(kind)
-    for backend in candidates.values():
-        if backend.find().version is not None:
-            return backend
+    installed = [backend for backend in candidates.values() if backend.find().version is not None]
+    for backend in (*(one for one in installed if one.find().devices), *installed):
+        return backend
     first = next(iter(candidates.values()))
     raise MissingExtraError(
         f"no backend for {kind} is installed ({', '.join(candidates)}). {first.name}: {first.find().remedy}."

@@ -123,7 +123,8 @@ class EngineSpec:
             DeviceError: there is no such device.
         """
         backend = self.find_backend()
-        facts = dict(backend.describe_device(self.device_index))
+        named = None if self.build is None else self.build.device_facts
+        facts = dict(backend.describe_device(self.device_index) if named is None else named)
         if self.build is not None:
             facts["build_options"] = self.build.traits
         return [

@@ -148,13 +148,17 @@ class Builder:
 
     def _build_batch(self, keys: Sequence[EngineKey]) -> None:
         """Build the engines of one plan and batch size, check them together, and only then store them."""
-        engines: dict[str, Any] = {}  # Engine or DeviceEngine, as the check takes them
+        engines: dict[str, Any] = {}  # Engine or DeviceEngine, as the check takes them; none that are for elsewhere
         facts: dict[str, dict[str, Any]] = {}
         try:
             for key in keys:
-                engines[key.stage], facts[key.stage] = self._build_engine(key)
-            check_build = import_module(CHECK_MODULE).check_build
-            report = check_build(self.bundle, self.spec, engines, keys[0].batch, self.tell)
+                engine, facts[key.stage] = self._build_engine(key)
+                if engine is not None:
+                    engines[key.stage] = engine
+            report = {}
+            if engines:
+                check_build = import_module(CHECK_MODULE).check_build
+                report = check_build(self.bundle, self.spec, engines, keys[0].batch, self.tell)
         finally:
             for engine in engines.values():
                 engine.close()
@@ -166,22 +170,24 @@ class Builder:
             publish(artifact, key, self.engines_dir)
 
     def _build_engine(self, key: EngineKey) -> tuple[Any, dict[str, Any]]:
-        """Compile and load one engine; return it, and what is known of it."""
+        """Compile and load one engine; return it, None where it is for other machines, and what is known of it."""
         self.check()
+        backend = self.spec.find_backend()
         options = dataclasses.replace(
             self.spec.of_batch(key.batch, self.tell),
-            build=self.spec.find_backend().choose_build(self.spec.build, key, self.engines_dir),
+            build=backend.choose_build(self.spec.build, key, self.engines_dir),
         )
         artifact = self.folder / key.folder_name
         artifact.mkdir()
         self.tell(f"compiling {key.stage} for {key.backend} {key.backend_version}, {key.precision}, batch {key.batch}")
         start = time.perf_counter()
-        notes = self.spec.find_backend().compile(self.stage_paths[key.stage], artifact, options)
+        notes = dict(backend.compile(self.stage_paths[key.stage], artifact, options))
         compile_ms = (time.perf_counter() - start) * 1e3
         find = find_device_backend if self.spec.is_on_gpu else find_host_backend
-        engine = find(key.backend).load(artifact, options)
-        counts = engine.precision_by_layer_type()
-        self.spec.find_backend().check_precision(counts, key.precision)
+        engine = find(key.backend).load(artifact, options) if backend.runs_here(options) else None
+        told = notes.pop("precision_by_layer_type", {})  # where an engine that has been loaded says nothing of itself
+        counts = (engine.precision_by_layer_type() if engine is not None else {}) or told
+        backend.check_precision(counts, key.precision)
         return engine, {"precision_by_layer_type": counts, "compile_ms": round(compile_ms, 1), "notes": notes}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndp_rt.bundle.open import Bundle
+from ndp_rt.config import find_cuda_graphs
 from ndp_rt.engines.build import Engines, build_engine, compile_engine, load_device_engines, load_engine, name_engines
 from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.golden_report import compare_golden
@@ -119,11 +120,13 @@ def open_cuda(
         precision=spec.precision,
         engine_hash=name_engines(bundle, spec),
         kernels=kernels,
-        capture=partial(backend.capture, device),
+        capture=partial(backend.capture, device) if find_cuda_graphs() == "capture" else None,
     )
     try:
         golden, size = bundle.golden(), program.batch_sizes[0]
         compare_golden(bundle, golden, program.run, precision=spec.precision, batch=size, vector_count=1)
+        for stages in engines.values():
+            backend.keep(stages.values())
         levelled = with_white_level(bundle, white_level)
         return CudaExecutor(levelled, program, kernels, make_asset_maker(levelled, spec), channels=channels)
     except BaseException:

@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ndp_rt.errors import EngineError
@@ -54,9 +54,13 @@ def count_layers(text: str) -> dict[str, dict[str, int]]:
         text: what `EngineInspector.get_engine_information` gave as JSON.
     """
     try:
-        layers = json.loads(text, strict=False).get("Layers", [])  # names hold raw control characters
+        return count_types(json.loads(text, strict=False).get("Layers", []))  # names hold raw control characters
     except (ValueError, AttributeError):
         return {}
+
+
+def count_types(layers: Iterable[Any]) -> dict[str, dict[str, int]]:
+    """Return the same for layers with the inspector's keys."""
     counts: dict[str, Counter[str]] = {}
     for layer in layers:
         if isinstance(layer, Mapping):  # otherwise a name alone: the engine was built without details
