@@ -149,7 +149,10 @@ def test_opening_checks_a_golden_vector(bundle: Bundle, built_cache: Path, monke
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"backend": "tflite"}, "expected a backend of openvino, onnxruntime, tensorrt, torch-cuda, got 'tflite'"),
+        (
+            {"backend": "tflite"},
+            "expected a backend of openvino, onnxruntime, tensorrt, tensorrt-rtx, torch-cuda, got 'tflite'",
+        ),
         ({"precision": "int3"}, "expected a precision of fp32, tf32, bf16, .*, got 'int3'"),
         ({"precision": "fp16"}, "precision fp32 or bf16 or int8 or mixed for backend openvino, got 'fp16'"),
         ({"backend": "openvino", "precision": "int3"}, "for backend openvino, got 'int3'. Choose another precision or"),

@@ -43,7 +43,7 @@ def brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_backend_of_another_package_is_found_by_its_name(brought: Path) -> None:
     assert find_backend(NAME) is find_host_backend(NAME) is BACKEND
-    assert list(list_backends()) == ["openvino", "onnxruntime", NAME, "tensorrt", "torch-cuda"]
+    assert list(list_backends()) == ["openvino", "onnxruntime", NAME, "tensorrt", "tensorrt-rtx", "torch-cuda"]
     assert list(list_backends("cpu"))[-1] == NAME and NAME not in list_backends("cuda")
 
 

@@ -53,7 +53,9 @@ class ToyBackend(DeviceBackend):
         self.refusal: str | None = None
 
     def find(self) -> BackendStatus:
-        return BackendStatus(version=self.version, remedy=None if self.version else "pip install toy")
+        return BackendStatus(
+            version=self.version, devices=self.find_devices(), remedy=None if self.version else "pip install toy"
+        )
 
     def compile(self, onnx_path: Path, artifact: Path, options: EngineOptions) -> Mapping[str, Any]:
         self.compiled.append((onnx_path.name, options))

@@ -10,8 +10,8 @@ from ndp_rt.errors import InputError
 TURING = "sm75"
 # By compute capability: 7.5 is sm75. GPUs for data centres, such as sm90, are TensorRT's.
 TARGETS = (TURING, "sm80", "sm86", "sm89", "sm120", "sm121")
-# What generations lack, as its compiler says.
-LACKING = {"bf16": (TURING,), "tf32": (TURING,)}
+# What generations lack: its compiler refuses bf16 for Turing, computes int8 in fp16, and there is no TF32.
+LACKING = {"bf16": (TURING,), "tf32": (TURING,), "int8": (TURING,)}
 
 
 def split_targets(text: str) -> tuple[str, ...]:
