@@ -213,16 +213,20 @@ class Inspector:
 
         Args:
             frames: images as for `inspect`. One buffer may serve for all on the host; an array on a GPU has to stay as
-                it is until its result comes.
+                it is until its result comes. The source's thread goes on with the streams of CuPy and PyTorch that are
+                current where this is called.
             keep_reconstruction: also return the network's reconstructions.
         """
         with self._lock:
             session = self._need_session()
             outputs = session.check_outputs(keep_reconstruction)
-        return self._stream(session, frames, outputs)
+            use_streams = session.executor.share_streams()
+        return self._stream(session, frames, outputs, use_streams)
 
-    def _stream(self, session: Session, frames: Iterable[Image], outputs: Sequence[str]) -> Iterator[Result]:
-        stream = FrameStream(session, frames, outputs)
+    def _stream(
+        self, session: Session, frames: Iterable[Image], outputs: Sequence[str], use_streams: Callable[[], None]
+    ) -> Iterator[Result]:
+        stream = FrameStream(session, frames, outputs, use_streams)
         try:
             for frame in stream:
                 with self._lock:

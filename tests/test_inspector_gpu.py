@@ -9,8 +9,9 @@ import pytest
 
 from ndp_rt import Inspector
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
+from tests.fakes.device_frame import DeviceFrame
 from tests.fakes.fake_cupy import FakeCuda
-from tests.fakes.fake_streams import CUDARuntimeError
+from tests.fakes.fake_streams import CUDARuntimeError, FakeStream
 from tests.tolerances import assert_close
 
 SIDE = 64
@@ -71,6 +72,30 @@ def test_the_reference_is_swapped_between_frames(
         for one in (host, opened):
             one.set_reference(good)
         assert_close(opened.inspect(image).anomaly_map, host.inspect(image).anomaly_map, "map", "float32")
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_frames_are_read_after_the_work_on_the_stream_of_the_thread_that_streams_them(
+    fake_gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator, is_late: bool
+) -> None:
+    cuda = fake_gpu.module.cuda
+
+    class Frame(DeviceFrame):
+        """A frame that says of itself, as CuPy's arrays do, what stream is current in the thread that asks."""
+
+        @property
+        def __cuda_array_interface__(self) -> dict[str, Any]:
+            return {**self.facts, "stream": cuda.get_current_stream().ptr}
+
+    images = [draw(rng, SIDE, SIDE, 3) for _ in range(3)]
+    own, before = FakeStream(fake_gpu.machine, is_eager=not is_late), cuda.get_current_stream()
+    with Inspector.open(tiny_bundle, **SETTINGS) as opened:
+        own.use()
+        frames = opened.stream([Frame(fake_gpu, image, own) for image in images])
+        before.use()
+        scores = [result.score for result in frames]
+        assert cuda.get_current_stream() is before
+    assert_close(scores, [host.inspect(image).score for image in images], "map", "float32")
 
 
 def test_a_lost_device_is_an_error_and_the_process_and_close_live_on(

@@ -1,7 +1,8 @@
 """Reads frames in a thread of its own and starts them on their way while earlier ones are finished."""
 
+import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -31,17 +32,24 @@ class FrameBatch:
 class FrameStream:
     """Frames on their way through a session: read and started in a worker thread, finished by the caller in order."""
 
-    def __init__(self, session: Session, frames: Iterable[Any], outputs: Sequence[str]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        frames: Iterable[Any],
+        outputs: Sequence[str],
+        use_streams: Callable[[], None],
+    ) -> None:
         """Start reading, no further ahead than the executor has batches for a stream.
 
         Args:
             session: whose executor runs the frames.
             frames: each is started before the next is asked for, so one buffer may serve for all.
             outputs: of the program, beside the map.
+            use_streams: of `Executor.share_streams`, in the thread whose frames they are.
         """
         self.session = session
         self.outputs = outputs
-        self._frames = frames
+        self._frames, self._use_streams = frames, use_streams
         executor = session.executor
         self._batches = [FrameBatch(executor.make_batch()) for _ in range(executor.stream_batch_count)]
         self._free: SimpleQueue[FrameBatch | None] = SimpleQueue()
@@ -108,6 +116,8 @@ class FrameStream:
 
     def _read(self) -> None:
         try:
+            with contextlib.suppress(DeviceError):  # `start` says it of a frame, which another device may take
+                self._use_streams()
             frames: Iterator[Any] = iter(self._frames)
             end: Any = object()  # anything else could be a frame
             while True:

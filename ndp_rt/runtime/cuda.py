@@ -8,7 +8,7 @@ on demand. Images already on the GPU are read where they are.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.decide.decision import not_finite
 from ndp_rt.devices.cuda.driver import tolerate_errors, translate_errors
-from ndp_rt.devices.cuda.foreign import ForeignImage, order_after_producer, take_image
+from ndp_rt.devices.cuda.foreign import ForeignImage, order_after_producer, share_streams, take_image
 from ndp_rt.devices.cuda.memory import DeviceMemory, PinnedMemory
 from ndp_rt.graphs.half_types import HELD_AS, widen
 from ndp_rt.images.checks import Image, check_image, check_whole_size
@@ -161,6 +161,9 @@ class CudaExecutor:
         height_px, width_px = (int(side) for side in image.shape[:2])  # `start` looks at the rest of a device's array
         check_whole_size(height_px, width_px)
         return height_px, width_px
+
+    def share_streams(self) -> Callable[[], None]:
+        return share_streams(self._device)
 
     def make_batch(self) -> CudaBatch:
         with self._lock:

@@ -1,6 +1,6 @@
 """Executors: they run a program on a device, images in, anomaly maps out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ndp_rt.arrays import FloatArray
@@ -73,6 +73,13 @@ class Executor(Protocol):
 
     def release_batch(self, batch: Any) -> None:
         """Take a batch back, whether it was finished or not; the caller uses it no more."""
+        ...
+
+    def share_streams(self) -> Callable[[], None]:
+        """Return what another thread calls, so that images it hands over are read after this thread's work on a device.
+
+        It may raise DeviceError.
+        """
         ...
 
     def start(

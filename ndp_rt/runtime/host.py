@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,6 +155,9 @@ class HostExecutor:
         if max(height_px, width_px) > MAX_SIDE_PX or height_px * width_px > MAX_IMAGE_PX:
             check_whole_size(height_px, width_px)
         return height_px, width_px
+
+    def share_streams(self) -> Callable[[], None]:
+        return lambda: None
 
     def make_batch(self) -> HostBatch:
         self._need_engines()

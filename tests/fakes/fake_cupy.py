@@ -26,6 +26,7 @@ from tests.fakes.fake_streams import (
     Machine,
 )
 
+LEGACY_STREAM = 1
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
 POISON = 0xFF  # NaN in every float type, so that what is read before it was written shows
 DEVICE_ALIGNMENT = 256
@@ -163,7 +164,12 @@ class FakeCuda:
         def find_stream(ptr: int, device_id: int = -1) -> FakeStream:
             return machine.streams[ptr]
 
+        def get_current_stream(device_id: int = -1) -> FakeStream:
+            legacy = machine.streams.setdefault(LEGACY_STREAM, FakeStream(machine, is_eager=True))
+            return getattr(machine.current, "stream", legacy)
+
         cuda.__dict__.update(
+            get_current_stream=get_current_stream,
             Stream=make_stream,
             ExternalStream=find_stream,
             Event=make_event,

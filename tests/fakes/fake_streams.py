@@ -67,6 +67,7 @@ class Machine:
         self.streams: dict[int, FakeStream] = {}
         self.events: weakref.WeakValueDictionary[int, FakeEvent] = weakref.WeakValueDictionary()
         self.numbers = itertools.count(0x5000)
+        self.current = threading.local()  # each thread's stream
         self.operation_count = 0
         self.synchronisation_count = 0
         self.graph_launch_count = 0
@@ -116,6 +117,10 @@ class FakeStream:
             self.tail.complete()
         for one in self.waits:
             one.complete()
+
+    def use(self) -> FakeStream:
+        self.machine.current.stream = self
+        return self
 
     def record(self, event: FakeEvent | None = None) -> FakeEvent:
         event = event or FakeEvent(self.machine)

@@ -125,7 +125,7 @@ def test_the_fake_has_the_names_and_arguments_of_the_real_cupy() -> None:
         assert name.startswith("__") or name == "runtime" or hasattr(cupy.cuda, name), f"cupy.cuda.{name}"
     (stream,) = make_streams(FakeCuda(), 1)
     pairs = (
-        (stream, cupy.cuda.Stream, ("synchronize", "record", "wait_event", "begin_capture", "end_capture")),
+        (stream, cupy.cuda.Stream, ("synchronize", "use", "record", "wait_event", "begin_capture", "end_capture")),
         (stream.record(), cupy.cuda.Event, ("record", "synchronize")),
     )
     for ours, theirs, names in pairs:

@@ -14,6 +14,7 @@ from ndp_rt.kernels.smooth.definition import smooth
 from ndp_rt.pipeline.stream import FrameStream
 from ndp_rt.runtime.cuda import CudaBatch, CudaExecutor
 from ndp_rt.runtime.open import make_asset_maker
+from tests.fakes.device_frame import DeviceFrame
 from tests.fakes.fake_streams import CUDARuntimeError, FakeStream
 from tests.fakes.rig import Rig
 from tests.tolerances import assert_close
@@ -108,7 +109,7 @@ def test_streamed_frames_come_in_order_and_whole_however_late_or_early_the_gpu_w
             buffer[...] = image
             yield buffer
 
-    stream = FrameStream(session, fill_buffer(), ())
+    stream = FrameStream(session, fill_buffer(), (), executor.share_streams())
     for frame, one in zip(stream, expected, strict=True):
         batch: Any = frame.inner
         executor.finish(batch)
@@ -200,24 +201,6 @@ def test_a_lost_device_is_said_while_starting_and_while_waiting_and_closing_work
         executor.start(batch, (image,), 1)
 
 
-class DeviceFrame:
-    """A frame that another library writes on the GPU, on a stream of its own, and hands over before it is there."""
-
-    def __init__(self, rig: Rig, image: np.ndarray, stream: FakeStream) -> None:
-        runtime = rig.gpu.module.cuda.runtime
-        source, self.pointer = runtime.hostAlloc(image.nbytes, 0), runtime.malloc(image.nbytes)
-        rig.gpu.pinned_heap.blocks[source][:] = np.frombuffer(image.tobytes(), np.uint8)
-        runtime.memcpyAsync(self.pointer, source, image.nbytes, runtime.memcpyHostToDevice, stream.ptr)
-        self.shape = image.shape
-        self.__cuda_array_interface__ = {
-            "version": 3,
-            "shape": image.shape,
-            "typestr": image.dtype.str,
-            "data": (self.pointer, False),
-            "stream": stream.ptr,
-        }
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_frames_on_the_gpu_are_waited_for_and_read_where_they_are(
     make_rig: MakeRig, rng: np.random.Generator, seed: int
@@ -228,7 +211,7 @@ def test_frames_on_the_gpu_are_waited_for_and_read_where_they_are(
     expected = [expect(rig, image) for image in images]
     batch = executor.make_batch()
     late = FakeStream(rig.gpu.machine, is_eager=False)  # works only when somebody waits for it
-    frames = [DeviceFrame(rig, image, late) for image in images]
+    frames = [DeviceFrame(rig.gpu, image, late) for image in images]
     allocated, waited = rig.gpu.pinned_heap.allocation_count, rig.gpu.machine.synchronisation_count
     assert [executor.check_image(frame) for frame in frames] == [image.shape[:2] for image in images]
     executor.start(batch, frames, 2)
@@ -236,7 +219,7 @@ def test_frames_on_the_gpu_are_waited_for_and_read_where_they_are(
     executor.finish(batch)
     for index, one in enumerate(expected):
         assert_close(read_map(batch, index), one, "map", "float32")
-    executor.start(batch, (DeviceFrame(rig, images[0], late), images[1]), 2)  # one there, one on the host
+    executor.start(batch, (DeviceFrame(rig.gpu, images[0], late), images[1]), 2)  # one there, one on the host
     executor.finish(batch)
     for index, one in enumerate(expected):
         assert_close(read_map(batch, index), one, "map", "float32")
@@ -247,8 +230,8 @@ def test_what_is_no_array_of_images_is_refused_before_anything_runs(make_rig: Ma
     rig = make_rig()
     executor = open_executor(rig)
     batch = executor.make_batch()
-    frame = DeviceFrame(rig, np.zeros((8, 8, 3), np.uint8), FakeStream(rig.gpu.machine, is_eager=True))
-    frame.__cuda_array_interface__["typestr"] = "<f4"
+    frame = DeviceFrame(rig.gpu, np.zeros((8, 8, 3), np.uint8), FakeStream(rig.gpu.machine, is_eager=True))
+    frame.facts["typestr"] = "<f4"
     operations = rig.gpu.machine.operation_count
     for image in (frame, "image.png"):
         with pytest.raises(InputError):

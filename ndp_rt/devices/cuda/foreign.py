@@ -4,7 +4,8 @@ An array on a GPU is read through DLPack where it offers that, else through `__c
 for the work that the array's producer has put on a stream; the host never does.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from ndp_rt.images.checks import IMAGES, check_channels, check_kind
 
 ARRAYS = f"a NumPy, CuPy, PyTorch or PyCUDA array, {IMAGES}"
 LEGACY_STREAM = 1  # cudaStreamLegacy, the default stream; as a handle it is valid everywhere, unlike 0
+PER_THREAD_STREAM = 2  # cudaStreamPerThread: in each thread it is another one
 INTERFACE_VERSIONS = (2, 3)
 UNREGISTERED, DEVICE_MEMORY = 0, 2  # cudaMemoryType
 
@@ -114,6 +116,33 @@ def order_after_producer(image: ForeignImage, stream: Any, event: Any, device: C
     with translate_errors("waiting for the stream that an image came with"):
         device.cupy.cuda.runtime.eventRecord(event.ptr, image.stream)
         stream.wait_event(event)
+
+
+def share_streams(device: CudaDevice) -> Callable[[], None]:
+    """Note the streams that are current in this thread, CuPy's and PyTorch's; return what makes them another thread's.
+
+    An array's library says of it that it is ready after the stream which is current in the thread that asks.
+
+    Args:
+        device: whose streams.
+    """
+    cuda, torch = device.cupy.cuda, getattr(sys.modules.get("torch"), "cuda", None)
+    own, event = cuda.get_current_stream(device.index), None
+    if own.ptr == PER_THREAD_STREAM:
+        with translate_errors("noting the stream of this thread"):
+            event = own.record(cuda.Event(disable_timing=True))
+    others = torch.current_stream(device.index) if torch is not None and torch.is_initialized() else None
+
+    def use() -> None:
+        device.activate()
+        with translate_errors("going on with another thread's stream"):
+            own.use()
+            if event is not None:
+                own.wait_event(event)
+            if torch is not None and others is not None:
+                torch.set_stream(others)
+
+    return use
 
 
 def _take_host(array: NDArray[Any]) -> ForeignImage:

@@ -1,6 +1,9 @@
 """Images of other libraries: which are taken, from where, and in what order with their producers' work."""
 
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +11,14 @@ import numpy as np
 import pytest
 
 from ndp_rt.devices.cuda.driver import CudaDevice
-from ndp_rt.devices.cuda.foreign import LEGACY_STREAM, ForeignImage, order_after_producer, take_image
+from ndp_rt.devices.cuda.foreign import (
+    LEGACY_STREAM,
+    PER_THREAD_STREAM,
+    ForeignImage,
+    order_after_producer,
+    share_streams,
+    take_image,
+)
 from ndp_rt.devices.cuda.memory import DeviceMemory
 from ndp_rt.errors import DeviceError, InputError
 from ndp_rt.kernels.load import KernelSet
@@ -259,3 +269,42 @@ def test_nothing_is_put_on_the_stream_where_there_is_nothing_to_wait_for(gpu: Fa
     ):
         order_after_producer(take_image(array, device, pipeline.ptr), pipeline, event, device)
     assert event.node is None and not pipeline.waits
+
+
+def run_in_thread(work: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def test_a_threads_streams_become_those_of_another_thread(
+    gpu: FakeCuda, device: CudaDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = threading.local()
+    torch = SimpleNamespace(is_initialized=lambda: True, current_stream=lambda index: ("torch", index))
+    torch.set_stream = lambda stream: setattr(current, "stream", stream)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=torch))
+    own = FakeStream(gpu.machine, is_eager=False).use()
+    use = share_streams(device)
+
+    def find_current() -> tuple[Any, Any]:
+        use()
+        return gpu.module.cuda.get_current_stream(), current.stream
+
+    assert run_in_thread(find_current) == (own, ("torch", 0)) and not hasattr(current, "stream")
+    torch.is_initialized = lambda: False  # asking it for a stream would make it take the GPU
+    use = share_streams(device)
+    with pytest.raises(AttributeError):
+        run_in_thread(find_current)
+
+
+def test_the_default_stream_of_a_thread_of_its_own_is_waited_for(gpu: FakeCuda, device: CudaDevice) -> None:
+    ran: list[str] = []
+    own = FakeStream(gpu.machine, is_eager=False).use()
+    own.ptr = PER_THREAD_STREAM
+    own.add(lambda: ran.append("caller"))
+    use = share_streams(device)
+    own.tail = None  # in the other thread it is another stream, with nothing on it
+    run_in_thread(use)
+    own.add(lambda: ran.append("source"))
+    own.synchronize()
+    assert ran == ["caller", "source"]
