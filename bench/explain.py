@@ -103,7 +103,8 @@ class Explainer:
 
     def _split_device(self, row: Record, one: TimedProcess, total_ms: float) -> list[str | None]:
         try:
-            cost: Record = one.ask("measure_cost", row["batch"])
+            ceiling = self._ceilings.get((find_family(one.spec) or "", one.spec.precision))
+            cost: Record = one.ask("measure_cost", row["batch"], None if ceiling is None else ceiling["gflop_per_s"])
         except NdpRtError as error:
             self._warnings.append(f"what {one.name} costs on the GPU could not be measured: {error}")
             return []

@@ -250,8 +250,7 @@ def print_record(record: Record) -> None:
             parts.append(f"{row['ratio']['median']:.2f} times {row['ratio']['to']}")
         if gpu:
             parts.append(f"launch {gpu['launch_us']:.0f} us, {row['gpu_memory_bytes'] / 2**20:.0f} MiB")
-            over = {ratio: name for name, ratio in gpu["over_floor"].items()}
-            parts += [f"{over[max(over)]} {max(over):.1f} times its floor"] if over else []
+            parts += [f"{op} {ratio:.1f} times the floor" for op, ratio in gpu["over_floor"].items()]
         print(", ".join(parts))
     for kind in ("refused", "left_out"):
         for name, reason in record[kind].items():

@@ -1,12 +1,13 @@
 """The least that each kernel must move and compute, and the time below which no GPU does it: its floor.
 
-A floor is arithmetic, not a measurement. It counts every input read once and every output written once, and the
-arithmetic that the definition cannot do without; launches, and what a cache happens to hold already, are not in it.
+It counts every input read once and every output written once, and the arithmetic that the definition cannot do
+without; what a cache happens to hold already is not in it. The peaks here are data sheets'; `ndp_rt.bench.gpu_cost`
+takes what the GPU at hand reaches, and adds launches.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 
 from ndp_rt.kernels.op import CountedOp
 from ndp_rt.kernels.registry import find_op
@@ -36,6 +37,9 @@ GPUS: Mapping[str, Gpu] = {
     ),
     "T4": Gpu(tensor_tflops=65, fp32_tflops=8.1, memory_gb_per_s=320, source="NVIDIA T4 data sheet; no bfloat16"),
 }
+
+
+UNKNOWN_GPU = Gpu(tensor_tflops=inf, fp32_tflops=inf, memory_gb_per_s=inf, source="none")
 
 
 @dataclass(frozen=True, kw_only=True)

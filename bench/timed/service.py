@@ -94,12 +94,12 @@ class Service:
         """Return the accuracy on labelled images."""
         return measure_accuracy(self._open_timed(), Path(data))
 
-    def measure_cost(self, batch: int) -> Record:
+    def measure_cost(self, batch: int, gflop_per_s: float | None) -> Record:
         """Return what a batch of ours costs on a GPU."""
         from ndp_rt.bench.gpu_cost import measure_cost
 
         one, bundle = self._on_gpu()
-        return measure_cost(one.runner, bundle, batch)
+        return measure_cost(one.runner, bundle, batch, gflop_per_s)
 
     def trace_tensors(self, batch: int) -> dict[str, FloatArray]:
         """Return every tensor of ours on a GPU, for the first golden image."""

@@ -18,23 +18,28 @@ STEP_REPEATS = 20  # of a step in one capture, so that launching costs nothing b
 def profile_steps(program: CudaProgram, size: int) -> dict[str, float]:
     """Return the milliseconds of each step of one batch size by itself.
 
-    A step is repeated in one graph, so its inputs may lie in the GPU's cache: a lower bound of what it takes in the
-    pipeline, where steps also run side by side. Steps that cannot be captured are launched one by one.
+    Its inputs may lie in the GPU's cache: a lower bound of what it takes in the pipeline, where steps also run side by
+    side.
     """
-    times: dict[str, float] = {}
-    for step in program.list_steps(size):
+    return {step.name: time_work(program, partial(step.enqueue, program.stream)) for step in program.list_steps(size)}
 
-        def repeat(step: Any = step) -> None:
-            for _ in range(STEP_REPEATS):
-                step.enqueue(program.stream)
 
-        repeat()
-        program.stream.synchronize()
-        graph: CapturedGraph | None = None
-        with contextlib.suppress(DeviceError):
-            graph = program.capture_work(repeat)
-        times[step.name] = time_repeats(program, repeat if graph is None else partial(graph.launch, program.stream))
-    return times
+def time_work(program: CudaProgram, enqueue: Callable[[], None]) -> float:
+    """Return the milliseconds of what `enqueue` puts on the program's stream.
+
+    It is repeated in one graph; what cannot be captured is launched one by one.
+    """
+
+    def repeat() -> None:
+        for _ in range(STEP_REPEATS):
+            enqueue()
+
+    repeat()
+    program.stream.synchronize()
+    graph: CapturedGraph | None = None
+    with contextlib.suppress(DeviceError):
+        graph = program.capture_work(repeat)
+    return time_repeats(program, repeat if graph is None else partial(graph.launch, program.stream))
 
 
 def time_repeats(program: CudaProgram, repeat: Callable[[], Any]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndp_rt.bench import gpu_check, request
+from ndp_rt.bench import gpu_check, gpu_cost, request
 from ndp_rt.bench import run as run_module
 from ndp_rt.bench.explain import Explainer
 from ndp_rt.bench.rivals.base import OpenRival, Rival, to_image
@@ -54,6 +54,7 @@ def locally(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "open_process", open_locally)
     monkeypatch.setattr(cuda_profile, "MEDIAN_COUNT", 2)
     monkeypatch.setattr(cuda_profile, "STEP_REPEATS", 2)
+    monkeypatch.setattr(gpu_cost, "COPY_BYTES", 2**12)
     for name in ("measure_ceilings", "compare_ceilings", "explain_work"):
         monkeypatch.setattr(Explainer, name, lambda self, *values: None)
 

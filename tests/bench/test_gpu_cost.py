@@ -8,7 +8,7 @@ import pytest
 
 from ndp_rt.bench import gpu_cost
 from ndp_rt.bench.gpu_cost import measure_cost
-from ndp_rt.bench.kernel_work import GPUS
+from ndp_rt.bench.kernel_work import GPUS, Gpu, count_steps, time_floor_us
 from ndp_rt.bench.rivals.base import to_image
 from ndp_rt.bench.timed import inspector
 from ndp_rt.bench.timed.inspector import TimedInspector
@@ -39,6 +39,7 @@ def make_spec(bundle: Path, plan: str, *batches: int) -> TimedSpec:
 @pytest.fixture(autouse=True)
 def few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_profile, "MEDIAN_COUNT", 2)
+    monkeypatch.setattr(gpu_cost, "COPY_BYTES", 2**12)
 
 
 @pytest.mark.nightly
@@ -63,18 +64,30 @@ def test_every_step_goes_to_its_stage(
     assert "lower bound" in cost["stages_source"]
 
 
-@pytest.mark.nightly
-def test_every_kernel_has_a_floor_on_a_gpu_whose_peaks_are_known(
-    fake_gpu: FakeCuda, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("gpus", "gflop_per_s"), [({}, None), ({"Fake": GPUS["H200"]}, None), ({}, 1e-3)])
+def test_kernels_are_held_against_launches_and_what_this_gpu_reaches(
+    fake_gpu: FakeCuda,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: dict[str, Gpu],
+    gflop_per_s: float | None,
 ) -> None:
-    timed = TimedInspector(make_spec(tiny_bundle, "staged", 1))
-    bundle = open_bundle(tiny_bundle)
-    assert measure_cost(timed.runner, bundle, 1)["gpu"]["over_floor"] == {}
-    monkeypatch.setattr(gpu_cost, "GPUS", {"Fake": GPUS["H200"]})
-    over = measure_cost(timed.runner, bundle, 1)["gpu"]["over_floor"]
+    monkeypatch.setattr(gpu_cost, "GPUS", gpus)
+    bundle, timed = open_bundle(tiny_bundle), TimedInspector(make_spec(tiny_bundle, "staged", 1))
+    gpu = measure_cost(timed.runner, bundle, 1, gflop_per_s)["gpu"]
+    works = count_steps(timed.runner.program.find_steps(1), bundle.manifest.decision)
     timed.close()
-    assert sorted(over) == [*(f"rbfrm r{level}k{size}" for level in (3, 4, 5) for size in (2, 4)), "score", "smooth"]
-    assert min(over.values()) > 0
+    copied_gb_per_s = 2e-6 * gpu_cost.COPY_BYTES / STEP_MS
+    assert gpu["ceilings"] == pytest.approx(
+        {"launch_us": STEP_MS * 1e3, "gbyte_per_s": copied_gb_per_s, "gflop_per_s": gflop_per_s}
+    )
+    tflops = 67.0 if gpus else 1e-6 if gflop_per_s else 1e30  # of fp32
+    used = Gpu(tensor_tflops=1.0, fp32_tflops=tflops, memory_gb_per_s=copied_gb_per_s, source="here")
+    six = [STEP_MS + time_floor_us(used, work) / 1e3 for name, work in works.items() if name.startswith("rbfrm")]
+    every = [STEP_MS + time_floor_us(used, work) / 1e3 for work in works.values()]
+    assert gpu["over_floor"]["rbfrm"] == pytest.approx(6 * STEP_MS / sum(six)) and len(six) == 6
+    assert gpu["over_floor"]["all kernels"] == pytest.approx(8 * STEP_MS / sum(every)) and len(every) == 8
+    assert set(gpu["over_floor"]) == {"rbfrm", "smooth", "score", "all kernels"}
 
 
 @pytest.mark.nightly
