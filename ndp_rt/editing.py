@@ -206,6 +206,7 @@ def set_reference(path: Path, image_path: Path, *, backend: str | None = None, t
             now,
             thresholds={name: _carry_over(one) for name, one in now.thresholds.items()},
             reference={"source": image_path.name, "rule": "chosen by hand (ndp-rt set-reference)"},
+            engines={},
             golden={**now.golden, "made_by": f"plan '{plan}' on the CPU, fp32: by set-reference"},
             parity={**now.parity, "note": "measured at export, with the reference of then"},
             provenance=add_command(now.provenance, command),

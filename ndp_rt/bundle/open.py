@@ -253,6 +253,7 @@ def _explain_missing(folder: Path) -> str:
 def _check_names(folder: Path, manifest: BundleManifest) -> None:
     """Compare the folder's entries with the manifest's: same names, plain files, nothing that leads outside."""
     named = [*manifest.files, *(stage.file for stage in manifest.stages.values() if stage.file is not None)]
+    named += [*manifest.engines, *(name for engine in manifest.engines.values() for name in engine.files)]
     for name in named:
         if not is_plain_name(name):
             raise BundleError(
@@ -262,6 +263,9 @@ def _check_names(folder: Path, manifest: BundleManifest) -> None:
     for name, stage in manifest.stages.items():
         if stage.file is not None and stage.file not in manifest.files:
             raise BundleError(f"{folder}: stage '{name}' names {stage.file}, which 'files' lacks. Export it again.")
+    absent = sorted(manifest.engine_files - set(manifest.files))
+    if absent:
+        raise BundleError(f"{folder}: its engines name {', '.join(absent)}, which 'files' lacks. Copy it again.")
     found = {entry.name for entry in folder.iterdir() if not entry.name.startswith(TEMPORARY_PREFIX)}
     missing = sorted(set(manifest.files) - found)
     if missing:
@@ -325,7 +329,7 @@ def _check_external_data(folder: Path, file: str, manifest: BundleManifest) -> N
 
 def _find_fingerprint(manifest: BundleManifest) -> str:
     document = manifest.to_json()
-    left_out = {*NOT_IN_FINGERPRINT, *(asset.picture for asset in manifest.assets.values())}
+    left_out = {*NOT_IN_FINGERPRINT, *manifest.engine_files, *(asset.picture for asset in manifest.assets.values())}
     identity = {
         "input": manifest.input.to_json(),
         **{key: document[key] for key in ("stages", "assets", "programs", "decision")},

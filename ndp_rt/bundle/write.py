@@ -74,7 +74,7 @@ def replace_files(bundle: Bundle, changed: Mapping[str, bytes | Path], edit: Edi
         bundle: as it was opened when the change was computed.
         changed: content by name, of files that are there or new ones.
         edit: gets the manifest as it is now, which may have other thresholds than the bundle's, and returns the new
-            one; its `files` are made from what is written.
+            one; its `files` are made from what is written. Files of engines that it no longer has are left out.
 
     Raises:
         BundleError: the bundle was replaced after it was opened.
@@ -83,10 +83,11 @@ def replace_files(bundle: Bundle, changed: Mapping[str, bytes | Path], edit: Edi
     place = bundle.path.resolve()  # behind a link, the bundle itself
     with _storing(place), lock_bundle(place):
         manifest = edit(read_current(bundle))
-        files = {name: place / name for name in bundle.manifest.files} | dict(changed)
+        kept = set(bundle.manifest.files) - (bundle.manifest.engine_files - manifest.engine_files)
+        files = {name: place / name for name in sorted(kept)} | dict(changed)
         with _drafting(place, manifest, files) as folder:
             written = read_manifest(folder).files
-            for name in set(bundle.manifest.files) - set(changed):
+            for name in kept - set(changed):
                 if written[name] != bundle.manifest.files[name]:
                     raise bundle.replaced()
             _move_into_place(folder, place)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli.quantise import QUANTISE_ARGUMENTS, add_quantise_arguments, quantise
@@ -64,6 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads for the check, and to choose int8 layers with; default: all cores",
     )
+    parser.add_argument(
+        "--into-bundle",
+        action="store_true",
+        help="store the engines in the bundle too, for machines that it is copied to",
+    )
     parser.add_argument("--rebuild", action="store_true", help="build anew, also what is there or damaged")
     add_quantise_arguments(parser.add_argument_group("for int8 and mixed on a CPU (ndp-rt quantise says more)"))
     for flag, (field, names) in list_build_options().items():
@@ -89,9 +95,12 @@ def run(args: argparse.Namespace) -> int:
     """Build or find the engines and print what they are."""
     from ndp_rt.bundle import open_bundle
     from ndp_rt.engines.build import build_engine
+    from ndp_rt.engines.bundled import check_portable, put_into_bundle
 
     bundle = open_bundle(args.bundle)
     spec = make_spec(args).resolve(bundle)
+    if args.into_bundle:
+        check_portable(spec)
     if quantise_first(bundle, spec, args):
         bundle = open_bundle(args.bundle)
     record = build_engine(
@@ -101,6 +110,9 @@ def run(args: argparse.Namespace) -> int:
         progress=lambda line: say(f"  {line}"),
     )
     print_record(bundle.manifest.name, record)
+    if args.into_bundle:
+        put_into_bundle(bundle, record, f"{record.spec.make_command(Path(bundle.path.name))} --into-bundle")
+        say(f"stored in {bundle.path}")
     return 0
 
 

@@ -19,6 +19,7 @@ from ndp_rt.config import child_command, child_environment, find_build_limit_s, 
 from ndp_rt.devices.host_process import find_address_limit_mib
 from ndp_rt.engines import worker
 from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.bundled import unpack
 from ndp_rt.engines.cache import EngineEntry, EngineKey, explain_absence, find_engines_dir, find_entry
 from ndp_rt.engines.engine import DeviceEngine, Engine
 from ndp_rt.engines.registry import find_device_backend, find_host_backend
@@ -90,7 +91,8 @@ def find_engine(
 
 
 def _look_up(bundle: Bundle, spec: EngineSpec, engines_dir: Path) -> dict[EngineKey, EngineEntry | None]:
-    """Return every engine of a resolved spec by its key, None for one that is not in the cache."""
+    """Return every engine of a resolved spec by its key, None for one that neither the cache nor the bundle has."""
+    unpack(bundle, spec, engines_dir)
     command = f"{spec.make_command(bundle.path)} --rebuild"
     return {key: find_entry(key, engines_dir, command) for key in spec.locate_keys(bundle, engines_dir)}
 

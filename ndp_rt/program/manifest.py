@@ -130,6 +130,16 @@ class FileSpec(JsonData):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineFiles(JsonData):
+    """An engine that the bundle brings along."""
+
+    where = "an engine"
+
+    key: Mapping[str, Any]  # what it is for: `ndp_rt.engines.cache.EngineKey`
+    files: Mapping[str, str]  # the bundle's files by the names that they have in the cache
+
+
+@dataclass(frozen=True, kw_only=True)
 class BundleManifest(JsonData):
     """Everything that manifest.json says. `files` is filled by `ndp_rt.bundle.write_bundle`."""
 
@@ -150,7 +160,13 @@ class BundleManifest(JsonData):
     largest_score: float | None = optional(None)  # that the model's maps allow; None: not known
     training_range: TrainingRange | None = field(default=None, metadata={"is_optional": True})
     training_images: tuple[str, ...] = optional(())  # the start of the SHA-256 of each one's pixels, as hex
+    engines: Mapping[str, EngineFiles] = optional(dict)  # by their names in the cache
     files: Mapping[str, FileSpec] = field(default_factory=dict)
+
+    @property
+    def engine_files(self) -> frozenset[str]:
+        """The names of the files of all engines."""
+        return frozenset(name for engine in self.engines.values() for name in engine.files.values())
 
     def __post_init__(self) -> None:
         commands = self.provenance.get("commands", [])

@@ -58,8 +58,15 @@ def listen(lib: Any, listener: Listener) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keep_log(lib: Any, path: Path) -> Iterator[None]:
+def keep_log(
+    lib: Any, path: Path, is_kept: Callable[[str, str], bool] = lambda severity, message: True
+) -> Iterator[None]:
     """Write TensorRT's lines to a file meanwhile: seconds since the start, severity, text.
+
+    Args:
+        lib: the library's module.
+        path: the file.
+        is_kept: tells of a line's severity and text whether it is written.
 
     Raises:
         StorageError: a line could not be written. Raised at the end: TensorRT logs from C++, which takes no error.
@@ -68,6 +75,8 @@ def keep_log(lib: Any, path: Path) -> Iterator[None]:
     with path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1) as stream:
 
         def take_line(severity: str, message: str) -> None:
+            if not is_kept(severity, message):
+                return
             try:
                 stream.write(f"{time.monotonic() - start_s:9.3f} {severity:14} {message}\n")
             except OSError as error:

@@ -10,7 +10,7 @@ from ndp_rt.devices import machine
 from ndp_rt.engines.backend import DeviceBackend, EngineOptions
 from ndp_rt.engines.backends.tensorrt.layers import WANTED, check_products, sum_products
 from ndp_rt.engines.backends.tensorrt.logger import keep_log
-from ndp_rt.engines.backends.tensorrt_rtx.build import build_for, find_plan, group_targets, name_plan
+from ndp_rt.engines.backends.tensorrt_rtx.build import LAYERS, build_for, find_plan, group_targets, name_plan
 from ndp_rt.engines.backends.tensorrt_rtx.engine import TensorRtRtxEngine
 from ndp_rt.engines.backends.tensorrt_rtx.library import DISTRIBUTIONS, REMEDY, import_tensorrt_rtx
 from ndp_rt.engines.backends.tensorrt_rtx.options import (
@@ -63,7 +63,7 @@ class TensorRtRtxBackend(DeviceBackend):
         targets = find_targets(options) or (_find_target(options.device_index),)
         check_targets(targets, options.precision)
         notes: dict[str, Any] = {"log": LOG_FILE, "plans": {}}
-        with keep_log(lib, artifact / LOG_FILE):
+        with keep_log(lib, artifact / LOG_FILE, _is_kept):
             for group in group_targets(targets):
                 start = time.perf_counter()
                 built, counts = build_for(lib, onnx_path, options, group)
@@ -95,6 +95,10 @@ class TensorRtRtxBackend(DeviceBackend):
 
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
         check_products(sum_products(counts), precision, "TensorRT-RTX's engine")
+
+
+def _is_kept(severity: str, message: str) -> bool:
+    return severity != "VERBOSE" or message.startswith(LAYERS)
 
 
 def _find_target(index: int) -> str:
