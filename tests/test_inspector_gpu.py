@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ndp_rt import Inspector
+from ndp_rt.engines.registry import find_backend
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
 from tests.fakes.device_frame import DeviceFrame
+from tests.fakes.fake_backend import FakeDeviceBackend
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.fake_streams import CUDARuntimeError, FakeStream
 from tests.tolerances import assert_close
@@ -49,6 +51,19 @@ def test_gives_the_results_of_the_cpu(
         large = draw(rng, 150, 90)
         assert_close(opened.inspect_large(large).anomaly_map, host.inspect_large(large).anomaly_map, "map", "float32")
     assert fake_gpu.device_heap.blocks == fake_gpu.pinned_heap.blocks == {}
+
+
+def test_engines_are_kept_once_they_have_run_and_graphs_are_left_out_where_that_is_asked_for(
+    fake_gpu: FakeCuda, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[object] = []
+    monkeypatch.setattr(FakeDeviceBackend, "keep", lambda self, engines: kept.extend(engines))
+    monkeypatch.setenv("NDP_RT_CUDA_GRAPHS", "off")
+    with Inspector.open(tiny_bundle, **SETTINGS) as opened:
+        program: Any = opened._need_session().executor
+        loaded: Any = find_backend("fake")
+        assert kept == loaded.loaded[-len(kept) :] and len(kept) == 2
+        assert program._program.captured_sizes == ()
 
 
 def test_engines_are_built_once_and_never_behind_the_users_back(fake_gpu: FakeCuda, tiny_bundle: Path) -> None:

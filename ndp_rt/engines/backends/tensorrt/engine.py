@@ -43,6 +43,7 @@ class TensorRtEngine:
             DeviceError: the device has no room for the context's scratch memory.
             EngineError: the engine does not take this batch size.
         """
+        self._lib = lib
         before, scratch_bytes = get_log(lib).error_count, find_scratch_bytes(lib, engine)
         context = make_context(engine)
         if context is None:
@@ -53,7 +54,6 @@ class TensorRtEngine:
         self._runtime: trt.Runtime | None = runtime
         self._engine: trt.ICudaEngine | None = engine
         self._context: trt.IExecutionContext | None = context
-        self._lib = lib
         self.held_bytes = weight_bytes + scratch_bytes
         self.inputs, self.outputs = _fix_shapes(lib, engine, context, batch)
 

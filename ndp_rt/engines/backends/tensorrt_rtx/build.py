@@ -58,7 +58,7 @@ def build_for(lib: Any, onnx_path: Path, options: EngineOptions, group: tuple[st
     def configure(config: "trt.IBuilderConfig") -> None:
         config.num_compute_capabilities = len(group)
         for index, name in enumerate(group):
-            if not config.set_compute_capability(lib.ComputeCapability.__members__[name.upper()], index):
+            if not config.set_compute_capability(getattr(lib.ComputeCapability, name.upper()), index):
                 raise EngineError(f"{describe(lib)} does not build for {name}. Leave it out of --for.")
 
     with listen(lib, take_line):

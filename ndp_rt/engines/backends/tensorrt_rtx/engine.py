@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     import tensorrt_rtx as trt
 
 log = logging.getLogger("ndp_rt")
+# The bits of EngineInvalidityDiagnostics, the lowest first.
+REASONS = (
+    *("version mismatch", "unsupported cc", "old cuda driver", "old cuda runtime", "insufficient gpu memory"),
+    *("malformed engine", "cuda error"),
+)
 
 
 class TensorRtRtxEngine(TensorRtEngine):
@@ -87,8 +92,7 @@ def _check_validity(lib: Any, runtime: "trt.Runtime", path: Path, content: bytes
         log.warning("%s: was built for another GPU than this one, and may be slower here", path)
     if validity != lib.EngineValidity.INVALID:
         return
-    names = [name for name, bit in lib.EngineInvalidityDiagnostics.__members__.items() if int(reasons) & int(bit)]
-    words = ", ".join(name.lower().replace("_", " ") for name in names)
+    words = ", ".join(word for number, word in enumerate(REASONS) if int(reasons) >> number & 1)
     raise EngineError(
         f"{path}: {describe(lib)} says that the engine does not fit here: {words or 'no reason given'}; it is not used."
     )

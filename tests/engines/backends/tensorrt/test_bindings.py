@@ -83,7 +83,7 @@ def parse_signature(line: str) -> Signature:
 
 def find_result_class(text: str) -> str:
     """Return the class in "tensorrt_bindings.tensorrt.X" or "nvonnxparser::IX"; "" for bool, str, list and so on."""
-    match = re.fullmatch(r"(?:tensorrt\w*(?:\.tensorrt)?\.|nv\w+::)([\w.:]+)", text.strip())
+    match = re.fullmatch(r"(?:tensorrt\w*(?:\.tensorrt(?:_rtx)?)?\.|nv\w+::)([\w.:]+)", text.strip())
     name = match.group(1).replace("::", ".") if match else ""
     return CPP_NAMES.get(name, name)
 
