@@ -1,5 +1,5 @@
 # make demo: see it work. make test: the quick tests. make test-all: every test. All make their environment, .venv, once.
-# make gpu-check PYTHON=...: tests and measures on a GPU, with what that Python has; installs nothing.
+# make gpu-check PYTHON=...: tests and measures on a GPU, with what that Python has; installs nothing. STEP=1, 2 or 3: a part.
 PYTHON ?= python3
 BIN := .venv/bin
 # setuptools warns of editable installations in general; nothing in that is for the reader.
@@ -38,7 +38,7 @@ docs: .venv/.docs
 	@echo 'The documentation: build/site/index.html'
 
 gpu-check:
-	@'$(PYTHON)' -m ndp_rt.bench.gpu_check $(ARGS)
+	@'$(PYTHON)' -m ndp_rt.bench.gpu_check $(addprefix --step ,$(STEP)) $(ARGS)
 
 .venv/.python:
 	@command -v '$(PYTHON)' >/dev/null || { \

@@ -29,7 +29,7 @@ class Explainer:
         self._tell = tell
         self._core_count = count_usable_cores()
         self._warnings: list[str] = []
-        self._ceilings: dict[tuple[str, str], Record | None] = {}
+        self.ceilings: dict[tuple[str, str], Record | None] = {}
         self._work: dict[tuple[str, str, int], Record | None] = {}
         self._copy_gbyte_per_s: float | None = None
         self._first: tuple[str, str] | None = None
@@ -43,14 +43,14 @@ class Explainer:
             for spec in specs:
                 family = find_family(spec)
                 key = (family or "", spec.precision)
-                if family is None or key in self._ceilings:
+                if family is None or key in self.ceilings:
                     continue
-                self._ceilings[key] = self._measure_ceiling(process, *key)
-                self._first = self._first or (key if self._ceilings[key] else None)
+                self.ceilings[key] = self._measure_ceiling(process, *key)
+                self._first = self._first or (key if self.ceilings[key] else None)
 
     def compare_ceilings(self) -> None:
         """Measure the first ceiling again after the run, and warn if it fell."""
-        before = None if self._first is None else self._ceilings[self._first]
+        before = None if self._first is None else self.ceilings[self._first]
         if self._first is None or before is None:
             return
         with TimedProcess() as process:
@@ -103,7 +103,7 @@ class Explainer:
 
     def _split_device(self, row: Record, one: TimedProcess, total_ms: float) -> list[str | None]:
         try:
-            ceiling = self._ceilings.get((find_family(one.spec) or "", one.spec.precision))
+            ceiling = self.ceilings.get((find_family(one.spec) or "", one.spec.precision))
             cost: Record = one.ask("measure_cost", row["batch"], None if ceiling is None else ceiling["gflop_per_s"])
         except NdpRtError as error:
             self._warnings.append(f"what {one.name} costs on the GPU could not be measured: {error}")
@@ -139,7 +139,7 @@ class Explainer:
         return self._work[key] or {}
 
     def _add_ceiling(self, row: Record, spec: TimedSpec) -> None:
-        found = self._ceilings.get((find_family(spec) or "", spec.precision))
+        found = self.ceilings.get((find_family(spec) or "", spec.precision))
         if found is None:
             return
         work = row.get("gflop")

@@ -1,43 +1,50 @@
-"""`make gpu-check`: the tests that need a GPU, then what every backend and precision reaches there.
+"""`make gpu-check`: the tests that need a GPU, and what every backend and precision reaches there, in three steps.
 
-It measures as `ndp-rt bench` does and writes such a record, with what the tests said. It installs nothing: it takes the
-Python that runs it and whatever is there. NumPy, CuPy and one of TensorRT and PyTorch are enough; where the
-onnx package is missing, the typed stages are made elsewhere (`ndp-rt export-stages`).
+First what is worth most: 1 the kernels, and the backend that compiles nothing; 2 the other backends; 3 throughput, a
+soak, and rivals. Each candidate is measured by itself, as `ndp-rt bench` does, and its record is written before the
+next begins: what ends a step early loses one candidate at most. It installs nothing: it takes the Python that runs it
+and whatever is there. NumPy, CuPy and one backend are enough; where the onnx package is missing, the typed stages are
+made elsewhere (`ndp-rt export-stages`).
 """
 
 import argparse
 import importlib.util
+import itertools
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
-from ndp_rt.bench.request import BenchRequest
+from ndp_rt.bench.request import BenchRequest, list_specs
 from ndp_rt.bench.rivals import NAMES
 from ndp_rt.bench.run import Bench
 from ndp_rt.bench.timed.process import TimedProcess
 from ndp_rt.bench.timed.spec import OURS, FloatArray
 from ndp_rt.devices.cuda.driver import CudaDevice
-from ndp_rt.engines.registry import list_backends, parse_device
+from ndp_rt.engines.registry import find_backend, list_backends, parse_device
 from ndp_rt.errors import InputError, NdpRtError
-from ndp_rt.evaluate.record import Record, append_record
+from ndp_rt.evaluate.record import Record, append_record, check_appendable, start_record
 
-RESULTS = Path("bench/results")
+RESULTS = Path("bench/results/gpu")
 ROOT = Path(__file__).resolve().parent.parent
 # The demo's network has no op of its own; the tests' has, and reaches every kernel.
 BUNDLES = (ROOT / "ndp_rt" / "data" / "demo.ndp", ROOT / "tests" / "data" / "bricks.ndp")
+STEPS = (1, 2, 3)
+TEST_SHARE = 0.5  # of a step's time, at most
 SANITIZER = "compute-sanitizer"
 SANITIZER_TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
-KERNEL_TESTS = "tests/kernels"
 OUTCOME = re.compile(r"\d+ (passed|failed|skipped|deselected|error)")
 NO_TESTS_EXIT_CODE = 5  # pytest's, where every test was deselected
+PYTEST = (sys.executable, "-u", "-m", "pytest", "-vv", "-m")
 
 
 class GpuBench(Bench):
@@ -45,25 +52,25 @@ class GpuBench(Bench):
 
     needs_extras = False
     soak_count = 0
+    fp32: Mapping[str, FloatArray] | None = None  # what the fp32 plan's tensors were
 
     def finish(self, processes: Sequence[TimedProcess]) -> None:
         """See `Bench.finish`."""
-        ours = [one for one in processes if one.spec.kind == OURS and one.name not in self.refused]
-        expected: Mapping[str, FloatArray] | None = None
-        for one in ours:
-            batch = one.spec.batches[0]
-            self.tell(f"{one.name}: {self.soak_count} inspections between two looks at the memory")
+        for one in (one for one in processes if one.spec.kind == OURS and one.name not in self.refused):
+            batch, found = one.spec.batches[0], {}
             try:
-                found = one.ask("trace_tensors", batch)
-                soak = one.ask("soak", batch, self.soak_count)
+                tensors = one.ask("trace_tensors", batch)
+                if self.soak_count:
+                    self.tell(f"{one.name}: {self.soak_count} inspections between two looks at the memory")
+                    found["soak"] = one.ask("soak", batch, self.soak_count)
             except NdpRtError as error:
                 self.refused[one.name] = f"after it was timed: {error}"
                 continue
-            if expected is None and one.spec.precision == "fp32":
-                expected = found
+            if self.fp32 is None and one.spec.precision == "fp32":
+                self.fp32 = tensors
+            found["tensor_errors"] = {} if self.fp32 is None else compare_tensors(tensors, self.fp32)
             for row in (row for row in self.rows if row["name"] == one.name and "gpu" in row):
-                row["gpu"]["tensor_errors"] = {} if expected is None else compare_tensors(found, expected)
-                row["gpu"]["soak"] = soak
+                row["gpu"] |= found
         super().finish(processes)
 
 
@@ -77,55 +84,116 @@ def compare_tensors(found: Mapping[str, FloatArray], expected: Mapping[str, Floa
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check and measure; return 0 if every test passed and every pair of backend and precision ran, else 1."""
+    """Check and measure; return 0 if every test passed and every candidate ran, else 1."""
     args = parse_arguments(arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` ends it as Ctrl-C does
     try:
         return check(args, shlex.join(sys.argv[1:] if arguments is None else arguments))
     except NdpRtError as error:
         print(f"gpu-check: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def check(args: argparse.Namespace, words: str) -> int:
-    """Run the tests, measure each bundle, write a record of each and print it; return the exit code.
+    """Run the steps and return the exit code.
 
     Raises:
-        InputError: typed stages for more than one bundle.
+        InputError: typed stages for more than one bundle, nothing to measure, or what `BenchRequest` refuses.
     """
     bundles = args.bundle or [path for path in BUNDLES if path.is_dir()]  # the tests may not lie here
     if args.stages is not None and len(bundles) != 1:
         raise InputError(f"--stages: expected one bundle that they are of, got {len(bundles)}. Give it with --bundle.")
+    steps = {step: list_requests(step, args, bundles) for step in args.step or STEPS}
+    if not any(steps.values()):
+        raise InputError(
+            f"backends: expected some of {', '.join(list_backends('cuda'))}, with a precision that was asked for, got "
+            "none. Install one: docs/gpu.md says how."
+        )
+    for request in itertools.chain(*steps.values()):
+        list_specs(request, {})  # refuses before minutes are spent
     device = CudaDevice(parse_device(args.device)[1])
-    installed = [name for name, backend in list_backends("cuda").items() if backend.find().version is not None]
-    request = BenchRequest(
-        bundle=bundles[0],
-        device=args.device,
-        backends=args.backends or tuple(installed),
-        precisions=args.precisions,
-        batches=tuple(int(word) for word in args.batches),
-        against=args.against,
-        against_precisions=args.against_precisions,
-        seconds=args.seconds,
-        stages=args.stages,
-    )
-    command = f"python -m ndp_rt.bench.gpu_check {words}"
-    benches = [
-        GpuBench(replace(request, bundle=bundle), command, lambda line: print(line, flush=True)) for bundle in bundles
-    ]
-    tests, sanitizer = {} if args.no_tests else run_tests(), run_sanitizer(args.sanitize)
     out = args.out or RESULTS / f"{datetime.now(timezone.utc):%Y-%m-%d}-{slug(device.name)}.jsonl"
-    is_good = not any(map(has_failed, (tests, *sanitizer.values())))
-    for bench in benches:
-        bench.soak_count = args.soak
-        record = bench.record
-        record["machine"]["gpu"] = describe_gpu(device)
-        record["tests"], record["sanitizer"] = tests, sanitizer
-        bench.measure_latencies()
-        append_record(record, out)
-        print_record(record)
-        is_good = is_good and not record["refused"] and bool(record["rows"])
+    check_appendable(out)
+    command = f"python -m ndp_rt.bench.gpu_check {words}"
+    ceilings: dict[tuple[str, str], Record | None] = {}
+    is_good = True
+    for step, requests in steps.items():
+        end_s = time.monotonic() + 60 * args.minutes
+        if not args.no_tests:
+            is_good = check_tests(step, args, command, out) and is_good
+        traces: dict[Path, Mapping[str, FloatArray] | None] = {}
+        longest_s = 0.0
+        for index, request in enumerate(requests):
+            start_s = time.monotonic()
+            if start_s + longest_s > end_s:
+                left = f"{len(requests) - index} of {len(requests)} candidates are left"
+                print(f"step {step}: {left}. Give it more --minutes; what was built is in the cache.")
+                is_good = False
+                break
+            print(f"step {step}: candidate {index + 1} of {len(requests)}", flush=True)
+            bench = GpuBench(request, command, lambda line: print(line, flush=True))
+            bench.fp32, bench.explainer.ceilings = traces.get(request.bundle), ceilings
+            bench.soak_count = args.soak if step == STEPS[-1] and not request.against else 0
+            bench.record["machine"]["gpu"] = describe_gpu(device)
+            try:
+                bench.measure_latencies()
+            finally:
+                append_record(bench.record, out)
+                print_record(bench.record)
+            traces[request.bundle] = bench.fp32
+            longest_s = max(longest_s, time.monotonic() - start_s)
+            is_good = is_good and not bench.refused and bool(bench.rows)
     print(f"record: {out}")
     return 0 if is_good else 1
+
+
+def list_requests(step: int, args: argparse.Namespace, bundles: Sequence[Path]) -> list[BenchRequest]:
+    """Return a step's candidates: one backend, precision and bundle each, in the last step also one rival."""
+    known = list(list_backends("cuda"))
+    names = [name for name in args.backends or known if args.backends or find_backend(name).find().version is not None]
+    batches = tuple(int(word) for word in args.batches)
+    # The backend that is preferred least is the one that compiles nothing.
+    chosen = {1: [name for name in names if name == known[-1]], 2: [name for name in names if name != known[-1]]}
+    candidates = [("single-stream", batches[:1], "")]
+    if step == STEPS[-1]:
+        candidates = [("single-stream", batches, ""), ("offline", (1,), "")]
+        candidates += [("single-stream", batches, word) for word in args.against]
+    precisions = args.precisions if step != STEPS[-1] else args.against_precisions
+    return [
+        BenchRequest(
+            bundle=bundle,
+            device=args.device,
+            backends=(name,),
+            precisions=(precision,),
+            batches=sizes,
+            scenario=scenario,
+            against=(rival,) if rival else (),
+            seconds=args.seconds,
+            stages=args.stages,
+        )
+        for (scenario, sizes, rival), name, precision, bundle in itertools.product(
+            candidates, chosen.get(step, names[:1]), precisions, bundles
+        )
+        if precision in find_backend(name).precisions
+    ]
+
+
+def check_tests(step: int, args: argparse.Namespace, command: str, out: Path) -> bool:
+    """Run a step's tests, write how they ended beside the records, and tell whether all passed."""
+    others = [name.replace("-", "_") for name in list_backends("cuda")][:-1]
+    found: dict[str, Record] = {}
+    if step < STEPS[-1]:
+        marks = "gpu" if step == 1 else f"not gpu and ({' or '.join(others)})"
+        found["tests"] = run_tests(marks, 60 * args.minutes * TEST_SHARE)
+    if step == 1:
+        found |= run_sanitizer(args.sanitize)
+    if found:
+        record = start_record("ndp-rt gpu tests", 1, command) | {"step": step, **found}
+        append_record(record, out.with_name(f"{out.stem}-tests.jsonl"))
+    return not any(map(has_failed, found.values()))
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -138,9 +206,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         help="may be given several times; default: the demo's and the tests' NDP-Net; give one of preset paper too",
     )
+    add("--step", type=int, action="append", choices=STEPS, help="one of the three alone; default: all")
+    add(
+        "--minutes",
+        type=float,
+        default=8.0,
+        help="of each step, in which it begins what may end in time; default: %(default)s",
+    )
     add("--device", default="cuda")
     add("--backends", type=split, default=(), help="such as tensorrt,torch-cuda; default: those that are installed")
-    add("--precisions", type=split, default=("fp32", "tf32", "fp16", "bf16"), help="default: fp32,tf32,fp16,bf16")
+    add("--precisions", type=split, default=("fp32", "fp16", "bf16", "tf32"), help="default: fp32,fp16,bf16,tf32")
     add("--batches", type=split, default=("1", "8", "32"), help="default: 1,8,32")
     add(
         "--stages",
@@ -154,8 +229,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME,...",
         help=f"rivals: some of {', '.join(NAMES['cuda'])}; default: the 2nd and the last two",
     )
-    add("--against-precisions", type=split, default=("fp16",), metavar="NAME,...", help="of rivals; default: fp16")
-    add("--seconds", type=float, default=10.0, help="timed for each batch size; default: %(default)s")
+    add("--against-precisions", type=split, default=("fp16",), metavar="NAME,...", help="of step 3; default: fp16")
+    add("--seconds", type=float, default=5.0, help="timed for each batch size; default: %(default)s")
     add("--soak", type=int, default=2000, help="inspections between two looks at the memory")
     add("--no-tests", action="store_true", help="measure only")
     add(
@@ -165,7 +240,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="TOOL,...",
         help=f"also run the kernels' tests under {SANITIZER}: {', '.join(SANITIZER_TOOLS)}",
     )
-    add("--out", type=Path, help="the record is appended to this; default: bench/results/DATE-GPU.jsonl")
+    add("--out", type=Path, help="the record is appended to this; default: bench/results/gpu/DATE-GPU.jsonl")
     return parser.parse_args(arguments)
 
 
@@ -204,11 +279,11 @@ def slug(name: str) -> str:
     return "-".join(words) or "gpu"
 
 
-def run_tests() -> Record:
-    """Run the tests marked `gpu` and `tensorrt`, if pytest is installed, and return how they ended."""
+def run_tests(marks: str, limit_s: float) -> Record:
+    """Run the tests with these marks, the kernels' first, if pytest is installed, and return how they ended."""
     if importlib.util.find_spec("pytest") is None:
         return {"left_out": "pytest is not installed"}
-    return run([sys.executable, "-m", "pytest", "-m", "gpu or tensorrt"])
+    return run([*PYTEST, marks, "--first", "kernels", "--budget-s", f"{limit_s:.0f}"])
 
 
 def run_sanitizer(tools: Sequence[str]) -> dict[str, Record]:
@@ -221,17 +296,20 @@ def run_sanitizer(tools: Sequence[str]) -> dict[str, Record]:
     if found is None or importlib.util.find_spec("pytest") is None:
         missing = SANITIZER if found is None else "pytest"
         return {tool: {"left_out": f"{missing} is not installed"} for tool in tools}
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", KERNEL_TESTS]
+    command = [*PYTEST, "gpu", "tests/kernels"]
     return {tool: run([found, "--tool", tool, "--error-exitcode", "1", *command]) for tool in tools}
 
 
 def run(command: Sequence[str]) -> Record:
-    """Run a command, show what it prints, and return its exit code and its last word."""
+    """Run a command, show what it prints as it comes, and return its exit code and its last word."""
     print(shlex.join(command), flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    print(done.stdout, flush=True)
-    lines = [line for line in done.stdout.splitlines() if OUTCOME.search(line) or "ERROR SUMMARY" in line]
-    return {"command": shlex.join(command), "exit_code": done.returncode, "outcome": "; ".join(lines[-2:])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        assert child.stdout is not None
+        lines = []
+        for line in child.stdout:
+            print(line, end="", flush=True)
+            lines += [line.strip()] if OUTCOME.search(line) or "ERROR SUMMARY" in line else []
+    return {"command": shlex.join(command), "exit_code": child.returncode, "outcome": "; ".join(lines[-2:])}
 
 
 def has_failed(record: Record) -> bool:
@@ -255,8 +333,6 @@ def print_record(record: Record) -> None:
     for kind in ("refused", "left_out"):
         for name, reason in record[kind].items():
             print(f"{name}: {kind.replace('_', ' ')}: {reason}")
-    for name, one in {"tests": record["tests"], **record["sanitizer"]}.items():
-        print(f"{name}: {one.get('outcome') or one.get('left_out') or 'left out'}")
 
 
 if __name__ == "__main__":
