@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.bench.kernel_work import GPUS, UNKNOWN_GPU, count_steps, time_floor_us
+from ndp_rt.bench.kernel_work import GPUS, UNKNOWN_GPU, Work, count_preprocess, count_steps, time_floor_us
 from ndp_rt.bench.timed.spec import TimedSpec
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.devices.cuda.driver import translate_errors
@@ -25,7 +25,6 @@ from ndp_rt.kernels.preprocess import launch
 from ndp_rt.kernels.score.launch import score
 from ndp_rt.options import Options
 from ndp_rt.program.manifest import InputContract
-from ndp_rt.program.program import DecisionRules
 from ndp_rt.runtime import cuda_profile
 from ndp_rt.runtime.cuda import CudaExecutor
 from ndp_rt.runtime.cuda_profile import profile_steps, time_work
@@ -64,8 +63,11 @@ def measure_cost(runner: CudaExecutor, bundle: Bundle, batch: int, gflop_per_s: 
         stage = POSTPROCESS if name in ("smooth", "score") else name.split()[0]
         stages_ms[stage] = stages_ms.get(stage, 0.0) + value
     ceilings: Record = {**measure_ceilings(program, runner.kernels), "gflop_per_s": gflop_per_s}
-    floors_ms = find_floors(program, bundle.manifest.decision, batch, ceilings)
-    kernels_ms = add_up({name: steps_ms[name] for name in floors_ms})
+    works = count_steps(program.find_steps(batch), bundle.manifest.decision)
+    size_px = contract.height_px, contract.width_px
+    works[PREPROCESS] = count_preprocess((batch, *size_px, 3), 1, *size_px, program.input_dtype)
+    floors_ms = find_floors(program, works, ceilings)
+    kernels_ms = add_up({name: steps_ms.get(name, stages_ms[PREPROCESS]) for name in works})
     return {
         "stages_ms": {stage: stages_ms[stage] / batch for stage in order_stages(stages_ms)},
         "stages_source": SOURCE,
@@ -82,7 +84,7 @@ def measure_cost(runner: CudaExecutor, bundle: Bundle, batch: int, gflop_per_s: 
     }
 
 
-def find_floors(program: CudaProgram, rules: DecisionRules, size: int, ceilings: Record) -> dict[str, float]:
+def find_floors(program: CudaProgram, works: Mapping[str, Work], ceilings: Record) -> dict[str, float]:
     """Return each kernel's floor in milliseconds: one launch, and the longer of what it must move and compute.
 
     The data sheet stands in for rates that were not measured; of a GPU that is not in the table they are left out.
@@ -95,7 +97,6 @@ def find_floors(program: CudaProgram, rules: DecisionRules, size: int, ceilings:
             gpu = replace(gpu, fp32_tflops=tflops)
         elif program.precision != "tf32":  # our kernels do float32 outside the tensor cores
             gpu = replace(gpu, tensor_tflops=tflops)
-    works = count_steps(program.find_steps(size), rules)
     return {name: (ceilings["launch_us"] + time_floor_us(gpu, work)) / 1e3 for name, work in works.items()}
 
 
