@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -175,11 +174,3 @@ def find_cuda_graphs() -> str:
     if text not in ("capture", "engine", "off"):
         raise InputError(f"NDP_RT_CUDA_GRAPHS: expected capture, engine or off, got '{text}'.")
     return text
-
-
-def find_cuda_toolkits() -> list[Path]:
-    """Return where a CUDA toolkit may lie: CUDA_PATH, CUDA_HOME, the folder that nvcc is in, /usr/local/cuda."""
-    named = [Path(folder) for name in ("CUDA_PATH", "CUDA_HOME") if (folder := os.environ.get(name))]
-    nvcc = shutil.which("nvcc")
-    beside = [Path(nvcc).resolve().parent.parent] if nvcc else []
-    return [*named, *beside, Path("/usr/local/cuda")]

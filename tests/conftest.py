@@ -17,10 +17,10 @@ from ndp_rt.devices.machine import Gpu, find_gpus
 from ndp_rt.engines import build, registry, worker
 from ndp_rt.kernels.load import KernelSet
 from tests import selection
-from tests.emulation.build import find_reason_not_to_build
-from tests.emulation.emulator import Emulator
 from tests.fakes.fake_backend import FakeDeviceBackend
 from tests.fakes.fake_cupy import FakeCuda
+from tests.interpreter.build import find_reason_not_to_run
+from tests.interpreter.interpreter import Interpreter
 
 if TYPE_CHECKING:
     from tests.capi.library import Library
@@ -145,25 +145,28 @@ def heeds_interrupts() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def emulation_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where built kernels are kept: with pytest's cache from run to run, or for this run where it has none."""
-    reason = find_reason_not_to_build()
+def interpreter_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the interpreter and compiled kernels are kept.
+
+    With pytest's cache from run to run, or for this run where it has none.
+    """
+    reason = find_reason_not_to_run()
     if reason is not None:
         pytest.skip(reason)
     cache = getattr(request.config, "cache", None)
-    return cache.mkdir("emulation") if cache is not None else tmp_path_factory.mktemp("emulation")
+    return cache.mkdir("interpreter") if cache is not None else tmp_path_factory.mktemp("interpreter")
 
 
 @pytest.fixture
-def emulator(emulation_cache: Path) -> Emulator:
+def interpreter(interpreter_cache: Path) -> Interpreter:
     """Runs CUDA kernels on the CPU."""
-    return Emulator(emulation_cache)
+    return Interpreter(interpreter_cache)
 
 
 @pytest.fixture
-def kernels(emulator: Emulator) -> KernelSet:
-    """The kernels, compiled for the CPU."""
-    return KernelSet(emulator.make_module)
+def kernels(interpreter: Interpreter) -> KernelSet:
+    """The kernels, in the interpreter."""
+    return KernelSet(interpreter.make_module)
 
 
 @pytest.fixture(scope="session")
@@ -206,9 +209,9 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fake_gpu(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+def fake_gpu(interpreter: Interpreter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     """A machine with one fake GPU, a backend "fake" for it, and a builder that runs in this process."""
-    gpu = FakeCuda(emulator.make_module)
+    gpu = FakeCuda(interpreter.make_module)
     backend = FakeDeviceBackend(gpu.machine)
     found = Gpu(name="Fake GPU", index=0, memory_bytes=2**31, compute_capability="9.0")
     monkeypatch.setitem(sys.modules, "cupy", gpu.module)

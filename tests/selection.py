@@ -20,7 +20,7 @@ ELSEWHERE = {
     "docs": "test_docs.py",
     "README.md": "test_docs.py",
     "examples": "capi",
-    "kernels": "emulation",
+    "kernels": "interpreter",
     "pyproject.toml": "test_packaging.py",
     "setup.py": "test_packaging.py",
 }

@@ -74,7 +74,7 @@ def test_quick_and_rest_are_all(tmp_path: Path) -> None:
 
 
 def test_rooms_of_changed_files_come_first_and_the_others_by_turns() -> None:
-    rooms = ["bench", "capi", "emulation", "kernels", "test_docs.py", "test_inspector.py"]
+    rooms = ["bench", "capi", "interpreter", "kernels", "test_docs.py", "test_inspector.py"]
     changed = ["kernels/smooth/launch.py", "ndp_rt/inspector.py", "docs/speed.md"]
     assert order_rooms(changed, rooms, 1) == [*rooms[2:], "capi", "bench"]
     assert order_rooms([], rooms, 8) == rooms[2:] + rooms[:2]

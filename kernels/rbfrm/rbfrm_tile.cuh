@@ -1,12 +1,9 @@
 // A product of matrices, tile by tile: what rbfrm_weights and rbfrm_rebuild share. 128 threads make one tile of the
 // result, of TILE x TILE; each step brings STEP elements of the summed axis from global to shared memory.
 
-#include "shared/element.cuh"
+#include "shared/tensor_cores.cuh"
 
 #define HAS_TENSOR_CORES (NDP_RT_ELEMENT != 0)
-#if HAS_TENSOR_CORES
-#include <mma.h>
-#endif
 #if NDP_RT_ELEMENT == 2 && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #error "rbfrm in bfloat16 needs compute capability 8.0; take float16 or float32"
 #endif
@@ -205,39 +202,43 @@ struct MatrixColumns {
 enum class Second { COLUMNS, ROWS };
 
 #if HAS_TENSOR_CORES
-template <Second> struct Layout { typedef nvcuda::wmma::row_major type; };
-template <> struct Layout<Second::COLUMNS> { typedef nvcuda::wmma::col_major type; };
-
 // A warp's quarter of the tile on tensor cores, 16 x 16 x 16 at a time, sums in float.
 template <Second second> struct Quarter {
     static constexpr int SIDE = QUARTER / 16;
-    nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, 16, float> sums[SIDE][SIDE];
+    float sums[SIDE][2 * SIDE][4];  // of 16 rows x 8 columns each
 
     __device__ void clear()
     {
 #pragma unroll
-        for (int i = 0; i < SIDE; ++i)
-#pragma unroll
-            for (int j = 0; j < SIDE; ++j) nvcuda::wmma::fill_fragment(sums[i][j], 0.0f);
+        for (int i = 0; i < SIDE * SIDE * 8; ++i) (&sums[0][0][0])[i] = 0.0f;
     }
 
     __device__ void add_products(const element* left, const element* right, int first_row, int first_column)
     {
         constexpr bool is_wide = second == Second::ROWS;
+        // Lanes point at rows of 8 elements: the left side's 16 rows twice, 8 elements apart; of the right side 8
+        // columns at both halves of the summed axis, then the next 8 columns.
+        const int lane = threadIdx.x % 32, near = lane % 16, far = lane / 16 * 8;
+        const unsigned own_left = find_shared_address(left + (first_row + near) * PITCH + far);
+        const unsigned own_right = find_shared_address(
+            right + (is_wide ? near * WIDE_PITCH + first_column + far
+                             : (first_column + lane % 8 + far) * PITCH + lane / 8 % 2 * 8));
 #pragma unroll
         for (int k = 0; k < STEP; k += 16) {
-            nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, 16, 16, 16, element, nvcuda::wmma::row_major> a[SIDE];
+            unsigned a[SIDE][4];
 #pragma unroll
             for (int i = 0; i < SIDE; ++i)
-                nvcuda::wmma::load_matrix_sync(a[i], left + (first_row + i * 16) * PITCH + k, PITCH);
+                load_matrices<false>(a[i], own_left + (i * 16 * PITCH + k) * ELEMENT_BYTES);
 #pragma unroll
             for (int j = 0; j < SIDE; ++j) {
-                nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, 16, 16, 16, element, typename Layout<second>::type> b;
-                const int column = first_column + j * 16;
-                nvcuda::wmma::load_matrix_sync(b, right + (is_wide ? k * WIDE_PITCH + column : column * PITCH + k),
-                                               is_wide ? WIDE_PITCH : PITCH);
+                unsigned b[4];
+                const int at = is_wide ? k * WIDE_PITCH + j * 16 : j * 16 * PITCH + k;
+                load_matrices<is_wide>(b, own_right + at * ELEMENT_BYTES);
 #pragma unroll
-                for (int i = 0; i < SIDE; ++i) nvcuda::wmma::mma_sync(sums[i][j], a[i], b, sums[i][j]);
+                for (int i = 0; i < SIDE; ++i) {
+                    add_product(sums[i][2 * j], a[i], b);
+                    add_product(sums[i][2 * j + 1], a[i], b + 2);
+                }
             }
         }
     }
@@ -245,12 +246,15 @@ template <Second second> struct Quarter {
     // Writes 32 rows of the quarter, from row 32 i, to strip [32][STRIP_PITCH].
     __device__ void store_strip(int i, float* strip) const
     {
+        const int lane = threadIdx.x % 32;
+        strip += lane / 4 * STRIP_PITCH + lane % 4 * 2;
 #pragma unroll
-        for (int half = 0; half < 2; ++half)
+        for (int part = 0; part < 4; ++part)  // 8 rows each
 #pragma unroll
-            for (int j = 0; j < SIDE; ++j)
-                nvcuda::wmma::store_matrix_sync(strip + half * 16 * STRIP_PITCH + j * 16, sums[2 * i + half][j],
-                                                STRIP_PITCH, nvcuda::wmma::mem_row_major);
+            for (int j = 0; j < 2 * SIDE; ++j) {
+                const float* pair = sums[2 * i + part / 2][j] + part % 2 * 2;
+                *reinterpret_cast<float2*>(strip + part * 8 * STRIP_PITCH + j * 8) = make_float2(pair[0], pair[1]);
+            }
     }
 };
 #else
@@ -331,7 +335,7 @@ struct SharedMemory {
     size_t patches[TILE];                       // where each row's patch begins in the result
 };
 static_assert(sizeof(SharedMemory) <= 48 * 1024, "what every architecture allows without being asked");
-static_assert(LEFT_SIZE * ELEMENT_BYTES % 32 == 0 && RIGHT_SIZE * ELEMENT_BYTES % 32 == 0, "as wmma asks of addresses");
+static_assert(PITCH * ELEMENT_BYTES % 16 == 0 && WIDE_PITCH * ELEMENT_BYTES % 16 == 0, "whole vectors");
 static_assert(4 * STRIP_ROWS * STRIP_PITCH * sizeof(float) <= sizeof(SharedMemory::stages), "the strips fit");
 
 // Multiplies a tile: `quarter` gets the sums over step_count steps. While one step is multiplied the next is on its

@@ -32,7 +32,7 @@ __device__ __forceinline__ int get_significand(unsigned bits) {
 // how many of the k largest values share them; both are brought up to date. Each lane has eight digits, largest first.
 __device__ __forceinline__ void find_digit(const unsigned (&counts)[COPIES][DIGITS], int shift, unsigned& found,
                                            unsigned& wanted) {
-    const unsigned lane = threadIdx.x, sought = wanted;
+    const unsigned lane = threadIdx.x, prefix = found, sought = wanted;
     unsigned own[OWN_DIGITS] = {}, total = 0;
 #pragma unroll
     for (int i = 0; i < OWN_DIGITS; ++i) {
@@ -47,10 +47,11 @@ __device__ __forceinline__ void find_digit(const unsigned (&counts)[COPIES][DIGI
         if (lane >= distance) larger += before;
     }
     larger -= total;
+    __syncwarp();  // every lane has read both: shuffles put no access to memory in order
 #pragma unroll
     for (int i = 0; i < OWN_DIGITS; ++i) {
         if (larger < sought && sought <= larger + own[i]) {  // true once in the warp
-            found |= (DIGITS - 1 - OWN_DIGITS * lane - i) << shift;
+            found = prefix | (DIGITS - 1 - OWN_DIGITS * lane - i) << shift;
             wanted = sought - larger;
         }
         larger += own[i];

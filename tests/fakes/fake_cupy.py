@@ -2,7 +2,7 @@
 
 It has the names that ndp-rt uses, with CuPy's signatures (tests/fakes/test_fakes.py compares them with the real CuPy),
 and refuses what CUDA would refuse: a pointer outside of every allocation, host memory where device memory belongs, an
-allocation while a stream captures. Kernels run through the emulation: the same .cu, compiled for the CPU.
+allocation while a stream captures. Kernels run in the interpreter, as the PTX that NVRTC makes of them.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class FakeCuda:
         """Make it.
 
         Args:
-            make_module: gives an emulated module for what cupy.RawModule takes.
+            make_module: gives an interpreted module for what cupy.RawModule takes.
             seed: decides which streams are eager.
             memory_bytes: of the device.
         """
@@ -263,36 +263,36 @@ class FakeCuda:
         name_expressions: Any = None,
         jitify: bool = False,
     ) -> Any:
-        assert self.make_module is not None, "this fake was made without the emulation"
+        assert self.make_module is not None, "this fake was made without an interpreter"
         return _Module(self, self.make_module(code=code, options=tuple(options), backend=backend))
 
 
 class _Module:
     """As cupy.RawModule."""
 
-    def __init__(self, gpu: FakeCuda, emulated: Any) -> None:
-        self._gpu, self._emulated = gpu, emulated
+    def __init__(self, gpu: FakeCuda, interpreted: Any) -> None:
+        self._gpu, self._interpreted = gpu, interpreted
 
     def compile(self, log_stream: Any = None) -> None:
-        """Nothing is left to do: the emulation compiles at once."""
+        """Nothing is left to do: the interpreter compiles at once."""
 
     def get_function(self, name: str) -> _Function:
-        return _Function(self._gpu, name, self._emulated.get_function(name))
+        return _Function(self._gpu, name, self._interpreted.get_function(name))
 
 
 class _Function:
-    """As cupy.RawKernel: puts the emulated kernel on the stream."""
+    """As cupy.RawKernel: puts the interpreted kernel on the stream."""
 
-    def __init__(self, gpu: FakeCuda, name: str, emulated: Any) -> None:
-        self._gpu, self._name, self._emulated = gpu, name, emulated
+    def __init__(self, gpu: FakeCuda, name: str, interpreted: Any) -> None:
+        self._gpu, self._name, self._interpreted = gpu, name, interpreted
 
     @property
     def max_dynamic_shared_size_bytes(self) -> int:
-        return int(self._emulated.max_dynamic_shared_size_bytes)
+        return int(self._interpreted.max_dynamic_shared_size_bytes)
 
     @max_dynamic_shared_size_bytes.setter
     def max_dynamic_shared_size_bytes(self, size_bytes: int) -> None:
-        self._emulated.max_dynamic_shared_size_bytes = size_bytes
+        self._interpreted.max_dynamic_shared_size_bytes = size_bytes
 
     def __call__(
         self,
@@ -305,4 +305,9 @@ class _Function:
     ) -> None:
         assert stream is not None, "the pipeline names its stream at every launch"
         self._gpu.launched.append(self._name)
-        stream.add(lambda: self._emulated(grid, block, args, shared_mem=shared_mem))
+        blocks = self._gpu.device_heap.blocks
+        stream.add(
+            lambda: self._interpreted(
+                grid, block, args, shared_mem=shared_mem, allocations=[(at, len(held)) for at, held in blocks.items()]
+            )
+        )

@@ -25,7 +25,7 @@ class CUDARuntimeError(RuntimeError):
         self.status = status
 
 
-# Callers may be threads, and work of two of them must not run at once: emulated kernels share their fibers' stacks.
+# Callers may be threads, and work of two of them must not run at once: each brings what another waits for to its end.
 _TURN = threading.RLock()
 INVALID_VALUE, OUT_OF_MEMORY, CAPTURE_UNSUPPORTED, CAPTURE_UNJOINED = 1, 2, 900, 904
 

@@ -1,5 +1,6 @@
-"""Where kernels run in tests: on the CPU everywhere, and on a GPU where there is one."""
+"""Where kernels run in tests: in the interpreter everywhere, and on a GPU where there is one."""
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from numpy.typing import DTypeLike, NDArray
 
 from ndp_rt.kernels.load import KernelSet
-from tests.emulation.memory import copy_to_device, make_empty
+from tests.interpreter.interpreter import Interpreter
+from tests.interpreter.memory import copy_to_device, make_empty
 
 
 class Device(Protocol):
@@ -24,8 +26,8 @@ class Device(Protocol):
         ...
 
 
-class EmulatedDevice:
-    """The CPU."""
+class InterpretedDevice:
+    """The interpreter."""
 
     copy = staticmethod(copy_to_device)
     make_empty = staticmethod(make_empty)
@@ -52,7 +54,21 @@ class CupyDevice:
         return array
 
 
-@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> Device:
-    """A device that runs kernels: each test that takes it runs once on the CPU and once on the GPU."""
-    return CupyDevice() if request.param == "gpu" else EmulatedDevice(request.getfixturevalue("kernels"))
+ARCHITECTURES = (
+    "sm75",
+    "sm90",
+    "sm120",
+)  # the compiler treats each in its own way
+
+
+def make_device(name: str, interpreter_cache: Path) -> Device:
+    """Return the GPU for "gpu", and else the interpreter of what is compiled for an architecture."""
+    if name == "gpu":
+        return CupyDevice()
+    return InterpretedDevice(KernelSet(Interpreter(interpreter_cache, int(name[2:])).make_module))
+
+
+@pytest.fixture(params=[*ARCHITECTURES, pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest, interpreter_cache: Path) -> Device:
+    """A device that runs kernels: each test that takes it runs for every architecture, and on the GPU."""
+    return make_device(request.param, interpreter_cache)

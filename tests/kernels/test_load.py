@@ -2,21 +2,16 @@
 
 import importlib.util
 import inspect
-import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ndp_rt.devices.machine import find_gpus
-from ndp_rt.errors import DeviceError, EngineError, InputError, MissingExtraError
-from ndp_rt.kernels import load
+from ndp_rt.errors import DeviceError, EngineError, InputError
 from ndp_rt.kernels.load import Kernel, KernelSet, compile_with_cupy
-from ndp_rt.kernels.source import FOLDER
-from tests.kernels.nvrtc import REMEDY, find_toolkit
 
 has_cupy = importlib.util.find_spec("cupy") is not None
 needs_cupy = pytest.mark.skipif(not has_cupy, reason="needs CuPy: pip install 'ndp-rt[test]' on x86-64 Linux")
@@ -125,18 +120,9 @@ def test_what_the_compiler_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) ->
     import cupy
 
     refuse = cupy.cuda.compiler.CompileException
-    for log, kind, message in (
-        ("k.cu(1): error: no", EngineError, "does not compile:\nk.cu"),
-        (
-            'mma.h(1): catastrophic error: cannot open source file "crt/mma.h"',
-            MissingExtraError,
-            r"header crt/mma.h .*: pip install nvidia-cuda-crt \(CUDA 13\) or nvidia-cuda-nvcc-cu12 \(CUDA 12\)",
-        ),
-        ('k.cu(2): error: could not open source file "cuda_fp16.h"', MissingExtraError, "nvidia-cuda-runtime-cu12"),
-    ):
-        monkeypatch.setattr(cupy, "RawModule", RefusingModule(refuse(log, "", "k.cu", (), "nvrtc")))
-        with pytest.raises(kind, match=message):
-            compile_with_cupy(code="", options=(), backend="nvrtc")
+    monkeypatch.setattr(cupy, "RawModule", RefusingModule(refuse("k.cu(1): error: no", "", "k.cu", (), "nvrtc")))
+    with pytest.raises(EngineError, match="does not compile:\nk.cu"):
+        compile_with_cupy(code="", options=(), backend="nvrtc")
 
 
 @needs_cupy
@@ -179,48 +165,3 @@ def test_a_kernel_runs_on_the_gpu() -> None:
     kernel = KernelSet().function("score/score.cu", "score")
     kernel((1, 1), (256,), (maps, limits, out, np.uint32(4)), stream=cupy.cuda.get_current_stream())
     assert out.get().ravel().tolist() == [0, 0, 1, 1]
-
-
-def put_header(root: Path, name: str = "cuda_fp16.h", text: str = "") -> Path:
-    header = root / "include" / name
-    header.parent.mkdir(parents=True, exist_ok=True)
-    header.write_text(text)
-    return root / "include"
-
-
-def test_headers_are_found_wherever_packages_and_toolkits_keep_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        sys, "path", [str(tmp_path / "site"), str(tmp_path / "from PYTHONPATH"), str(tmp_path / "x.zip")]
-    )
-    for name in ("CUDA_PATH", "CUDA_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    nvcc = tmp_path / "toolkit" / "bin" / "nvcc"
-    nvcc.parent.mkdir(parents=True)
-    nvcc.touch(0o755)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / nvcc.name).symlink_to(nvcc)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert not [folder for folder in load.find_include_folders(13) if folder.is_relative_to(tmp_path)]
-    expected = [
-        put_header(tmp_path / "site" / "nvidia" / "cu13", text=""),
-        put_header(tmp_path / "site" / "nvidia" / "cuda_nvcc", "crt/mma.h"),
-        put_header(tmp_path / "from PYTHONPATH" / "nvidia" / "cu13"),
-        put_header(tmp_path / "CUDA_PATH"),
-        put_header(tmp_path / "CUDA_HOME"),
-        put_header(tmp_path / "toolkit"),
-    ]
-    put_header(tmp_path / "site" / "nvidia" / "cudnn", "cudnn.h")
-    assert load.find_include_folders(13)[: len(expected)] == expected
-    put_header(tmp_path / "CUDA_HOME", "cuda.h", "#define CUDA_VERSION 12040\n")
-    put_header(tmp_path / "toolkit", "cuda.h", "#define CUDA_VERSION 13000\n")
-    assert load.find_include_folders(13)[: len(expected) - 1] == [*expected[:4], expected[5]]
-
-
-@pytest.mark.skipif(find_toolkit() is None, reason=REMEDY)
-def test_every_header_that_kernels_include_is_found_in_the_installed_packages() -> None:
-    texts = [path.read_text() for path in FOLDER.rglob("*.cu*")]
-    names = {name for text in texts for name in re.findall(r"#\s*include\s*<([^>]+)>", text)}
-    folders = load.find_include_folders(13)
-    assert names and all(any((folder / name).is_file() for folder in folders) for name in (*names, *load.HEADERS))

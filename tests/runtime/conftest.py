@@ -11,9 +11,9 @@ from ndp_rt.bundle import open_bundle
 from ndp_rt.engines import build, worker
 from ndp_rt.engines.stage_files import write_stages
 from tests.bricks import BRICKS
-from tests.emulation.emulator import Emulator
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.rig import Rig
+from tests.interpreter.interpreter import Interpreter
 from tests.runtime.places import ONE_EACH, Place, build_int8, skip_what_is_not_offered
 
 
@@ -29,11 +29,14 @@ def stage_folders(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def make_rig(
-    tiny_bundle: Path, stage_folders: dict[tuple[str, str], Path], emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path,
+    stage_folders: dict[tuple[str, str], Path],
+    interpreter: Interpreter,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Rig]:
     def make(plan: str = "staged", batches: tuple[int, ...] = (1,), seed: int = 0, **changes: Any) -> Rig:
         memory_bytes = changes.pop("memory_bytes", 2**28)
-        gpu = FakeCuda(emulator.make_module, seed=seed, memory_bytes=memory_bytes)
+        gpu = FakeCuda(interpreter.make_module, seed=seed, memory_bytes=memory_bytes)
         monkeypatch.setitem(sys.modules, "cupy", gpu.module)
         folder = stage_folders[plan, changes.get("precision", "fp32")]
         return Rig(gpu, open_bundle(tiny_bundle), plan, folder, batches, **changes)

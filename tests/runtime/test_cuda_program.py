@@ -1,4 +1,4 @@
-"""Programs on the fake GPU: the real kernels emulated, engines on the CPU, streams as late or early as can be."""
+"""Programs on the fake GPU: the real kernels interpreted, engines on the CPU, streams as late or early as can be."""
 
 import gc
 import itertools

@@ -20,9 +20,9 @@ from ndp_rt.kernels.rbfrm.op import RbfrmOp
 from ndp_rt.program.program import AssetSpec, Step
 from ndp_rt.runtime.cuda import CudaExecutor
 from ndp_rt.runtime.open import make_asset_maker
-from tests.emulation.emulator import Emulator
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.rig import Rig
+from tests.interpreter.interpreter import Interpreter
 from tests.tolerances import assert_close
 
 
@@ -111,12 +111,12 @@ def test_the_other_asset_stays_on_a_gpu(
     stage_folders: dict[tuple[str, str], Path],
     tmp_path: Path,
     pictures: tuple[Path, np.ndarray],
-    emulator: Emulator,
+    interpreter: Interpreter,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     good, image = pictures
     bundle = write_two(tiny_bundle, tmp_path / "two.ndp", read_one_each)
-    gpu = FakeCuda(emulator.make_module, seed=0, memory_bytes=2**28)
+    gpu = FakeCuda(interpreter.make_module, seed=0, memory_bytes=2**28)
     monkeypatch.setitem(sys.modules, "cupy", gpu.module)
     rig = Rig(gpu, bundle, "staged", stage_folders["staged", "fp32"], (1,))
     executor = CudaExecutor(bundle, rig.program, rig.kernels, make_asset_maker(bundle, EngineSpec()), channels="rgb")

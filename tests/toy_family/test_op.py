@@ -8,7 +8,7 @@ from ndp_rt.graphs.half_types import narrow, widen
 from ndp_rt.kernels.checks import HELD_AS
 from ndp_rt.kernels.registry import find_op
 from ndp_rt.program.tensors import TensorSpec
-from tests.kernels.conftest import Device, EmulatedDevice
+from tests.kernels.conftest import Device, InterpretedDevice
 from tests.tolerances import assert_close
 
 FEATURES = TensorSpec(name="features", shape=(None, 8, 12, 10))
@@ -38,7 +38,7 @@ def test_the_host_form_equals_the_definition(rng: np.random.Generator) -> None:
 @pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_the_cuda_form_equals_the_definition(rng: np.random.Generator, kernels: object, dtype: str) -> None:
-    op, device = find_op("nearest_patch"), EmulatedDevice(kernels)  # type: ignore[arg-type]
+    op, device = find_op("nearest_patch"), InterpretedDevice(kernels)  # type: ignore[arg-type]
     arrays = [narrow(array, dtype) for array in draw(rng)]
     check_cuda(op, device, arrays, dtype)
 

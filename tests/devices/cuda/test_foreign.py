@@ -24,10 +24,10 @@ from ndp_rt.errors import DeviceError, InputError
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.preprocess import definition, launch
 from ndp_rt.program.manifest import InputContract
-from tests.emulation.emulator import Emulator
 from tests.fakes.dlpack_producer import DlpackProducer
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.fake_streams import CUDARuntimeError, FakeEvent, FakeStream
+from tests.interpreter.interpreter import Interpreter
 from tests.tolerances import assert_close
 
 STREAM = 0x7000
@@ -234,10 +234,14 @@ def test_masked_arrays_and_unknown_orders_of_channels_are_refused(device: CudaDe
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("waits", [True, False])
 def test_a_late_producer_is_waited_for(
-    install_gpu: Callable[[FakeCuda], FakeCuda], emulator: Emulator, rng: np.random.Generator, named: bool, waits: bool
+    install_gpu: Callable[[FakeCuda], FakeCuda],
+    interpreter: Interpreter,
+    rng: np.random.Generator,
+    named: bool,
+    waits: bool,
 ) -> None:
     """The producer's work runs as late as CUDA may run it, the pipeline's at once: only the wait brings the image."""
-    gpu = install_gpu(FakeCuda(emulator.make_module))
+    gpu = install_gpu(FakeCuda(interpreter.make_module))
     device, contract = CudaDevice(0), InputContract(height_px=64, width_px=64)
     late, pipeline = FakeStream(gpu.machine, is_eager=False), FakeStream(gpu.machine, is_eager=True)
     pixels = rng.integers(1, 256, (90, 70, 3), dtype=np.uint8)

@@ -7,7 +7,7 @@ from ndp_rt.errors import InputError
 from ndp_rt.kernels.fuse_maps.definition import fuse_maps, upsample_bilinear
 from ndp_rt.kernels.fuse_maps.launch import FuseMapsCuda
 from ndp_rt.kernels.load import KernelSet
-from tests.emulation.memory import FakeDeviceArray, make_empty
+from tests.interpreter.memory import FakeDeviceArray, make_empty
 from tests.kernels.conftest import Device
 from tests.tolerances import assert_close
 

@@ -13,10 +13,10 @@ from ndp_rt.kernels.nearest_neighbour.definition import nearest_neighbour
 from ndp_rt.kernels.nearest_neighbour.launch import NearestNeighbourCuda
 from ndp_rt.kernels.registry import find_op
 from ndp_rt.program.tensors import TensorSpec
-from tests.emulation.barriers import assert_every_barrier_is_needed
-from tests.emulation.emulator import Emulator
-from tests.emulation.memory import make_empty
-from tests.kernels.conftest import Device, EmulatedDevice
+from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.interpreter import Interpreter
+from tests.interpreter.memory import make_empty
+from tests.kernels.conftest import Device, InterpretedDevice
 from tests.tolerances import assert_close
 
 OP = find_op("nearest_neighbour")
@@ -69,7 +69,7 @@ def test_distances_near_a_patch_keep_their_digits(rng: np.random.Generator, kern
     patches = 100.0 + rng.normal(size=(70, 12)).astype(np.float32)
     features = np.ascontiguousarray(patches[rng.integers(0, 70, 66)].T.reshape(1, 12, 6, 11)) + np.float32(0.001)
     found = (
-        run_host(features, patches) if form == "host" else run(EmulatedDevice(kernels), features, patches, "float32")
+        run_host(features, patches) if form == "host" else run(InterpretedDevice(kernels), features, patches, "float32")
     )
     assert_close(found, nearest_neighbour(features, patches), "nearest_neighbour", "float32")
 
@@ -89,15 +89,17 @@ def test_a_position_that_is_no_number_stays_visible(rng: np.random.Generator, ke
     features, patches = draw(rng, (1, 5, 6, 7), 9)
     features[0, 2, 3, 4] = np.nan
     found = (
-        run_host(features, patches) if form == "host" else run(EmulatedDevice(kernels), features, patches, "float32")
+        run_host(features, patches) if form == "host" else run(InterpretedDevice(kernels), features, patches, "float32")
     )
     assert np.isnan(found[0, 0, 3, 4]) and np.isnan(found).sum() == 1
 
 
-def test_every_barrier_is_needed(rng: np.random.Generator, emulator: Emulator, kernels: KernelSet) -> None:
-    device, (features, patches) = EmulatedDevice(kernels), draw(rng, (1, 40, 8, 8), 64)
+def test_every_barrier_is_needed(rng: np.random.Generator, interpreter: Interpreter, kernels: KernelSet) -> None:
+    device, (features, patches) = InterpretedDevice(kernels), draw(rng, (1, 40, 8, 8), 64)
     right = run(device, features, patches, "float32")
-    assert_every_barrier_is_needed(emulator, lambda: np.array_equal(run(device, features, patches, "float32"), right))
+    assert_every_barrier_is_needed(
+        interpreter, lambda: np.array_equal(run(device, features, patches, "float32"), right)
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from ndp_rt.kernels.nearest_sample.definition import nearest_sample
 from ndp_rt.kernels.nearest_sample.launch import NearestSampleCuda, find_width
 from ndp_rt.kernels.registry import find_op
 from ndp_rt.program.tensors import TensorSpec
-from tests.emulation.barriers import assert_every_barrier_is_needed
-from tests.emulation.emulator import Emulator
-from tests.emulation.memory import make_empty
-from tests.kernels.conftest import Device, EmulatedDevice
+from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.interpreter import Interpreter
+from tests.interpreter.memory import make_empty
+from tests.kernels.conftest import Device, InterpretedDevice
 from tests.tolerances import assert_close
 
 OP = find_op("nearest_sample")
@@ -93,7 +93,7 @@ def test_of_equally_near_samples_it_is_the_first(kernels: KernelSet, form: str) 
     samples[7:, :, :, 0] *= 2
     samples[7:, :, :, 1] = 0
     found = (
-        run_host(features, samples) if form == "host" else run(EmulatedDevice(kernels), features, samples, "float32")
+        run_host(features, samples) if form == "host" else run(InterpretedDevice(kernels), features, samples, "float32")
     )
     assert np.array_equal(found, np.abs(samples[7:8]))
 
@@ -103,25 +103,29 @@ def test_a_value_that_is_no_number_stays_visible(rng: np.random.Generator, kerne
     features, samples = draw(rng, (2, 3, 4, 4), 5)
     features[0, 1, 2, 3] = np.nan
     run_form: Callable[..., np.ndarray] = (
-        run_host if form == "host" else (lambda *arrays: run(EmulatedDevice(kernels), *arrays, "float32"))
+        run_host if form == "host" else (lambda *arrays: run(InterpretedDevice(kernels), *arrays, "float32"))
     )
     found = run_form(features, samples)
     assert np.isnan(found[0, 1, 2, 3]) and np.isnan(found).sum() == 1
     assert_close(found[1:], nearest_sample(features[1:], samples), "nearest_sample", "float32")
 
 
-def test_every_schedule_gives_the_same_bits(rng: np.random.Generator, emulator: Emulator, kernels: KernelSet) -> None:
-    device, (features, samples) = EmulatedDevice(kernels), draw(rng, (3, 3, 37, 41), 9)
+def test_every_schedule_gives_the_same_bits(
+    rng: np.random.Generator, interpreter: Interpreter, kernels: KernelSet
+) -> None:
+    device, (features, samples) = InterpretedDevice(kernels), draw(rng, (3, 3, 37, 41), 9)
     first = run(device, features, samples, "float32")
     for seed in (0, 1, 2, 3):
-        emulator.seed = seed
+        interpreter.seed = seed
         assert np.array_equal(run(device, features, samples, "float32"), first)
 
 
-def test_every_barrier_is_needed(rng: np.random.Generator, emulator: Emulator, kernels: KernelSet) -> None:
-    device, (features, samples) = EmulatedDevice(kernels), draw(rng, (3, 8, 8, 8), 9)
+def test_every_barrier_is_needed(rng: np.random.Generator, interpreter: Interpreter, kernels: KernelSet) -> None:
+    device, (features, samples) = InterpretedDevice(kernels), draw(rng, (3, 8, 8, 8), 9)
     right = run(device, features, samples, "float32")
-    assert_every_barrier_is_needed(emulator, lambda: np.array_equal(run(device, features, samples, "float32"), right))
+    assert_every_barrier_is_needed(
+        interpreter, lambda: np.array_equal(run(device, features, samples, "float32"), right)
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import itertools
 import mmap
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,21 +18,15 @@ from ndp_rt.kernels.preprocess import definition, launch
 from ndp_rt.kernels.preprocess.launch import TILE_COLUMNS, choose_tile
 from ndp_rt.program.manifest import InputContract
 from tests.bricks import BRICKS
-from tests.emulation.barriers import assert_every_barrier_is_needed
-from tests.emulation.emulator import Emulator
-from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty
-from tests.kernels.conftest import CupyDevice, Device, EmulatedDevice
+from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.interpreter import Interpreter
+from tests.interpreter.memory import FakeDeviceArray, Memory, copy_to_device, make_empty
+from tests.kernels.conftest import CupyDevice, Device, InterpretedDevice
 from tests.tolerances import assert_close
 
 CONTRACT = InputContract(height_px=64, width_px=128, white_level_16bit=40000)
 SIZES = [(64, 128), (1, 1), (1, 300), (200, 1), (63, 129), (300, 40), (40, 300), (133, 555), (128, 256), (64, 127)]
 KINDS = [(0, "rgb"), (1, "bgr"), (3, "rgb"), (3, "bgr"), (4, "drop-alpha")]
-
-
-@pytest.fixture(scope="module")
-def kernels(emulation_cache: Path) -> KernelSet:
-    """The kernels, compiled for the CPU and kept for the many small tests of this file."""
-    return KernelSet(Emulator(emulation_cache).make_module)
 
 
 def make_image(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -147,7 +140,7 @@ def test_without_a_resize_every_value_is_divided_exactly_as_on_the_host(device: 
 
 def fill(device: Device, view: Any, image: np.ndarray) -> Any:
     """Write an image to a device view of any strides, and return the view."""
-    if isinstance(device, EmulatedDevice):
+    if isinstance(device, InterpretedDevice):
         view.set(image)
     else:
         view[...] = device.copy(image)
@@ -155,18 +148,12 @@ def fill(device: Device, view: Any, image: np.ndarray) -> Any:
 
 
 def list_layouts(device: Device, image: np.ndarray) -> Iterator[tuple[str, Any]]:
-    """Return device views that all equal `image`, each from other strides, in memory that ends with the view."""
-
-    def make_flat(count: int) -> Any:
-        if isinstance(device, EmulatedDevice):
-            return make_empty((count,), image.dtype, image.itemsize)
-        return device.make_empty((count,), image.dtype)
+    """Return device views that all equal `image`, each from other strides."""
 
     def embed(shape: tuple[int, ...], *index: object, spare: int = 0) -> Any:
-        """Put the image into a larger array at `index`, with `spare` samples before or behind it."""
-        flat = make_flat(int(np.prod(shape)) + spare)
-        part = flat[: flat.size - spare] if isinstance(device, EmulatedDevice) else flat[spare:]
-        return fill(device, part.reshape(*shape)[index], image)
+        """Put the image into a larger array at `index`, with `spare` samples before it."""
+        flat = device.make_empty((int(np.prod(shape)) + spare,), image.dtype)
+        return fill(device, flat[spare:].reshape(*shape)[index], image)
 
     (h, w), rest = image.shape[:2], image.shape[2:]
     yield "dense", embed(image.shape)
@@ -180,7 +167,7 @@ def list_layouts(device: Device, image: np.ndarray) -> Iterator[tuple[str, Any]]
     for order in itertools.permutations(range(image.ndim)):  # transposed; channels first, as torch has them
         shape = tuple(image.shape[axis] for axis in order)
         for flips in itertools.product((1, -1), repeat=image.ndim):
-            back = make_flat(image.size).reshape(*shape).transpose(*np.argsort(order).tolist())
+            back = device.make_empty((image.size,), image.dtype).reshape(*shape).transpose(*np.argsort(order).tolist())
             view = back[tuple(slice(None, None, step) for step in flips)]
             yield f"axes {order}, steps {flips}", fill(device, view, image)
     if rest in ((1,), (3,)):
@@ -235,9 +222,9 @@ class Recorder:
 def test_loads_of_four_samples_are_aligned_in_every_row(
     size: tuple[int, int], source: type, rest: tuple[int, ...]
 ) -> None:
-    """The CPU that emulates a GPU takes loads that are not; a GPU ends the process's context."""
+    """What the launcher passes is looked at without a launch."""
     width, aligned = 4 * np.dtype(source).itemsize, set()
-    device = EmulatedDevice(KernelSet(Recorder))
+    device = InterpretedDevice(KernelSet(Recorder))
     for name, view in list_layouts(device, np.zeros((*size, *rest), source)):
         run_cuda(device, view, channels="drop-alpha")
         entry, (address, _, image_stride, *numbers) = Recorder.last
@@ -279,18 +266,18 @@ def test_rows_may_lie_more_than_four_gigabytes_apart(
     image = make_image(rng, (80, columns), np.uint8)
     view[...] = image
     contract = InputContract(height_px=64, width_px=128)
-    result = run_cuda(EmulatedDevice(kernels), FakeDeviceArray(view, None), contract)
+    result = run_cuda(InterpretedDevice(kernels), FakeDeviceArray(view, Memory(whole.reshape(-1))), contract)
     assert_close(result, define(image, contract), "preprocess", "float32")
 
 
 @pytest.mark.parametrize("channel_count", [1, 3])
-def test_every_barrier_is_needed(rng: np.random.Generator, emulator: Emulator, channel_count: int) -> None:
+def test_every_barrier_is_needed(rng: np.random.Generator, interpreter: Interpreter, channel_count: int) -> None:
     image = make_image(rng, (100, 700, channel_count), np.uint16)
     contract = InputContract(height_px=64, width_px=64)
-    device, held = EmulatedDevice(KernelSet(emulator.make_module)), copy_to_device(image)
+    device, held = InterpretedDevice(KernelSet(interpreter.make_module)), copy_to_device(image)
     first = run_cuda(device, held, contract)
     assert_close(first, define(image, contract), "preprocess", "float32")
-    assert_every_barrier_is_needed(emulator, lambda: np.array_equal(run_cuda(device, held, contract), first))
+    assert_every_barrier_is_needed(interpreter, lambda: np.array_equal(run_cuda(device, held, contract), first))
 
 
 @pytest.mark.parametrize("target", [64, 192, 1024, 32704])

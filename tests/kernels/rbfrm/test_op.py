@@ -11,6 +11,7 @@ from ndp_rt.kernels.checks import HELD_AS
 from ndp_rt.kernels.registry import find_op
 from ndp_rt.program.tensors import TensorSpec
 from tests.kernels.conftest import Device
+from tests.kernels.rbfrm.devices import on_every_device
 from tests.tolerances import assert_close
 
 FEATURES = TensorSpec(name="f3", shape=(None, 6, 8, 12))
@@ -56,7 +57,7 @@ def test_the_host_form_equals_the_definition(rng: np.random.Generator) -> None:
     assert_close(out, OP.define(PARAMS, features, reference)[0], "rbfrm", "float32")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@on_every_device("float32", "float16", "bfloat16")
 def test_the_cuda_form_equals_the_definition(rng: np.random.Generator, device: Device, dtype: str) -> None:
     features, reference = (narrow(rng.normal(size=s).astype(np.float32), dtype) for s in ((3, 6, 8, 12), (1, 6, 16, 4)))
     spec = TensorSpec(name="f3", shape=features.shape, dtype=dtype)

@@ -14,10 +14,11 @@ from ndp_rt.kernels.rbfrm import launch
 from ndp_rt.kernels.rbfrm.definition import NORM_EPS, join_patches, rbfrm, split_patches
 from ndp_rt.kernels.rbfrm.host import RbfrmHost
 from ndp_rt.kernels.rbfrm.launch import RbfrmCuda
-from tests.emulation.barriers import assert_every_barrier_is_needed
-from tests.emulation.emulator import Emulator
-from tests.emulation.memory import make_empty
-from tests.kernels.conftest import CupyDevice, Device, EmulatedDevice
+from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.interpreter import Interpreter
+from tests.interpreter.memory import make_empty
+from tests.kernels.conftest import CupyDevice, Device, InterpretedDevice
+from tests.kernels.rbfrm.devices import on_every_device
 from tests.tolerances import assert_close
 
 SHAPES = [(1, 1, 4, 4), (1, 8, 8, 12), (3, 5, 16, 8), (2, 32, 16, 16)]
@@ -139,7 +140,7 @@ def assert_equals_definition(device: Device, case: tuple[np.ndarray, np.ndarray]
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@on_every_device(*DTYPES)
 def test_the_cuda_form_equals_the_definition(
     rng: np.random.Generator, device: Device, dtype: str, size: int, case: tuple[Any, Any]
 ) -> None:
@@ -152,7 +153,8 @@ def test_level_5_of_the_paper_equals_the_definition(rng: np.random.Generator, de
 
 
 @pytest.mark.nightly(but=1)
-@pytest.mark.parametrize(("dtype", "size"), [("float16", 2), ("bfloat16", 4)])
+@pytest.mark.parametrize("size", SIZES)
+@on_every_device("float16", "bfloat16")
 def test_large_tiles_equal_the_definition(
     rng: np.random.Generator, device: Device, monkeypatch: pytest.MonkeyPatch, dtype: str, size: int
 ) -> None:
@@ -178,27 +180,30 @@ def test_the_levels_of_the_paper_equal_the_definition_at_batch_1_and_32(
 
 @pytest.mark.parametrize(("dtype", "case"), [("float16", LARGE), ("bfloat16", CASES[-1]), ("float32", CASES[2])])
 def test_every_schedule_and_every_run_gives_the_same_bits(
-    rng: np.random.Generator, emulator: Emulator, dtype: str, case: tuple[Any, Any]
+    rng: np.random.Generator, interpreter: Interpreter, dtype: str, case: tuple[Any, Any]
 ) -> None:
-    device, inputs = EmulatedDevice(KernelSet(emulator.make_module)), make_case(rng, *case, 2, dtype)
+    device, inputs = InterpretedDevice(KernelSet(interpreter.make_module)), make_case(rng, *case, 2, dtype)
     first = run(device, *inputs, 2, dtype)
     for seed in (0, 1, 2, 3):
-        emulator.seed = seed
+        interpreter.seed = seed
         assert np.array_equal(run(device, *inputs, 2, dtype), first)
 
 
 @pytest.mark.parametrize(("dtype", "tile"), [("float32", 64), ("float16", 64), ("float16", 128)])
 def test_every_barrier_is_needed(
-    rng: np.random.Generator, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, dtype: str, tile: int
+    rng: np.random.Generator, interpreter: Interpreter, monkeypatch: pytest.MonkeyPatch, dtype: str, tile: int
 ) -> None:
     if tile == launch.LARGE_TILE:
         monkeypatch.setattr(launch, "MIN_LARGE_TILES", 1)
-    device, inputs = EmulatedDevice(KernelSet(emulator.make_module)), make_case(rng, (1, 48, 8, 16), (12, 16), 2, dtype)
+    device, inputs = (
+        InterpretedDevice(KernelSet(interpreter.make_module)),
+        make_case(rng, (1, 48, 16, 16), (20, 16), 2, dtype),
+    )
     right = run(device, *inputs, 2, dtype)
-    assert_every_barrier_is_needed(emulator, lambda: np.array_equal(run(device, *inputs, 2, dtype), right))
+    assert_every_barrier_is_needed(interpreter, lambda: np.array_equal(run(device, *inputs, 2, dtype), right))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@on_every_device(*DTYPES)
 def test_nan_stays_in_its_patch(rng: np.random.Generator, device: Device, dtype: str) -> None:
     features, held = make_case(rng, (2, 5, 8, 8), (8, 12), 2, dtype)
     expected = widen(run(device, features, held, 2, dtype), dtype)
@@ -208,7 +213,7 @@ def test_nan_stays_in_its_patch(rng: np.random.Generator, device: Device, dtype:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@on_every_device(*DTYPES)
 def test_patches_are_kept_as_they_are_and_at_length_1(
     rng: np.random.Generator, device: Device, dtype: str, size: int
 ) -> None:

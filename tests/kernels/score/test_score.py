@@ -6,10 +6,10 @@ import pytest
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.score import definition, launch
-from tests.emulation.barriers import assert_every_barrier_is_needed
-from tests.emulation.emulator import Emulator
-from tests.emulation.memory import make_empty
-from tests.kernels.conftest import Device, EmulatedDevice
+from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.interpreter import Interpreter
+from tests.interpreter.memory import make_empty
+from tests.kernels.conftest import Device, InterpretedDevice
 
 
 def run(device: Device, values: np.ndarray) -> np.ndarray:
@@ -45,9 +45,9 @@ def test_a_value_that_is_not_finite_makes_the_score_nan(device: Device, value: f
     assert np.isnan(scores[0]) and scores[1] == 1
 
 
-def test_every_barrier_is_needed(emulator: Emulator, kernels: KernelSet) -> None:
-    values, device = np.arange(512, dtype=np.float32).reshape(2, 256), EmulatedDevice(kernels)
-    assert_every_barrier_is_needed(emulator, lambda: run(device, values).tolist() == [255, 511])
+def test_every_barrier_is_needed(interpreter: Interpreter, kernels: KernelSet) -> None:
+    values, device = np.arange(512, dtype=np.float32).reshape(2, 256), InterpretedDevice(kernels)
+    assert_every_barrier_is_needed(interpreter, lambda: run(device, values).tolist() == [255, 511])
 
 
 def test_the_definition_is_the_largest_value_of_each_map() -> None:

@@ -9,10 +9,10 @@ from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.score.launch import score
 from ndp_rt.kernels.smooth import definition, launch
 from ndp_rt.kernels.source import read_source
-from tests.emulation.barriers import assert_every_barrier_is_needed
-from tests.emulation.emulator import Emulator
-from tests.emulation.memory import FakeDeviceArray, copy_to_device, make_empty
-from tests.kernels.conftest import Device, EmulatedDevice
+from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.interpreter import Interpreter
+from tests.interpreter.memory import FakeDeviceArray, copy_to_device, make_empty
+from tests.kernels.conftest import Device, InterpretedDevice
 from tests.tolerances import assert_close
 
 WINDOWS = (3, 5)
@@ -124,16 +124,16 @@ def test_the_cuda_form_of_three_levels_equals_the_definition(
 
 
 def test_every_barrier_of_the_cuda_form_is_needed(
-    rng: np.random.Generator, emulator: Emulator, kernels: KernelSet
+    rng: np.random.Generator, interpreter: Interpreter, kernels: KernelSet
 ) -> None:
     maps = rng.random((1, 1, 20, 40), dtype=np.float32)
-    expected, device = definition.smooth(maps), EmulatedDevice(kernels)
+    expected, device = definition.smooth(maps), InterpretedDevice(kernels)
 
     def is_right() -> bool:
         smoothed, maxima = run_smooth(device, maps)
         return np.allclose(smoothed, expected, atol=1e-6) and np.array_equal(maxima, find_tile_maxima(smoothed))
 
-    assert_every_barrier_is_needed(emulator, is_right)
+    assert_every_barrier_is_needed(interpreter, is_right)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -183,14 +183,14 @@ extern "C" __global__ void check_medians_of_9(int* wrong) {
 """
 
 
-def test_the_median_of_the_cuda_form_is_right_for_every_input(emulator: Emulator) -> None:
+def test_the_median_of_the_cuda_form_is_right_for_every_input(interpreter: Interpreter) -> None:
     # A network of minima and maxima is right for all values if it is for zeros and ones; and where one more value is
     # one, its result cannot fall. So each of the 2^20 contents of the shared rows is tried with own rows of just
     # enough ones and of one less, these in every order that five values have.
     orders = [[bits for bits in range(32) if bits.bit_count() == ones] for ones in range(6)]
     rows = np.array([(order * 16)[:16] for order in orders], np.uint32)
     wrong = copy_to_device(np.zeros(1, np.int32))
-    module = emulator.make_module(code=read_source("smooth/median.cuh").text + CHECK_MEDIANS)
+    module = interpreter.make_module(code=read_source("smooth/median.cuh").text + CHECK_MEDIANS)
     module.get_function("check_medians")((1,), (32,), (copy_to_device(rows), wrong))
     module.get_function("check_medians_of_9")((1,), (32,), (wrong,))
     assert wrong.get()[0] == 0

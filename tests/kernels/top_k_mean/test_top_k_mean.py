@@ -8,10 +8,10 @@ import pytest
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.top_k_mean import definition, host, launch
-from tests.emulation.barriers import assert_every_barrier_is_needed
-from tests.emulation.emulator import Emulator
-from tests.emulation.memory import make_empty
-from tests.kernels.conftest import CupyDevice, Device, EmulatedDevice
+from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.interpreter import Interpreter
+from tests.interpreter.memory import make_empty
+from tests.kernels.conftest import ARCHITECTURES, Device, InterpretedDevice, make_device
 from tests.tolerances import assert_close
 
 Form = Callable[[np.ndarray, int], np.ndarray]
@@ -30,12 +30,12 @@ def run_host(values: np.ndarray, k: int) -> np.ndarray:
     return out
 
 
-@pytest.fixture(params=["host", "cuda on the cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["host", *ARCHITECTURES, pytest.param("gpu", marks=pytest.mark.gpu)])
 def form(request: pytest.FixtureRequest) -> Form:
     """One of the forms: float32 [n, m] and k in, float32 [n] out."""
     if request.param == "host":
         return run_host
-    device = CupyDevice() if request.param == "cuda" else EmulatedDevice(request.getfixturevalue("kernels"))
+    device = make_device(request.param, request.getfixturevalue("interpreter_cache"))
     return lambda values, k: run(device, values, k)
 
 
@@ -84,19 +84,22 @@ def test_the_order_of_the_values_changes_no_bit(rng: np.random.Generator, form: 
         assert len(set(form(shuffled, k).tobytes()[i : i + 4] for i in range(0, 32, 4))) == 1
 
 
-def test_every_schedule_gives_the_same_bits(rng: np.random.Generator, emulator: Emulator) -> None:
-    device, values = EmulatedDevice(KernelSet(emulator.make_module)), rng.normal(size=(2, 1500)).astype(np.float32)
+def test_every_schedule_gives_the_same_bits(rng: np.random.Generator, interpreter: Interpreter) -> None:
+    device, values = (
+        InterpretedDevice(KernelSet(interpreter.make_module)),
+        rng.normal(size=(2, 1500)).astype(np.float32),
+    )
     first = run(device, values, 100)
     for seed in (0, 1, 2, 3):
-        emulator.seed = seed
+        interpreter.seed = seed
         assert np.array_equal(run(device, values, 100), first)
 
 
-def test_every_barrier_is_needed(rng: np.random.Generator, emulator: Emulator, kernels: KernelSet) -> None:
-    device, values = EmulatedDevice(kernels), rng.normal(size=(1, 1500)).astype(np.float32)
+def test_every_barrier_is_needed(rng: np.random.Generator, interpreter: Interpreter, kernels: KernelSet) -> None:
+    device, values = InterpretedDevice(kernels), rng.normal(size=(1, 1500)).astype(np.float32)
     right = run(device, values, 700)
     assert_close(right, definition.top_k_mean(values, 700), "top_k_mean", "float32")
-    assert_every_barrier_is_needed(emulator, lambda: np.array_equal(run(device, values, 700), right))
+    assert_every_barrier_is_needed(interpreter, lambda: np.array_equal(run(device, values, 700), right))
 
 
 @pytest.mark.parametrize("k", [0, -1, 10])
@@ -104,7 +107,7 @@ def test_a_k_that_the_values_do_not_have_is_refused(kernels: KernelSet, k: int) 
     with pytest.raises(InputError, match=rf"k: expected 1 to 9, the number of values, got {k}\."):
         run_host(np.zeros((1, 9), np.float32), k)
     with pytest.raises(InputError, match=rf"k: expected 1 to 9, the number of values, got {k}\."):
-        run(EmulatedDevice(kernels), np.zeros((1, 9), np.float32), k)
+        run(InterpretedDevice(kernels), np.zeros((1, 9), np.float32), k)
 
 
 def test_arrays_of_another_kind_are_refused(kernels: KernelSet) -> None:

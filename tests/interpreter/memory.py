@@ -1,7 +1,5 @@
-"""Arrays that stand for device arrays: NumPy memory between pages that nobody may touch, with CuPy's interface."""
+"""Arrays that stand for device arrays: NumPy memory that the interpreter knows, with CuPy's interface."""
 
-import ctypes
-import mmap
 import weakref
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,42 +7,30 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-PAGE_BYTES = mmap.PAGESIZE
-GUARD_BYTE = 0xFF  # as a float, a half or a bfloat16 it is NaN
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
+POISON = 0xFF  # as a float, a half or a bfloat16 it is NaN
 
 
 class Memory:
-    """One allocation: it ends, but for its alignment, at a page without access; filled with NaN.
-
-    One page on either side is watched; an address further off is seen only where nothing else of the process lies.
-    """
+    """One allocation, which kernels may reach while it lives."""
 
     _living: ClassVar["weakref.WeakSet[Memory]"] = weakref.WeakSet()
 
-    def __init__(self, byte_count: int, alignment: int) -> None:
-        pages = -(-max(byte_count, 1) // PAGE_BYTES)
-        self._map = mmap.mmap(-1, (pages + 2) * PAGE_BYTES)
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        for page in (0, pages + 1):
-            if _LIBC.mprotect(ctypes.c_void_p(start + page * PAGE_BYTES), ctypes.c_size_t(PAGE_BYTES), 0) != 0:
-                raise OSError(ctypes.get_errno(), "mprotect failed")
-        self._inside = np.frombuffer(self._map, np.uint8)[PAGE_BYTES:-PAGE_BYTES]
-        self._inside[:] = GUARD_BYTE
-        first = (len(self._inside) - byte_count) // alignment * alignment
-        self.bytes = self._inside[first : first + byte_count]
-        self._guards = (self._inside[:first], self._inside[first + byte_count :])
-        self.address = start + PAGE_BYTES + first
+    def __init__(self, held: NDArray[np.uint8]) -> None:
+        """Take bytes as they lie."""
+        self.bytes = held
         Memory._living.add(self)
 
-    def is_damaged(self) -> bool:
-        """Tell whether something was written beside the allocation's own bytes."""
-        return any(guard.size and not (guard == GUARD_BYTE).all() for guard in self._guards)
+    @classmethod
+    def allocate(cls, byte_count: int, alignment: int) -> "Memory":
+        """Return bytes that hold NaN, at an address that is a multiple of `alignment` and not of twice as much."""
+        held = np.full(byte_count + 3 * alignment, POISON, np.uint8)
+        start = (alignment - held.ctypes.data) % (2 * alignment)
+        return cls(held[start : start + byte_count])
 
     @classmethod
-    def list_living(cls) -> list["Memory"]:
-        return list(cls._living)
+    def list_living(cls) -> list[tuple[int, int]]:
+        """Return address and bytes of every allocation."""
+        return [(one.bytes.ctypes.data, one.bytes.size) for one in list(cls._living)]
 
 
 @dataclass(frozen=True)
@@ -98,7 +84,7 @@ class FakeDeviceArray:
 def make_empty(shape: tuple[int, ...], dtype: DTypeLike, alignment: int = 16) -> FakeDeviceArray:
     """Return a dense device array that holds NaN (integers: all bits set)."""
     count = int(np.prod(shape, dtype=np.int64))
-    memory = Memory(count * np.dtype(dtype).itemsize, alignment)
+    memory = Memory.allocate(count * np.dtype(dtype).itemsize, alignment)
     return FakeDeviceArray(memory.bytes.view(dtype).reshape(shape), memory)
 
 

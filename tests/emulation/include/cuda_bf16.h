@@ -1,1 +1,0 @@
-#include "emulation/bfloat16.h"

@@ -1,1 +1,0 @@
-#include "emulation/wmma.h"
