@@ -1,6 +1,5 @@
 """Builds the interpreter into a library, once for the same sources."""
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -30,6 +29,8 @@ def find_reason_not_to_run() -> str | None:
 
 def build_interpreter(folder: Path) -> Path:
     """Build the interpreter into `folder`, or find it there; another process that builds it is waited for."""
+    import fcntl  # which only Unix has
+
     flags = (*FLAGS, *list_machine_flags())
     digest = hashlib.sha256(subprocess.run([COMPILER, "--version"], capture_output=True, check=True).stdout)
     digest.update("\0".join(flags).encode())
@@ -40,7 +41,7 @@ def build_interpreter(folder: Path) -> Path:
     with (folder / "build.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not library.exists():
-            link(library, [*flags])
+            link(library, list(flags))
     return library
 
 
