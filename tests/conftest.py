@@ -20,7 +20,7 @@ from tests import selection
 from tests.fakes.fake_backend import FakeDeviceBackend
 from tests.fakes.fake_cupy import FakeCuda
 from tests.interpreter.build import find_reason_not_to_run
-from tests.interpreter.interpreter import Interpreter
+from tests.interpreter.interpreter import ARCHITECTURE, Interpreter
 
 if TYPE_CHECKING:
     from tests.capi.library import Library
@@ -158,9 +158,9 @@ def interpreter_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.T
 
 
 @pytest.fixture
-def interpreter(interpreter_cache: Path) -> Interpreter:
-    """Runs CUDA kernels on the CPU."""
-    return Interpreter(interpreter_cache)
+def interpreter(request: pytest.FixtureRequest, interpreter_cache: Path) -> Interpreter:
+    """Runs CUDA kernels on the CPU; `on_every_architecture` says which a test wants."""
+    return Interpreter(interpreter_cache, getattr(request, "param", ARCHITECTURE))
 
 
 @pytest.fixture

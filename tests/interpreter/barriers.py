@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from ndp_rt.errors import DeviceError
 from tests.interpreter.interpreter import Interpreter
 
 SEEDS = (0, 1, 2, 3)
+# The compiler moves accesses in its own way for each.
+on_every_architecture = pytest.mark.parametrize("interpreter", [75, 90, 120], indirect=True, ids="sm{}".format)
 
 
 def assert_every_barrier_is_needed(interpreter: Interpreter, is_right: Callable[[], bool]) -> None:

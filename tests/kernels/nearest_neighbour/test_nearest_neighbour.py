@@ -13,7 +13,7 @@ from ndp_rt.kernels.nearest_neighbour.definition import nearest_neighbour
 from ndp_rt.kernels.nearest_neighbour.launch import NearestNeighbourCuda
 from ndp_rt.kernels.registry import find_op
 from ndp_rt.program.tensors import TensorSpec
-from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.barriers import assert_every_barrier_is_needed, on_every_architecture
 from tests.interpreter.interpreter import Interpreter
 from tests.interpreter.memory import make_empty
 from tests.kernels.conftest import Device, InterpretedDevice
@@ -94,6 +94,7 @@ def test_a_position_that_is_no_number_stays_visible(rng: np.random.Generator, ke
     assert np.isnan(found[0, 0, 3, 4]) and np.isnan(found).sum() == 1
 
 
+@on_every_architecture
 def test_every_barrier_is_needed(rng: np.random.Generator, interpreter: Interpreter, kernels: KernelSet) -> None:
     device, (features, patches) = InterpretedDevice(kernels), draw(rng, (1, 40, 8, 8), 64)
     right = run(device, features, patches, "float32")

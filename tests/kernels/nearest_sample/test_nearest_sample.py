@@ -14,7 +14,7 @@ from ndp_rt.kernels.nearest_sample.definition import nearest_sample
 from ndp_rt.kernels.nearest_sample.launch import NearestSampleCuda, find_width
 from ndp_rt.kernels.registry import find_op
 from ndp_rt.program.tensors import TensorSpec
-from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.barriers import assert_every_barrier_is_needed, on_every_architecture
 from tests.interpreter.interpreter import Interpreter
 from tests.interpreter.memory import make_empty
 from tests.kernels.conftest import Device, InterpretedDevice
@@ -120,6 +120,7 @@ def test_every_schedule_gives_the_same_bits(
         assert np.array_equal(run(device, features, samples, "float32"), first)
 
 
+@on_every_architecture
 def test_every_barrier_is_needed(rng: np.random.Generator, interpreter: Interpreter, kernels: KernelSet) -> None:
     device, (features, samples) = InterpretedDevice(kernels), draw(rng, (3, 8, 8, 8), 9)
     right = run(device, features, samples, "float32")

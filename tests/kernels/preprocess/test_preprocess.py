@@ -18,7 +18,7 @@ from ndp_rt.kernels.preprocess import definition, launch
 from ndp_rt.kernels.preprocess.launch import TILE_COLUMNS, choose_tile
 from ndp_rt.program.manifest import InputContract
 from tests.bricks import BRICKS
-from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.barriers import assert_every_barrier_is_needed, on_every_architecture
 from tests.interpreter.interpreter import Interpreter
 from tests.interpreter.memory import FakeDeviceArray, Memory, copy_to_device, make_empty
 from tests.kernels.conftest import CupyDevice, Device, InterpretedDevice
@@ -271,6 +271,7 @@ def test_rows_may_lie_more_than_four_gigabytes_apart(
 
 
 @pytest.mark.parametrize("channel_count", [1, 3])
+@on_every_architecture
 def test_every_barrier_is_needed(rng: np.random.Generator, interpreter: Interpreter, channel_count: int) -> None:
     image = make_image(rng, (100, 700, channel_count), np.uint16)
     contract = InputContract(height_px=64, width_px=64)

@@ -14,7 +14,7 @@ from ndp_rt.kernels.rbfrm import launch
 from ndp_rt.kernels.rbfrm.definition import NORM_EPS, join_patches, rbfrm, split_patches
 from ndp_rt.kernels.rbfrm.host import RbfrmHost
 from ndp_rt.kernels.rbfrm.launch import RbfrmCuda
-from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.barriers import assert_every_barrier_is_needed, on_every_architecture
 from tests.interpreter.interpreter import Interpreter
 from tests.interpreter.memory import make_empty
 from tests.kernels.conftest import CupyDevice, Device, InterpretedDevice
@@ -190,6 +190,7 @@ def test_every_schedule_and_every_run_gives_the_same_bits(
 
 
 @pytest.mark.parametrize(("dtype", "tile"), [("float32", 64), ("float16", 64), ("float16", 128)])
+@on_every_architecture
 def test_every_barrier_is_needed(
     rng: np.random.Generator, interpreter: Interpreter, monkeypatch: pytest.MonkeyPatch, dtype: str, tile: int
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.score import definition, launch
-from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.barriers import assert_every_barrier_is_needed, on_every_architecture
 from tests.interpreter.interpreter import Interpreter
 from tests.interpreter.memory import make_empty
 from tests.kernels.conftest import Device, InterpretedDevice
@@ -45,6 +45,7 @@ def test_a_value_that_is_not_finite_makes_the_score_nan(device: Device, value: f
     assert np.isnan(scores[0]) and scores[1] == 1
 
 
+@on_every_architecture
 def test_every_barrier_is_needed(interpreter: Interpreter, kernels: KernelSet) -> None:
     values, device = np.arange(512, dtype=np.float32).reshape(2, 256), InterpretedDevice(kernels)
     assert_every_barrier_is_needed(interpreter, lambda: run(device, values).tolist() == [255, 511])

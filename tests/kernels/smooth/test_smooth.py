@@ -9,7 +9,7 @@ from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.score.launch import score
 from ndp_rt.kernels.smooth import definition, launch
 from ndp_rt.kernels.source import read_source
-from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.barriers import assert_every_barrier_is_needed, on_every_architecture
 from tests.interpreter.interpreter import Interpreter
 from tests.interpreter.memory import FakeDeviceArray, copy_to_device, make_empty
 from tests.kernels.conftest import Device, InterpretedDevice
@@ -123,6 +123,7 @@ def test_the_cuda_form_of_three_levels_equals_the_definition(
     assert np.array_equal(maxima, find_tile_maxima(smoothed))
 
 
+@on_every_architecture
 def test_every_barrier_of_the_cuda_form_is_needed(
     rng: np.random.Generator, interpreter: Interpreter, kernels: KernelSet
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from ndp_rt.errors import InputError
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.top_k_mean import definition, host, launch
-from tests.interpreter.barriers import assert_every_barrier_is_needed
+from tests.interpreter.barriers import assert_every_barrier_is_needed, on_every_architecture
 from tests.interpreter.interpreter import Interpreter
 from tests.interpreter.memory import make_empty
 from tests.kernels.conftest import ARCHITECTURES, Device, InterpretedDevice, make_device
@@ -95,6 +95,7 @@ def test_every_schedule_gives_the_same_bits(rng: np.random.Generator, interprete
         assert np.array_equal(run(device, values, 100), first)
 
 
+@on_every_architecture
 def test_every_barrier_is_needed(rng: np.random.Generator, interpreter: Interpreter, kernels: KernelSet) -> None:
     device, values = InterpretedDevice(kernels), rng.normal(size=(1, 1500)).astype(np.float32)
     right = run(device, values, 700)
