@@ -61,14 +61,15 @@ ARCHITECTURES = (
 )  # the compiler treats each in its own way
 
 
-def make_device(name: str, interpreter_cache: Path) -> Device:
+def make_device(request: pytest.FixtureRequest) -> Device:
     """Return the GPU for "gpu", and else the interpreter of what is compiled for an architecture."""
-    if name == "gpu":
-        return CupyDevice()
-    return InterpretedDevice(KernelSet(Interpreter(interpreter_cache, int(name[2:])).make_module))
+    if request.param == "gpu":
+        return CupyDevice()  # on a machine that may have nothing to interpret with
+    cache: Path = request.getfixturevalue("interpreter_cache")
+    return InterpretedDevice(KernelSet(Interpreter(cache, int(request.param[2:])).make_module))
 
 
 @pytest.fixture(params=[*ARCHITECTURES, pytest.param("gpu", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest, interpreter_cache: Path) -> Device:
+def device(request: pytest.FixtureRequest) -> Device:
     """A device that runs kernels: each test that takes it runs for every architecture, and on the GPU."""
-    return make_device(request.param, interpreter_cache)
+    return make_device(request)

@@ -35,7 +35,7 @@ def form(request: pytest.FixtureRequest) -> Form:
     """One of the forms: float32 [n, m] and k in, float32 [n] out."""
     if request.param == "host":
         return run_host
-    device = make_device(request.param, request.getfixturevalue("interpreter_cache"))
+    device = make_device(request)
     return lambda values, k: run(device, values, k)
 
 
