@@ -1,6 +1,6 @@
 // The element type of a kernel's arrays, chosen by the launcher: NDP_RT_ELEMENT is 0 for float, 1 for half, 2 for
-// bfloat16. Arithmetic is done in float. The 16-bit types are converted by the instructions themselves, so that no header
-// of CUDA is needed, which a machine may lack.
+// bfloat16. Arithmetic is done in float. The 16-bit types are converted by the instructions themselves, so that no
+// header of CUDA is needed, which a machine may lack.
 
 #ifndef NDP_RT_ELEMENT
 #error "NDP_RT_ELEMENT is not defined: 0 float, 1 half, 2 bfloat16"

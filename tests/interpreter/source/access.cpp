@@ -59,17 +59,19 @@ template <class T, class F> AccessOperation atomic(F)
             2};
 }
 
-// Lanes 8 i to 8 i + 7 give the addresses of the rows of matrix i, 8 x 8 elements of 16 bits; lane l gets of each matrix
-// elements 2 (l % 4) and the next of row l / 4, or, transposed, of column l / 4.
+// Lanes 8 i to 8 i + 7 give the addresses of the rows of matrix i, 8 x 8 elements of 16 bits; lane l gets of each
+// matrix elements 2 (l % 4) and the next of row l / 4, or, transposed, of column l / 4.
 template <int COUNT, bool IS_TRANSPOSED> void load_matrices(Warp& warp, const Instruction& instruction, u32)
 {
     u16 rows[COUNT * 8][8];
     for (int row = 0; row < COUNT * 8; ++row) std::memcpy(rows[row], warp.access(instruction, row, Use::READ), 16);
     for (int matrix = 0; matrix < COUNT; ++matrix)
         for (int lane = 0; lane < LANES; ++lane) {
-            const auto get = [&](int i, int j) { return rows[matrix * 8 + (IS_TRANSPOSED ? j : i)][IS_TRANSPOSED ? i : j]; };
+            const u16(*own)[8] = rows + matrix * 8;
             const int i = lane / 4, j = lane % 4 * 2;
-            warp.at<u32>(instruction.places[matrix])[lane] = get(i, j) | u32(get(i, j + 1)) << 16;
+            const u16 first = IS_TRANSPOSED ? own[j][i] : own[i][j];
+            const u16 second = IS_TRANSPOSED ? own[j + 1][i] : own[i][j + 1];
+            warp.at<u32>(instruction.places[matrix])[lane] = first | u32(second) << 16;
         }
 }
 

@@ -34,8 +34,8 @@ void* ptx_load(const char* text, char* error, size_t capacity)
     return nullptr;
 }
 
-// Writes a line for each kernel: name, most threads, static shared bytes, parameters such as u8 and f4 joined by commas,
-// and "file:line" of its barriers.
+// Writes a line for each kernel: name, most threads, static shared bytes, parameters such as u8 and f4 joined by
+// commas, and "file:line" of its barriers.
 void ptx_describe(const void* kernels, char* text, size_t capacity)
 {
     std::ostringstream lines;

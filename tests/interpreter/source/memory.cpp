@@ -62,9 +62,14 @@ void check(Shadow& shadow, Use use, const Moment& now, bool is_shared_memory)
 
 }  // namespace
 
-Region::Region(u64 base, u64 bytes, u8 granule)
-    : base(base), bytes(bytes), shadow_bytes((bytes / granule + 2) * sizeof(Shadow))
+bool Region::holds(u64 address, u32 count) const
 {
+    return address >= base && address + count <= base + bytes && address + count > address;
+}
+
+void Region::watch(u8 granule)
+{
+    shadow_bytes = (bytes / granule + 2) * sizeof(Shadow);
     void* got = mmap(nullptr, shadow_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (got == MAP_FAILED) fail("no address space to watch " + std::to_string(bytes) + " bytes");
     shadows = static_cast<Shadow*>(got);
@@ -84,39 +89,41 @@ Region::~Region()
 Memory::Memory(const u64* regions, size_t count, u8 granule) : granule_(granule)
 {
     regions_.reserve(count);
-    for (size_t i = 0; i < count; ++i) regions_.emplace_back(regions[2 * i], regions[2 * i + 1], granule);
+    for (size_t i = 0; i < count; ++i) regions_.emplace_back(regions[2 * i], regions[2 * i + 1]);
 }
 
 u8* Memory::access(u64 address, u32 bytes, Use use, const Moment& moment, bool is_shared_memory)
 {
-    const auto holds = [&](const Region& one) {
-        return address >= one.base && address + bytes <= one.base + one.bytes && address + bytes > address;
-    };
-    if (last_ == nullptr || !holds(*last_)) {
-        const auto found = std::find_if(regions_.begin(), regions_.end(), holds);
-        if (found == regions_.end()) {
-            std::string nearest;
-            u64 least = ~0ull;
-            for (const Region& one : regions_) {
-                const u64 end = one.base + one.bytes;
-                const u64 past = address >= end ? address - end : 0;
-                const u64 distance = address < one.base ? one.base - address : past;
-                if (distance >= least) continue;
-                least = distance;
-                nearest = address < one.base ? std::to_string(distance) + " bytes before the start"
-                          : address < end    ? "across the end"
-                                             : std::to_string(past) + " bytes past the end";
-                nearest += " of an array of " + std::to_string(one.bytes) + " bytes";
-            }
-            fail(std::string(use == Use::READ ? "reads " : "writes ") + std::to_string(bytes) + " bytes " +
-                 (is_shared_memory ? "outside of its shared memory, " : "outside of every array, ") + nearest);
-        }
-        last_ = &*found;
+    if (last_ == nullptr || !last_->holds(address, bytes)) {
+        const auto after = std::upper_bound(regions_.begin(), regions_.end(), address,
+                                            [](u64 place, const Region& one) { return place < one.base; });
+        if (after == regions_.begin() || !std::prev(after)->holds(address, bytes))
+            fail(std::string(use == Use::READ ? "reads " : "writes ") + std::to_string(bytes) + " bytes outside of " +
+                 (is_shared_memory ? "its shared memory, " : "every array, ") + describe_place(address));
+        last_ = &*std::prev(after);
+        if (last_->shadows == nullptr) last_->watch(granule_);
     }
     if (address % bytes != 0) fail("an address that is not a multiple of " + std::to_string(bytes));
     Shadow* shadow = last_->shadows + (address / granule_ - last_->base / granule_);
     for (u32 i = 0; i < bytes; i += granule_) check(*shadow++, use, moment, is_shared_memory);
     return reinterpret_cast<u8*>(address);
+}
+
+std::string Memory::describe_place(u64 address) const
+{
+    std::string nearest = "of which there is none";
+    u64 least = ~0ull;
+    for (const Region& one : regions_) {
+        const u64 end = one.base + one.bytes;
+        const u64 distance = address < one.base ? one.base - address : address < end ? 0 : address - end;
+        if (distance >= least) continue;
+        least = distance;
+        nearest = address < one.base ? std::to_string(distance) + " bytes before the start"
+                  : address < end    ? "across the end"
+                                     : std::to_string(distance) + " bytes past the end";
+        nearest += " of an array of " + std::to_string(one.bytes) + " bytes";
+    }
+    return nearest;
 }
 
 }  // namespace ptx

@@ -23,12 +23,14 @@ struct Shadow {
 
 struct Region {
     u64 base = 0, bytes = 0;
-    Shadow* shadows = nullptr;  // by granule; pages of it exist once they are touched
+    Shadow* shadows = nullptr;  // by granule; made at the first access, and pages of it exist once they are touched
     u64 shadow_bytes = 0;
 
-    Region(u64 base, u64 bytes, u8 granule);
+    Region(u64 base, u64 bytes) : base(base), bytes(bytes) {}
     Region(Region&& other) noexcept;
     ~Region();
+    bool holds(u64 address, u32 count) const;
+    void watch(u8 granule);
 };
 
 enum class Use : u8 { READ, WRITE, ATOMIC };
@@ -43,6 +45,8 @@ public:
     Memory(Memory&&) = default;
 
 private:
+    std::string describe_place(u64 address) const;
+
     std::vector<Region> regions_;
     Region* last_ = nullptr;
     u8 granule_;

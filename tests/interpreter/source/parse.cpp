@@ -353,7 +353,7 @@ std::map<std::string, Kernel> parse(const std::string& text)
         const std::vector<std::string> words = split_words(bare);
         const std::string first = words.empty() ? "" : words[0];
         if (first == ".file") {  // its path has slashes
-            const size_t start = std::max(line.find('"'), line.find('/') == std::string::npos ? 0 : line.rfind('/')) + 1;
+            const size_t start = line.find_last_of("/\"", line.rfind('"') - 1) + 1;
             files[std::stoi(words[1])] = line.substr(start, line.rfind('"') - start);
             continue;
         }
