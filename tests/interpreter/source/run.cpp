@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <numeric>
 
 namespace ptx {
@@ -21,26 +20,33 @@ std::string describe(const Instruction& instruction)
     return instruction.file + ":" + std::to_string(instruction.line) + " (" + instruction.text + ")";
 }
 
-void fill(Warp& warp, const Launch& launch, const u32* position, u32 thread_count)
+// Sets a special register of axis x, y or z, by its name: %tid, %ntid, %ctaid or %nctaid.
+void set(Warp& warp, const Special& special, const Launch& launch, const u32* position)
 {
-    const Kernel& kernel = warp.block->kernel;
-    std::memset(warp.registers, 0xff, kernel.register_bytes);
-    for (const Constant& one : kernel.constants) {
+    const int axis = special.name.back() - 'x';
+    for (u32 lane = 0; lane < LANES; ++lane) {
+        const u32 thread = warp.index * LANES + lane, *block = launch.block;
+        const u32 places[] = {thread % block[0], thread / block[0] % block[1], thread / block[0] / block[1]};
+        warp.at<u32>(special.place)[lane] = special.name[1] == 't'   ? places[axis]
+                                            : special.name[1] == 'c' ? position[axis]
+                                            : special.name[2] == 't' ? block[axis]
+                                                                     : launch.grid[axis];
+    }
+}
+
+void set_constants(Warp& warp)
+{
+    for (const Constant& one : warp.block->kernel.constants) {
         if (one.width == PREDICATE) *warp.at<u32>(one.place) = one.value != 0 ? ALL_LANES : 0;
         else
             for (int lane = 0; lane < LANES; ++lane) warp.write(one.place, one.width, lane, one.value);
     }
-    for (const Special& one : kernel.specials) {
-        const int axis = one.name.back() - 'x';
-        for (u32 lane = 0; lane < LANES; ++lane) {
-            const u32 thread = warp.index * LANES + lane, *block = launch.block;
-            const u32 places[] = {thread % block[0], thread / block[0] % block[1], thread / block[0] / block[1]};
-            warp.at<u32>(one.place)[lane] = one.name[1] == 't'   ? places[axis]
-                                            : one.name[1] == 'c' ? position[axis]
-                                            : one.name[2] == 't' ? block[axis]
-                                                                 : launch.grid[axis];
-        }
-    }
+}
+
+void start(Warp& warp, const Launch& launch, const u32* position, u32 thread_count)
+{
+    for (const Special& one : warp.block->kernel.specials)
+        if (one.name[1] == 'c') set(warp, one, launch, position);  // the others stay for the whole launch
     const u32 first = warp.index * LANES, count = std::min<u32>(LANES, thread_count - first);
     warp.exited = count == LANES ? 0 : ~((1u << count) - 1);
     warp.epoch = 0;
@@ -207,7 +213,7 @@ void Block::run()
 {
     const u32 thread_count = launch.block[0] * launch.block[1] * launch.block[2];
     epoch = 0;
-    for (Warp& warp : warps) fill(warp, launch, position, thread_count);
+    for (Warp& warp : warps) start(warp, launch, position, thread_count);
     std::vector<u32> order(warps.size());
     std::iota(order.begin(), order.end(), 0);
     if (launch.seed == 1) std::reverse(order.begin(), order.end());
@@ -250,6 +256,8 @@ void run(const Kernel& kernel, const Launch& launch, const u64* arguments, const
         block.warps[i].block = &block;
         block.warps[i].index = i;
         block.warps[i].registers = reinterpret_cast<u8*>(first + i * stride);
+        set_constants(block.warps[i]);
+        for (const Special& one : kernel.specials) set(block.warps[i], one, launch, block.position);
     }
     std::vector<u32> order(launch.grid[0] * launch.grid[1] * launch.grid[2]);
     std::iota(order.begin(), order.end(), 0);
