@@ -28,6 +28,7 @@ class Launch(ctypes.Structure):
         ("grid", ctypes.c_uint32 * 3),
         ("block", ctypes.c_uint32 * 3),
         ("shared_bytes", ctypes.c_uint64),
+        ("max_steps", ctypes.c_uint64),
         ("seed", ctypes.c_uint32),
         ("left_out", ctypes.c_uint32),
     )
@@ -61,6 +62,7 @@ class Interpreter:
         seed: the order in which the warps of a block get their turn: 0 by number and 1 backwards, one warp as far as
             it gets before another; others at random.
         left_out: a barrier (module, kernel, number) that is treated as if it were not there, or None.
+        max_steps: instructions of a launch's warps, after which it is taken to run for ever.
         reached: the barriers that some thread came to so far: (module, kernel, number) -> "file:line".
     """
 
@@ -69,6 +71,7 @@ class Interpreter:
         self._cache = cache_folder
         self.architecture = architecture
         self.seed = 0
+        self.max_steps = 2**31
         self.left_out: tuple[str, str, int] | None = None
         self.reached: dict[tuple[str, str, int], str] = {}
 
@@ -187,7 +190,7 @@ class InterpretedFunction:
         regions = np.array(sorted({*Memory.list_living(), *allocations}), np.uint64).ravel()
         own = self._interpreter.left_out
         left_out = own[2] if own is not None and own[:2] == (self._module, self._name) else NO_BARRIER
-        launch = Launch(*sizes, shared_mem, self._interpreter.seed, left_out)
+        launch = Launch(*sizes, shared_mem, self._interpreter.max_steps, self._interpreter.seed, left_out)
         reached = np.zeros(max(1, len(self._entry.barriers)), np.uint8)
         error = ctypes.create_string_buffer(ERROR_BYTES)
         failed = self._loaded.library.ptx_run(

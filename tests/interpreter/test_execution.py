@@ -51,6 +51,10 @@ extern "C" __global__ void different_barriers(int* values) {
         __syncthreads();
     }
 }
+extern "C" __global__ void wait_for_another(int* values) {
+    if (threadIdx.x == 0) while (atomicAdd(values, 0) == 0);
+    else if (threadIdx.x == 32) atomicAdd(values, 1);
+}
 extern "C" __global__ void half_a_warp(int* values) {
     if (threadIdx.x < 16) values[threadIdx.x] = __shfl_xor_sync(0xffffffffu, values[threadIdx.x], 1);
     else __syncwarp();
@@ -187,6 +191,16 @@ def test_a_needless_barrier_is_named(interpreter: Interpreter, module: Interpret
 
     with pytest.raises(AssertionError, match=r"without the barriers at kernel.cu:28$"):
         assert_every_barrier_is_needed(interpreter, is_right)
+
+
+def test_a_thread_that_waits_is_given_up_or_relieved(interpreter: Interpreter, module: InterpretedModule) -> None:
+    interpreter.max_steps = 10_000
+    wait, values = module.get_function("wait_for_another"), copy_to_device(np.zeros(1, np.int32))
+    with pytest.raises(LaunchError, match=r"wait_for_another: kernel.cu:\d+ .* still runs after 10000 steps"):
+        wait((1,), (64,), (values,))  # the first warp has its turn until it gets no further
+    interpreter.seed = 2
+    wait((1,), (64,), (values,))
+    assert values.get()[0] == 1
 
 
 @pytest.mark.parametrize(

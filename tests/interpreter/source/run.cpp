@@ -11,7 +11,6 @@ namespace {
 
 // A seed of 0 runs blocks and warps by number and 1 backwards, a warp as far as it gets; others at random.
 constexpr u32 FIRST_RANDOM_SEED = 2;
-constexpr u64 MAX_STEPS = 1ull << 32;
 
 typedef Warp::Group Group;
 
@@ -97,14 +96,16 @@ void Block::run_group(Warp& warp)
     u32 pc = warp.groups[running[turn]].pc, lanes = warp.groups[running[turn]].lanes;
     u32 limit = turn == 0 && running.size() > 1 ? warp.groups[running[1]].pc : NONE;  // where it meets another group
     warp.groups.erase(warp.groups.begin() + running[turn]);
-    u64 steps = is_random ? 1 + random() % 64 : MAX_STEPS;
+    const u64 turn_ends = is_random ? steps + 1 + random() % 64 : launch.max_steps;
 
-    while (lanes != 0) {
-        if (pc >= limit || steps-- == 0) {
+    for (; lanes != 0; ++steps) {
+        const Instruction& instruction = kernel.code[pc];
+        if (steps >= launch.max_steps)
+            fail(describe(instruction) + " still runs after " + std::to_string(steps) + " steps");
+        if (pc >= limit || steps >= turn_ends) {
             warp.add(pc, lanes, Group::RUNS);
             return;
         }
-        const Instruction& instruction = kernel.code[pc];
         u32 active = lanes;
         if (instruction.guard != NONE)
             active &= *warp.at<u32>(instruction.guard) ^ (instruction.is_guard_negated ? ALL_LANES : 0);

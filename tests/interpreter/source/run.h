@@ -10,6 +10,7 @@ namespace ptx {
 struct Launch {
     u32 grid[3], block[3];
     u64 shared_bytes;  // dynamic
+    u64 max_steps;     // instructions of warps, after which it is taken to run for ever
     u32 seed;
     u32 left_out;  // the barrier that is treated as if it were not there, or NONE
 };
@@ -46,6 +47,7 @@ struct Block {
     u64 shared_base;
     std::mt19937& random;
     u8* reached;  // by barrier
+    u64 steps = 0;
     u32 number = 0, epoch = 0;
     u32 position[3] = {};
     std::vector<Warp> warps;
