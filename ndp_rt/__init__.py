@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ndp_rt.decide.regions import Defect
     from ndp_rt.errors import NdpRtError
     from ndp_rt.images.read import read_image
+    from ndp_rt.importing.run import ImportSettings, import_onnx
     from ndp_rt.inspector import Inspector
     from ndp_rt.result import Result
 
@@ -22,9 +23,11 @@ __version__ = "0.2.0"  # pyproject.toml, CMake and the C library read it here; p
 _HOMES = {
     "Bundle": "ndp_rt.bundle.open",
     "Defect": "ndp_rt.decide.regions",
+    "ImportSettings": "ndp_rt.importing.run",
     "Inspector": "ndp_rt.inspector",
     "NdpRtError": "ndp_rt.errors",
     "Result": "ndp_rt.result",
+    "import_onnx": "ndp_rt.importing.run",
     "open_bundle": "ndp_rt.bundle.open",
     "read_image": "ndp_rt.images.read",
 }
@@ -32,11 +35,13 @@ _HOMES = {
 __all__ = [
     "Bundle",
     "Defect",
+    "ImportSettings",
     "Inspector",
     "NdpRtError",
     "Result",
     "__version__",
     "errors",
+    "import_onnx",
     "open_bundle",
     "read_image",
 ]

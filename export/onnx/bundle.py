@@ -32,6 +32,7 @@ from ndp_rt.export.onnx.weights import WEIGHTS_FILE, Place, WeightStore, move_we
 from ndp_rt.export.training.run_folder import TrainedRun, load_run
 from ndp_rt.files import make_temporary_folder
 from ndp_rt.program.manifest import BundleManifest, ModelSpec, ThresholdSpec, TrainingRange
+from ndp_rt.runtime.golden_inputs import ByteImage
 
 WEIGHT_TYPES = ("fp32", "fp16")
 GOLDEN_COUNT = {"fp32": 4, "fp16": 2}  # a bundle in half precision is one that has to be small
@@ -204,10 +205,10 @@ def _with_white_level(run: TrainedRun, level: int | None) -> TrainedRun:
     return replace(run, contract=replace(run.contract, white_level_16bit=level))
 
 
-def choose_pictures(run: TrainedRun, model: ExportedModel) -> dict[str, golden.ByteImage]:
+def choose_pictures(run: TrainedRun, model: ExportedModel) -> dict[str, ByteImage]:
     """Return images to compare on, RGB at the network's size, by name; golden vectors are made of the first of them."""
     noise = golden.make_noise(run.contract.height_px, run.contract.width_px)
-    held_out: dict[str, golden.ByteImage] = {}
+    held_out: dict[str, ByteImage] = {}
     for path in run.calibration_paths[:2]:
         planes = run.read_input(path)[0]
         held_out[f"held-out {path.name}"] = np.rint(planes.transpose(1, 2, 0) * 255.0).astype(np.uint8)

@@ -6,6 +6,7 @@ and 4 (some images could not be read; the others were inspected).
 
 import argparse
 import contextlib
+import keyword
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ COMMANDS = {
     "demo": "see it work: inspect photographs with the bundle that ships in the package",
     "train": "train the PyTorch model on photographs of a good surface",
     "export": "turn a training run into a bundle",
+    "import": "turn an ONNX model of another program into a bundle",
     "quantise": "choose the layers of a bundle that compute in int8",
     "build-engine": "compile a bundle for this machine",
     "export-stages": "write a bundle's graphs for the GPU, to build engines from on another machine",
@@ -45,6 +47,7 @@ COMMANDS = {
 EXTRAS = {
     "train": "train",
     "export": "train",
+    "import": "onnxruntime",
     "quantise": "evaluate",
     "evaluate": "evaluate",
     "compare": "evaluate",
@@ -72,7 +75,10 @@ class Command(Protocol):
 
 def load_command(name: str) -> Command:
     """Import the module of the command `name`."""
-    return cast(Command, import_module(f"ndp_rt.cli.{re.sub('[- ]', '_', name)}"))
+    module = re.sub("[- ]", "_", name) + ("_" if keyword.iskeyword(name) else "")
+    return cast(
+        Command, import_module(f"ndp_rt.cli.{module}_" if keyword.iskeyword(module) else f"ndp_rt.cli.{module}")
+    )
 
 
 def join_command(arguments: Sequence[str]) -> list[str]:

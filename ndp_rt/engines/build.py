@@ -150,10 +150,28 @@ def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
         progress("building in this program, as it is no Python interpreter (NDP_RT_PYTHON can name one)")
         _build_here(job, progress, limit_s)
         return
+    run_child("ndp_rt.engines.worker", job, progress, "the engine builder")
+
+
+def run_child(module: str, job: Mapping[str, object], progress: Progress, called: str) -> None:
+    """Run one of our modules as a process of its own that takes a job, pass its progress on and raise what it reports.
+
+    Args:
+        module: has `main`, which writes what `ndp_rt.engines.worker` writes.
+        job: as JSON.
+        progress: called with a line of text at each step.
+        called: what messages call it: "the engine builder".
+
+    Raises:
+        NdpRtError: what the child reports.
+        EngineError: it took too long, or ended without a word.
+        HostError: there is no Python for it.
+    """
+    limit_s = find_build_limit_s()
     done, is_late = False, threading.Event()
     with tempfile.TemporaryFile("w+", errors="replace") as complaints:
         child = subprocess.Popen(
-            [*child_command("ndp_rt.engines.worker"), json.dumps(job)],
+            [*child_command(module), json.dumps(job)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
@@ -182,7 +200,7 @@ def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
             timer.cancel()
         if is_late.is_set():
             raise EngineError(
-                f"the engine builder: expected it to end within {limit_s:.0f} s, got one that did not, and was ended. "
+                f"{called}: expected it to end within {limit_s:.0f} s, got one that did not, and was ended. "
                 "Nothing was stored. Set NDP_RT_BUILD_LIMIT_S to more seconds."
             )
         if not done or code != 0:
@@ -193,7 +211,7 @@ def _run_worker(job: Mapping[str, object], progress: Progress) -> None:
                 how += ", as when memory runs out"
             elif code < 0 and (limit_mib := find_address_limit_mib()) is not None:
                 how += f", as when address space runs out, of which this process may have {limit_mib} MiB (ulimit -v)"
-            raise EngineError(f"the engine builder ended {how} ({last}). Nothing was stored; build again.")
+            raise EngineError(f"{called} ended {how} ({last}). Nothing was stored; try again.")
 
 
 def _build_here(job: Mapping[str, object], progress: Progress, limit_s: float) -> None:

@@ -195,5 +195,5 @@ def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
         for which in (node.input, node.output):
             for index, name in enumerate(which):
                 which[index] = names.get(name, name)
-    for named in (*graph.initializer, *graph.output):
+    for named in (*graph.initializer, *graph.input, *graph.output):
         named.name = names.get(named.name, named.name)

@@ -263,4 +263,4 @@ def test_the_builder_that_is_killed_is_a_status(
 
     monkeypatch.setattr(subprocess, "Popen", start_killed)
     status, message = open_with(library, str(tiny_bundle).encode(), threads=1)
-    assert status == "ENGINE" and "by signal 9" in message and "build again" in message
+    assert status == "ENGINE" and "by signal 9" in message and "try again" in message

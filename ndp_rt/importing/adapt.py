@@ -1,0 +1,142 @@
+"""Puts what a stranger's model expects of its image, and does to its results, into its graph.
+
+A bundle's image is float32 [n, 3, h, w], RGB, 0 to 1; its map is float32 [n, 1, h, w].
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from ndp_rt.errors import InputError
+from ndp_rt.graphs.folding import remove_unused, rename_tensors, set_nodes
+from ndp_rt.importing.model import ImageInput, Sizes
+from ndp_rt.program.program import IMAGE, MAP
+
+OWN_SCORE = "own_score"
+PREFIX = "model/"  # of everything that the model brings
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as cv2.COLOR_RGB2GRAY
+COLOURS = ("rgb", "bgr", "grey")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convention:
+    """How a model expects its image's values."""
+
+    colour: str = "rgb"
+    scale: int = 1  # what white is: 1 or 255
+    mean: tuple[float, ...] = ()  # subtracted after scaling, for each channel; none: nothing
+    std: tuple[float, ...] = ()  # divided by then
+
+    def __post_init__(self) -> None:
+        if self.colour not in COLOURS:
+            raise InputError(f"colour: expected {', '.join(COLOURS)}, got '{self.colour}'.")
+        if self.scale not in (1, 255):
+            raise InputError(f"scale: expected 1 or 255, what white is, got {self.scale}.")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not np.isfinite(values).all() or len(values) not in (0, 1, 3):
+                raise InputError(f"{name}: expected 1 or 3 finite numbers, got {', '.join(map(str, values))}.")
+        if any(value <= 0 for value in self.std):
+            raise InputError(f"std: expected numbers above 0, got {', '.join(map(str, self.std))}.")
+
+
+def add_prefix(model: ModelProto, image: ImageInput, convention: Convention) -> None:
+    """Let a model take a bundle's image: its own tensors get PREFIX, and the new first nodes make its input.
+
+    Raises:
+        InputError: a grey image for a model of three channels, or numbers for another count of channels.
+    """
+    graph = model.graph
+    own = {name for node in graph.node for name in (*node.input, *node.output) if name}
+    own |= {tensor.name for tensor in graph.initializer} | {value.name for value in (*graph.input, *graph.output)}
+    rename_tensors(graph, {name: PREFIX + name for name in own})
+    writer = _Writer(model)
+    tensor = writer.change_colour(IMAGE, image.channels, convention.colour)
+    if convention.scale != 1:
+        tensor = writer.add("Mul", [tensor, writer.store("white", np.float32(convention.scale))])
+    for kind, name, values in (("Sub", "mean", convention.mean), ("Div", "std", convention.std)):
+        if len(values) not in (0, 1, image.channels):
+            raise InputError(f"{name}: expected 1 or {image.channels} numbers, got {len(values)}.")
+        if values:
+            tensor = writer.add(kind, [tensor, writer.store(name, np.array(values, np.float32).reshape(1, -1, 1, 1))])
+    if image.layout == "nhwc":
+        tensor = writer.add("Transpose", [tensor], perm=[0, 2, 3, 1])
+    if image.kind == TensorProto.UINT8:
+        tensor = writer.add("Round", [tensor])
+    if image.kind != TensorProto.FLOAT:
+        tensor = writer.add("Cast", [tensor], to=image.kind)
+    writer.nodes.append(helper.make_node("Identity", [tensor], [PREFIX + image.name], name="to_model"))
+    set_nodes(model, [*writer.nodes, *graph.node])
+    del graph.input[:]
+    del graph.value_info[:]
+    shape = ["n", 3, image.height_px, image.width_px]
+    graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, shape))
+
+
+def set_outputs(
+    model: ModelProto, result: str, sizes: Sizes, kind: int, own_score: str | None = None
+) -> tuple[int, int]:
+    """Make a result of the model the one output, `map`, and return its height and width.
+
+    Args:
+        model: with its prefix.
+        result: the name of a map or a score, PREFIX included.
+        sizes: of it, for one image.
+        kind: of onnx.TensorProto.
+        own_score: the name of a score that becomes a second output, OWN_SCORE.
+    """
+    writer = _Writer(model)
+    tensor = result if kind == TensorProto.FLOAT else writer.add("Cast", [result], to=TensorProto.FLOAT)
+    count = len(sizes)
+    if count == 4 and sizes[1] != 1:
+        tensor, height, width = writer.add("Transpose", [tensor], perm=[0, 3, 1, 2]), sizes[1], sizes[2]
+    elif count == 4:
+        height, width = sizes[2], sizes[3]
+    else:
+        height, width = (sizes[1], sizes[2]) if count == 3 else (1, 1)
+        target = writer.store("map_shape", np.array([-1, 1, height or 1, width or 1], np.int64))
+        tensor = writer.add("Reshape", [tensor, target])
+    writer.nodes.append(helper.make_node("Identity", [tensor], [MAP], name="to_map"))
+    outputs = [helper.make_tensor_value_info(MAP, TensorProto.FLOAT, ["n", 1, height, width])]
+    if own_score is not None:
+        score = writer.add("Cast", [own_score], to=TensorProto.FLOAT)
+        shape = writer.store("score_shape", np.array([-1], np.int64))
+        writer.nodes.append(helper.make_node("Reshape", [score, shape], [OWN_SCORE], name="to_score"))
+        outputs.append(helper.make_tensor_value_info(OWN_SCORE, TensorProto.FLOAT, ["n"]))
+    graph = model.graph
+    set_nodes(model, [*graph.node, *writer.nodes])
+    del graph.output[:]
+    graph.output.extend(outputs)
+    remove_unused(model)
+    onnx.checker.check_model(model, full_check=False)
+    return height or 1, width or 1
+
+
+class _Writer:
+    """Collects new nodes, and stores their constants in a model."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self._model = model
+        self.nodes: list[NodeProto] = []
+
+    def store(self, name: str, values: Any) -> str:
+        self._model.graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def add(self, kind: str, inputs: list[str], **attributes: object) -> str:
+        name = f"adapt/{kind}_{len(self._model.graph.initializer)}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    def change_colour(self, image: str, channels: int, colour: str) -> str:
+        """Return the image [n, c, h, w] in a colour, as the channels of RGB multiplied by a matrix."""
+        if (channels == 1) != (colour == "grey"):
+            expected = "grey" if channels == 1 else "rgb or bgr"
+            raise InputError(f"colour: expected {expected} for a model of {channels} channels, got {colour}.")
+        if colour == "rgb":
+            return image
+        if colour == "bgr":
+            return self.add("Gather", [image, self.store("bgr", np.array([2, 1, 0], np.int64))], axis=1)
+        return self.add("Conv", [image, self.store("grey", GREY.reshape(1, 3, 1, 1))])

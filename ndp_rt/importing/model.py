@@ -1,0 +1,203 @@
+"""Reads a stranger's ONNX model: its image, its map, its score, and what of it cannot be brought in."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, version_converter
+
+from ndp_rt.errors import InputError
+from ndp_rt.graphs.folding import load_model
+
+OPSETS = (11, 21)  # that can be read; older ones are raised to 17, the first that typed graphs start from
+TYPED_OPSET = 17
+OWN_DOMAINS = ("", "ai.onnx")
+# What no engine of ours runs, or does not give the same twice.
+REFUSED = {
+    **dict.fromkeys(("If", "Loop", "Scan"), "its graph branches or loops, and engines run every node once"),
+    **dict.fromkeys(("NonMaxSuppression",), "it gives boxes, as many as it finds, and no anomaly map"),
+    **dict.fromkeys(
+        ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"),
+        "it is random, and one image would have many scores",
+    ),
+    **dict.fromkeys(
+        ("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SplitToSequence", "SequenceMap", "Optional"),
+        "it makes lists of tensors, which no engine has",
+    ),
+}
+IMAGE_TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
+RESULT_TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
+Sizes = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageInput:
+    """A model's image: how it is called, and what it is like."""
+
+    name: str
+    kind: int  # of onnx.TensorProto
+    layout: str  # "nchw" or "nhwc"
+    channels: int
+    height_px: int
+    width_px: int
+
+
+def read_model(path: Path) -> ModelProto:
+    """Read a model with its weights, in an opset that typed graphs can be made of.
+
+    Raises:
+        BundleError: it cannot be read.
+        InputError: an operator that cannot be brought in, or another opset; the message names the node.
+    """
+    model = load_model(path)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    opset = next((entry.version for entry in model.opset_import if entry.domain in OWN_DOMAINS), 0)
+    for node in model.graph.node:
+        _check_node(path, node)
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise InputError(
+            f"{path}: expected ONNX opset {OPSETS[0]} to {OPSETS[1]}, got {opset}. Export it with opset_version=17."
+        )
+    if opset < TYPED_OPSET:
+        try:
+            model = version_converter.convert_version(model, TYPED_OPSET)
+        except Exception as error:  # whatever onnx's C++ raises
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{path}: opset {opset} cannot be raised to {TYPED_OPSET} ({reason}). Export it with opset_version=17."
+            ) from error
+    return model
+
+
+def _check_node(path: Path, node: NodeProto) -> None:
+    called = f"node '{node.name or node.output[0]}' of type {node.op_type}"
+    if node.domain not in OWN_DOMAINS:
+        raise InputError(
+            f"{path}: expected operators of ONNX alone, got {called} of domain '{node.domain}', whose code is not in "
+            "the file. Export the model without it."
+        )
+    if node.op_type in REFUSED:
+        raise InputError(f"{path}: cannot be brought in: {called}: {REFUSED[node.op_type]}. Export it without.")
+
+
+def describe(value: ValueInfoProto) -> str:
+    """Return a tensor as words: image float32 [n, 3, 256, 256]."""
+    kind = value.type.tensor_type
+    names = {**IMAGE_TYPES, **RESULT_TYPES}
+    sizes = ", ".join("?" if size is None else str(size) for size in list_sizes(value))
+    return f"{value.name} {names.get(kind.elem_type, TensorProto.DataType.Name(kind.elem_type).lower())} [{sizes}]"
+
+
+def list_sizes(value: ValueInfoProto) -> Sizes:
+    """Return a tensor's dims, None where one is open."""
+    return tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim)
+
+
+def _list(values: Iterable[ValueInfoProto]) -> str:
+    return "; ".join(map(describe, values)) or "none"
+
+
+def find_image(
+    path: Path, model: ModelProto, name: str | None, layout: str | None, size_px: tuple[int, int] | None
+) -> ImageInput:
+    """Return the image that a model takes.
+
+    Args:
+        path: for messages.
+        model: the model.
+        name: of the input; None: it is the only one.
+        layout: "nchw" or "nhwc"; None: by which axis has 1 or 3 values.
+        size_px: height and width where the model leaves them open; None: it does not.
+
+    Raises:
+        InputError: another number or kind of inputs, or a size that is open or another.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}  # which old files list as inputs too
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    found = [value for value in inputs if name in (None, value.name)]
+    if len(found) != 1 or len(inputs) != 1:
+        wanted = "one input, the image" if name is None else f"the image '{name}' as the one input"
+        raise InputError(f"{path}: expected {wanted}, got {_list(inputs)}. Export it with the image alone.")
+    value, sizes = found[0], list_sizes(found[0])
+    kind = value.type.tensor_type.elem_type
+    if kind not in IMAGE_TYPES or len(sizes) != 4:
+        raise InputError(
+            f"{path}: expected an image {', '.join(IMAGE_TYPES.values())} [n, c, h, w] or [n, h, w, c], got "
+            f"{describe(value)}."
+        )
+    fits = [one for one, axis in (("nchw", 1), ("nhwc", 3)) if sizes[axis] in (1, 3)]
+    if layout is None and len(fits) != 1:
+        raise InputError(
+            f"{path}: expected an image with 1 or 3 channels in one place, got {describe(value)}. Say --layout nchw or "
+            "nhwc."
+        )
+    layout = layout or fits[0]
+    channels, height, width = (sizes[axis] for axis in ((1, 2, 3) if layout == "nchw" else (3, 1, 2)))
+    if channels not in (None, 1, 3):
+        raise InputError(f"{path}: expected an image with 1 or 3 channels, got {describe(value)}, {layout}.")
+    if size_px is None and (height is None or width is None):
+        raise InputError(f"{path}: leaves the size of its image open: {describe(value)}. Say --size HEIGHTxWIDTH.")
+    if size_px is not None and (height or size_px[0], width or size_px[1]) != size_px:
+        raise InputError(
+            f"--size: expected what the model takes, {describe(value)}, got {size_px[0]}x{size_px[1]}. Leave it out."
+        )
+    height_px, width_px = size_px or (height or 0, width or 0)
+    return ImageInput(
+        name=value.name, kind=kind, layout=layout, channels=channels or 3, height_px=height_px, width_px=width_px
+    )
+
+
+def find_results(
+    path: Path, outputs: Sequence[ValueInfoProto], map_name: str | None, score_name: str | None
+) -> tuple[ValueInfoProto | None, ValueInfoProto | None]:
+    """Return the anomaly map and the score among a model's outputs, whose shapes are known; None for what it lacks.
+
+    A map is [n, 1, h, w], [n, h, w, 1] or [n, h, w], floating point, of more than one pixel; a score has one value.
+
+    Args:
+        path: for messages.
+        outputs: with shapes for one image.
+        map_name: of the map; None: it is the only output like one, or the only one called so.
+        score_name: likewise.
+
+    Raises:
+        InputError: there is neither, or several could be it; the message lists them.
+    """
+    floats = [value for value in outputs if value.type.tensor_type.elem_type in RESULT_TYPES]
+    found_map = _choose(path, "map", map_name, outputs, [value for value in floats if is_map(list_sizes(value))])
+    found_score = _choose(path, "score", score_name, outputs, [value for value in floats if _is_score(value)])
+    if found_map is None and found_score is None:
+        raise InputError(
+            f"{path}: expected an anomaly map [n, 1, h, w] or a score [n] among the outputs, got {_list(outputs)}. A "
+            "model that gives a picture or boxes has to compute one of them itself."
+        )
+    return found_map, found_score
+
+
+def is_map(sizes: Sizes) -> bool:
+    """Tell whether a result for one image is a picture of one channel."""
+    return (len(sizes) == 3 and sizes[0] == 1 and 1 not in sizes[1:]) or (
+        len(sizes) == 4 and sizes[0] == 1 and 1 in (sizes[1], sizes[3]) and (sizes[2] or 0) > 1
+    )
+
+
+def _is_score(value: ValueInfoProto) -> bool:
+    return all(size == 1 for size in list_sizes(value))
+
+
+def _choose(
+    path: Path, what: str, name: str | None, outputs: Sequence[ValueInfoProto], fitting: Sequence[ValueInfoProto]
+) -> ValueInfoProto | None:
+    if name is not None:
+        chosen = next((value for value in fitting if value.name == name), None)
+        if chosen is None:
+            raise InputError(f"{path}: expected a {what} called '{name}', got the outputs {_list(outputs)}.")
+        return chosen
+    if len(fitting) > 1:
+        called = [value for value in fitting if what in value.name]
+        if len(called) != 1:
+            raise InputError(f"{path}: several outputs may be the {what}: {_list(fitting)}. Say --{what} NAME.")
+        return called[0]
+    return fitting[0] if fitting else None

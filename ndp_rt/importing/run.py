@@ -1,0 +1,262 @@
+"""Turns an ONNX model into a bundle: its graph with a bundle's image in front and a map behind, and golden vectors."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, ValueInfoProto, helper
+from safetensors.numpy import save
+
+from ndp_rt.arrays import FloatArray
+from ndp_rt.bundle.open import GOLDEN_FILE, Bundle
+from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target, write_bundle
+from ndp_rt.config import find_build_memory_bytes
+from ndp_rt.decide.score import score_map
+from ndp_rt.engines.build import run_child
+from ndp_rt.errors import EngineError, InputError
+from ndp_rt.files import hash_file
+from ndp_rt.graphs.folding import find_shapes, fix_batch
+from ndp_rt.images.preprocess import preprocess
+from ndp_rt.images.read import read_image
+from ndp_rt.importing.adapt import OWN_SCORE, PREFIX, Convention, add_prefix, set_outputs
+from ndp_rt.importing.model import ImageInput, describe, find_image, find_results, read_model
+from ndp_rt.importing.tail import find_tail
+from ndp_rt.program.manifest import BundleManifest, InputContract, ModelSpec, StageSpec
+from ndp_rt.program.program import IMAGE, MAP, DecisionRules, Program, Step
+from ndp_rt.program.tensors import TensorSpec
+from ndp_rt.runtime.golden_inputs import ByteImage, make_noise, make_preprocessing_vectors, paint_mark, to_input
+
+STAGE, MODEL_FILE = "fused", "model.onnx"
+GOLDEN_COUNT = 4
+MAX_MODEL_BYTES = 2**31 - 2**20  # of a protobuf file
+EQUAL = 1e-5  # of a score and a map's largest value, as a share of the largest score
+SOURCES = ("anomalib",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportSettings:
+    """What an import is told; what is None is found out.
+
+    Attributes:
+        image, map, score: names of the model's input and outputs; `score` may also be "max" or "top_k_mean:K", of the
+            map.
+        size_px: height and width, where the model leaves them open.
+        layout: "nchw" or "nhwc".
+        convention: colour, scale, mean and standard deviation that the model expects.
+        source: "anomalib": the end of its exports, normalised and clipped, is taken off.
+        golden: a folder of images to make golden vectors of; None: noise.
+        overwrite: replace a bundle of that name.
+        command: for the provenance.
+    """
+
+    image: str | None = None
+    map: str | None = None
+    score: str | None = None
+    size_px: tuple[int, int] | None = None
+    layout: str | None = None
+    convention: Convention = field(default_factory=Convention)
+    source: str | None = None
+    golden: Path | None = None
+    overwrite: bool = False
+    command: str = "ndp_rt.import_onnx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A bundle that was written, and what was made of the model."""
+
+    bundle: Bundle
+    image: ImageInput
+    result: str  # the output that the map was made of
+    is_score_alone: bool
+    removed: tuple[str, ...]  # steps that were taken off the end, the last first
+    unused: tuple[str, ...]  # the other outputs, in words
+    score_difference: (
+        float | None
+    )  # of the model's own score from the bundle's, at most; None: it has none beside a map
+    batches: bool  # whether it computes several images at once
+
+
+def import_onnx(path: str | Path, output: str | Path, settings: ImportSettings | None = None) -> Imported:
+    """Write a bundle of an ONNX model that gives an anomaly map or a score.
+
+    The model runs in a process of its own, in ONNX Runtime, to make the golden vectors that every engine is held to.
+
+    Args:
+        path: the model; weights may lie beside it.
+        output: the bundle to write, NAME.ndp.
+        settings: see there.
+
+    Raises:
+        InputError: the model cannot be brought in, or is not as the settings say; the message names the node or output.
+        BundleError: it cannot be read.
+        EngineError: ONNX Runtime refuses it, or it gives no finite numbers.
+        MissingExtraError: onnx or ONNX Runtime is not installed.
+        StorageError: the bundle is there already, or cannot be written.
+
+    Examples:
+        >>> from ndp_rt import import_onnx  # doctest: +SKIP
+        >>> import_onnx("padim.onnx", "padim.ndp").bundle.manifest.decision.score  # doctest: +SKIP
+        'max'
+    """
+    settings, path, target = settings or ImportSettings(), Path(path), Path(output)
+    if target.suffix != BUNDLE_SUFFIX:
+        raise InputError(f"bundle path: expected a name that ends in {BUNDLE_SUFFIX}, got {target}.")
+    if settings.source not in (None, *SOURCES):
+        raise InputError(f"source: expected {' or '.join(SOURCES)}, got '{settings.source}'.")
+    check_target(target.absolute(), settings.overwrite)
+    model = read_model(path)
+    image = find_image(path, model, settings.image, settings.layout, settings.size_px)
+    names = [value.name for value in model.graph.output]
+    add_prefix(model, image, settings.convention)
+    outputs = _find_outputs(path, model, names)
+    rules, score_name = _read_rules(settings.score)
+    found_map, found_score = find_results(path, outputs, settings.map, score_name)
+    is_score_alone = found_map is None or score_name is not None
+    result = found_score if is_score_alone else found_map
+    assert result is not None
+    removed: list[str] = []
+    own = PREFIX + result.name
+    if settings.source is not None:
+        own, removed = find_tail(model, own)
+    own_score = None if is_score_alone or found_score is None else PREFIX + found_score.name
+    if own_score is not None and settings.source is not None:
+        own_score, _ = find_tail(model, own_score)
+    kind = result.type.tensor_type
+    sizes = tuple(dim.dim_value or None for dim in kind.shape.dim)
+    checked = ModelProto()
+    checked.CopyFrom(model)
+    set_outputs(checked, own, sizes, kind.elem_type, own_score)
+    size_px = set_outputs(model, own, sizes, kind.elem_type)
+    if max(size_px[0] - image.height_px, size_px[1] - image.width_px) > 0:
+        raise InputError(f"{path}: expected a map no larger than the image, got {describe(result)}.")
+    pictures = _read_pictures(settings.golden, image)
+    inputs = np.concatenate([to_input(one) for one in pictures])
+    maps, scores, batches = _run(path, checked, inputs)
+    own_rules = np.array([score_map(one, rules) for one in maps[:, 0]], np.float32)
+    manifest = _make_manifest(target.stem, image, size_px, rules, path, settings, removed)
+    golden = {"image": np.stack(pictures).transpose(0, 3, 1, 2).copy(), "map": maps, "score": own_rules}
+    files = {
+        MODEL_FILE: _encode(path, model),
+        GOLDEN_FILE: save(golden | make_preprocessing_vectors(manifest.input)),
+    }
+    bundle = write_bundle(target, manifest_without_files=manifest, files=files, overwrite=settings.overwrite)
+    return Imported(
+        bundle=bundle,
+        image=image,
+        result=result.name,
+        is_score_alone=is_score_alone,
+        removed=tuple(removed),
+        unused=tuple(describe(value) for value in outputs if value.name != result.name),
+        score_difference=None if scores is None else float(np.abs(scores - own_rules).max()),
+        batches=batches,
+    )
+
+
+def _read_rules(score: str | None) -> tuple[DecisionRules, str | None]:
+    """Return the rules of the decision, and the name of a score that is taken in place of the map."""
+    if score is None or score == "max":
+        return DecisionRules(smooth="none"), None
+    name, colon, count = score.partition(":")
+    if name != "top_k_mean":
+        return DecisionRules(smooth="none"), score
+    if not colon or not count.isdecimal():
+        raise InputError(f"score: expected max, top_k_mean:K with K from 1, or the name of an output, got '{score}'.")
+    return DecisionRules(smooth="none", score="top_k_mean", k=int(count)), None
+
+
+def _find_outputs(path: Path, model: ModelProto, names: Sequence[str]) -> list[ValueInfoProto]:
+    """Return a model's outputs, called as it calls them, with their shapes for one image."""
+    fixed = ModelProto()
+    fixed.CopyFrom(model)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in fixed.graph.output}
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        fix_batch(fixed, 1)
+        shapes = find_shapes(fixed)
+    except EngineError as error:
+        raise InputError(f"{path}: expected shapes that follow from the image's, got another ({error})") from error
+    return [helper.make_tensor_value_info(one, kinds[PREFIX + one], shapes.get(PREFIX + one, ())) for one in names]
+
+
+def _read_pictures(folder: Path | None, image: ImageInput) -> list[ByteImage]:
+    """Return pictures [h, w, 3] of the network's size: of a folder, or noise without and with a mark."""
+    if folder is None:
+        noise = make_noise(image.height_px, image.width_px)
+        grey = np.full_like(noise, 128)
+        return [noise, paint_mark(noise), grey, paint_mark(grey)]
+    from ndp_rt.images.listing import list_images
+
+    paths = list_images([str(folder)]).files[:GOLDEN_COUNT]
+    if not paths:
+        raise InputError(f"{folder}: expected images to make golden vectors of, got none.")
+    contract, pictures = InputContract(height_px=image.height_px, width_px=image.width_px), []
+    for one in paths:
+        out = np.empty((3, image.height_px, image.width_px), np.float32)
+        preprocess(read_image(one), contract, out)
+        pictures.append(np.rint(out.transpose(1, 2, 0) * 255).astype(np.uint8))
+    return pictures
+
+
+def _run(path: Path, model: ModelProto, images: FloatArray) -> tuple[FloatArray, FloatArray | None, bool]:
+    """Return the maps [k, 1, h, w] of images, the model's own scores [k], and whether it computes two at once alike."""
+    with tempfile.TemporaryDirectory(prefix="ndp-rt-import-") as name:
+        folder = Path(name)
+        (folder / "model.onnx").write_bytes(_encode(path, model))
+        np.save(folder / "images.npy", images)
+        found = _run_child(folder, 1)
+        try:
+            together: Any = _run_child(folder, 2)[MAP]
+            batches = bool(np.allclose(together, found[MAP][: len(together)], rtol=1e-4, atol=1e-5))
+        except EngineError:
+            batches = False
+    maps = found[MAP]
+    if not np.isfinite(maps).all():
+        raise EngineError(f"{path}: expected finite results of its golden images, got NaN or infinity. It is damaged.")
+    return maps, found.get(OWN_SCORE), batches
+
+
+def _run_child(folder: Path, batch: int) -> dict[str, FloatArray]:
+    job = {"folder": str(folder), "batch": batch, "parent": os.getpid(), "memory_bytes": find_build_memory_bytes()}
+    run_child("ndp_rt.importing.reference", job, lambda line: None, "running the model")
+    with np.load(folder / f"results-{batch}.npz") as found:
+        return dict(found)
+
+
+def _encode(path: Path, model: ModelProto) -> bytes:
+    if model.ByteSize() > MAX_MODEL_BYTES:
+        raise InputError(f"{path}: expected a model of less than 2 GiB, got {model.ByteSize() / 2**30:.1f}.")
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _make_manifest(
+    name: str,
+    image: ImageInput,
+    size_px: tuple[int, int],
+    rules: DecisionRules,
+    path: Path,
+    settings: ImportSettings,
+    removed: Sequence[str],
+) -> BundleManifest:
+    program = Program(steps=(Step(engine=STAGE),), outputs={MAP: MAP})
+    inputs = {IMAGE: TensorSpec(name=IMAGE, shape=(None, 3, image.height_px, image.width_px))}
+    outputs = {MAP: TensorSpec(name=MAP, shape=(None, 1, *size_px))}
+    return BundleManifest(
+        name=name,
+        model=ModelSpec(family="onnx", preset=settings.source or "imported"),
+        input=InputContract(height_px=image.height_px, width_px=image.width_px),
+        stages={STAGE: StageSpec(file=MODEL_FILE, inputs=inputs, outputs=outputs)},
+        programs={kind: {STAGE: program} for kind in ("cpu", "cuda")},
+        decision=rules,
+        golden={"made_by": "ONNX Runtime, from the imported model"},
+        provenance={
+            "commands": [settings.command],
+            "model": {"file": path.name, "sha256": hash_file(path), "removed": list(removed)},
+        },
+    )
