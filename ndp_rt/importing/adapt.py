@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import remove_unused, rename_tensors, set_nodes
-from ndp_rt.importing.model import ImageInput, Sizes
+from ndp_rt.importing.model import ImageInput, list_sizes
 from ndp_rt.program.program import IMAGE, MAP
 
 OWN_SCORE = "own_score"
@@ -76,19 +76,20 @@ def add_prefix(model: ModelProto, image: ImageInput, convention: Convention) -> 
 
 
 def set_outputs(
-    model: ModelProto, result: str, sizes: Sizes, kind: int, own_score: str | None = None
+    model: ModelProto, tensor: str, result: ValueInfoProto, own_score: str | None = None
 ) -> tuple[int, int]:
-    """Make a result of the model the one output, `map`, and return its height and width.
+    """Make a tensor of the model the one output, `map`, and return its height and width.
 
     Args:
         model: with its prefix.
-        result: the name of a map or a score, PREFIX included.
-        sizes: of it, for one image.
-        kind: of onnx.TensorProto.
+        tensor: a map or a score.
+        result: its type, and its shape for one image.
         own_score: the name of a score that becomes a second output, OWN_SCORE.
     """
+    kind, sizes = result.type.tensor_type.elem_type, list_sizes(result)
     writer = _Writer(model)
-    tensor = result if kind == TensorProto.FLOAT else writer.add("Cast", [result], to=TensorProto.FLOAT)
+    if kind != TensorProto.FLOAT:
+        tensor = writer.add("Cast", [tensor], to=TensorProto.FLOAT)
     count = len(sizes)
     if count == 4 and sizes[1] != 1:
         tensor, height, width = writer.add("Transpose", [tensor], perm=[0, 3, 1, 2]), sizes[1], sizes[2]

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, version_converter
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper, version_converter
 
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import load_model
@@ -26,8 +27,8 @@ REFUSED = {
         "it makes lists of tensors, which no engine has",
     ),
 }
-IMAGE_TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
-RESULT_TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
+IMAGE_TYPES = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}  # and float16, which becomes float32
+RESULT_TYPES = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
 Sizes = tuple[int | None, ...]
 
 
@@ -53,6 +54,7 @@ def read_model(path: Path) -> ModelProto:
     model = load_model(path)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    _widen(model)
     opset = next((entry.version for entry in model.opset_import if entry.domain in OWN_DOMAINS), 0)
     for node in model.graph.node:
         _check_node(path, node)
@@ -69,6 +71,24 @@ def read_model(path: Path) -> ModelProto:
                 f"{path}: opset {opset} cannot be raised to {TYPED_OPSET} ({reason}). Export it with opset_version=17."
             ) from error
     return model
+
+
+def _widen(model: ModelProto) -> None:
+    """Turn float16 into float32, in place: engines choose their precision themselves."""
+    graph, half = model.graph, TensorProto.FLOAT16
+    constants = [attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t")]
+    for tensor in (*graph.initializer, *constants):
+        if tensor.data_type == half:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for value in (*graph.input, *graph.output):
+        if value.type.tensor_type.elem_type == half:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == half:
+                attribute.i = TensorProto.FLOAT
+    del graph.value_info[:]
 
 
 def _check_node(path: Path, node: NodeProto) -> None:

@@ -64,6 +64,10 @@ class ImportSettings:
     overwrite: bool = False
     command: str = "ndp_rt.import_onnx"
 
+    def __post_init__(self) -> None:
+        if self.source not in (None, *SOURCES):
+            raise InputError(f"source: expected {' or '.join(SOURCES)}, got '{self.source}'.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
@@ -106,39 +110,23 @@ def import_onnx(path: str | Path, output: str | Path, settings: ImportSettings |
     settings, path, target = settings or ImportSettings(), Path(path), Path(output)
     if target.suffix != BUNDLE_SUFFIX:
         raise InputError(f"bundle path: expected a name that ends in {BUNDLE_SUFFIX}, got {target}.")
-    if settings.source not in (None, *SOURCES):
-        raise InputError(f"source: expected {' or '.join(SOURCES)}, got '{settings.source}'.")
     check_target(target.absolute(), settings.overwrite)
     model = read_model(path)
     image = find_image(path, model, settings.image, settings.layout, settings.size_px)
-    names = [value.name for value in model.graph.output]
     add_prefix(model, image, settings.convention)
-    outputs = _find_outputs(path, model, names)
-    rules, score_name = _read_rules(settings.score)
-    found_map, found_score = find_results(path, outputs, settings.map, score_name)
-    is_score_alone = found_map is None or score_name is not None
-    result = found_score if is_score_alone else found_map
-    assert result is not None
-    removed: list[str] = []
-    own = PREFIX + result.name
-    if settings.source is not None:
-        own, removed = find_tail(model, own)
-    own_score = None if is_score_alone or found_score is None else PREFIX + found_score.name
-    if own_score is not None and settings.source is not None:
-        own_score, _ = find_tail(model, own_score)
-    kind = result.type.tensor_type
-    sizes = tuple(dim.dim_value or None for dim in kind.shape.dim)
+    outputs = _find_outputs(path, model)
+    rules, chosen = _choose_result(path, model, outputs, settings)
     checked = ModelProto()
     checked.CopyFrom(model)
-    set_outputs(checked, own, sizes, kind.elem_type, own_score)
-    size_px = set_outputs(model, own, sizes, kind.elem_type)
+    set_outputs(checked, chosen.tensor, chosen.result, chosen.own_score)
+    size_px = set_outputs(model, chosen.tensor, chosen.result)
     if max(size_px[0] - image.height_px, size_px[1] - image.width_px) > 0:
-        raise InputError(f"{path}: expected a map no larger than the image, got {describe(result)}.")
+        raise InputError(f"{path}: expected a map no larger than the image, got {describe(chosen.result)}.")
     pictures = _read_pictures(settings.golden, image)
     inputs = np.concatenate([to_input(one) for one in pictures])
     maps, scores, batches = _run(path, checked, inputs)
     own_rules = np.array([score_map(one, rules) for one in maps[:, 0]], np.float32)
-    manifest = _make_manifest(target.stem, image, size_px, rules, path, settings, removed)
+    manifest = _make_manifest(target.stem, image, size_px, rules, path, settings, chosen.removed)
     golden = {"image": np.stack(pictures).transpose(0, 3, 1, 2).copy(), "map": maps, "score": own_rules}
     files = {
         MODEL_FILE: _encode(path, model),
@@ -148,13 +136,42 @@ def import_onnx(path: str | Path, output: str | Path, settings: ImportSettings |
     return Imported(
         bundle=bundle,
         image=image,
-        result=result.name,
-        is_score_alone=is_score_alone,
-        removed=tuple(removed),
-        unused=tuple(describe(value) for value in outputs if value.name != result.name),
+        result=chosen.result.name,
+        is_score_alone=chosen.is_score_alone,
+        removed=tuple(chosen.removed),
+        unused=tuple(describe(value) for value in outputs if value.name != chosen.result.name),
         score_difference=None if scores is None else float(np.abs(scores - own_rules).max()),
         batches=batches,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    """What of a model becomes the map, and what is only compared with it."""
+
+    result: ValueInfoProto  # an output, as the model has it
+    tensor: str  # what of its graph is taken, the output or what it was before its end
+    removed: Sequence[str]
+    is_score_alone: bool
+    own_score: str | None  # a tensor
+
+
+def _choose_result(
+    path: Path, model: ModelProto, outputs: Sequence[ValueInfoProto], settings: ImportSettings
+) -> tuple[DecisionRules, _Chosen]:
+    """Return the rules of the decision, and what of the model they are applied to."""
+    rules, score_name = _read_rules(settings.score)
+    found_map, found_score = find_results(path, outputs, settings.map, score_name)
+    is_score_alone = found_map is None or score_name is not None
+    result = found_score if is_score_alone else found_map
+    assert result is not None  # `find_results` has raised where there is neither
+    other = None if is_score_alone or found_score is None else PREFIX + found_score.name
+    tensor, removed = PREFIX + result.name, list[str]()
+    if settings.source is not None:
+        tensor, removed = find_tail(model, tensor)
+        other = None if other is None else find_tail(model, other)[0]
+    chosen = _Chosen(result=result, tensor=tensor, removed=removed, is_score_alone=is_score_alone, own_score=other)
+    return rules, chosen
 
 
 def _read_rules(score: str | None) -> tuple[DecisionRules, str | None]:
@@ -169,7 +186,7 @@ def _read_rules(score: str | None) -> tuple[DecisionRules, str | None]:
     return DecisionRules(smooth="none", score="top_k_mean", k=int(count)), None
 
 
-def _find_outputs(path: Path, model: ModelProto, names: Sequence[str]) -> list[ValueInfoProto]:
+def _find_outputs(path: Path, model: ModelProto) -> list[ValueInfoProto]:
     """Return a model's outputs, called as it calls them, with their shapes for one image."""
     fixed = ModelProto()
     fixed.CopyFrom(model)
@@ -181,7 +198,10 @@ def _find_outputs(path: Path, model: ModelProto, names: Sequence[str]) -> list[V
         shapes = find_shapes(fixed)
     except EngineError as error:
         raise InputError(f"{path}: expected shapes that follow from the image's, got another ({error})") from error
-    return [helper.make_tensor_value_info(one, kinds[PREFIX + one], shapes.get(PREFIX + one, ())) for one in names]
+    return [
+        helper.make_tensor_value_info(name.removeprefix(PREFIX), kind, shapes.get(name, ()))
+        for name, kind in kinds.items()
+    ]
 
 
 def _read_pictures(folder: Path | None, image: ImageInput) -> list[ByteImage]:
@@ -193,8 +213,6 @@ def _read_pictures(folder: Path | None, image: ImageInput) -> list[ByteImage]:
     from ndp_rt.images.listing import list_images
 
     paths = list_images([str(folder)]).files[:GOLDEN_COUNT]
-    if not paths:
-        raise InputError(f"{folder}: expected images to make golden vectors of, got none.")
     contract, pictures = InputContract(height_px=image.height_px, width_px=image.width_px), []
     for one in paths:
         out = np.empty((3, image.height_px, image.width_px), np.float32)

@@ -103,7 +103,7 @@ class OpenVinoEngine(OverlappingEngine):
             blob: what it was loaded from, to load it for several; None: calls never compute beside each other.
         """
         super().__init__(
-            *({port.any_name: _spec_of(port) for port in ports} for ports in (compiled.inputs, compiled.outputs))
+            *({_find_name(port): _spec_of(port) for port in ports} for ports in (compiled.inputs, compiled.outputs))
         )
         self._compiled = compiled
         self._shared: Any = None  # the model for several streams, from the first that needs it
@@ -358,7 +358,7 @@ def _compile(onnx_path: Path, options: EngineOptions, more: Mapping[str, Any] | 
 
 def _read_model(source: Path | bytes, batch: int) -> Any:
     model = _core().read_model(source)
-    model.reshape({port.any_name: [batch, *_fixed_tail(port)] for port in model.inputs})
+    model.reshape({_find_name(port): [batch, *_fixed_tail(port)] for port in model.inputs})
     return model
 
 
@@ -386,5 +386,11 @@ def _fixed_tail(port: Any) -> list[int]:
     return [dimension.get_length() for dimension in list(port.partial_shape)[1:]]
 
 
+def _find_name(port: Any) -> str:
+    """Return the graph's own name of an input or output, which may also have those of operators that were fused."""
+    own: str = port.node.friendly_name.partition("/sink_port")[0]
+    return own if own in port.names else str(port.any_name)
+
+
 def _spec_of(port: Any) -> TensorSpec:
-    return TensorSpec(name=port.any_name, shape=tuple(int(size) for size in port.shape))
+    return TensorSpec(name=_find_name(port), shape=tuple(int(size) for size in port.shape))

@@ -1,0 +1,343 @@
+"""ONNX models of other programs as bundles: held to what they give, whatever image, results and end are like."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from ndp_rt import ImportSettings, Inspector, import_onnx, open_bundle
+from ndp_rt.cli import main
+from ndp_rt.engines.backends.tensorrt_rtx.options import TensorRtRtxOptions
+from ndp_rt.engines.build import build_engine
+from ndp_rt.engines.spec import EngineSpec
+from ndp_rt.errors import BundleError, EngineError, InputError, NdpRtError, StorageError
+from ndp_rt.importing.adapt import Convention
+from tests.importing.models import (
+    ANOMALIB_OUTPUTS,
+    MAP,
+    MAP_OUTPUT,
+    NORMALISED,
+    PEAK,
+    RAW,
+    SIDE,
+    compute_raw,
+    make_loop,
+    write_model,
+)
+
+SETTINGS: dict[str, Any] = {"threads": 1, "threshold": 5.0}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def picture(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def to_planes(picture: np.ndarray) -> np.ndarray:
+    return picture.transpose(2, 0, 1)[None].astype(np.float64) / 255
+
+
+def inspect(bundle: Path, picture: np.ndarray, **settings: Any) -> Any:
+    with Inspector.open(bundle, **{**SETTINGS, **settings}) as inspector:
+        return inspector.inspect(picture)
+
+
+def check(bundle: Path, picture: np.ndarray, expected: np.ndarray, **settings: Any) -> None:
+    """Compare an inspection with a map [1, 1, h, w]."""
+    result = inspect(bundle, picture, **settings)
+    np.testing.assert_allclose(result.anomaly_map, expected[0, 0], rtol=1e-4, atol=1e-4)
+    assert result.score == pytest.approx(expected.max(), rel=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_map_is_the_models_own(tmp_path: Path, picture: np.ndarray, backend: str) -> None:
+    done = import_onnx(write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT), tmp_path / "m.ndp")
+    assert (done.result, done.removed, done.unused, done.batches) == ("anomaly_map", (), (), True)
+    check(done.bundle.path, picture, compute_raw(to_planes(picture)), backend=backend)
+    golden = done.bundle.golden()
+    np.testing.assert_allclose(golden.map, compute_raw(golden.image), rtol=1e-4, atol=1e-4)
+    assert np.array_equal(golden.score, golden.map.max(axis=(1, 2, 3)))
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FLOAT_NHWC = "  input = Transpose <perm = [0, 3, 1, 2]> (image)\n"
+UINT8 = "  input = Cast <to = 1> (image)\n"
+IMAGES: dict[str, tuple[str, str, dict[str, Any], int]] = {
+    "normalised": ("", "float[N,3,32,32] input", {"mean": MEAN, "std": STD}, 3),
+    "bytes": (UINT8, "uint8[N,3,32,32] image", {"scale": 255}, 3),
+    "bgr of 255": ("", "float[1,3,32,32] input", {"scale": 255, "colour": "bgr"}, 3),
+    "channels last": (FLOAT_NHWC, "float[N,32,32,3] image", {}, 3),
+    "grey": ("", "float[N,1,32,32] input", {"colour": "grey", "mean": (0.5,), "std": (0.25,)}, 1),
+}
+
+
+@pytest.mark.parametrize("case", IMAGES)
+def test_an_image_becomes_what_the_model_expects(tmp_path: Path, picture: np.ndarray, case: str) -> None:
+    nodes, image, settings, channels = IMAGES[case]
+    path = write_model(tmp_path / "m.onnx", nodes + MAP, MAP_OUTPUT, image=image, channels=channels)
+    done = import_onnx(path, tmp_path / "m.ndp", ImportSettings(convention=Convention(**settings)))
+    planes = to_planes(picture) * settings.get("scale", 1)
+    if settings.get("colour") == "bgr":
+        planes = planes[:, ::-1]
+    if channels == 1:
+        planes = np.tensordot(planes, [0.299, 0.587, 0.114], axes=([1], [0]))[:, None]
+    mean, std = (np.reshape(settings.get(name, other), (1, -1, 1, 1)) for name, other in (("mean", 0), ("std", 1)))
+    check(done.bundle.path, picture, compute_raw((planes - mean) / std, channels))
+
+
+def test_an_open_size_is_settled_and_photographs_are_resized_to_it(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = write_model(tmp_path / "m.onnx", MAP, "float[N,1,H,W] anomaly_map", image="float[N,3,H,W] input")
+    with pytest.raises(InputError, match=r"leaves the size of its image open: input float32 \[\?, 3, \?, \?\]"):
+        import_onnx(path, tmp_path / "m.ndp")
+    done = import_onnx(path, tmp_path / "m.ndp", ImportSettings(size_px=(24, 40)))
+    assert (done.image.height_px, done.image.width_px) == (24, 40)
+    large = rng.integers(0, 255, (120, 100, 3), dtype=np.uint8)
+    assert inspect(done.bundle.path, large).anomaly_map.shape == (120, 100)
+
+
+RESULTS: dict[str, tuple[str, str]] = {
+    "channels last": (RAW + "  m = Transpose <perm = [0, 2, 3, 1]> (raw)\n", "float[N,32,32,1] m"),
+    "no channel": (RAW + "  m = Squeeze(raw, channel)\n", "float[N,32,32] m"),
+    "half": (RAW + "  m = Cast <to = 10> (raw)\n", "float16[N,1,32,32] m"),
+    "double": (RAW + "  m = Cast <to = 11> (raw)\n", "double[N,1,32,32] m"),
+}
+
+
+@pytest.mark.parametrize("case", RESULTS)
+def test_maps_of_other_shapes_and_types_are_taken(tmp_path: Path, picture: np.ndarray, case: str) -> None:
+    body, outputs = RESULTS[case]
+    done = import_onnx(write_model(tmp_path / "m.onnx", body, outputs), tmp_path / "m.ndp")
+    expected = compute_raw(to_planes(picture))
+    result = inspect(done.bundle.path, picture)
+    np.testing.assert_allclose(result.anomaly_map, expected[0, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_score_alone_is_taken_and_in_place_of_a_map_where_it_is_named(tmp_path: Path, picture: np.ndarray) -> None:
+    score = PEAK + "  score = Mul(peak, peak)\n"
+    expected = compute_raw(to_planes(picture)).max() ** 2
+    for body, outputs, settings in (
+        (RAW + score, "float[N] score", None),
+        (MAP + score, f"{MAP_OUTPUT}, float[N] score", ImportSettings(score="score", overwrite=True)),
+    ):
+        done = import_onnx(write_model(tmp_path / "m.onnx", body, outputs), tmp_path / "m.ndp", settings)
+        assert done.is_score_alone
+        result = inspect(done.bundle.path, picture)
+        assert result.score == pytest.approx(expected, rel=1e-4) and result.anomaly_map.shape == (SIDE, SIDE)
+    both = import_onnx(
+        write_model(tmp_path / "m.onnx", MAP + score, f"{MAP_OUTPUT}, float[N] score"), tmp_path / "both.ndp"
+    )
+    assert both.score_difference is not None and both.score_difference > 1.0
+
+
+def test_the_mean_of_the_largest_values_may_be_the_score(tmp_path: Path, picture: np.ndarray) -> None:
+    path = write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT)
+    done = import_onnx(path, tmp_path / "m.ndp", ImportSettings(score="top_k_mean:20"))
+    largest = np.sort(compute_raw(to_planes(picture)).ravel())[-20:]
+    assert inspect(done.bundle.path, picture).score == pytest.approx(largest.mean(), rel=1e-4)
+
+
+def test_anomalibs_end_is_taken_off_where_that_is_said(tmp_path: Path, picture: np.ndarray) -> None:
+    path = write_model(tmp_path / "m.onnx", NORMALISED, ANOMALIB_OUTPUTS)
+    expected = compute_raw(to_planes(picture))
+    raw = import_onnx(path, tmp_path / "raw.ndp", ImportSettings(source="anomalib"))
+    assert raw.removed == ("max 0", "min 1", "add 0.5", "div 8", "sub 3") and raw.score_difference == 0.0
+    assert [words.split()[0] for words in raw.unused] == ["pred_score", "pred_label", "pred_mask"]
+    check(raw.bundle.path, picture, expected)
+    baked = import_onnx(path, tmp_path / "baked.ndp")
+    assert baked.removed == ()
+    check(baked.bundle.path, picture, np.clip((expected - 3) / 8 + 0.5, 0, 1))
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18, 21])
+def test_other_opsets_give_the_same(tmp_path: Path, picture: np.ndarray, opset: int) -> None:
+    body = MAP
+    if opset < 13:
+        body = body.replace("ReduceSum(squares, channel)", "ReduceSum <axes = [1]> (squares)")
+    done = import_onnx(write_model(tmp_path / "m.onnx", body, MAP_OUTPUT, opset=opset), tmp_path / "m.ndp")
+    check(done.bundle.path, picture, compute_raw(to_planes(picture)))
+
+
+def test_weights_beside_the_model_and_in_half_precision_are_taken(tmp_path: Path, picture: np.ndarray) -> None:
+    model = onnx.load(str(write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT)))
+    beside = tmp_path / "beside.onnx"
+    onnx.save(model, str(beside), save_as_external_data=True, location="beside.bin", size_threshold=0)
+    done = import_onnx(beside, tmp_path / "beside.ndp")
+    check(done.bundle.path, picture, compute_raw(to_planes(picture)))
+    (tmp_path / "beside.bin").unlink()
+    with pytest.raises(BundleError, match="cannot be read as ONNX"):
+        import_onnx(beside, tmp_path / "gone.ndp")
+    half = "  input = Cast <to = 10> (image)\n" + MAP.replace("Identity(raw)", "Cast <to = 1> (raw)")
+    path = write_model(tmp_path / "h.onnx", half, MAP_OUTPUT, image="float[N,3,32,32] image", kind=TensorProto.FLOAT16)
+    result = inspect(import_onnx(path, tmp_path / "h.ndp").bundle.path, picture)
+    np.testing.assert_allclose(result.anomaly_map, compute_raw(to_planes(picture))[0, 0], rtol=2e-2)
+
+
+def test_a_model_of_one_image_at_a_time_says_so_and_larger_batches_are_refused(tmp_path: Path) -> None:
+    body = RAW + "  one = Constant <value = int64[4] {1, 1, 32, 32}> ()\n  anomaly_map = Reshape(raw, one)\n"
+    path = write_model(tmp_path / "m.onnx", body, "float[1,1,32,32] anomaly_map", image="float[1,3,32,32] input")
+    done = import_onnx(path, tmp_path / "m.ndp")
+    assert not done.batches
+    with pytest.raises(EngineError):
+        build_engine(done.bundle, EngineSpec(batches=(2,)))
+    build_engine(done.bundle, EngineSpec(batches=(1,)))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_nvidias_compiler_takes_it(tmp_path: Path, precision: str) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX: pip install tensorrt-rtx-cu13")
+    done = import_onnx(write_model(tmp_path / "m.onnx", NORMALISED, ANOMALIB_OUTPUTS), tmp_path / "m.ndp")
+    build = TensorRtRtxOptions(targets="sm86,sm89")
+    record = build_engine(
+        done.bundle, EngineSpec(device="cuda", backend="tensorrt-rtx", precision=precision, build=build)
+    )
+    assert record.precision_by_layer_type()
+
+
+def test_a_bundle_goes_through_the_commands(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_model(tmp_path / "m.onnx", NORMALISED, ANOMALIB_OUTPUTS)
+    good, bundle = tmp_path / "good", tmp_path / "m.ndp"
+    good.mkdir()
+    for number in range(8):
+        cv2.imwrite(str(good / f"{number}.png"), rng.integers(110, 140, (SIDE, SIDE, 3), dtype=np.uint8))
+    command = ["import", str(path), "-o", str(bundle), "--from", "anomalib", "--golden", str(good)]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert (
+        "map     anomaly_map; score: max\nremoved max 0\n" in out and "unused  pred_mask bool [1, 1, 32, 32]\n" in out
+    )
+    assert main(command) == 1 and "exists" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    assert len(open_bundle(bundle).golden().image) == 4
+    assert main(["set-threshold", str(bundle), "--calibrate", str(good), "--false-alarm-rate", "0.1"]) == 0
+    assert main(["inspect", str(bundle), str(good), "-o", str(tmp_path / "out")]) in (0, 3)
+    assert main(["doctor", str(bundle)]) == 0
+    assert main(["build-engine", str(bundle), "--batch", "1,3", "--precision", "bf16"]) == 0
+
+
+CUSTOM = ', "com.example" : 1'
+TROUBLE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "boxes": (
+        {
+            "body": "  b = Constant <value = float[1,4,4] {0,0,1,1,0,0,1,1,0,0,1,1,0,0,1,1}> ()\n"
+            "  s = Constant <value = float[1,1,4] {1,1,1,1}> ()\n  boxes = NonMaxSuppression(b, s)\n",
+            "outputs": "int64[K,3] boxes",
+        },
+        {},
+        "node 'boxes' of type NonMaxSuppression: it gives boxes",
+    ),
+    "random": (
+        {"body": "  noise = RandomNormalLike(input)\n" + MAP.replace("input", "noise"), "outputs": MAP_OUTPUT},
+        {},
+        "node 'noise' of type RandomNormalLike: it is random",
+    ),
+    "custom": (
+        {
+            "body": "  x = com.example.Magic(input)\n",
+            "outputs": "float[N,1,32,32] x",
+            "extra_opset": ', "com.example" : 1',
+        },
+        {},
+        "node 'x' of type Magic of domain 'com.example', whose code is not in the file",
+    ),
+    "several inputs": (
+        {"body": MAP, "outputs": MAP_OUTPUT, "image": "float[N,3,32,32] input, float[N] other"},
+        {},
+        r"expected one input, the image, got input float32 \[\?, 3, 32, 32\]; other float32 \[\?\]",
+    ),
+    "a picture": (
+        {"body": "  rebuilt = Relu(input)\n", "outputs": "float[N,3,32,32] rebuilt"},
+        {},
+        r"expected an anomaly map \[n, 1, h, w\] or a score \[n\] .*, got rebuilt float32 \[1, 3, 32, 32\]",
+    ),
+    "integers": (
+        {"body": RAW + "  m = Cast <to = 7> (raw)\n", "outputs": "int64[N,1,32,32] m"},
+        {},
+        r"expected an anomaly map .*, got m int64 \[1, 1, 32, 32\]",
+    ),
+    "two maps": (
+        {
+            "body": MAP + "  second = Relu(raw)\n",
+            "outputs": f"float[N,1,32,32] first, {MAP_OUTPUT}".replace("first", "second"),
+        },
+        {"map": "third"},
+        "expected a map called 'third', got the outputs second float32",
+    ),
+    "no such image": ({"body": MAP, "outputs": MAP_OUTPUT}, {"image": "x"}, "expected the image 'x' as the one input"),
+    "no such score": ({"body": MAP, "outputs": MAP_OUTPUT}, {"score": "x"}, "expected a score called 'x'"),
+    "score rule": ({"body": MAP, "outputs": MAP_OUTPUT}, {"score": "top_k_mean:x"}, "top_k_mean:K with K from 1"),
+    "size": ({"body": MAP, "outputs": MAP_OUTPUT}, {"size_px": (8, 8)}, "--size: expected what the model takes"),
+    "colour": (
+        {"body": MAP, "outputs": MAP_OUTPUT},
+        {"convention": Convention(colour="grey")},
+        "colour: expected rgb or bgr for a model of 3 channels, got grey",
+    ),
+    "layout": (
+        {"body": MAP, "outputs": MAP_OUTPUT, "image": "float[N,3,32,3] input"},
+        {},
+        "with 1 or 3 channels in one place, got input .* Say --layout nchw or nhwc",
+    ),
+    "larger map": (
+        {
+            "body": RAW + "  s = Constant <value = float[4] {1, 1, 2, 2}> ()\n  m = Resize(raw, , s)\n",
+            "outputs": "float[N,1,64,64] m",
+        },
+        {},
+        "expected a map no larger than the image, got m",
+    ),
+    "not finite": (
+        {"body": RAW + "  z = Sub(raw, raw)\n  m = Div(raw, z)\n", "outputs": "float[N,1,32,32] m"},
+        {},
+        "expected finite results of its golden images, got NaN or infinity",
+    ),
+    "opset": ({"body": MAP, "outputs": MAP_OUTPUT, "opset": 22}, {}, "expected ONNX opset 11 to 21, got 22"),
+}
+
+
+@pytest.mark.parametrize("case", TROUBLE)
+def test_what_cannot_be_brought_in_is_one_sentence_and_nothing_is_written(tmp_path: Path, case: str) -> None:
+    model, settings, message = TROUBLE[case]
+    path = write_model(tmp_path / "m.onnx", **model)
+    with pytest.raises(NdpRtError, match=message) as caught:
+        import_onnx(path, tmp_path / "m.ndp", ImportSettings(**settings))
+    assert "\n" not in str(caught.value) and not (tmp_path / "m.ndp").exists()
+
+
+def test_control_flow_names_its_node(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="node 'decide' of type If: its graph branches or loops"):
+        import_onnx(make_loop(tmp_path / "m.onnx", "If"), tmp_path / "m.ndp")
+
+
+@pytest.mark.parametrize("content", [b"", b"not ONNX at all", b"\x08\x07\x12"])
+def test_files_that_are_no_model_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises(NdpRtError, match=r"m\.onnx: "):
+        import_onnx(path, tmp_path / "m.ndp")
+
+
+def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT)
+    with pytest.raises(InputError, match=r"expected a name that ends in \.ndp"):
+        import_onnx(path, tmp_path / "m")
+    with pytest.raises(InputError, match="source: expected anomalib, got 'keras'"):
+        import_onnx(path, tmp_path / "m.ndp", ImportSettings(source="keras"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="expected images, here or in subfolders, got none"):
+        import_onnx(path, tmp_path / "m.ndp", ImportSettings(golden=tmp_path / "empty"))
+    (tmp_path / "m.ndp").mkdir()
+    with pytest.raises(StorageError):
+        import_onnx(path, tmp_path / "m.ndp")
+    for settings in ({"scale": 2}, {"std": (0.0,)}, {"mean": (1.0, 2.0)}, {"colour": "hsv"}, {"mean": (float("nan"),)}):
+        with pytest.raises(InputError):
+            Convention(**settings)
