@@ -18,6 +18,7 @@ import ndp_rt
 from ndp_rt.cli import COMMANDS, EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE, join_command, main
 from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 from ndp_rt.evaluate.dataset import list_samples
+from tests.importing.models import ANOMALIB_OUTPUTS, NORMALISED, write_model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -51,13 +52,14 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder of the pages' examples: photos/, new/ and data/ as they describe them, and tiles.ndp."""
+    """The current folder of the pages' examples: photos/, new/, data/, tiles.ndp and padim.onnx as they describe them."""
     for index in range(6):
         write_image(tmp_path / f"photos/{index}.png", rng.integers(90, 130, (72, 80), dtype=np.uint8))
     shutil.copytree(IMAGES, tmp_path / "data")
     (tmp_path / "new").mkdir()
     shutil.copy(next(one.path for one in list_samples(IMAGES) if not one.is_good), tmp_path / "new/piece.png")
     shutil.copytree(BUNDLE, tmp_path / "tiles.ndp")
+    write_model(tmp_path / "padim.onnx", NORMALISED, ANOMALIB_OUTPUTS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NDP_RT_CACHE", str(tmp_path / "cache"))
     yield tmp_path

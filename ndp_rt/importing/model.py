@@ -147,6 +147,11 @@ def find_image(
             f"{path}: expected an image {', '.join(IMAGE_TYPES.values())} [n, c, h, w] or [n, h, w, c], got "
             f"{describe(value)}."
         )
+    if (sizes[0] or 1) > 1:
+        raise InputError(
+            f"{path}: expected a model of one image, or of any number, got {describe(value)}. Export it for one "
+            "(anomalib: model.to_onnx(..., dynamic_shapes=None))."
+        )
     fits = [one for one, axis in (("nchw", 1), ("nhwc", 3)) if sizes[axis] in (1, 3)]
     if layout is None and len(fits) != 1:
         raise InputError(

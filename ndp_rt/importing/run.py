@@ -19,7 +19,7 @@ from ndp_rt.decide.score import score_map
 from ndp_rt.engines.build import run_child
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.files import hash_file
-from ndp_rt.graphs.folding import find_shapes, fix_batch
+from ndp_rt.graphs.folding import find_shapes, fix_batch, fold_constants
 from ndp_rt.images.preprocess import preprocess
 from ndp_rt.images.read import read_image
 from ndp_rt.importing.adapt import OWN_SCORE, PREFIX, Convention, add_prefix, set_outputs
@@ -51,6 +51,10 @@ class ImportSettings:
         golden: a folder of images to make golden vectors of; None: noise.
         overwrite: replace a bundle of that name.
         command: for the provenance.
+
+    Examples:
+        >>> ImportSettings(source="anomalib", convention=Convention(colour="bgr", scale=255)).score is None
+        True
     """
 
     image: str | None = None
@@ -103,14 +107,13 @@ def import_onnx(path: str | Path, output: str | Path, settings: ImportSettings |
         StorageError: the bundle is there already, or cannot be written.
 
     Examples:
-        >>> from ndp_rt import import_onnx  # doctest: +SKIP
-        >>> import_onnx("padim.onnx", "padim.ndp").bundle.manifest.decision.score  # doctest: +SKIP
-        'max'
+        >>> import_onnx("padim.onnx", "padim.ndp").result
+        'anomaly_map'
     """
-    settings, path, target = settings or ImportSettings(), Path(path), Path(output)
+    settings, path, target = settings or ImportSettings(), Path(path), Path(output).absolute()
     if target.suffix != BUNDLE_SUFFIX:
         raise InputError(f"bundle path: expected a name that ends in {BUNDLE_SUFFIX}, got {target}.")
-    check_target(target.absolute(), settings.overwrite)
+    check_target(target, settings.overwrite)
     model = read_model(path)
     image = find_image(path, model, settings.image, settings.layout, settings.size_px)
     add_prefix(model, image, settings.convention)
@@ -121,7 +124,10 @@ def import_onnx(path: str | Path, output: str | Path, settings: ImportSettings |
     set_outputs(checked, chosen.tensor, chosen.result, chosen.own_score)
     size_px = set_outputs(model, chosen.tensor, chosen.result)
     if max(size_px[0] - image.height_px, size_px[1] - image.width_px) > 0:
-        raise InputError(f"{path}: expected a map no larger than the image, got {describe(chosen.result)}.")
+        raise InputError(
+            f"{path}: expected a map no larger than the image, {image.height_px}x{image.width_px}, got "
+            f"{describe(chosen.result)}. Export it for images of that size."
+        )
     pictures = _read_pictures(settings.golden, image)
     inputs = np.concatenate([to_input(one) for one in pictures])
     maps, scores, batches = _run(path, checked, inputs)
@@ -168,6 +174,7 @@ def _choose_result(
     other = None if is_score_alone or found_score is None else PREFIX + found_score.name
     tensor, removed = PREFIX + result.name, list[str]()
     if settings.source is not None:
+        fold_constants(model)
         tensor, removed = find_tail(model, tensor)
         other = None if other is None else find_tail(model, other)[0]
     chosen = _Chosen(result=result, tensor=tensor, removed=removed, is_score_alone=is_score_alone, own_score=other)

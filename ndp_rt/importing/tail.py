@@ -7,18 +7,21 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 AFFINE = ("Add", "Sub", "Mul", "Div")
 CLIPPING = ("Clip", "Min", "Max")
+PASSED = ("Identity", "Where")
 
 
 def find_tail(model: ModelProto, result: str) -> tuple[str, list[str]]:
     """Return what a result was before arithmetic with constants and clipping, and these steps in words, the last first.
 
     Such as anomalib's `clip((x - threshold) / (max - min) + 0.5, 0, 1)`: images far beyond the range that its training
-    saw get the same score. Where nothing clips there is nothing to undo, and the result itself is returned.
+    saw get the same score. A choice whose condition is a constant, such as whether there is a range, is passed through.
+    Where nothing clips there is nothing to undo, and the result itself is returned.
+
+    Args:
+        model: its constants folded.
+        result: the name of an output.
     """
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
     makers = {name: node for node in model.graph.node for name in node.output}
     steps: list[str] = []
     name, clips = result, False
@@ -28,7 +31,7 @@ def find_tail(model: ModelProto, result: str) -> tuple[str, list[str]]:
         if source is None:
             break
         clips = clips or node.op_type in CLIPPING
-        if node.op_type != "Identity":
+        if node.op_type not in PASSED:
             steps.append(_describe(node, constants))
         name = source
     return (name, steps) if clips else (result, [])
@@ -36,7 +39,10 @@ def find_tail(model: ModelProto, result: str) -> tuple[str, list[str]]:
 
 def _find_source(node: NodeProto, constants: Mapping[str, np.ndarray]) -> str | None:
     """Return the one input of a node of a tail that is no constant of one value, or None for any other node."""
-    if node.op_type not in (*AFFINE, *CLIPPING, "Identity"):
+    if node.op_type == "Where":
+        condition = constants.get(node.input[0])
+        return None if condition is None or condition.size != 1 else node.input[1 if condition.item() else 2]
+    if node.op_type not in (*AFFINE, *CLIPPING, *PASSED):
         return None
     open_inputs = [name for name in node.input if name and not (name in constants and constants[name].size == 1)]
     is_turned = node.op_type in ("Sub", "Div") and node.input[0] in constants  # c - x falls where x rises

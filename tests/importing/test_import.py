@@ -276,6 +276,11 @@ TROUBLE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no such image": ({"body": MAP, "outputs": MAP_OUTPUT}, {"image": "x"}, "expected the image 'x' as the one input"),
     "no such score": ({"body": MAP, "outputs": MAP_OUTPUT}, {"score": "x"}, "expected a score called 'x'"),
     "score rule": ({"body": MAP, "outputs": MAP_OUTPUT}, {"score": "top_k_mean:x"}, "top_k_mean:K with K from 1"),
+    "pairs": (
+        {"body": MAP, "outputs": "float[2,1,32,32] anomaly_map", "image": "float[2,3,32,32] input"},
+        {},
+        r"expected a model of one image, or of any number, got input float32 \[2, 3, 32, 32\]",
+    ),
     "size": ({"body": MAP, "outputs": MAP_OUTPUT}, {"size_px": (8, 8)}, "--size: expected what the model takes"),
     "colour": (
         {"body": MAP, "outputs": MAP_OUTPUT},
@@ -293,7 +298,7 @@ TROUBLE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
             "outputs": "float[N,1,64,64] m",
         },
         {},
-        "expected a map no larger than the image, got m",
+        "expected a map no larger than the image, 32x32, got m",
     ),
     "not finite": (
         {"body": RAW + "  z = Sub(raw, raw)\n  m = Div(raw, z)\n", "outputs": "float[N,1,32,32] m"},
