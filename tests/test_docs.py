@@ -52,7 +52,7 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder of the pages' examples: photos/, new/, data/, tiles.ndp and padim.onnx as they describe them."""
+    """The current folder of the pages' examples: photos/, new/, data/, tiles.ndp and padim.onnx as they say."""
     for index in range(6):
         write_image(tmp_path / f"photos/{index}.png", rng.integers(90, 130, (72, 80), dtype=np.uint8))
     shutil.copytree(IMAGES, tmp_path / "data")
