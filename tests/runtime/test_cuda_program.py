@@ -236,10 +236,13 @@ def test_no_garbage_is_collected_while_capturing(make_rig: Callable[..., Rig]) -
         def __del__(self) -> None:
             self.memory.close()
 
+    states = []
+
     def capture(stream: Any, enqueue: Callable[[], None]) -> Any:
         held = [Cycle()]
 
         def drop_and_enqueue() -> None:
+            states.append(gc.isenabled())
             held.clear()  # nobody can reach it any more, but itself
             enqueue()
 
@@ -251,7 +254,7 @@ def test_no_garbage_is_collected_while_capturing(make_rig: Callable[..., Rig]) -
         rig = make_rig(capture=capture)
     finally:
         gc.set_threshold(*thresholds)
-    assert gc.isenabled() and rig.program.captured_sizes == (1,)
+    assert states == [False] and gc.isenabled() and rig.program.captured_sizes == (1,)
     rig.program.close()
     gc.collect()
     assert rig.gpu.device_heap.blocks == {}
