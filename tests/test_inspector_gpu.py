@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ndp_rt import Inspector
+from ndp_rt import Inspector, import_onnx, open_bundle
+from ndp_rt.capi.installed import DEMO
 from ndp_rt.engines.registry import find_backend
+from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import ClosedError, DeviceError, EngineError, InputError
 from tests.fakes.device_frame import DeviceFrame
 from tests.fakes.fake_backend import FakeDeviceBackend
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.fake_streams import CUDARuntimeError, FakeStream
+from tests.importing.models import MAP, MAP_OUTPUT, write_model
 from tests.tolerances import assert_close
 
 SIDE = 64
@@ -51,6 +54,25 @@ def test_gives_the_results_of_the_cpu(
         large = draw(rng, 150, 90)
         assert_close(opened.inspect_large(large).anomaly_map, host.inspect_large(large).anomaly_map, "map", "float32")
     assert fake_gpu.device_heap.blocks == fake_gpu.pinned_heap.blocks == {}
+
+
+@pytest.mark.nightly(but=2)
+@pytest.mark.parametrize("kind", ["imported", "tiny", "demo"])
+def test_half_precision_gives_the_maps_of_the_cpu(
+    fake_gpu: FakeCuda, tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator, kind: str
+) -> None:
+    path = {"tiny": tiny_bundle, "demo": DEMO, "imported": tmp_path / "imported.ndp"}[kind]
+    if kind == "imported":  # a map that nothing smooths, and whose range is its own
+        import_onnx(write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT), path)
+    image = draw(rng, *(open_bundle(path).manifest.input.height_px,) * 2, 3)
+    with Inspector.open(path, threads=1, threshold=1.0) as host:
+        expected = host.inspect(image)
+    with Inspector.open(path, **SETTINGS, precision="fp16") as opened:
+        result = opened.inspect(image)
+    scale = max(1.0, float(expected.anomaly_map.max()))
+    allowed = find_tolerance("engine.map", "fp16").absolute * scale
+    assert float(np.abs(result.anomaly_map - expected.anomaly_map).max()) < allowed
+    assert abs(result.score - expected.score) < allowed
 
 
 def test_engines_are_kept_once_they_have_run_and_graphs_are_left_out_where_that_is_asked_for(

@@ -1,6 +1,7 @@
 """Writes a precision into the types of an ONNX graph, which TensorRT 10 and later build as they are.
 
-In fp16 and bf16 every tensor has the half type, but for islands that stay float32, with a Cast at each border:
+In fp16 and bf16 every tensor has the half type, but for the output `map`, which the kernels behind it read as
+float32, and islands that stay float32, with a Cast at each border:
 
 - norms, from the squares to the division by them: the sum of a patch's squares passes float16's 65504 with 4096
   features of 4 (w = 64, K = 4; tests/data/bricks.ndp, w = 16, comes to 6050), and the smallest norm, 1e-6, is no normal
@@ -8,7 +9,7 @@ In fp16 and bf16 every tensor has the half type, but for islands that stay float
 - the softmax over the reference's patches: up to some thousand shares below 1e-3 that have to add up to 1. An export
   without rewrites has FFM's softmax as the same operator, so it is float32 there too. The exponentials that rewritten
   exports have in its place stay in half precision: on tests/data/bricks float32 there changed no map by 1e-4;
-- the sigmoids of the three maps, whose results leave the graph as float32;
+- the sigmoids of NDP-Net's three maps, whose results leave the graph as float32;
 - in bf16, transposed convolutions, of which TensorRT-RTX 1.7 has none, and operators that ONNX does not have (TopK).
 
 Other convolutions and matrix products, where the time goes, are never in an island, except for one that sums squares.
@@ -26,6 +27,7 @@ from ndp_rt.arrays import FloatArray
 from ndp_rt.errors import EngineError, check_choice
 from ndp_rt.graphs.folding import find_readers, infer, set_nodes
 from ndp_rt.graphs.half_types import BORDER_DTYPES, narrow, widen
+from ndp_rt.program.program import MAP
 
 ONNX_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 # Opset 22 is the first whose convolutions and pools take bfloat16, 19 the first whose QuantizeLinear takes float16; the
@@ -181,7 +183,9 @@ class _Typing:
             self._convert(node, TensorProto.FLOAT if islands & set(node.output) else self._half)
         maps = find_maps(self._model)
         for value in graph.output:
-            wanted = TensorProto.FLOAT if value.name in maps else self._half
+            wanted = TensorProto.FLOAT if value.name in (MAP, *maps) else self._half
+            if self._homes[value.name] != wanted and value.name == MAP:
+                self._widen_output(value.name)
             if self._homes[value.name] != wanted:
                 raise EngineError(
                     f"stage '{graph.name}', output '{value.name}': expected {self._name_of(wanted)}, got "
@@ -218,6 +222,15 @@ class _Typing:
                     )
                 self._homes[name] = kind
         self._nodes.append(copy)
+
+    def _widen_output(self, name: str) -> None:
+        """Give an output in the half type to whoever reads it here under another name, and as float32 to all others."""
+        inner = f"{name}_{self._dtype}"
+        for node in self._nodes:
+            for which in (node.input, node.output):
+                which[:] = [inner if one == name else one for one in which]
+        self._nodes.append(helper.make_node("Cast", [inner], [name], name=f"{name}_float32", to=TensorProto.FLOAT))
+        self._homes[name] = TensorProto.FLOAT
 
     def _provide(self, name: str, kind: int) -> str:
         """Return the name of a tensor as `kind`, with a cast or a converted constant where one is needed."""
