@@ -16,7 +16,7 @@ from tests.fakes.device_frame import DeviceFrame
 from tests.fakes.fake_backend import FakeDeviceBackend
 from tests.fakes.fake_cupy import FakeCuda
 from tests.fakes.fake_streams import CUDARuntimeError, FakeStream
-from tests.importing.models import MAP, MAP_OUTPUT, write_model
+from tests.importing.models import MAP, MAP_OUTPUT, PEAK, write_model
 from tests.tolerances import assert_close
 
 SIDE = 64
@@ -56,14 +56,17 @@ def test_gives_the_results_of_the_cpu(
     assert fake_gpu.device_heap.blocks == fake_gpu.pinned_heap.blocks == {}
 
 
-@pytest.mark.nightly(but=2)
-@pytest.mark.parametrize("kind", ["imported", "tiny", "demo"])
+@pytest.mark.nightly(but=3)
+@pytest.mark.parametrize("kind", ["imported", "scored", "tiny", "demo"])
 def test_half_precision_gives_the_maps_of_the_cpu(
     fake_gpu: FakeCuda, tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator, kind: str
 ) -> None:
-    path = {"tiny": tiny_bundle, "demo": DEMO, "imported": tmp_path / "imported.ndp"}[kind]
+    path = {"tiny": tiny_bundle, "demo": DEMO}.get(kind, tmp_path / "imported.ndp")
     if kind == "imported":  # a map that nothing smooths, and whose range is its own
         import_onnx(write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT), path)
+    if kind == "scored":
+        body = MAP + PEAK + "  score = Add(peak, peak)\n"
+        import_onnx(write_model(tmp_path / "m.onnx", body, f"{MAP_OUTPUT}, float[N] score"), path)
     image = draw(rng, *(open_bundle(path).manifest.input.height_px,) * 2, 3)
     with Inspector.open(path, threads=1, threshold=1.0) as host:
         expected = host.inspect(image)
@@ -72,7 +75,8 @@ def test_half_precision_gives_the_maps_of_the_cpu(
     scale = max(1.0, float(expected.anomaly_map.max()))
     allowed = find_tolerance("engine.map", "fp16").absolute * scale
     assert float(np.abs(result.anomaly_map - expected.anomaly_map).max()) < allowed
-    assert abs(result.score - expected.score) < allowed
+    assert abs(result.score - expected.score) < 2 * allowed
+    assert expected.score == pytest.approx({"scored": 2}.get(kind, 1) * float(expected.anomaly_map.max()), rel=1e-5)
 
 
 def test_engines_are_kept_once_they_have_run_and_graphs_are_left_out_where_that_is_asked_for(

@@ -13,6 +13,7 @@ from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.registry import find_host_backend
+from ndp_rt.errors import InputError
 from ndp_rt.files import make_temporary_folder
 from ndp_rt.images.preprocess import Preprocessor
 from ndp_rt.kernels.smooth import host
@@ -57,7 +58,13 @@ class HostSmoother:
     """Smooths and scores maps by a bundle's rules, with OpenCV's filters, which are the fastest on a CPU."""
 
     def __init__(self, rules: DecisionRules, batch: int, height_px: int, width_px: int) -> None:
-        """Allocate for maps [batch, 1, height_px, width_px]."""
+        """Allocate for maps [batch, 1, height_px, width_px].
+
+        Raises:
+            InputError: the score is none of the map's.
+        """
+        if rules.score == "output":
+            raise InputError("expected a model whose score is its map's, got one that gives a score of its own.")
         self._rules = rules
         self._maps = np.empty((batch, 1, height_px, width_px), np.float32)
         self._scores = np.empty(batch, np.float32)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ndp_rt.errors import BundleError, InputError
 from ndp_rt.kernels.registry import find_op
 from ndp_rt.program.manifest import BundleManifest, StageSpec
-from ndp_rt.program.program import DEVICE_KINDS, IMAGE, MAP, Program, Step
+from ndp_rt.program.program import DEVICE_KINDS, IMAGE, MAP, OWN_SCORE, Program, Step
 from ndp_rt.program.tensors import TensorSpec
 
 Tensors = dict[str, TensorSpec]
@@ -115,6 +115,10 @@ def _check_outputs(manifest: BundleManifest, program: Program, tensors: Tensors,
     for output, name in program.outputs.items():
         if name not in tensors:
             raise BundleError(f"manifest: {where}: its output '{output}' is '{name}', which nothing writes.")
+    if manifest.decision.score == "output" and (
+        program.outputs.get(OWN_SCORE) != OWN_SCORE or tensors[OWN_SCORE].shape != (None,)
+    ):
+        raise BundleError(f"manifest: {where}: expected an output '{OWN_SCORE}' ['n'], which its decision names.")
     found, contract = tensors[program.outputs[MAP]].shape, manifest.input
     if len(found) != 4 or found[0] is not None or found[1] != 1:
         raise BundleError(f"manifest: {where}: expected the map as ['n', 1, h, w], got {list(found)}.")

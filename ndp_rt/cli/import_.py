@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score",
         metavar="RULE|OUTPUT",
-        help="max or top_k_mean:K, of the map, or an output that is taken in place of the map; default: max",
+        help="max or top_k_mean:K, of the map, or an output; default: the model's own, max if it has none",
     )
     parser.add_argument("--size", type=parse_size, metavar="HxW", help="the image's size, where it is open")
     parser.add_argument("--layout", choices=("nchw", "nhwc"), help="default: by the axis that has 1 or 3 values")
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     )
     done = import_onnx(args.model, args.output, settings)
     image, rules = done.image, done.bundle.manifest.decision
-    rule = f"top_k_mean:{rules.k}" if rules.score == "top_k_mean" else rules.score
+    rule = {"top_k_mean": f"top_k_mean:{rules.k}", "output": "the model's own"}.get(rules.score, rules.score)
     say(f"image   {image.name}: {image.height_px}x{image.width_px}, {image.channels} channels, {image.layout}")
     say(f"score   {done.result}, without a map" if done.is_score_alone else f"map     {done.result}; score: {rule}")
     for step in done.removed:

@@ -54,7 +54,7 @@ def compare_golden(
         map_difference = find_largest(map_difference, maps, golden.map[rows])
         score_difference = find_largest(score_difference, scores, golden.score[rows])
     # Tolerances are for maps up to 1; those of models that came from elsewhere may have any range.
-    scale = max(1.0, float(np.abs(golden.map).max()))
+    scale = max(1.0, float(np.abs(golden.map).max()), float(np.abs(golden.score).max()))
     report = GoldenReport(
         vector_count=count,
         map_max_abs_difference=map_difference,

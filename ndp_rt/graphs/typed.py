@@ -1,7 +1,7 @@
 """Writes a precision into the types of an ONNX graph, which TensorRT 10 and later build as they are.
 
-In fp16 and bf16 every tensor has the half type, but for the output `map`, which the kernels behind it read as
-float32, and islands that stay float32, with a Cast at each border:
+In fp16 and bf16 every tensor has the half type, but for the outputs `map` and `own_score`, which the kernels behind it
+read as float32, and islands that stay float32, with a Cast at each border:
 
 - norms, from the squares to the division by them: the sum of a patch's squares passes float16's 65504 with 4096
   features of 4 (w = 64, K = 4; tests/data/bricks.ndp, w = 16, comes to 6050), and the smallest norm, 1e-6, is no normal
@@ -27,7 +27,7 @@ from ndp_rt.arrays import FloatArray
 from ndp_rt.errors import EngineError, check_choice
 from ndp_rt.graphs.folding import find_readers, infer, set_nodes
 from ndp_rt.graphs.half_types import BORDER_DTYPES, narrow, widen
-from ndp_rt.program.program import MAP
+from ndp_rt.program.program import MAP, OWN_SCORE
 
 ONNX_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 # Opset 22 is the first whose convolutions and pools take bfloat16, 19 the first whose QuantizeLinear takes float16; the
@@ -183,8 +183,8 @@ class _Typing:
             self._convert(node, TensorProto.FLOAT if islands & set(node.output) else self._half)
         maps = find_maps(self._model)
         for value in graph.output:
-            wanted = TensorProto.FLOAT if value.name in (MAP, *maps) else self._half
-            if self._homes[value.name] != wanted and value.name == MAP:
+            wanted = TensorProto.FLOAT if value.name in (MAP, OWN_SCORE, *maps) else self._half
+            if self._homes[value.name] != wanted and value.name in (MAP, OWN_SCORE):
                 self._widen_output(value.name)
             if self._homes[value.name] != wanted:
                 raise EngineError(

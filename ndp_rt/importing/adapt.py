@@ -13,9 +13,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import remove_unused, rename_tensors, set_nodes
 from ndp_rt.importing.model import ImageInput, list_sizes
-from ndp_rt.program.program import IMAGE, MAP
+from ndp_rt.program.program import IMAGE, MAP, OWN_SCORE
 
-OWN_SCORE = "own_score"
 PREFIX = "model/"  # of everything that the model brings
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as cv2.COLOR_RGB2GRAY
 COLOURS = ("rgb", "bgr", "grey")
@@ -76,15 +75,15 @@ def add_prefix(model: ModelProto, image: ImageInput, convention: Convention) -> 
 
 
 def set_outputs(
-    model: ModelProto, tensor: str, result: ValueInfoProto, own_score: str | None = None
+    model: ModelProto, tensor: str, result: ValueInfoProto, own_score: tuple[str, int] | None = None
 ) -> tuple[int, int]:
-    """Make a tensor of the model the one output, `map`, and return its height and width.
+    """Make a tensor of the model the output `map`, and return its height and width; others go.
 
     Args:
         model: with its prefix.
         tensor: a map or a score.
         result: its type, and its shape for one image.
-        own_score: the name of a score that becomes a second output, OWN_SCORE.
+        own_score: a score, and its type, that becomes a second output, OWN_SCORE [n].
     """
     kind, sizes = result.type.tensor_type.elem_type, list_sizes(result)
     writer = _Writer(model)
@@ -102,7 +101,9 @@ def set_outputs(
     writer.nodes.append(helper.make_node("Identity", [tensor], [MAP], name="to_map"))
     outputs = [helper.make_tensor_value_info(MAP, TensorProto.FLOAT, ["n", 1, height, width])]
     if own_score is not None:
-        score = writer.add("Cast", [own_score], to=TensorProto.FLOAT)
+        score, score_kind = own_score
+        if score_kind != TensorProto.FLOAT:
+            score = writer.add("Cast", [score], to=TensorProto.FLOAT)
         shape = writer.store("score_shape", np.array([-1], np.int64))
         writer.nodes.append(helper.make_node("Reshape", [score, shape], [OWN_SCORE], name="to_score"))
         outputs.append(helper.make_tensor_value_info(OWN_SCORE, TensorProto.FLOAT, ["n"]))
@@ -113,6 +114,14 @@ def set_outputs(
     remove_unused(model)
     onnx.checker.check_model(model, full_check=False)
     return height or 1, width or 1
+
+
+def drop_output(model: ModelProto, name: str) -> None:
+    """Remove an output, if it is there, and what made it alone."""
+    kept = [value for value in model.graph.output if value.name != name]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    remove_unused(model)
 
 
 class _Writer:

@@ -22,11 +22,11 @@ from ndp_rt.files import hash_file
 from ndp_rt.graphs.folding import find_shapes, fix_batch, fold_constants
 from ndp_rt.images.preprocess import preprocess
 from ndp_rt.images.read import read_image
-from ndp_rt.importing.adapt import OWN_SCORE, PREFIX, Convention, add_prefix, set_outputs
+from ndp_rt.importing.adapt import PREFIX, Convention, add_prefix, drop_output, set_outputs
 from ndp_rt.importing.model import ImageInput, describe, find_image, find_results, read_model
 from ndp_rt.importing.tail import find_tail
 from ndp_rt.program.manifest import BundleManifest, InputContract, ModelSpec, StageSpec
-from ndp_rt.program.program import IMAGE, MAP, DecisionRules, Program, Step
+from ndp_rt.program.program import IMAGE, MAP, OWN_SCORE, DecisionRules, Program, Step
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.golden_inputs import ByteImage, make_noise, make_preprocessing_vectors, paint_mark, to_input
 
@@ -119,10 +119,7 @@ def import_onnx(path: str | Path, output: str | Path, settings: ImportSettings |
     add_prefix(model, image, settings.convention)
     outputs = _find_outputs(path, model)
     rules, chosen = _choose_result(path, model, outputs, settings)
-    checked = ModelProto()
-    checked.CopyFrom(model)
-    set_outputs(checked, chosen.tensor, chosen.result, chosen.own_score)
-    size_px = set_outputs(model, chosen.tensor, chosen.result)
+    size_px = set_outputs(model, chosen.tensor, chosen.result, chosen.own_score)
     if max(size_px[0] - image.height_px, size_px[1] - image.width_px) > 0:
         raise InputError(
             f"{path}: expected a map no larger than the image, {image.height_px}x{image.width_px}, got "
@@ -130,10 +127,12 @@ def import_onnx(path: str | Path, output: str | Path, settings: ImportSettings |
         )
     pictures = _read_pictures(settings.golden, image)
     inputs = np.concatenate([to_input(one) for one in pictures])
-    maps, scores, batches = _run(path, checked, inputs)
-    own_rules = np.array([score_map(one, rules) for one in maps[:, 0]], np.float32)
+    maps, own_scores, batches = _run(path, model, inputs)
+    rules, scores, difference = _score(rules, maps, own_scores)
+    if rules.score != "output":
+        drop_output(model, OWN_SCORE)
     manifest = _make_manifest(target.stem, image, size_px, rules, path, settings, chosen.removed)
-    golden = {"image": np.stack(pictures).transpose(0, 3, 1, 2).copy(), "map": maps, "score": own_rules}
+    golden = {"image": np.stack(pictures).transpose(0, 3, 1, 2).copy(), "map": maps, "score": scores}
     files = {
         MODEL_FILE: _encode(path, model),
         GOLDEN_FILE: save(golden | make_preprocessing_vectors(manifest.input)),
@@ -146,7 +145,7 @@ def import_onnx(path: str | Path, output: str | Path, settings: ImportSettings |
         is_score_alone=chosen.is_score_alone,
         removed=tuple(chosen.removed),
         unused=tuple(describe(value) for value in outputs if value.name != chosen.result.name),
-        score_difference=None if scores is None else float(np.abs(scores - own_rules).max()),
+        score_difference=difference,
         batches=batches,
     )
 
@@ -159,16 +158,16 @@ class _Chosen:
     tensor: str  # what of its graph is taken, the output or what it was before its end
     removed: Sequence[str]
     is_score_alone: bool
-    own_score: str | None  # a tensor
+    own_score: tuple[str, int] | None  # a tensor, and its type
 
 
 def _choose_result(
     path: Path, model: ModelProto, outputs: Sequence[ValueInfoProto], settings: ImportSettings
-) -> tuple[DecisionRules, _Chosen]:
-    """Return the rules of the decision, and what of the model they are applied to."""
+) -> tuple[DecisionRules | None, _Chosen]:
+    """Return the rules of the decision, None where its scores will tell, and what of the model they are applied to."""
     rules, score_name = _read_rules(settings.score)
     found_map, found_score = find_results(path, outputs, settings.map, score_name)
-    is_score_alone = found_map is None or score_name is not None
+    is_score_alone = found_map is None
     result = found_score if is_score_alone else found_map
     assert result is not None  # `find_results` has raised where there is neither
     other = None if is_score_alone or found_score is None else PREFIX + found_score.name
@@ -177,20 +176,43 @@ def _choose_result(
         fold_constants(model)
         tensor, removed = find_tail(model, tensor)
         other = None if other is None else find_tail(model, other)[0]
-    chosen = _Chosen(result=result, tensor=tensor, removed=removed, is_score_alone=is_score_alone, own_score=other)
+    own_score = None if other is None or found_score is None else (other, found_score.type.tensor_type.elem_type)
+    chosen = _Chosen(result=result, tensor=tensor, removed=removed, is_score_alone=is_score_alone, own_score=own_score)
     return rules, chosen
 
 
-def _read_rules(score: str | None) -> tuple[DecisionRules, str | None]:
-    """Return the rules of the decision, and the name of a score that is taken in place of the map."""
-    if score is None or score == "max":
-        return DecisionRules(smooth="none"), None
+def _read_rules(score: str | None) -> tuple[DecisionRules | None, str | None]:
+    """Return the rules of the decision, None if they are to be found, and the name of the model's score if given."""
+    if score is None:
+        return None, None
     name, colon, count = score.partition(":")
-    if name != "top_k_mean":
-        return DecisionRules(smooth="none"), score
-    if not colon or not count.isdecimal():
-        raise InputError(f"score: expected max, top_k_mean:K with K from 1, or the name of an output, got '{score}'.")
-    return DecisionRules(smooth="none", score="top_k_mean", k=int(count)), None
+    if name == "top_k_mean":
+        if not colon or not count.isdecimal():
+            raise InputError(
+                f"score: expected max, top_k_mean:K with K from 1, or the name of an output, got '{score}'."
+            )
+        return DecisionRules(smooth="none", score="top_k_mean", k=int(count)), None
+    if score == "max":
+        return DecisionRules(smooth="none"), None
+    return DecisionRules(smooth="none", score="output"), score
+
+
+def _score(
+    rules: DecisionRules | None, maps: FloatArray, own_scores: FloatArray | None
+) -> tuple[DecisionRules, FloatArray, float | None]:
+    """Return the rules, the scores [k] of maps [k, 1, h, w] by them, and how far the model's own are from the map's.
+
+    Where no rule was asked for, the model's own score is taken if it is not the map's largest value.
+    """
+    of_map = rules if rules is not None and rules.score != "output" else DecisionRules(smooth="none")
+    scores = np.array([score_map(one, of_map) for one in maps[:, 0]], np.float32)
+    if own_scores is None:
+        return of_map, scores, None
+    difference = float(np.abs(own_scores - scores).max())
+    is_other = difference > EQUAL * max(1.0, float(np.abs(scores).max()))
+    if (rules is None and is_other) or (rules is not None and rules.score == "output"):
+        return DecisionRules(smooth="none", score="output"), own_scores, difference
+    return of_map, scores, difference
 
 
 def _find_outputs(path: Path, model: ModelProto) -> list[ValueInfoProto]:
@@ -269,9 +291,11 @@ def _make_manifest(
     settings: ImportSettings,
     removed: Sequence[str],
 ) -> BundleManifest:
-    program = Program(steps=(Step(engine=STAGE),), outputs={MAP: MAP})
+    has_own = rules.score == "output"
+    program = Program(steps=(Step(engine=STAGE),), outputs={MAP: MAP} | ({OWN_SCORE: OWN_SCORE} if has_own else {}))
     inputs = {IMAGE: TensorSpec(name=IMAGE, shape=(None, 3, image.height_px, image.width_px))}
     outputs = {MAP: TensorSpec(name=MAP, shape=(None, 1, *size_px))}
+    outputs |= {OWN_SCORE: TensorSpec(name=OWN_SCORE, shape=(None,))} if has_own else {}
     return BundleManifest(
         name=name,
         model=ModelSpec(family="onnx", preset=settings.source or "imported"),

@@ -95,14 +95,16 @@ def _raise_map(
     for index, tile in enumerate(tiles):
         times.preprocess_ms += batch.times[index].preprocess_ms
         times.add_run(batch.times[index])
-        batch.score(index)  # which refuses a map that is not finite; mirrored pixels do not count
+        own_score = batch.score(index)  # which refuses a map that is not finite
         smoothed = batch.read_map(index)
         if smoothed.shape != tile_size_px:
             smoothed = cv2.resize(smoothed, tile_size_px[::-1], interpolation=cv2.INTER_LINEAR)
         smoothed = smoothed[: tile.height_px, : tile.width_px]
         place = slice(tile.y_px, tile.y_px + tile.height_px), slice(tile.x_px, tile.x_px + tile.width_px)
         own = None if counting is None else counting.cut(place)
-        if own is None:
+        if rules.score == "output":
+            score = max(score, own_score)
+        elif own is None:  # mirrored pixels do not count
             score = max(score, score_map(smoothed, rules))
         elif rules.score != "max" and own.holds_any(smoothed.shape):
             score = max(score, score_counted(smoothed, rules, own))

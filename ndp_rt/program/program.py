@@ -12,9 +12,10 @@ from ndp_rt.program.json_reading import Json, JsonData, optional, take
 from ndp_rt.program.tensors import TensorSpec
 
 IMAGE, MAP = "image", "map"  # the tensor that every program reads, and the output that every program has
+OWN_SCORE = "own_score"  # the tensor and output [n] that is the score, by the rule "output"
 DEVICE_KINDS = ("cpu", "cuda")
 SMOOTH_RULES = ("none", "mean_median")
-SCORE_RULES = ("max", "top_k_mean")
+SCORE_RULES = ("max", "top_k_mean", "output")
 SMOOTH_SIZES_PX = (3, 5)
 
 Parameter = int | float | str
@@ -108,7 +109,8 @@ class DecisionRules(JsonData):
 
     smooth: str = "mean_median"  # "none", or the mean and then the median of size x size pixels
     smooth_size_px: int = 5
-    score: str = "max"  # of the smoothed map; "top_k_mean": the mean of its k largest values
+    # Of the smoothed map; "top_k_mean": the mean of its k largest values; "output": the program's output OWN_SCORE.
+    score: str = "max"
     k: int = 1
 
     def __post_init__(self) -> None:

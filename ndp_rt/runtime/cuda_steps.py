@@ -21,7 +21,7 @@ from ndp_rt.kernels.score.launch import score
 from ndp_rt.kernels.smooth.launch import Smoothing, count_smooth_tiles
 from ndp_rt.kernels.top_k_mean.launch import top_k_mean
 from ndp_rt.program.manifest import BundleManifest
-from ndp_rt.program.program import IMAGE, MAP, Program, Step
+from ndp_rt.program.program import IMAGE, MAP, OWN_SCORE, Program, Step
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.memory_layout import BufferLayout, Lifetime, find_lifetimes, lay_out_buffers
 
@@ -79,7 +79,7 @@ class CudaSteps:
         self._manifest, self._kernels, self._find_prepared = manifest, kernels, find_prepared
         map_name = program.outputs[MAP]
         self.smoothed = map_name if manifest.decision.smooth == "none" else SMOOTHED
-        self._map_rows: Any = None  # the smoothed map as one row an image
+        self._score_rows: Any = None  # what the score is made of, as one row an image: the smoothed map, or a score
         steps: list[DeviceStep] = []
         for number, step in enumerate(program.steps):
             steps.append(self._describe_engine(step) if step.engine else self._describe_op(number, step))
@@ -127,8 +127,9 @@ class CudaSteps:
             else:
                 spec = self.specs[name]
                 self.tensors[name] = memory.view(spec.fixed_shape, spec.dtype, offset)
-        shape = self.specs[self.smoothed].fixed_shape
-        self._map_rows = memory.view((shape[0], prod(shape[1:])), "float32", offsets_bytes[self.smoothed])
+        read = OWN_SCORE if self._manifest.decision.score == "output" else self.smoothed
+        shape = self.specs[read].fixed_shape
+        self._score_rows = memory.view((shape[0], prod(shape[1:])), "float32", offsets_bytes[read])
         for engine in self.engines.values():
             engine.bind({name: self.tensors[name].data.ptr for name in (*engine.inputs, *engine.outputs)})
 
@@ -204,17 +205,19 @@ class CudaSteps:
 
             waves.append([DeviceStep(name="smooth", reads=reads, writes=(SMOOTHED, TILE_MAXIMA), enqueue=smooth)])
 
+        scored = TILE_MAXIMA if self.smoothed == SMOOTHED and rules.score == "max" else self.smoothed
+        scored = OWN_SCORE if rules.score == "output" else scored
+
         def find_score(stream: Any) -> None:
             scores = self.tensors[SCORE]
             if rules.score == "top_k_mean":
-                assert self._map_rows is not None
-                k = min(rules.k, self._map_rows.shape[1])
-                top_k_mean(self._kernels, self._map_rows, k, scores, stream=stream)
+                assert self._score_rows is not None
+                k = min(rules.k, self._score_rows.shape[1])
+                top_k_mean(self._kernels, self._score_rows, k, scores, stream=stream)
             else:
-                values = self.tensors[TILE_MAXIMA] if self.smoothed == SMOOTHED else self._map_rows
+                values = self.tensors[TILE_MAXIMA] if scored == TILE_MAXIMA else self._score_rows
                 score(self._kernels, values, scores, stream=stream)
 
-        scored = TILE_MAXIMA if self.smoothed == SMOOTHED and rules.score == "max" else self.smoothed
         waves.append([DeviceStep(name="score", reads=(scored,), writes=(SCORE,), enqueue=find_score)])
         return waves
 

@@ -20,7 +20,7 @@ from ndp_rt.errors import ClosedError, EngineError, InputError
 from ndp_rt.images.checks import Image, check_image, check_kind, check_whole_size
 from ndp_rt.images.preprocess import Preprocessor
 from ndp_rt.kernels.smooth.host import smooth_map
-from ndp_rt.program.program import IMAGE, MAP
+from ndp_rt.program.program import IMAGE, MAP, OWN_SCORE
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.assets import AssetMaker, hash_asset, read_assets
 from ndp_rt.runtime.executor import closed
@@ -53,6 +53,7 @@ class HostBatch:
         self.call: Call | None = None  # what was started last; None: `finish` makes the run
         self.calls: dict[tuple[int, bool], Call] = {}
         self._outputs = executor.program.outputs
+        self._own_scores = whole.get(OWN_SCORE)
         self._rules = executor.bundle.manifest.decision
         self._smoothed, self._scratch = (np.empty(self.maps.shape[2:], np.float32) for _ in range(2))
 
@@ -83,7 +84,13 @@ class HostBatch:
             np.copyto(self._smoothed, raw)
         else:
             smooth_map(raw, self._smoothed, self._scratch, rules.smooth_size_px)
-        return score_map(self._smoothed, rules)
+        if rules.score != "output":
+            return score_map(self._smoothed, rules)
+        assert self._own_scores is not None  # the bundle was checked
+        score = float(self._own_scores[index])
+        if not np.isfinite(score):
+            raise not_finite()
+        return score
 
     def read_map(self, index: int) -> FloatArray:
         return self._smoothed

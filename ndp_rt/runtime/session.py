@@ -43,9 +43,14 @@ class Session:
         self.options = options
         self.bundle = bundle
         warn_unreachable(bundle.manifest, self.threshold)
+        self.selection = options.make_selection()
+        if self.selection is not None and bundle.manifest.decision.score == "output":
+            raise InputError(
+                f"{bundle.path.name}: expected neither an ignore mask nor a smallest area, because its model gives the "
+                "score itself, got one. Leave it out, or import the model with --score max."
+            )
         self.executor: Executor = open_executor(bundle, options)
         self.batch: Batch = self.executor.make_batch()  # for the calls that hold the lock
-        self.selection = options.make_selection()
         self._map_size = 0, 0
         if self.selection is not None:
             program = self._find_program()

@@ -121,21 +121,61 @@ def test_maps_of_other_shapes_and_types_are_taken(tmp_path: Path, picture: np.nd
     np.testing.assert_allclose(result.anomaly_map, expected[0, 0], rtol=1e-4, atol=1e-4)
 
 
-def test_a_score_alone_is_taken_and_in_place_of_a_map_where_it_is_named(tmp_path: Path, picture: np.ndarray) -> None:
-    score = PEAK + "  score = Mul(peak, peak)\n"
-    expected = compute_raw(to_planes(picture)).max() ** 2
-    for body, outputs, settings in (
-        (RAW + score, "float[N] score", None),
-        (MAP + score, f"{MAP_OUTPUT}, float[N] score", ImportSettings(score="score", overwrite=True)),
-    ):
-        done = import_onnx(write_model(tmp_path / "m.onnx", body, outputs), tmp_path / "m.ndp", settings)
-        assert done.is_score_alone
-        result = inspect(done.bundle.path, picture)
-        assert result.score == pytest.approx(expected, rel=1e-4) and result.anomaly_map.shape == (SIDE, SIDE)
-    both = import_onnx(
-        write_model(tmp_path / "m.onnx", MAP + score, f"{MAP_OUTPUT}, float[N] score"), tmp_path / "both.ndp"
-    )
-    assert both.score_difference is not None and both.score_difference > 1.0
+SCORE = PEAK + "  score = Mul(peak, peak)\n"
+
+
+def test_a_score_alone_is_taken(tmp_path: Path, picture: np.ndarray) -> None:
+    done = import_onnx(write_model(tmp_path / "m.onnx", RAW + SCORE, "float[N] score"), tmp_path / "m.ndp")
+    assert done.is_score_alone
+    result = inspect(done.bundle.path, picture)
+    assert result.score == pytest.approx(compute_raw(to_planes(picture)).max() ** 2, rel=1e-4)
+    assert result.anomaly_map.shape == (SIDE, SIDE)
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    """A model whose score is none of its map's."""
+    return write_model(tmp_path / "m.onnx", MAP + SCORE, f"{MAP_OUTPUT}, float[N] score")
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_score_that_is_none_of_the_maps_is_the_score(
+    tmp_path: Path, scored: Path, picture: np.ndarray, backend: str
+) -> None:
+    done = import_onnx(scored, tmp_path / "m.ndp")
+    assert done.bundle.manifest.decision.score == "output" and (done.score_difference or 0) > 1.0
+    raw = compute_raw(to_planes(picture))
+    with Inspector.open(done.bundle.path, backend=backend, batches=(1, 2), **SETTINGS) as inspector:
+        for result in (inspector.inspect(picture), inspector.inspect_batch([picture[::-1], picture])[1]):
+            assert result.score == pytest.approx(raw.max() ** 2, rel=1e-4)
+            np.testing.assert_allclose(result.anomaly_map, raw[0, 0], rtol=1e-4, atol=1e-4)
+        large = np.concatenate([picture, picture[::-1]])
+        tiled = inspector.inspect_large(large, overlap_px=0)
+        assert tiled.score == pytest.approx(max(raw.max(), compute_raw(to_planes(picture[::-1])).max()) ** 2, rel=1e-4)
+    by_map = import_onnx(scored, tmp_path / "map.ndp", ImportSettings(score="max"))
+    assert [value.name for value in onnx.load(str(by_map.bundle.path / "model.onnx")).graph.output] == ["map"]
+    check(by_map.bundle.path, picture, raw)
+    named = import_onnx(scored, tmp_path / "named.ndp", ImportSettings(score="score"))
+    assert named.bundle.fingerprint == done.bundle.fingerprint
+
+
+def test_nothing_is_left_out_of_a_score_that_the_model_gives(tmp_path: Path, scored: Path, picture: np.ndarray) -> None:
+    path = import_onnx(scored, tmp_path / "m.ndp").bundle.path
+    with pytest.raises(InputError, match="neither an ignore mask nor a smallest area, because its model gives"):
+        Inspector.open(path, smallest_area_px=3, **SETTINGS)
+
+
+def test_a_score_that_is_not_finite_is_no_decision(tmp_path: Path, scored: Path, picture: np.ndarray) -> None:
+    body = MAP + "  flat = ReduceMin <axes = [1, 2, 3], keepdims = 0> (input)\n  score = Div(flat, flat)\n"
+    path = write_model(tmp_path / "nan.onnx", body, f"{MAP_OUTPUT}, float[N] score")
+    light, dark = np.full((SIDE, SIDE, 3), 200, np.uint8), np.zeros((SIDE, SIDE, 3), np.uint8)
+    folder = tmp_path / "golden"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "light.png"), light)
+    done = import_onnx(path, tmp_path / "nan.ndp", ImportSettings(golden=folder, score="score"))
+    assert inspect(done.bundle.path, light).score == pytest.approx(1.0)
+    with pytest.raises(EngineError, match="finite"):
+        inspect(done.bundle.path, dark)
 
 
 def test_the_mean_of_the_largest_values_may_be_the_score(tmp_path: Path, picture: np.ndarray) -> None:
