@@ -8,8 +8,12 @@ from pathlib import Path
 
 from ndp_rt.errors import HostError
 
-if sys.platform != "win32":
+try:
     import resource  # here, because it cannot be loaded once memory has run out
+except ImportError:  # Windows
+    HAS_LIMITS = False
+else:
+    HAS_LIMITS = True
 
 ROOT = Path("/")
 CORE_FILES = ("sys/devices/system/cpu/online", "sys/devices/system/cpu/cpu0/topology/core_id")
@@ -97,7 +101,7 @@ def explain_failure(text: str) -> HostError | None:
 
 def find_address_limit_mib() -> int | None:
     """Return the limit of this process's address space, or None where there is none."""
-    if sys.platform == "win32":
+    if not HAS_LIMITS:
         return None
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if limit == resource.RLIM_INFINITY else limit // 2**20
