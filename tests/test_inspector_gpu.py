@@ -59,8 +59,14 @@ def test_gives_the_results_of_the_cpu(
 @pytest.mark.nightly(but=3)
 @pytest.mark.parametrize("kind", ["imported", "scored", "tiny", "demo"])
 def test_half_precision_gives_the_maps_of_the_cpu(
-    fake_gpu: FakeCuda, tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator, kind: str
+    fake_gpu: FakeCuda,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
 ) -> None:
+    monkeypatch.setattr(FakeDeviceBackend, "precisions", ("fp32", "fp16"))
     path = {"tiny": tiny_bundle, "demo": DEMO}.get(kind, tmp_path / "imported.ndp")
     if kind == "imported":  # a map that nothing smooths, and whose range is its own
         import_onnx(write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT), path)

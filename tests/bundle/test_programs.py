@@ -123,7 +123,7 @@ def test_programs_that_cannot_run_are_refused(change: Change, words: str) -> Non
         (lambda d: d["decision"].update(smooth={"rule": "mean_median", "size_px": 4}), "smooth size: expected 3 or 5"),
         (
             lambda d: d["decision"].update(score={"rule": "median"}),
-            "score rule: expected max or top_k_mean, got 'median'",
+            "score rule: expected max or top_k_mean or output, got 'median'",
         ),
         (lambda d: d["decision"].update(score={"rule": "top_k_mean", "k": 0}), "expected k from 1, got 0"),
         (lambda d: find_steps(d).append({"engine": "head", "reads": ["x"]}), None),

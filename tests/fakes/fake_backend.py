@@ -14,7 +14,7 @@ class FakeDeviceBackend(DeviceBackend):
     """See `ndp_rt.engines.backend.DeviceBackend`."""
 
     name = "fake"
-    precisions = ("fp32", "fp16")
+    precisions = ("fp32",)
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
