@@ -39,7 +39,7 @@ class Golden:
 
     image: FloatArray  # [k, 3, h, w], preprocessed
     map: FloatArray  # [k, 1, h, w], before smoothing
-    score: FloatArray  # [k]: the largest value of each smoothed map
+    score: FloatArray  # [k], by the bundle's rules
     raw: tuple[NDArray[Any], ...]  # images before preprocessing, uint8 or uint16
     raw_expected: tuple[FloatArray, ...]  # the same, preprocessed: [3, h, w] each
 
@@ -161,6 +161,12 @@ class Bundle:
         group = tensors.get("group")
         return group.tolist() if group is not None and group.shape == tensors["good"].shape[:1] else None
 
+    def mark_engine(self, name: str) -> str:
+        """Return what tells an engine that the bundle brings, one of `manifest.engines`, from all others."""
+        files = self.manifest.engines[name].files
+        hashes = [f"{own} {self.manifest.files[stored].sha256}" for own, stored in sorted(files.items())]
+        return f"brought with {hashlib.sha256(' '.join(hashes).encode()).hexdigest()[:32]}"
+
     def engine_fingerprint(self, precision: str) -> str:
         """Return the SHA-256 of all that an engine of this precision depends on."""
         if precision not in INT8_PRECISIONS or INT8_FILE not in self.manifest.files:
@@ -263,6 +269,11 @@ def _check_names(folder: Path, manifest: BundleManifest) -> None:
     for name, stage in manifest.stages.items():
         if stage.file is not None and stage.file not in manifest.files:
             raise BundleError(f"{folder}: stage '{name}' names {stage.file}, which 'files' lacks. Export it again.")
+    own = {GOLDEN_FILE, CALIBRATION_FILE, INT8_FILE, *(one.file for one in manifest.stages.values())}
+    own |= {name for asset in manifest.assets.values() for name in (asset.file, asset.picture)}
+    shared = sorted(manifest.engine_files & own)
+    if shared:
+        raise BundleError(f"{folder}: expected files of its engines' own, got {', '.join(shared)}. Do not use it.")
     absent = sorted(manifest.engine_files - set(manifest.files))
     if absent:
         raise BundleError(f"{folder}: its engines name {', '.join(absent)}, which 'files' lacks. Copy it again.")

@@ -14,6 +14,7 @@ def score_map(smoothed: FloatArray, rules: DecisionRules) -> float:
 
     A map with fewer than k values is averaged whole.
     """
+    assert rules.score != "output"  # it is none of the map's
     if rules.score == "max":
         return float(np.max(smoothed))
     out, values = np.empty(1, np.float32), np.ascontiguousarray(smoothed).reshape(1, -1)

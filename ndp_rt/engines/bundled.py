@@ -2,15 +2,16 @@
 
 import contextlib
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.bundle.write import add_command, replace_files
-from ndp_rt.engines.cache import EngineKey, cache_error, lock_builds, make_build_folder, publish
+from ndp_rt.engines.cache import BROUGHT, ENGINE_FILE, EngineKey, cache_error, lock_builds, make_build_folder, publish
 from ndp_rt.engines.spec import EngineSpec
-from ndp_rt.errors import InputError
+from ndp_rt.errors import EngineError, InputError
 from ndp_rt.program.manifest import BundleManifest, EngineFiles
 
 if TYPE_CHECKING:
@@ -45,12 +46,17 @@ def put_into_bundle(bundle: Bundle, record: "EngineRecord", command: str) -> Bun
     for entry in record.entries:
         names = {path.name: f"{entry.path.name}.{path.name}" for path in sorted(entry.path.iterdir())}
         files |= {names[name]: entry.path / name for name in names}
-        added[entry.path.name] = EngineFiles(key=entry.key.to_json(), files=names)
+        key = _unmark(entry.key)
+        files[names[ENGINE_FILE]] = _with_key((entry.path / ENGINE_FILE).read_bytes(), key)
+        added[entry.path.name] = EngineFiles(key=key.to_json(), files=names)
     purposes = {(entry.key.family, entry.key.compute_capability) for entry in record.entries}
     fingerprint = record.entries[0].key.bundle_fingerprint
 
     def is_kept(engine: EngineFiles) -> bool:
-        key = EngineKey.from_json(dict(engine.key))
+        try:
+            key = EngineKey.from_json(dict(engine.key))
+        except TypeError:  # of another version of ndp-rt
+            return False
         is_current = key.precision != record.spec.precision or key.bundle_fingerprint == fingerprint
         return is_current and (key.family, key.compute_capability) not in purposes
 
@@ -75,26 +81,52 @@ def unpack(bundle: Bundle, spec: EngineSpec, engines_dir: Path) -> None:
     for key in spec.locate_keys(bundle, engines_dir):
         if (engines_dir / key.folder_name).is_dir():
             continue
-        for engine in bundle.manifest.engines.values():
+        for name, engine in bundle.manifest.engines.items():
             with contextlib.suppress(TypeError):  # a key of another version of ndp-rt
                 made = EngineKey.from_json(dict(engine.key))
                 if made.fits(key, backend.find_free_fields(made, key)):
-                    _copy(bundle, engine, made, engines_dir)
+                    _copy(bundle, name, made, engines_dir)
                     break
 
 
-def _copy(bundle: Bundle, engine: EngineFiles, key: EngineKey, engines_dir: Path) -> None:
-    """Copy an engine's files into the cache, in one step; they are compared with their hashes when they are found."""
-    name = key.folder_name
-    with lock_builds(engines_dir, name, lambda: None):
-        folder = make_build_folder(engines_dir, name)
+def _copy(bundle: Bundle, name: str, made: EngineKey, engines_dir: Path) -> None:
+    """Copy an engine's files into the cache, in one step; they are compared with their hashes when they are found.
+
+    Their key is marked, so that no other bundle gets what this one brings.
+    """
+    files = bundle.manifest.engines[name].files
+    key = dataclasses.replace(made, build_options=(*_unmark(made).build_options, bundle.mark_engine(name)))
+    target = key.folder_name
+    with lock_builds(engines_dir, target, lambda: None):
+        folder = make_build_folder(engines_dir, target)
         try:
-            for own, stored in engine.files.items():
+            for own, stored in files.items():
                 shutil.copyfile(bundle.path / stored, folder / own)
                 (folder / own).chmod(0o600)
-            if not (engines_dir / name).is_dir():  # another process was quicker
+            described = folder / ENGINE_FILE
+            if not described.is_file():
+                raise ValueError(f"it has no {ENGINE_FILE}")
+            described.write_bytes(_with_key(described.read_bytes(), key))
+            if not (engines_dir / target).is_dir():  # another process was quicker
                 publish(folder, key, engines_dir)
+        except (ValueError, AttributeError) as error:
+            raise EngineError(
+                f"{bundle.path}: its engine {name} is damaged ({error}). Copy the bundle again."
+            ) from error
         except OSError as error:
             raise cache_error(engines_dir, error) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unmark(key: EngineKey) -> EngineKey:
+    return dataclasses.replace(
+        key, build_options=tuple(one for one in key.build_options if not one.startswith(BROUGHT))
+    )
+
+
+def _with_key(content: bytes, key: EngineKey) -> bytes:
+    """Return engine.json with another key."""
+    document = json.loads(content)
+    document["key"] = key.to_json()
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

@@ -23,6 +23,7 @@ ENGINE_FORMAT = "ndp-rt engine"
 ENGINE_FORMAT_VERSION = 3
 ENGINE_FILE = "engine.json"
 PRIVATE = 0o700
+BROUGHT = "brought with "  # begins the build option of an engine that came with a bundle; the rest is a hash
 CPU_FIELDS, GPU_FIELDS = ("isa_flags",), ("compute_capability", "driver_version", "build_options")
 
 
@@ -56,7 +57,14 @@ class EngineKey:
         fields: dict[str, Any] = {
             n: tuple(value) if isinstance(value, list) else value for n, value in document.items()
         }
-        return cls(**fields)
+        made = cls(**fields)
+        for field in dataclasses.fields(cls):
+            value = getattr(made, field.name)
+            kind = {"batch": int, "engine_format_version": int}.get(field.name, str)
+            values = value if field.type == "tuple[str, ...]" or isinstance(value, tuple) else (value,)
+            if not isinstance(values, tuple) or not all(type(one) is kind for one in values):
+                raise TypeError(f"{field.name}: expected {kind.__name__}, got {value!r:.80}")
+        return made
 
     def fits(self, wanted: "EngineKey", free: frozenset[str]) -> bool:
         """Tell whether an engine of this key can be used for `wanted`: they differ in fields of `free` at most."""
@@ -75,6 +83,15 @@ class EngineKey:
     @property
     def folder_name(self) -> str:
         return f"{self.family}-{self.sha256[:16]}"
+
+
+def is_key(document: Mapping[str, Any]) -> bool:
+    """Tell whether this is a key as this version of ndp-rt writes them."""
+    try:
+        EngineKey.from_json(document)
+    except TypeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +146,7 @@ def find_fitting_key(
     find_free_fields: Callable[[EngineKey, EngineKey], frozenset[str]],
     *,
     any_options: bool,
+    marks: frozenset[str] = frozenset(),
 ) -> EngineKey:
     """Return the key of an engine in the cache that fits `wanted`; `wanted` itself if there is none, or for a CPU.
 
@@ -139,6 +157,7 @@ def find_fitting_key(
         engines_dir: the cache.
         find_free_fields: see `ndp_rt.engines.backend.Backend`.
         any_options: it may have been built with other options than `wanted` says.
+        marks: of the engines that the bundle brings; one that came with another bundle does not fit.
     """
     if wanted.device == "cpu":
         return wanted
@@ -147,6 +166,8 @@ def find_fitting_key(
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # find_entry says so of the one it is asked
             made = EngineKey.from_json(json.loads(path.read_text(encoding="utf-8"))["key"])
             free = find_free_fields(made, wanted)
+            if {one for one in made.build_options if one.startswith(BROUGHT)} - marks:
+                continue
             if made.fits(wanted, free | {"build_options"} if any_options else free):
                 found.append((len(free), -path.stat().st_mtime_ns, made.folder_name, made))
     return min(found, key=lambda one: one[:3])[-1] if found else wanted

@@ -11,7 +11,7 @@ from typing import Any
 
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.backend import Backend, BuildOptions, EngineOptions
-from ndp_rt.engines.cache import EngineKey, find_engines_dir, find_fitting_key
+from ndp_rt.engines.cache import EngineKey, find_engines_dir, find_fitting_key, is_key
 from ndp_rt.engines.registry import choose_backend, find_backend, find_kinds, find_version, parse_device
 from ndp_rt.errors import InputError
 from ndp_rt.program.manifest import INT8_PRECISIONS, PRECISIONS
@@ -144,8 +144,9 @@ class EngineSpec:
     def locate_keys(self, bundle: Bundle, engines_dir: Path) -> list[EngineKey]:
         """Return the key under which each engine lies in the cache, or would be stored."""
         backend, is_any = self.find_backend(), self.build is None
+        marks = frozenset(map(bundle.mark_engine, bundle.manifest.engines))
         return [
-            find_fitting_key(key, engines_dir, backend.find_free_fields, any_options=is_any)
+            find_fitting_key(key, engines_dir, backend.find_free_fields, any_options=is_any, marks=marks)
             for key in self.make_keys(bundle)
         ]
 
@@ -187,11 +188,19 @@ def list_built_batches(bundle: Bundle, spec: EngineSpec, cache_dir: Path | None 
     try:
         names = set(os.listdir(engines_dir))
     except OSError:  # no cache yet, or one that may not be read: none of its engines can be used
-        return []
+        names = set()
     found = {int(match.group(1)) for match in map(pattern.match, names) if match}
 
     def is_built(size: int) -> bool:
         keys = dataclasses.replace(spec, batches=(size,)).locate_keys(bundle, engines_dir)
         return all(key.folder_name in names for key in keys)
 
-    return [size for size in sorted(found) if is_built(size)]
+    brought = [EngineKey.from_json(dict(one.key)) for one in bundle.manifest.engines.values() if is_key(one.key)]
+    backend = spec.find_backend()
+
+    def is_brought(size: int) -> bool:
+        keys = dataclasses.replace(spec, batches=(size,)).make_keys(bundle)
+        return all(any(made.fits(key, backend.find_free_fields(made, key)) for made in brought) for key in keys)
+
+    sizes = sorted(found | {key.batch for key in brought})
+    return [size for size in sizes if (size in found and is_built(size)) or is_brought(size)]

@@ -51,6 +51,8 @@ def add_prefix(model: ModelProto, image: ImageInput, convention: Convention) -> 
     own = {name for node in graph.node for name in (*node.input, *node.output) if name}
     own |= {tensor.name for tensor in graph.initializer} | {value.name for value in (*graph.input, *graph.output)}
     rename_tensors(graph, {name: PREFIX + name for name in own})
+    for node in graph.node:
+        node.name = PREFIX + (node.name or next(iter(node.output), ""))
     writer = _Writer(model)
     tensor = writer.change_colour(IMAGE, image.channels, convention.colour)
     if convention.scale != 1:

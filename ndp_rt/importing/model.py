@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper, version_converter
 
+from ndp_rt.config import MAX_SIDE_PX
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import load_model
 
@@ -51,6 +52,8 @@ def read_model(path: Path) -> ModelProto:
         BundleError: it cannot be read.
         InputError: an operator that cannot be brought in, or another opset; the message names the node.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: expected an ONNX file, got nothing or a folder.")
     model = load_model(path)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
@@ -92,7 +95,7 @@ def _widen(model: ModelProto) -> None:
 
 
 def _check_node(path: Path, node: NodeProto) -> None:
-    called = f"node '{node.name or node.output[0]}' of type {node.op_type}"
+    called = f"node '{node.name or next(iter(node.output), '')}' of type {node.op_type}"
     if node.domain not in OWN_DOMAINS:
         raise InputError(
             f"{path}: expected operators of ONNX alone, got {called} of domain '{node.domain}', whose code is not in "
@@ -107,7 +110,8 @@ def describe(value: ValueInfoProto) -> str:
     kind = value.type.tensor_type
     names = {**IMAGE_TYPES, **RESULT_TYPES}
     sizes = ", ".join("?" if size is None else str(size) for size in list_sizes(value))
-    return f"{value.name} {names.get(kind.elem_type, TensorProto.DataType.Name(kind.elem_type).lower())} [{sizes}]"
+    known = {number: name.lower() for name, number in TensorProto.DataType.items()}
+    return f"{value.name} {names.get(kind.elem_type, known.get(kind.elem_type, 'unknown'))} [{sizes}]"
 
 
 def list_sizes(value: ValueInfoProto) -> Sizes:
@@ -169,6 +173,8 @@ def find_image(
             f"--size: expected what the model takes, {describe(value)}, got {size_px[0]}x{size_px[1]}. Leave it out."
         )
     height_px, width_px = size_px or (height or 0, width or 0)
+    if not all(1 <= side <= MAX_SIDE_PX for side in (height_px, width_px)):
+        raise InputError(f"{path}: expected an image of 1 to {MAX_SIDE_PX} px a side, got {height_px}x{width_px}.")
     return ImageInput(
         name=value.name, kind=kind, layout=layout, channels=channels or 3, height_px=height_px, width_px=width_px
     )

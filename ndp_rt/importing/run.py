@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto, ValueInfoProto, helper
@@ -17,7 +16,7 @@ from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target, write_bundle
 from ndp_rt.config import find_build_memory_bytes
 from ndp_rt.decide.score import score_map
 from ndp_rt.engines.build import run_child
-from ndp_rt.errors import EngineError, InputError
+from ndp_rt.errors import EngineError, InputError, NdpRtError
 from ndp_rt.files import hash_file
 from ndp_rt.graphs.folding import find_shapes, fix_batch, fold_constants
 from ndp_rt.images.preprocess import preprocess
@@ -83,9 +82,7 @@ class Imported:
     is_score_alone: bool
     removed: tuple[str, ...]  # steps that were taken off the end, the last first
     unused: tuple[str, ...]  # the other outputs, in words
-    score_difference: (
-        float | None
-    )  # of the model's own score from the bundle's, at most; None: it has none beside a map
+    score_difference: float | None  # of the model's own score from the map's, at most; None: it has none beside a map
     batches: bool  # whether it computes several images at once
 
 
@@ -110,7 +107,20 @@ def import_onnx(path: str | Path, output: str | Path, settings: ImportSettings |
         >>> import_onnx("padim.onnx", "padim.ndp").result
         'anomaly_map'
     """
-    settings, path, target = settings or ImportSettings(), Path(path), Path(output).absolute()
+    try:
+        return _import(Path(path), Path(output).absolute(), settings or ImportSettings())
+    except NdpRtError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path}: expected a model that fits into memory, got one that does not.") from error
+    except Exception as error:  # whatever onnx raises of a file that is damaged or contradicts itself
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{path}: expected a model that onnx accepts, got one that it refuses: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _import(path: Path, target: Path, settings: ImportSettings) -> Imported:
     if target.suffix != BUNDLE_SUFFIX:
         raise InputError(f"bundle path: expected a name that ends in {BUNDLE_SUFFIX}, got {target}.")
     check_target(target, settings.overwrite)
@@ -242,6 +252,7 @@ def _read_pictures(folder: Path | None, image: ImageInput) -> list[ByteImage]:
     from ndp_rt.images.listing import list_images
 
     paths = list_images([str(folder)]).files[:GOLDEN_COUNT]
+    paths *= 2 if len(paths) == 1 else 1  # a pair shows whether the model takes two at once
     contract, pictures = InputContract(height_px=image.height_px, width_px=image.width_px), []
     for one in paths:
         out = np.empty((3, image.height_px, image.width_px), np.float32)
@@ -258,12 +269,16 @@ def _run(path: Path, model: ModelProto, images: FloatArray) -> tuple[FloatArray,
         np.save(folder / "images.npy", images)
         found = _run_child(folder, 1)
         try:
-            together: Any = _run_child(folder, 2)[MAP]
-            batches = bool(np.allclose(together, found[MAP][: len(together)], rtol=1e-4, atol=1e-5))
+            pairs = _run_child(folder, 2)
+            batches = all(
+                len(pairs[name]) == len(images) // 2 * 2
+                and np.allclose(pairs[name], values[: len(pairs[name])], rtol=1e-4, atol=1e-5)
+                for name, values in found.items()
+            )
         except EngineError:
             batches = False
     maps = found[MAP]
-    if not np.isfinite(maps).all():
+    if not all(np.isfinite(values).all() for values in found.values()):
         raise EngineError(f"{path}: expected finite results of its golden images, got NaN or infinity. It is damaged.")
     return maps, found.get(OWN_SCORE), batches
 

@@ -45,7 +45,9 @@ def _find_source(node: NodeProto, constants: Mapping[str, np.ndarray]) -> str | 
     if node.op_type not in (*AFFINE, *CLIPPING, *PASSED):
         return None
     open_inputs = [name for name in node.input if name and not (name in constants and constants[name].size == 1)]
-    is_turned = node.op_type in ("Sub", "Div") and node.input[0] in constants  # c - x falls where x rises
+    is_turned = node.op_type in ("Sub", "Div") and node.input[0] in constants  # c - x falls where x rises, and -2 x too
+    factors = [constants[name] for name in node.input if name in constants] if node.op_type in ("Mul", "Div") else []
+    is_turned = is_turned or any(factor.size == 1 and not factor.item() > 0 for factor in factors)
     return open_inputs[0] if len(open_inputs) == 1 and not is_turned else None
 
 

@@ -25,7 +25,7 @@ from ndp_rt.graphs.half_types import HELD_AS, widen
 from ndp_rt.images.checks import Image, check_image, check_whole_size
 from ndp_rt.kernels.load import KernelSet
 from ndp_rt.kernels.preprocess.launch import preprocess
-from ndp_rt.program.program import IMAGE, MAP
+from ndp_rt.program.program import IMAGE, MAP, OWN_SCORE
 from ndp_rt.program.tensors import TensorSpec
 from ndp_rt.runtime.assets import AssetMaker, read_assets
 from ndp_rt.runtime.cuda_program import CudaProgram
@@ -44,6 +44,7 @@ class CudaBatch:
         steps = program.find_steps(program.batch_sizes[-1])
         self.smoothed = steps.smoothed
         self._outputs = program.program.outputs
+        self._has_own_score = OWN_SCORE in steps.results
         self._specs: dict[str, TensorSpec] = {name: steps.specs[name] for name in steps.results}
         self.offsets: dict[str, int] = {}
         end = 0
@@ -95,6 +96,8 @@ class CudaBatch:
                 self.fetch((self.smoothed,), self._stream)
                 self._stream.synchronize()
         smoothed: FloatArray = self._view(self.smoothed)[index, 0]
+        if self._has_own_score and not np.isfinite(np.sum(smoothed)):  # else the score's kernel has seen it
+            raise not_finite()
         return smoothed
 
     def copy_output(self, name: str, index: int) -> FloatArray:

@@ -1,8 +1,11 @@
 """Engines that a bundle brings along: built once, copied with it, found on machines whose cache has none."""
 
+import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +53,64 @@ def test_a_bundles_engines_are_found_where_they_fit(bundled: Bundle, bundle: Bun
     assert "--into-bundle" in bundled.manifest.provenance["commands"][-1]
 
 
+def change_engines(path: Path, change: Callable[[Any], object]) -> Bundle:
+    """Change the engines in a manifest by hand, as one of before manifests had a hash, and open the bundle."""
+    document = json.loads((path / "manifest.json").read_text())
+    document.pop(HASH_ENTRY, None)
+    change(document["engines"])
+    (path / "manifest.json").write_text(json.dumps(document))
+    return open_bundle(path)
+
+
+def test_what_one_bundle_brings_is_no_other_bundles(bundled: Bundle, bundle: Bundle) -> None:
+    assert bundled.fingerprint == bundle.fingerprint
+    assert find_engine(bundled, make_spec()) is not None  # now in the cache
+    assert find_engine(bundle, make_spec()) is None
+    (plan, *_) = sorted(bundled.path.glob("*encoder*.plan"))
+    plan.write_bytes(b"another")  # and another copy, whose engine is not the same
+    document = json.loads((bundled.path / "manifest.json").read_text())
+    del document[HASH_ENTRY]
+    document["files"][plan.name] = {"sha256": hashlib.sha256(b"another").hexdigest(), "bytes": 7}
+    (bundled.path / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(EngineError, match=r"model-sm86-sm89.plan has 7 bytes, \d+ were written"):
+        find_engine(open_bundle(bundled.path), make_spec())
+
+
+def test_larger_batches_that_a_bundle_brings_are_used(bundled: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "find_gpus", tuple)
+    command = ["build-engine", str(bundled.path), "--backend", "tensorrt-rtx", "--for", "sm86,sm89", "--batch", "1,3"]
+    assert main([*command, "--precision", "fp16", "--into-bundle"]) == 0
+    monkeypatch.setattr(machine, "find_gpus", lambda: (ADA,))
+    opened = open_bundle(bundled.path)
+    assert make_spec().resolve(opened).batches == (1, 3)
+    found = find_engine(opened, make_spec())
+    assert found is not None and {entry.key.batch for entry in found.entries} == {1, 3}
+
+
+@pytest.mark.parametrize(("name", "value"), [("compute_capability", 5), ("batch", "1"), ("later_field", "x")])
+def test_keys_that_are_none_are_passed_over_and_replaced(
+    bundled: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    opened = change_engines(
+        bundled.path, lambda engines: [one["key"].update({name: value}) for one in engines.values()]
+    )
+    assert find_engine(opened, make_spec()) is None
+    monkeypatch.setattr(machine, "find_gpus", tuple)
+    command = ["build-engine", str(bundled.path), "--backend", "tensorrt-rtx", "--for", "sm86,sm89"]
+    assert main([*command, "--precision", "fp16", "--into-bundle"]) == 0
+    assert len(open_bundle(bundled.path).manifest.engines) == 2
+
+
+def test_a_model_is_no_engines_file(bundled: Bundle) -> None:
+    def name_the_model(engines: Any) -> None:
+        next(iter(engines.values()))["files"]["engine.json"] = next(
+            one.file for one in bundled.manifest.stages.values() if one.file is not None
+        )
+
+    with pytest.raises(BundleError, match="expected files of its engines' own, got"):
+        change_engines(bundled.path, name_the_model)
+
+
 def test_another_generation_and_another_bundle_get_none(
     bundled: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,13 +154,12 @@ def test_a_changed_engine_is_refused(bundled: Bundle, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("own", "stored"), [("../../evil", None), ("x", "not-there"), (".hidden", None)])
 def test_names_that_lead_elsewhere_are_refused(bundled: Bundle, own: str, stored: str | None) -> None:
-    document = json.loads((bundled.path / "manifest.json").read_text())
-    del document[HASH_ENTRY]  # as before 0.2, when a manifest had none
-    engine = next(iter(document["engines"].values()))
-    engine["files"][own] = stored or next(iter(engine["files"].values()))
-    (bundled.path / "manifest.json").write_text(json.dumps(document))
+    def name_it(engines: Any) -> None:
+        files = next(iter(engines.values()))["files"]
+        files[own] = stored or next(iter(files.values()))
+
     with pytest.raises(BundleError, match="no plain name|which 'files' lacks"):
-        open_bundle(bundled.path)
+        change_engines(bundled.path, name_it)
 
 
 def test_engines_of_one_machine_are_no_bundles(
