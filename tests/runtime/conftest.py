@@ -54,6 +54,8 @@ def engines_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Place:
     """A GPU with a pipeline for it."""
     pipeline, gpu = request.param, None
+    # First: it sets the session's cache, which what is patched for this test would take away with it.
+    path = request.getfixturevalue("tiny_bundle") if pipeline.bundle == "tiny" else BRICKS
     if pipeline.backend == "fake":
         gpu = request.getfixturevalue("fake_gpu")
     else:
@@ -61,7 +63,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
         monkeypatch.setenv("NDP_RT_CACHE", str(request.getfixturevalue("engines_of_this_run")))
         # A builder's process takes seconds to load its libraries; one test starts it.
         monkeypatch.setattr(build, "_run_worker", lambda job, progress: worker.build(job, progress))
-    made = Place(pipeline, request.getfixturevalue("tiny_bundle") if pipeline.bundle == "tiny" else BRICKS, gpu)
+    made = Place(pipeline, path, gpu)
     if pipeline.precision == "int8":
         build_int8(made, tmp_path / "int8")
     return made
