@@ -21,12 +21,13 @@ from tests.engines.backends.tensorrt.test_bindings import (
 from tests.engines.backends.tensorrt.used_names import list_uses
 from tests.fakes import fake_tensorrt, fake_tensorrt_rtx
 
+REMEDY = "needs TensorRT-RTX: pip install tensorrt-rtx-cu13"
 RTX_SOURCES = sorted(Path(SOURCES[0]).parents[1].joinpath("tensorrt_rtx").glob("*.py"))
 
 
 @pytest.fixture(scope="module")
 def bindings() -> Bindings:
-    lib: Any = pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX: pip install tensorrt-rtx-cu13")
+    lib: Any = pytest.importorskip("tensorrt_rtx", reason=REMEDY)
     names: dict[str, list[str]] = {}
     dump(lib.tensorrt_rtx if hasattr(lib, "tensorrt_rtx") and not hasattr(lib, "Builder") else lib, "", names)
     return Bindings(version=f"{dotted(RTX_INTERFACE)}, TensorRT-RTX {lib.__version__}", names=names)
@@ -66,12 +67,12 @@ def test_the_fake_has_only_what_the_bindings_have_and_takes_the_same_arguments(b
 
 
 def test_the_reasons_against_an_engine_are_the_bindings_bits(bindings: Bindings) -> None:
-    lib: Any = pytest.importorskip("tensorrt_rtx")
+    lib: Any = pytest.importorskip("tensorrt_rtx", reason=REMEDY)
     bits = {name: int(bit) for name, bit in lib.EngineInvalidityDiagnostics.__members__.items()}
     assert bits == {name.upper().replace(" ", "_"): 1 << number for number, name in enumerate(REASONS)}
 
 
 def test_enums_have_the_values_that_the_fake_gives_them(bindings: Bindings) -> None:
-    lib: Any = pytest.importorskip("tensorrt_rtx")
+    lib: Any = pytest.importorskip("tensorrt_rtx", reason=REMEDY)
     for name, members in fake_tensorrt_rtx.ENUMS.items():
         assert {member: int(getattr(getattr(lib, name), member)) for member in members} == members
