@@ -28,6 +28,7 @@ from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest, StageSpec, 
 
 GOLDEN_FILE = "golden.safetensors"
 CALIBRATION_FILE = "calibration.safetensors"
+BROUGHT = "brought with "  # begins the mark of an engine that came with a bundle; the rest is a hash
 MAX_NAME_LENGTH = 255  # of a file, on any file system
 # These change neither what an engine computes nor what it is checked against; int8.json, see `engine_fingerprint`.
 NOT_IN_FINGERPRINT = frozenset({CALIBRATION_FILE, INT8_FILE})
@@ -165,7 +166,7 @@ class Bundle:
         """Return what tells an engine that the bundle brings, one of `manifest.engines`, from all others."""
         files = self.manifest.engines[name].files
         hashes = [f"{own} {self.manifest.files[stored].sha256}" for own, stored in sorted(files.items())]
-        return f"brought with {hashlib.sha256(' '.join(hashes).encode()).hexdigest()[:32]}"
+        return f"{BROUGHT}{hashlib.sha256(' '.join(hashes).encode()).hexdigest()[:32]}"
 
     def engine_fingerprint(self, precision: str) -> str:
         """Return the SHA-256 of all that an engine of this precision depends on."""

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ndp_rt.bundle.open import Bundle
+from ndp_rt.bundle.open import BROUGHT, Bundle
 from ndp_rt.bundle.write import add_command, replace_files
-from ndp_rt.engines.cache import BROUGHT, ENGINE_FILE, EngineKey, cache_error, lock_builds, make_build_folder, publish
+from ndp_rt.engines.cache import ENGINE_FILE, EngineKey, cache_error, lock_builds, make_build_folder, publish
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.program.manifest import BundleManifest, EngineFiles

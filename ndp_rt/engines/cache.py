@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ndp_rt.bundle.open import BROUGHT
 from ndp_rt.bundle.write import exchange, sync_folder
 from ndp_rt.config import find_build_limit_s, find_cache_dir
 from ndp_rt.engines.trust import check_cache, check_entry
@@ -23,7 +24,8 @@ ENGINE_FORMAT = "ndp-rt engine"
 ENGINE_FORMAT_VERSION = 3
 ENGINE_FILE = "engine.json"
 PRIVATE = 0o700
-BROUGHT = "brought with "  # begins the build option of an engine that came with a bundle; the rest is a hash
+# Of an engine's key; all other fields are text.
+FIELD_TYPES = {"batch": int, "engine_format_version": int, "isa_flags": tuple, "build_options": tuple}
 CPU_FIELDS, GPU_FIELDS = ("isa_flags",), ("compute_capability", "driver_version", "build_options")
 
 
@@ -59,10 +61,10 @@ class EngineKey:
         }
         made = cls(**fields)
         for field in dataclasses.fields(cls):
-            value = getattr(made, field.name)
-            kind = {"batch": int, "engine_format_version": int}.get(field.name, str)
-            values = value if field.type == "tuple[str, ...]" or isinstance(value, tuple) else (value,)
-            if not isinstance(values, tuple) or not all(type(one) is kind for one in values):
+            value: Any = getattr(made, field.name)
+            kind: type = FIELD_TYPES.get(field.name, str)
+            words: tuple[Any, ...] = value if kind is tuple else ()
+            if type(value) is not kind or any(type(one) is not str for one in words):
                 raise TypeError(f"{field.name}: expected {kind.__name__}, got {value!r:.80}")
         return made
 

@@ -173,7 +173,7 @@ class EngineSpec:
 
 
 def list_built_batches(bundle: Bundle, spec: EngineSpec, cache_dir: Path | None = None) -> list[int]:
-    """Return the batch sizes whose engines are in the cache, ascending; reads names alone, and imports no backend.
+    """Return the batch sizes whose engines the cache or the bundle has, ascending; imports no backend.
 
     Args:
         spec: its `batches` are not looked at.

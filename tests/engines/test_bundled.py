@@ -87,7 +87,9 @@ def test_larger_batches_that_a_bundle_brings_are_used(bundled: Bundle, monkeypat
     assert found is not None and {entry.key.batch for entry in found.entries} == {1, 3}
 
 
-@pytest.mark.parametrize(("name", "value"), [("compute_capability", 5), ("batch", "1"), ("later_field", "x")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("compute_capability", 5), ("batch", "1"), ("stage", ["encoder"]), ("later_field", "x")]
+)
 def test_keys_that_are_none_are_passed_over_and_replaced(
     bundled: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, value: object
 ) -> None:
