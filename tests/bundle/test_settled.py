@@ -57,12 +57,13 @@ def test_a_threshold_set_while_the_reference_is_computed_is_kept(bundle: Bundle)
 
 def test_a_manifest_never_goes_into_a_bundle_of_other_files(bundle: Bundle) -> None:
     """set-threshold read the manifest, set-reference replaced the folder: the old manifest went into the new one."""
-    stop, faults = threading.Event(), []
+    stop, faults, said_to_be_set = threading.Event(), [], threading.Event()
 
     def set_thresholds() -> None:
         while not stop.is_set():
             try:
                 set_threshold(open_bundle(bundle.path, verify=False), "bf16", ThresholdSpec(value=0.5, source="manual"))
+                said_to_be_set.set()
             except BundleError as error:  # replaced in between, and said so
                 if "changed by another process" not in str(error):
                     faults.append(error)
@@ -82,7 +83,9 @@ def test_a_manifest_never_goes_into_a_bundle_of_other_files(bundle: Bundle) -> N
         setter.join()
     assert not faults
     last = open_bundle(bundle.path)
-    assert (last.path / "reference.png").read_bytes() == b"19" and last.threshold("bf16").value == 0.5
+    assert (last.path / "reference.png").read_bytes() == b"19"
+    # On a busy machine every try may meet a replaced folder: then none said that it had set anything.
+    assert last.threshold("bf16").value == (0.5 if said_to_be_set.is_set() else None)
 
 
 def test_a_bundle_swapped_while_it_is_opened_is_opened_whole(bundle: Bundle, tmp_path: Path) -> None:
