@@ -7,7 +7,7 @@ from typing import Any
 from ndp_rt.bench.conditions import Watch, warn_bound, warn_oversubscribed, warn_throttled, warn_unstable
 from ndp_rt.bench.measure import Tell
 from ndp_rt.bench.scenarios import MULTI_STREAM_IMAGE_COUNT
-from ndp_rt.bench.timed.probe import find_family
+from ndp_rt.bench.timed.probe import find_ceiling_backend
 from ndp_rt.bench.timed.process import TimedProcess
 from ndp_rt.bench.timed.spec import OTHER_NETWORK, OURS, TimedSpec
 from ndp_rt.devices.core_limit import count_usable_cores
@@ -41,9 +41,9 @@ class Explainer:
             if self._device == "cpu":
                 self._copy_gbyte_per_s = self._ask(process, "copying", "measure_copy", self._core_count)
             for spec in specs:
-                family = find_family(spec)
-                key = (family or "", spec.precision)
-                if family is None or key in self.ceilings:
+                backend = find_ceiling_backend(spec)
+                key = (backend or "", spec.precision)
+                if backend is None or key in self.ceilings:
                     continue
                 self.ceilings[key] = self._measure_ceiling(process, *key)
                 self._first = self._first or (key if self.ceilings[key] else None)
@@ -58,10 +58,10 @@ class Explainer:
         text = None if after is None else warn_throttled(before["gflop_per_s"], after["gflop_per_s"])
         self._warnings += [] if text is None else [text]
 
-    def _measure_ceiling(self, process: TimedProcess, family: str, precision: str) -> Record | None:
-        what = f"the ceiling of {family} {precision}"
+    def _measure_ceiling(self, process: TimedProcess, backend: str, precision: str) -> Record | None:
+        what = f"the ceiling of {backend} {precision}"
         found: Record | None = self._ask(
-            process, what, "measure_ceiling", family, precision, self._threads, self._device
+            process, what, "measure_ceiling", backend, precision, self._threads, self._device
         )
         return found
 
@@ -103,7 +103,7 @@ class Explainer:
 
     def _split_device(self, row: Record, one: TimedProcess, total_ms: float) -> list[str | None]:
         try:
-            ceiling = self.ceilings.get((find_family(one.spec) or "", one.spec.precision))
+            ceiling = self.ceilings.get((find_ceiling_backend(one.spec) or "", one.spec.precision))
             cost: Record = one.ask("measure_cost", row["batch"], None if ceiling is None else ceiling["gflop_per_s"])
         except NdpRtError as error:
             self._warnings.append(f"what {one.name} costs on the GPU could not be measured: {error}")
@@ -139,7 +139,7 @@ class Explainer:
         return self._work[key] or {}
 
     def _add_ceiling(self, row: Record, spec: TimedSpec) -> None:
-        found = self.ceilings.get((find_family(spec) or "", spec.precision))
+        found = self.ceilings.get((find_ceiling_backend(spec) or "", spec.precision))
         if found is None:
             return
         work = row.get("gflop")

@@ -16,33 +16,32 @@ from ndp_rt.engines.registry import find_backend, find_device_backend, find_host
 from ndp_rt.files import make_temporary_folder
 from ndp_rt.program.manifest import INT8_PRECISIONS
 
-TORCH = "torch"
-FAMILIES = {"pytorch": TORCH, "torch-compile": TORCH, "torch-compile-autotuned": TORCH, "tensorrt-fused": "tensorrt"}
+BACKENDS = {"tensorrt-fused": "tensorrt", "openvino-plain": "openvino"}  # of rivals that are not called so
+PYTORCH = ("pytorch", "torch-compile", "torch-compile-autotuned")
 
 
-def find_family(spec: TimedSpec) -> str | None:
-    """Return whose matrix product is one's ceiling: a backend, TORCH, or None where none is known."""
+def find_ceiling_backend(spec: TimedSpec) -> str | None:
+    """Return the backend whose matrix product is one's ceiling; None where none is known.
+
+    PyTorch is no backend on a CPU: it is held against the first one there, the most that the machine is known to give.
+    """
     if spec.backend is not None:
         return spec.backend
-    if spec.kind == OTHER_NETWORK:
-        return None if spec.word.endswith(".onnx") else {"pytorch": TORCH}.get(spec.models_on, spec.models_on)
-    return {**FAMILIES, "onnxruntime": "onnxruntime", "openvino-plain": "openvino"}.get(spec.word)
+    word = spec.models_on if spec.kind == OTHER_NETWORK and not spec.word.endswith(".onnx") else spec.word
+    if word in PYTORCH:
+        return next(iter(list_backends("cpu"))) if spec.device == "cpu" else "torch-cuda"
+    return word if word in list_backends("cpu") else BACKENDS.get(word)
 
 
-def measure_ceiling(family: str, precision: str, threads: int | None, device: str) -> dict[str, Any]:
-    """Return what a matrix product reaches through a family of `find_family`: gflop_per_s, size, note."""
+def measure_ceiling(name: str, precision: str, threads: int | None, device: str) -> dict[str, Any]:
+    """Return what a matrix product reaches through the backend of a name: gflop_per_s, size, note."""
     from ndp_rt.bench.ceiling import measure_device_ceiling, measure_host_ceiling
 
-    if family == TORCH and device == "cpu":
-        from ndp_rt.bench.rivals.torch_ceiling import measure_torch_ceiling
-
-        return asdict(measure_torch_ceiling(precision, threads))
-    if family in list_backends("cpu"):
-        return asdict(measure_host_ceiling(find_host_backend(family), precision, threads))
+    if name in list_backends("cpu"):
+        return asdict(measure_host_ceiling(find_host_backend(name), precision, threads))
     one = CudaDevice(parse_device(device)[1])
     one.activate()
-    backend = find_device_backend("torch-cuda" if family == TORCH else family)
-    return asdict(measure_device_ceiling(backend, one, precision))
+    return asdict(measure_device_ceiling(find_device_backend(name), one, precision))
 
 
 def measure_copy(threads: int) -> float:
