@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The demo's network has no op of its own; the tests' has, and reaches every kernel.
 BUNDLES = (ROOT / "ndp_rt" / "data" / "demo.ndp", ROOT / "tests" / "data" / "bricks.ndp")
 STEPS = (1, 2, 3)
-TESTS = {1: "gpu", 2: "tensorrt and not gpu"}  # their marks
+TESTS = {1: "gpu", 2: "(tensorrt or tensorrt_rtx) and not gpu"}  # their marks
 TEST_SHARE = 0.5  # of a step's time, at most
 OUTCOME = re.compile(r"\d+ (passed|failed|skipped|deselected|error)")
 NO_TESTS_EXIT_CODE = 5  # pytest's, where every test was deselected

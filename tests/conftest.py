@@ -32,7 +32,10 @@ TORCH_REMEDY = (
     "then pip install -e '.[train]'"
 )
 GPU_REMEDY = "needs an NVIDIA GPU and CuPy: pip install 'ndp-rt[gpu13]' on a machine with a driver"
-TENSORRT_REMEDY = "needs TensorRT and an NVIDIA GPU: pip install 'ndp-rt[gpu13]' on a machine with a driver"
+ENGINE_REMEDIES = {  # by mark, which is the package's name
+    "tensorrt": "needs TensorRT and an NVIDIA GPU: pip install 'ndp-rt[gpu13]' on a machine with a driver",
+    "tensorrt_rtx": "needs TensorRT-RTX and an NVIDIA GPU: pip install 'ndp-rt[rtx]' on a machine with a driver",
+}
 
 
 def is_installed(module: str) -> bool:
@@ -43,8 +46,8 @@ def is_installed(module: str) -> bool:
 def find_missing_devices() -> dict[str, str]:
     """Return, for each marker whose tests need a device that is not here, what they need."""
     has_gpu = is_installed("cupy") and bool(find_gpus())  # CuPy imports without a GPU, and the tests install it
-    missing = {} if has_gpu else {"gpu": GPU_REMEDY}
-    return missing if has_gpu and is_installed("tensorrt") else missing | {"tensorrt": TENSORRT_REMEDY}
+    lacking = {name: words for name, words in ENGINE_REMEDIES.items() if not (has_gpu and is_installed(name))}
+    return lacking if has_gpu else {"gpu": GPU_REMEDY, **lacking}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

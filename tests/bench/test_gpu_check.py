@@ -294,11 +294,14 @@ def test_tests_of_a_step_are_written_beside_its_records(
     assert [gpu_check.main(["--out", str(tmp_path / "x.jsonl")]) for _ in range(2)] == [0, 1]
     records = [json.loads(line) for line in (tmp_path / "x-tests.jsonl").read_text().splitlines()]
     assert [(one["step"], one["tests"]["exit_code"]) for one in records] == [(1, 5), (2, 0), (1, 1), (2, 0)]
-    assert [command[command.index("-m", 4) + 1] for command in calls[:2]] == ["gpu", "tensorrt and not gpu"]
+    assert [command[command.index("-m", 4) + 1] for command in calls[:2]] == [
+        "gpu",
+        "(tensorrt or tensorrt_rtx) and not gpu",
+    ]
     assert calls[0][-2:] == ["--first=kernels", "--budget-s=240"]
     known = subprocess.run([*calls[1], "--markers"], cwd=gpu_check.ROOT, capture_output=True, text=True)
     assert known.returncode == 0, known.stderr  # pytest takes every option
-    assert all(f"@pytest.mark.{mark}:" in known.stdout for mark in ("gpu", "tensorrt"))
+    assert all(f"@pytest.mark.{mark}:" in known.stdout for mark in ("gpu", "tensorrt", "tensorrt_rtx"))
 
 
 def test_a_machine_with_nothing_to_measure_says_so(

@@ -154,5 +154,5 @@ def test_fp16_that_turns_out_fp32_is_a_failure(
 ) -> None:
     tensorrt.knobs.retypes = {"HALF": "FLOAT"}
     assert main(["build-engine", str(bundle_path), "--backend", "tensorrt", "--precision", "fp16"]) == 1
-    assert "asked for fp16, TensorRT changed the types" in capsys.readouterr().err
+    assert "changed the types" in capsys.readouterr().err
     assert not [path for path in (tmp_path / "engines").iterdir() if path.is_dir()]

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 TINY_THRESHOLD = 0.55  # the tiny bundle's own would call every random image a defect
 PLANS = ("staged", "unmerged", "fused")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
-MARKS = {"fake": (), "torch-cuda": (pytest.mark.gpu, pytest.mark.torch), "tensorrt": (pytest.mark.tensorrt,)}
+MARKS = {
+    "fake": (),
+    "torch-cuda": (pytest.mark.gpu, pytest.mark.torch),
+    "tensorrt": (pytest.mark.tensorrt,),
+    "tensorrt-rtx": (pytest.mark.tensorrt_rtx,),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +58,14 @@ ONE_EACH = [
     make_param(Pipeline(backend="fake", precision="fp32", bundle="tiny")),
     make_param(Pipeline(backend="torch-cuda", precision="fp16", bundle="bricks")),
     make_param(Pipeline(backend="tensorrt", precision="fp16", bundle="bricks")),
+    make_param(Pipeline(backend="tensorrt-rtx", precision="fp16", bundle="bricks")),
 ]
 INT8 = make_param(Pipeline(backend="tensorrt", precision="int8", bundle="bricks"))
 EVERY_PRECISION = [
     ONE_EACH[0],
     *(
         make_param(Pipeline(backend=backend, precision=precision, bundle="bricks"))
-        for backend in ("torch-cuda", "tensorrt")
+        for backend in ("torch-cuda", "tensorrt", "tensorrt-rtx")
         for precision in PRECISIONS
     ),
     INT8,

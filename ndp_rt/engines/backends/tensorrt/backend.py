@@ -80,14 +80,14 @@ class TensorRtBackend(DeviceBackend):
                 raise EngineError(f"{artifact}: the engine's tensors are not those that {MANIFEST_FILE} tells of.")
             products = sum_products(engine.precision_by_layer_type())
             if products:
-                compare_products(products, manifest.products, manifest.precision)
+                compare_products(products, manifest.products, manifest.precision, lib)
         except BaseException:
             engine.close()
             raise
         return engine
 
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
-        check_products(sum_products(counts), precision, "TensorRT's engine")
+        check_products(sum_products(counts), precision, import_tensorrt(), "TensorRT's engine")
 
     def choose_build(self, build: BuildOptions | None, key: "EngineKey", engines_dir: Path) -> TensorRtOptions:
         chosen = build if isinstance(build, TensorRtOptions) else TensorRtOptions()

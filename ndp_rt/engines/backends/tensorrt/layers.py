@@ -9,11 +9,11 @@ are not known refuse an engine only where its compiler was free to choose types.
 import json
 import logging
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ndp_rt.engines.backends.tensorrt.library import describe, find_version
 from ndp_rt.errors import EngineError
 
 log = logging.getLogger("ndp_rt")
@@ -43,7 +43,7 @@ TACTICS = (
 MOVES = re.compile(r"reformat|noop|shuffle|constant|cast|signal|wait|copy")
 # Tensor cores on float32 tensors: the kernel's name says so, the tensor's type does not.
 TF32_TACTIC = re.compile(r"tf32|_s1688")
-TYPED_SINCE = 10
+TYPED_SINCE = (10, 0)
 WANTED = {"fp32": "f32", "tf32": "tf32", "fp16": "f16", "bf16": "bf16", "int8": "i8"}
 
 
@@ -100,30 +100,30 @@ def sum_products(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def is_strongly_typed() -> bool:
-    """Tell whether the network's types bind the compiler: TensorRT's from 10 on, TensorRT-RTX's always."""
-    lib = sys.modules.get("tensorrt")
-    return lib is None or int(lib.__version__.split(".")[0]) >= TYPED_SINCE
-
-
-def check_products(products: Mapping[str, int], precision: str, who: str) -> None:
+def check_products(products: Mapping[str, int], precision: str, lib: Any, who: str) -> None:
     """Check the types of what multiplies against a precision.
 
     In fp16 and bf16 some layers stay in float32 on purpose, so most have to be in the one that was asked for; in int8
     some stay in fp16, and most may not be in float32. In fp32 all are, in tf32 all that there are TF32 kernels for.
     Types that are not known are warned of where the network's types bind the compiler.
 
+    Args:
+        products: as `sum_products` returns them.
+        precision: that was asked for.
+        lib: the module tensorrt or tensorrt_rtx that built them.
+        who: multiplies, for the message.
+
     Raises:
-        EngineError: they are in others; the message starts with `who`.
+        EngineError: they are in others.
     """
     if _fits(products, precision):
         return
     known, unknown_count = _split(products)
     is_odd = not known or _fits(_add(known, precision, unknown_count), precision)
-    _refuse(f"asked for {precision}, {who} multiplies in {_describe(products)}.", is_odd)
+    _refuse(f"asked for {precision}, {who} multiplies in {_describe(products)}.", is_odd, lib)
 
 
-def compare_products(built: Mapping[str, int], asked: Mapping[str, int], precision: str) -> None:
+def compare_products(built: Mapping[str, int], asked: Mapping[str, int], precision: str, lib: Any) -> None:
     """Compare what multiplies in an engine with the network that it was built from.
 
     Layers may have been merged, so numbers may be smaller, but not by a change of type. Where the network's types bind
@@ -137,15 +137,16 @@ def compare_products(built: Mapping[str, int], asked: Mapping[str, int], precisi
     known, _ = _split(built)
     unseen_count = max(0, sum(asked.values()) - sum(known.values()))
     _refuse(
-        f"asked for {precision}, TensorRT changed the types: layers that multiply were {_describe(asked)} in the "
-        f"network and are {_describe(built)} in the engine.",
+        f"asked for {precision}, {describe(lib)} changed the types: layers that multiply were {_describe(asked)} in "
+        f"the network and are {_describe(built)} in the engine.",
         _keeps_types(_add(known, precision, unseen_count), asked, precision),
+        lib,
     )
 
 
-def _refuse(message: str, is_odd: bool) -> None:
-    """Raise, or warn where it is only that layers or types have names that are not known."""
-    if not (is_odd and is_strongly_typed()):
+def _refuse(message: str, is_odd: bool, lib: Any) -> None:
+    """Raise, or warn where names alone are not known and the network's types bind the compiler."""
+    if not (is_odd and find_version(lib) >= TYPED_SINCE):
         raise EngineError(message)
     log.warning("%s No layer is known to be of a wrong type, so it is used.", message)
 

@@ -86,7 +86,8 @@ def build_network(
     network: trt.INetworkDefinition = parsed.network
     products = parsed.count_products()
     # TF32 and float32 are one type in a graph.
-    check_products(products, "fp32" if options.precision == "tf32" else options.precision, f"the graph {onnx_path}")
+    precision = "fp32" if options.precision == "tf32" else options.precision
+    check_products(products, precision, lib, f"the graph {onnx_path}")
     inputs, outputs = parsed.describe(options.batch)
     config: trt.IBuilderConfig = builder.create_builder_config()
     config.profiling_verbosity = lib.ProfilingVerbosity.DETAILED

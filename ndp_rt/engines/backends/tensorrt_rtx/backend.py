@@ -94,7 +94,7 @@ class TensorRtRtxBackend(DeviceBackend):
                 engine.keep()
 
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
-        check_products(sum_products(counts), precision, "TensorRT-RTX's engine")
+        check_products(sum_products(counts), precision, import_tensorrt_rtx(), "TensorRT-RTX's engine")
 
 
 def _is_kept(severity: str, message: str) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +11,11 @@ from ndp_rt.engines.backends.tensorrt.layers import check_products, compare_prod
 from ndp_rt.errors import EngineError
 
 
-@pytest.fixture
-def untyped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A TensorRT that is free to change types."""
-    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="8.6.1"))
+def make_lib(name: str, version: str) -> Any:
+    return SimpleNamespace(__name__=name, __version__=version)
+
+
+OLD = make_lib("tensorrt", "8.6.1")  # free to change types
 
 
 def make_layer(kind: str, words: str = "Half", **more: Any) -> dict[str, Any]:
@@ -144,13 +144,13 @@ def test_raw_control_characters_are_read() -> None:
     ],
 )
 def test_what_was_asked_for_is_what_most_layers_multiply_in(
-    untyped: None, precision: str, products: dict[str, int], is_right: bool
+    precision: str, products: dict[str, int], is_right: bool
 ) -> None:
     if is_right:
-        check_products(products, precision, "it")
+        check_products(products, precision, OLD, "it")
         return
     with pytest.raises(EngineError, match=f"asked for {precision}, it multiplies in "):
-        check_products(products, precision, "it")
+        check_products(products, precision, OLD, "it")
 
 
 @pytest.mark.parametrize(
@@ -167,13 +167,15 @@ def test_what_was_asked_for_is_what_most_layers_multiply_in(
     ],
 )
 def test_an_engine_is_compared_with_its_network(
-    untyped: None, built: dict[str, int], asked: dict[str, int], precision: str, is_right: bool
+    built: dict[str, int], asked: dict[str, int], precision: str, is_right: bool
 ) -> None:
     if is_right:
-        compare_products(built, asked, precision)
+        compare_products(built, asked, precision, OLD)
         return
-    with pytest.raises(EngineError, match=r"TensorRT changed the types: .* were .* in the network and are .* in the"):
-        compare_products(built, asked, precision)
+    with pytest.raises(
+        EngineError, match=r"TensorRT 8.6.1 changed the types: .* were .* in the network and are .* in the"
+    ):
+        compare_products(built, asked, precision, OLD)
 
 
 ODD_PRODUCTS = [
@@ -189,24 +191,23 @@ ODD_ENGINES = [
 ]
 
 
-@pytest.mark.parametrize("version", ["10.0.1", "11.4.0.106", None])
+@pytest.mark.parametrize("version", ["tensorrt 10.0.1", "tensorrt 11.4.0.106", "tensorrt_rtx 1.7.0"])
 def test_words_that_are_not_known_are_warned_of_where_types_bind_the_compiler(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, version: str | None
+    caplog: pytest.LogCaptureFixture, version: str
 ) -> None:
-    lib = None if version is None else SimpleNamespace(__version__=version)
-    monkeypatch.setitem(sys.modules, "tensorrt", lib)  # None: TensorRT-RTX is another module
+    lib = make_lib(*version.split())
     with caplog.at_level(logging.WARNING, "ndp_rt"):
         for precision, products in ODD_PRODUCTS:
-            check_products(products, precision, "it")
+            check_products(products, precision, lib, "it")
         for built, asked in ODD_ENGINES:
-            compare_products(built, asked, "fp16")
+            compare_products(built, asked, "fp16", lib)
     assert len(caplog.messages) == len(ODD_PRODUCTS) + len(ODD_ENGINES)
     assert "asked for fp16, it multiplies in 9 x unknown. No layer is known to be of a wrong type" in caplog.text
     caplog.clear()
     for precision, products in (("fp16", {"f32": 5, "unknown": 4}), ("fp32", {"f16": 1, "unknown": 8})):
         with pytest.raises(EngineError, match="it multiplies in"):
-            check_products(products, precision, "it")
+            check_products(products, precision, lib, "it")
     for built in ({"f16": 12, "f32": 3}, {"bf16": 24}):
         with pytest.raises(EngineError, match="changed the types"):
-            compare_products(built, {"f16": 24}, "fp16")
+            compare_products(built, {"f16": 24}, "fp16", lib)
     assert not caplog.messages
