@@ -27,6 +27,7 @@ namespace NdpRt
         public bool Build { get; set; } = true; // false: throw where an engine is missing
         public bool Fallback { get; set; } // where the GPU cannot be used, go on with the CPU
         public bool NewestWins { get; set; } // a full queue drops its oldest image, not the new one
+        public bool Contours { get; set; } // trace the outlines of defects, for Outputs.Contours
     }
 
     // Says where an image lies: an array, which is pinned while it is used, or an address that the caller looks after.
@@ -76,12 +77,14 @@ namespace NdpRt
         Score = 0,
         Map = 1,
         Mask = 2,
-        Defects = 4
+        Defects = 4,
+        Contours = 8 // of an inspector that was opened with them; brings the defects along
     }
 
     public sealed class Result
     {
         public const int MaxDefects = 256;
+        public const int MaxPoints = 65536;
 
         public double Score { get; internal set; }
         public double Threshold { get; internal set; }
@@ -92,6 +95,8 @@ namespace NdpRt
         public byte[] Mask { get; internal set; }
         public Defect[] Defects { get; internal set; } // highest peak first, MaxDefects at most
         public int DefectCount { get; internal set; } // of all
+        public Point[] Points { get; internal set; } // outlines: of a defect from FirstPoint on, MaxPoints at most together
+        public int PointCount { get; internal set; } // of all outlines
         public double QueueMs { get; internal set; }
         public double TotalMs { get; internal set; }
     }

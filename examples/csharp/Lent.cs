@@ -36,7 +36,8 @@ namespace NdpRt
             {
                 StructSize = (uint)Marshal.SizeOf<Native.OpenOptions>(),
                 Flags = (uint)((from.Threshold.HasValue ? Open.Threshold : 0) | (from.Build ? 0 : Open.NoBuild)
-                               | (from.Fallback ? Open.Fallback : 0) | (from.NewestWins ? Open.NewestWins : 0)),
+                               | (from.Fallback ? Open.Fallback : 0) | (from.NewestWins ? Open.NewestWins : 0)
+                               | (from.Contours ? Open.Contours : 0)),
                 Device = Pin(Library.Utf8(from.Device)),
                 Backend = Pin(Library.Utf8(from.Backend)),
                 Precision = Pin(Library.Utf8(from.Precision)),
@@ -73,7 +74,9 @@ namespace NdpRt
                 taken.Map = new float[count];
             if (wanted.HasFlag(Outputs.Mask) && count > 0)
                 taken.Mask = new byte[count];
-            if (wanted.HasFlag(Outputs.Defects))
+            if (wanted.HasFlag(Outputs.Contours))
+                taken.Points = new Point[NdpRt.Result.MaxPoints];
+            if (wanted.HasFlag(Outputs.Defects) || wanted.HasFlag(Outputs.Contours))
                 taken.Defects = new Defect[NdpRt.Result.MaxDefects];
             Image = new Native.Image
             {
@@ -98,7 +101,9 @@ namespace NdpRt
                 MaskStrideBytes = from.WidthPx,
                 MaskCapacityBytes = count,
                 Defects = Pin(taken.Defects),
-                DefectCapacity = (uint)(taken.Defects == null ? 0 : taken.Defects.Length)
+                DefectCapacity = (uint)(taken.Defects == null ? 0 : taken.Defects.Length),
+                Points = Pin(taken.Points),
+                PointCapacity = (uint)(taken.Points == null ? 0 : taken.Points.Length)
             };
         }
 
@@ -116,6 +121,16 @@ namespace NdpRt
                 var defects = new Defect[Math.Min(taken.DefectCount, taken.Defects.Length)];
                 Array.Copy(taken.Defects, defects, defects.Length);
                 taken.Defects = defects;
+            }
+            taken.PointCount = (int)Result.PointCount;
+            if (taken.Points != null)
+            {
+                uint count = 0; // outlines follow each other
+                foreach (Defect one in taken.Defects)
+                    count = one.FirstPoint + one.PointCount;
+                var points = new Point[count];
+                Array.Copy(taken.Points, points, count);
+                taken.Points = points;
             }
             return taken;
         }

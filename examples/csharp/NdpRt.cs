@@ -46,7 +46,8 @@ namespace NdpRt
         Threshold = 1,
         NoBuild = 2,
         Fallback = 4,
-        NewestWins = 8
+        NewestWins = 8,
+        Contours = 16
     }
 
     public enum Pixel : uint
@@ -71,7 +72,7 @@ namespace NdpRt
         Cuda = 1
     }
 
-    [StructLayout(LayoutKind.Explicit, Size = 72)]
+    [StructLayout(LayoutKind.Explicit, Size = 80)]
     public struct Defect
     {
         [FieldOffset(0)] public int XPx;
@@ -85,6 +86,16 @@ namespace NdpRt
         [FieldOffset(48)] public double WidthMm;
         [FieldOffset(56)] public double HeightMm;
         [FieldOffset(64)] public double AreaMm2;
+        [FieldOffset(72)] public uint FirstPoint;
+        [FieldOffset(76)] public uint PointCount;
+    }
+
+    // Where the outline of a defect turns.
+    [StructLayout(LayoutKind.Explicit, Size = 8)]
+    public struct Point
+    {
+        [FieldOffset(0)] public int XPx;
+        [FieldOffset(4)] public int YPx;
     }
 
     [StructLayout(LayoutKind.Explicit, Size = 16)]
@@ -117,7 +128,7 @@ namespace NdpRt
     internal static class Native
     {
         internal const uint AbiMajor = 1;
-        internal const uint AbiMinor = 2;
+        internal const uint AbiMinor = 3;
 
         private const string Library = "ndp_rt"; // libndp_rt.so, found as the dynamic loader finds libraries
         private const CallingConvention C = CallingConvention.Cdecl;
@@ -158,7 +169,7 @@ namespace NdpRt
             [FieldOffset(40)] public IntPtr CudaStream;
         }
 
-        [StructLayout(LayoutKind.Explicit, Size = 152)]
+        [StructLayout(LayoutKind.Explicit, Size = 168)]
         internal struct Result
         {
             [FieldOffset(0)] public uint StructSize;
@@ -183,6 +194,9 @@ namespace NdpRt
             [FieldOffset(128)] public double EngineMs;
             [FieldOffset(136)] public double PostprocessMs;
             [FieldOffset(144)] public double TotalMs;
+            [FieldOffset(152)] public IntPtr Points;
+            [FieldOffset(160)] public uint PointCapacity;
+            [FieldOffset(164)] public uint PointCount;
         }
 
         [UnmanagedFunctionPointer(C)]

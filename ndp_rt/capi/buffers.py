@@ -1,6 +1,7 @@
 """Reads and writes the C caller's memory as NumPy arrays, without a copy; needs a process that loaded libndp_rt.so."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,14 @@ from numpy.typing import NDArray
 
 from ndp_rt.arrays import BoolArray
 from ndp_rt.decide.decision import lowest_reaching
+from ndp_rt.decide.regions import Defect
 from ndp_rt.errors import ImageFileError, InputError
 from ndp_rt.images.masks import take_ignore_mask
 from ndp_rt.result import Result
 
 NO_MAP = np.empty((0, 0), np.float32)
 IMAGE_BYTES = ffi.sizeof("ndp_rt_image")
+DEFECT_BYTES = ffi.sizeof("ndp_rt_defect")
 PLANES_BYTES = ffi.offsetof("ndp_rt_result", "defects")  # of ndp_rt_result, up to which all is as the caller gave it
 MAX_KEPT_FRAMES = 256
 LEGACY_STREAM = 1  # cudaStreamLegacy; 0 is no valid number in __cuda_array_interface__
@@ -127,14 +130,30 @@ def write_result(result: Result, mask: NDArray[np.uint8] | None, out: Any) -> No
     out.defect_count = len(result.defects)
     if out.defects == ffi.NULL:
         return
+    first = ffi.cast("char *", out.defects)
     for index, defect in enumerate(result.defects[: out.defect_capacity]):
-        target = out.defects[index]
+        target = ffi.cast("ndp_rt_defect *", first + index * out.defect_struct_size)  # the caller's may be shorter
         target.x_px, target.y_px = defect.x_px, defect.y_px
         target.width_px, target.height_px = defect.width_px, defect.height_px
         target.area_px, target.peak = defect.area_px, defect.peak
         target.x_mm, target.y_mm = _or_nan(defect.x_mm), _or_nan(defect.y_mm)
         target.width_mm, target.height_mm = _or_nan(defect.width_mm), _or_nan(defect.height_mm)
         target.area_mm2 = _or_nan(defect.area_mm2)
+    if out.defect_struct_size == DEFECT_BYTES:
+        _write_outlines(result.defects, out)
+
+
+def _write_outlines(defects: Sequence[Defect], out: Any) -> None:
+    """Write the outlines of the listed defects that there is room for, one after the other, and count all points."""
+    has_points, free = out.points != ffi.NULL, 0
+    for index, defect in enumerate(defects[: out.defect_capacity]):
+        target, contour = out.defects[index], defect.contour
+        target.first_point, target.point_count = free, 0
+        if has_points and contour is not None and free + len(contour) <= out.point_capacity:
+            ffi.memmove(out.points + free, np.ascontiguousarray(contour, np.int32), contour.nbytes)
+            target.point_count = len(contour)
+            free += len(contour)
+    out.point_count = sum(len(one.contour) for one in defects if one.contour is not None) if has_points else 0
 
 
 def _write_mask(result: Result, mask: NDArray[np.uint8]) -> None:
@@ -166,6 +185,7 @@ def make_options(bundle: Any, options: Any) -> dict[str, Any]:
         "ignore_mask": _read_mask(options.ignore_mask),
         "smallest_area_px": options.smallest_area_px or None,
         "smallest_area_mm2": options.smallest_area_mm2 or None,
+        "contours": bool(flags & lib.NDP_RT_OPEN_CONTOURS),
         "build": not flags & lib.NDP_RT_OPEN_NO_BUILD,
         "fallback": bool(flags & lib.NDP_RT_OPEN_FALLBACK),
     }

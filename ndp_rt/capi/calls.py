@@ -112,8 +112,12 @@ def close_inspector(inspector_id: int) -> None:
 def inspect(inspector_id: int, images: Any, count: int, overlap_px: int, results: Any) -> None:
     inspector = find(inspector_id)
     frames = [take_frame(images + index, results + index) for index in range(count)]
-    for frame in frames:
+    for index, frame in enumerate(frames):
         check_side(inspector, frame.image)
+        if results[index].points != ffi.NULL and not inspector.session.options.contours:
+            raise InputError(
+                "points: expected an inspector that was opened with NDP_RT_OPEN_CONTOURS, got one without."
+            )
     first = frames[0]
     if overlap_px >= 0:
         found = [inspector.inspect_large(first.image, overlap_px=overlap_px, map_out=first.map_out)]

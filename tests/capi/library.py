@@ -60,8 +60,12 @@ class Library:
         anomaly_map: NDArray[np.float32] | None = None,
         mask: NDArray[np.uint8] | None = None,
         defects: Any = None,
+        points: Any = None,
     ) -> Any:
-        """Return an ndp_rt_result with these buffers; defects is an ndp_rt_defect[]. The caller keeps them alive."""
+        """Return an ndp_rt_result with these buffers; defects is an ndp_rt_defect[], points an ndp_rt_point[].
+
+        The caller keeps them alive.
+        """
         fields: dict[str, Any] = {}
         for name, plane, kind in (("map", anomaly_map, "float *"), ("mask", mask, "uint8_t *")):
             if plane is not None:
@@ -71,6 +75,8 @@ class Library:
         if defects is not None:
             fields |= {"defects": defects, "defect_capacity": len(defects)}
             fields["defect_struct_size"] = self.ffi.sizeof("ndp_rt_defect")
+        if points is not None:
+            fields |= {"points": points, "point_capacity": len(points)}
         return self.make("ndp_rt_result", **fields)
 
     def open(self, bundle: Path, **options: Any) -> Any:

@@ -40,7 +40,7 @@ def open_with(library: Library, bundle: bytes, **options: Any) -> tuple[str, str
 
 
 OPTIONS: list[tuple[dict[str, Any], str, str]] = [
-    ({"flags": 16}, "INPUT", "NDP_RT_OPEN_ values, got 0x10"),
+    ({"flags": 32}, "INPUT", "NDP_RT_OPEN_ values, got 0x20"),
     ({"flags": 2**32 - 1}, "INPUT", "NDP_RT_OPEN_"),
     (
         {"white_level_16bit": 65536},

@@ -71,7 +71,8 @@ enum {
     NDP_RT_OPEN_THRESHOLD = 1, /* decide by `threshold`, not by the bundle's */
     NDP_RT_OPEN_NO_BUILD = 2,  /* refuse (ENGINE) where an engine is missing, instead of building it (up to minutes) */
     NDP_RT_OPEN_FALLBACK = 4,  /* where the GPU cannot be used, or fails later, go on with the CPU in fp32 and log it */
-    NDP_RT_OPEN_NEWEST_WINS = 8 /* a full queue takes a new image, and its oldest one ends with DROPPED (ABI 1.2) */
+    NDP_RT_OPEN_NEWEST_WINS = 8, /* a full queue takes a new image, and its oldest one ends with DROPPED (ABI 1.2) */
+    NDP_RT_OPEN_CONTOURS = 16    /* trace the outlines of defects, for `points` of results (ABI 1.3) */
 };
 
 typedef struct ndp_rt_open_options {
@@ -176,7 +177,15 @@ typedef struct ndp_rt_defect {
     double width_mm;
     double height_mm;
     double area_mm2;
+    uint32_t first_point; /* its outline in `points` of the result (ABI 1.3): where it begins there, */
+    uint32_t point_count; /* and how many points it has; 0: not wanted, or there was no room for it */
 } ndp_rt_defect;
+
+/* A pixel of a region at which its outer boundary turns; straight lines join them, the last one to the first. */
+typedef struct ndp_rt_point {
+    int32_t x_px;
+    int32_t y_px;
+} ndp_rt_point;
 
 /* Fill in struct_size and the buffers that you want; the rest is filled for you. A result may be used again and again,
    by one call at a time. */
@@ -203,6 +212,10 @@ typedef struct ndp_rt_result {
     double engine_ms;     /* out: likewise; of images beside each other, from its start until the map is there */
     double postprocess_ms;
     double total_ms; /* out: of the inspection, without queue_ms and waiting for other threads */
+    ndp_rt_point
+        *points; /* in, with `defects` and NDP_RT_OPEN_CONTOURS: room for outlines; NULL: not wanted (ABI 1.3) */
+    uint32_t point_capacity; /* in */
+    uint32_t point_count;    /* out: of all defects, also where there is less room */
 } ndp_rt_result;
 
 /* Inspect one image, resized to the network's input.
@@ -210,8 +223,8 @@ typedef struct ndp_rt_result {
    image:  only read, until the call returns.
    result: as above.
 
-   Returns ENGINE, DEVICE, HOST; BUFFER_TOO_SMALL: for map or mask, before anything ran, or for `defects`, where everything is
-   filled in all the same and the list holds the highest peaks. */
+   Returns ENGINE, DEVICE, HOST; BUFFER_TOO_SMALL: for map or mask, before anything ran, or for `defects` and `points`, where
+   everything is filled in all the same, the list holds the highest peaks, and outlines are whole or left out. */
 NDP_RT_API ndp_rt_status ndp_rt_inspector_inspect(ndp_rt_inspector *inspector, const ndp_rt_image *image,
                                                   ndp_rt_result *result);
 

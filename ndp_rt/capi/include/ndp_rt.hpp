@@ -61,6 +61,7 @@ struct options {
     bool build = true;                   /* build engines that are missing; false: throw */
     bool fallback = false;               /* where the GPU cannot be used, go on with the CPU */
     bool newest_wins = false;            /* a full queue drops its oldest image, not the new one */
+    bool contours = false;               /* trace the outlines of defects, for outputs::contours */
     std::string require_signature;       /* path of the public key that the bundle has to be signed with */
     std::string ignore_mask;             /* path of an image of the images' size; what is not 0 there does not count */
     std::int64_t smallest_area_px = 0;   /* regions with fewer pixels of the image are no defects */
@@ -95,6 +96,8 @@ class inspector
             from.flags |= NDP_RT_OPEN_FALLBACK;
         if (chosen.newest_wins)
             from.flags |= NDP_RT_OPEN_NEWEST_WINS;
+        if (chosen.contours)
+            from.flags |= NDP_RT_OPEN_CONTOURS;
         from.device = or_null(chosen.device);
         from.backend = or_null(chosen.backend);
         from.precision = or_null(chosen.precision);

@@ -8,7 +8,7 @@
 /* The ABI. A library fits a header when the major numbers are equal and its minor number is not lower; the minor number
    grows when something is added, the major when something that was there changes. */
 #define NDP_RT_ABI_MAJOR         1
-#define NDP_RT_ABI_MINOR         2
+#define NDP_RT_ABI_MINOR         3
 #define NDP_RT_ABI_FITS(version) ((version) >> 16 == NDP_RT_ABI_MAJOR && ((version) & 0xffff) + 1 > NDP_RT_ABI_MINOR)
 
 #if defined(__GNUC__)

@@ -191,9 +191,11 @@ static_assert(sizeof(image) == sizeof(ndp_rt_image), "images are passed to C as 
 /* ---- Results -------------------------------------------------------------------------------------------------- */
 
 using defect = ndp_rt_defect;
+using point = ndp_rt_point;
 
-/* What a result is to hold beside the score and the decision; may be combined with |. */
-enum class outputs : unsigned { score = 0, map = 1, mask = 2, defects = 4, all = 7 };
+/* What a result is to hold beside the score and the decision; may be combined with |. `all` is without the contours, which
+   are of an inspector that was opened with them, and bring the defects along. */
+enum class outputs : unsigned { score = 0, map = 1, mask = 2, defects = 4, all = 7, contours = 8 };
 
 constexpr outputs operator|(outputs left, outputs right) noexcept
 {
@@ -209,6 +211,7 @@ constexpr bool has(outputs wanted, outputs one) noexcept
 struct result {
     /* The longest list of defects; who wants more passes an ndp_rt_result of their own. */
     static constexpr std::uint32_t max_defects = 256;
+    static constexpr std::uint32_t max_points = 65536;
 
     double score = 0;
     double threshold = 0;
@@ -219,6 +222,8 @@ struct result {
     std::vector<std::uint8_t> mask;      /* 255 where the map shows a defect that counts, else 0 */
     std::vector<ndp_rt::defect> defects; /* highest peak first, at most max_defects */
     std::uint32_t defect_count = 0;      /* of all defects */
+    std::vector<ndp_rt::point> points;   /* outlines: of a defect from first_point on, at most max_points together */
+    std::uint32_t point_count = 0;       /* of all outlines */
     double queue_ms = 0;
     double preprocess_ms = 0;
     double engine_ms = 0;
@@ -241,7 +246,9 @@ inline ndp_rt_result lend(result &out, const ndp_rt_image &image, outputs wanted
     lent.defect_struct_size = sizeof(ndp_rt_defect);
     out.map.resize(has(wanted, outputs::map) ? count : 0);
     out.mask.resize(has(wanted, outputs::mask) ? count : 0);
-    out.defects.resize(has(wanted, outputs::defects) ? result::max_defects : 0);
+    const bool has_contours = has(wanted, outputs::contours);
+    out.defects.resize(has_contours || has(wanted, outputs::defects) ? result::max_defects : 0);
+    out.points.resize(has_contours ? result::max_points : 0);
     if (!out.map.empty()) {
         lent.map = out.map.data();
         lent.map_stride_bytes = width * 4;
@@ -255,6 +262,10 @@ inline ndp_rt_result lend(result &out, const ndp_rt_image &image, outputs wanted
     if (!out.defects.empty()) {
         lent.defects = out.defects.data();
         lent.defect_capacity = result::max_defects;
+    }
+    if (!out.points.empty()) {
+        lent.points = out.points.data();
+        lent.point_capacity = result::max_points;
     }
     out.width_px = image.width_px;
     out.height_px = image.height_px;
@@ -270,6 +281,11 @@ inline void take_back(result &out, const ndp_rt_result &lent)
     out.defect_count = lent.defect_count;
     if (lent.defect_count < out.defects.size())
         out.defects.resize(lent.defect_count);
+    out.point_count = lent.point_count;
+    if (!out.points.empty() && !out.defects.empty())
+        out.points.resize(out.defects.back().first_point + out.defects.back().point_count);
+    else
+        out.points.clear();
     out.queue_ms = lent.queue_ms;
     out.preprocess_ms = lent.preprocess_ms;
     out.engine_ms = lent.engine_ms;

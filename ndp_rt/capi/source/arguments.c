@@ -103,8 +103,8 @@ static ndp_rt_status check_numbers(const ndp_rt_open_options *options)
 
 ndp_rt_status ndp_read_options(const ndp_rt_open_options *from, ndp_rt_open_options *to)
 {
-    const uint32_t all_flags =
-        NDP_RT_OPEN_THRESHOLD | NDP_RT_OPEN_NO_BUILD | NDP_RT_OPEN_FALLBACK | NDP_RT_OPEN_NEWEST_WINS;
+    const uint32_t all_flags = NDP_RT_OPEN_THRESHOLD | NDP_RT_OPEN_NO_BUILD | NDP_RT_OPEN_FALLBACK
+                               | NDP_RT_OPEN_NEWEST_WINS | NDP_RT_OPEN_CONTOURS;
     ndp_rt_status status;
 
     memset(to, 0, sizeof *to);
@@ -243,21 +243,44 @@ static ndp_rt_status check_plane(const char *name, const void *plane, int64_t st
     return NDP_RT_STATUS_OK;
 }
 
+/* Check the lists of a result in this build's layout. */
+static ndp_rt_status check_lists(const ndp_rt_result *result)
+{
+    ndp_rt_status status = NDP_RT_STATUS_OK;
+
+    if (result->defects)
+        status = ndp_check_size("defect", result->defect_struct_size, offsetof(ndp_rt_defect, first_point),
+                                sizeof(ndp_rt_defect));
+    if (status != NDP_RT_STATUS_OK)
+        return status;
+    if ((uintptr_t)result->defects % _Alignof(ndp_rt_defect))
+        return ndp_fail(NDP_RT_STATUS_INPUT, "defects: expected an address of ndp_rt_defect structs, got %p.",
+                        (void *)result->defects);
+    if ((uintptr_t)result->points % _Alignof(ndp_rt_point))
+        return ndp_fail(NDP_RT_STATUS_INPUT, "points: expected an address of ndp_rt_point structs, got %p.",
+                        (void *)result->points);
+    if (result->points && (!result->defects || result->defect_struct_size != sizeof(ndp_rt_defect)))
+        return ndp_fail(
+            NDP_RT_STATUS_INPUT,
+            "points: expected `defects` beside it, whose defect_struct_size is %zu, to say which outline is "
+            "whose, got %p and %u.",
+            sizeof(ndp_rt_defect), (void *)result->defects, result->defect_struct_size);
+    return check_reserved(result->reserved);
+}
+
 ndp_rt_status ndp_read_result(ndp_rt_result *from, const ndp_rt_image *image, ndp_rt_result *to)
 {
     ndp_rt_status status, mask_status;
 
     if (!from)
         return ndp_fail(NDP_RT_STATUS_INPUT, "result: expected an ndp_rt_result, got NULL.");
-    status = ndp_check_size("result", from->struct_size, sizeof *to, sizeof *to);
+    status = ndp_check_size("result", from->struct_size, offsetof(ndp_rt_result, points), sizeof *to);
     if (status != NDP_RT_STATUS_OK)
         return status;
-    if (from->defects && from->defect_struct_size != sizeof(ndp_rt_defect))
-        return ndp_check_size("defect", from->defect_struct_size, sizeof(ndp_rt_defect), sizeof(ndp_rt_defect));
-    if (from->defects && (uintptr_t)from->defects % _Alignof(ndp_rt_defect))
-        return ndp_fail(NDP_RT_STATUS_INPUT, "defects: expected an address of ndp_rt_defect structs, got %p.",
-                        (void *)from->defects);
-    status = check_reserved(from->reserved);
+    memset(to, 0, sizeof *to);
+    memcpy(to, from, from->struct_size);
+    to->struct_size = sizeof *to;
+    status = check_lists(to);
     if (status != NDP_RT_STATUS_OK)
         return status;
     /* Both, so that both sizes are written; the map last, so that the message that stays goes with the status. */
@@ -267,7 +290,8 @@ ndp_rt_status ndp_read_result(ndp_rt_result *from, const ndp_rt_image *image, nd
                          &from->map_needed_bytes);
     if (status == NDP_RT_STATUS_OK)
         status = mask_status;
-    memcpy(to, from, sizeof *to);
+    to->map_needed_bytes = from->map_needed_bytes;
+    to->mask_needed_bytes = from->mask_needed_bytes;
     return status;
 }
 
@@ -282,4 +306,6 @@ void ndp_write_result(const ndp_rt_result *from, ndp_rt_result *to)
     to->engine_ms = from->engine_ms;
     to->postprocess_ms = from->postprocess_ms;
     to->total_ms = from->total_ms;
+    if (to->struct_size >= sizeof *to)
+        to->point_count = from->point_count;
 }

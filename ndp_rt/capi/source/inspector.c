@@ -127,6 +127,24 @@ ndp_rt_status ndp_rt_inspector_info(ndp_rt_inspector *handle, ndp_rt_info *info)
     return NDP_RT_STATUS_OK;
 }
 
+/* Return BUFFER_TOO_SMALL where a result has more defects or points than room. */
+static ndp_rt_status check_room(const ndp_rt_result *result)
+{
+    if (result->defects && result->defect_count > result->defect_capacity)
+        return ndp_fail(
+            NDP_RT_STATUS_BUFFER_TOO_SMALL,
+            "defect_capacity: expected %u, the number of defects, got %u. The list holds the highest peaks, "
+            "everything else is complete.",
+            result->defect_count, result->defect_capacity);
+    if (result->points && result->point_count > result->point_capacity)
+        return ndp_fail(
+            NDP_RT_STATUS_BUFFER_TOO_SMALL,
+            "point_capacity: expected %u, the points of all outlines, got %u. Outlines that did not fit are "
+            "left out, everything else is complete.",
+            result->point_count, result->point_capacity);
+    return NDP_RT_STATUS_OK;
+}
+
 /* Inspect and count, and pass the turn. */
 static ndp_rt_status run(struct ndp_inspector *inspector, const ndp_rt_image *images, size_t count, int32_t overlap_px,
                          ndp_rt_result *results, double queue_ms)
@@ -155,11 +173,7 @@ static ndp_rt_status run(struct ndp_inspector *inspector, const ndp_rt_image *im
     for (i = 0; i < count; i++)
         results[i].queue_ms = queue_ms;
     for (i = 0; status == NDP_RT_STATUS_OK && i < count; i++)
-        if (results[i].defects && results[i].defect_count > results[i].defect_capacity)
-            status = ndp_fail(NDP_RT_STATUS_BUFFER_TOO_SMALL,
-                              "defect_capacity: expected %u, the number of defects, got %u. The list holds the highest "
-                              "peaks, everything else is complete.",
-                              results[i].defect_count, results[i].defect_capacity);
+        status = check_room(&results[i]);
     return status;
 }
 
@@ -219,6 +233,12 @@ ndp_rt_status ndp_rt_inspector_inspect_large(ndp_rt_inspector *handle, const ndp
     return inspect_one(handle, image, overlap_px, result);
 }
 
+/* Return a result of an array, whose structs have the first one's size. */
+static ndp_rt_result *get_result(ndp_rt_result *results, size_t index)
+{
+    return (ndp_rt_result *)(void *)((char *)results + index * results->struct_size);
+}
+
 /* Read the structs of a batch into arrays of this build's layout. */
 static ndp_rt_status read_batch(const ndp_rt_image *images, size_t count, ndp_rt_result *results,
                                 ndp_rt_image *read_images, ndp_rt_result *read_results)
@@ -230,7 +250,10 @@ static ndp_rt_status read_batch(const ndp_rt_image *images, size_t count, ndp_rt
     for (i = 0; i < count && status == NDP_RT_STATUS_OK; i++) {
         status = ndp_read_image(&images[i], &read_images[i], NULL);
         if (status == NDP_RT_STATUS_OK)
-            status = ndp_read_result(&results[i], &read_images[i], &read_results[i]);
+            status = ndp_check_size("result", get_result(results, i)->struct_size, results->struct_size,
+                                    results->struct_size);
+        if (status == NDP_RT_STATUS_OK)
+            status = ndp_read_result(get_result(results, i), &read_images[i], &read_results[i]);
     }
     if (status == NDP_RT_STATUS_OK)
         return status;
@@ -262,7 +285,7 @@ ndp_rt_status ndp_rt_inspector_inspect_batch(ndp_rt_inspector *handle, const ndp
         if (status == NDP_RT_STATUS_OK) {
             status = ndp_run(inspector, read_images, count, -1, read_results);
             for (i = 0; is_filled(status) && i < count; i++)
-                ndp_write_result(&read_results[i], &results[i]);
+                ndp_write_result(&read_results[i], get_result(results, i));
         }
     } else if (count > 0) {
         status = ndp_no_memory();

@@ -80,7 +80,7 @@ static void open_one(struct bytes *bytes)
 
     if (now.opened_count == HANDLES || (is_real && take_below(bytes, 8)))
         return;
-    options.flags = (uint32_t)take_or(bytes, 12, take_below(bytes, 16)) | (is_real ? NDP_RT_OPEN_NO_BUILD : 0);
+    options.flags = (uint32_t)take_or(bytes, 12, take_below(bytes, 32)) | (is_real ? NDP_RT_OPEN_NO_BUILD : 0);
     options.device = take_text(bytes, NULL);
     options.backend = take_text(bytes, NULL);
     options.precision = take_text(bytes, NULL);
@@ -115,12 +115,13 @@ static void inspect(struct bytes *bytes)
     void *handle = take_handle(bytes);
     ndp_rt_image *image = take_image(bytes, 1);
     ndp_rt_result *result = take_result(bytes, image, 1), before = {0};
-    int is_whole = result && result->struct_size == sizeof *result;
+    size_t size = result ? result->struct_size : 0; /* of ABI 1.0 or 1.3 */
+    int is_whole = size == offsetof(ndp_rt_result, points) || size == sizeof *result;
     int32_t overlap_px = (int32_t)take_or(bytes, 6, 8);
     ndp_rt_status status;
 
     if (is_whole)
-        before = *result;
+        memcpy(&before, result, size);
     switch (take_below(bytes, 3)) {
     case 0:
         status = ndp_rt_inspector_inspect(handle, image, result);
@@ -139,7 +140,7 @@ static void inspect(struct bytes *bytes)
     } else if (is_whole && status != NDP_RT_STATUS_BUFFER_TOO_SMALL) {
         before.map_needed_bytes = result->map_needed_bytes;
         before.mask_needed_bytes = result->mask_needed_bytes;
-        CHECK(memcmp(&before, result, sizeof before) == 0);
+        CHECK(memcmp(&before, result, size) == 0);
     }
 }
 

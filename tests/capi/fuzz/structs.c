@@ -136,17 +136,30 @@ ndp_rt_result *take_result(struct bytes *bytes, const ndp_rt_image *image, int m
                    && image->height_px > 0 && image->height_px < 5000;
     int32_t width_px = is_small ? image->width_px : 8, height_px = is_small ? image->height_px : 8;
     ndp_rt_result result = {0};
+    size_t defect_bytes;
 
     if (may_be_null && take_below(bytes, 24) == 1)
         return NULL;
     result.map = take_plane(bytes, width_px * 4, height_px, &result.map_stride_bytes, &result.map_capacity_bytes);
     result.mask = take_plane(bytes, width_px, height_px, &result.mask_stride_bytes, &result.mask_capacity_bytes);
-    result.defect_struct_size = (uint32_t)take_or(bytes, 24, sizeof(ndp_rt_defect));
+    defect_bytes = take_below(bytes, 3) == 1 ? offsetof(ndp_rt_defect, first_point) : sizeof(ndp_rt_defect);
+    result.defect_struct_size = (uint32_t)take_or(bytes, 24, (int64_t)defect_bytes);
     result.defect_capacity = (uint32_t)take_or(bytes, 12, take_below(bytes, ROOM));
     if (result.defect_capacity > ROOM)
         result.defect_capacity = ROOM;
     if (take_below(bytes, 3))
-        result.defects = make_block(result.defect_capacity * sizeof(ndp_rt_defect));
+        result.defects =
+            make_block(result.defect_capacity
+                       * (result.defect_struct_size == defect_bytes ? defect_bytes : sizeof(ndp_rt_defect)));
+    result.point_capacity = (uint32_t)take_or(bytes, 12, take_below(bytes, ROOM));
+    if (result.point_capacity > ROOM)
+        result.point_capacity = ROOM;
+    if (take_below(bytes, 3) == 1)
+        result.points = make_block(result.point_capacity * sizeof(ndp_rt_point));
     result.reserved = (uint32_t)take_or(bytes, 60, 0);
+    if (take_below(bytes, 4) == 1) { /* as ABI 1.0 had it */
+        result.struct_size = offsetof(ndp_rt_result, points);
+        return memcpy(make_block(result.struct_size), &result, result.struct_size);
+    }
     return shorten(bytes, &result, sizeof result);
 }

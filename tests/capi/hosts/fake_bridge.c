@@ -75,7 +75,7 @@ static int32_t fake_open(const char *bundle, const ndp_rt_open_options *options,
     uint32_t i;
 
     CHECK(bundle && *bundle && options && message[0] == '\0');
-    CHECK(options->white_level_16bit <= 65535 && options->threads >= 0 && options->flags < 16
+    CHECK(options->white_level_16bit <= 65535 && options->threads >= 0 && options->flags < 32
           && options->queue_capacity <= 65536);
     CHECK(options->batch_size_count <= 64 && (options->batch_size_count == 0 || options->batch_sizes));
     for (i = 0; i < options->batch_size_count; i++)
@@ -154,7 +154,12 @@ static void check_result(const ndp_rt_result *result, const ndp_rt_image *image)
     check_plane(result->mask, result->mask_stride_bytes, result->mask_capacity_bytes, result->mask_needed_bytes, 1,
                 image);
     if (result->defects)
-        CHECK(result->defect_struct_size == sizeof(ndp_rt_defect) && (uintptr_t)result->defects % 8 == 0);
+        CHECK((result->defect_struct_size == sizeof(ndp_rt_defect)
+               || result->defect_struct_size == offsetof(ndp_rt_defect, first_point))
+              && (uintptr_t)result->defects % 8 == 0);
+    if (result->points)
+        CHECK(result->defects && result->defect_struct_size == sizeof(ndp_rt_defect)
+              && (uintptr_t)result->points % 4 == 0);
 }
 
 static void write_planes(ndp_rt_result *result, const ndp_rt_image *image)
@@ -195,10 +200,15 @@ static int32_t inspect_one(const ndp_rt_image *image, ndp_rt_result *result, dou
     write_planes(result, image);
     result->defect_count = (uint32_t)(sum % 5);
     for (i = 0; result->defects && i < result->defect_count && i < result->defect_capacity; i++) {
-        memset(&result->defects[i], 0, sizeof *result->defects);
-        result->defects[i].area_px = (int64_t)(sum % 1000);
-        result->defects[i].peak = 1.0 / (1 + i);
+        ndp_rt_defect *defect = (ndp_rt_defect *)(void *)((char *)result->defects + i * result->defect_struct_size);
+
+        memset(defect, 0, result->defect_struct_size);
+        defect->area_px = (int64_t)(sum % 1000);
+        defect->peak = 1.0 / (1 + i);
     }
+    result->point_count = result->points ? result->defect_count : 0;
+    for (i = 0; result->points && i < result->point_count && i < result->point_capacity; i++)
+        result->points[i].x_px = result->points[i].y_px = (int32_t)i;
     result->preprocess_ms = result->engine_ms = result->postprocess_ms = 0.25;
     result->total_ms = 0.75;
     return NDP_RT_STATUS_OK;

@@ -105,6 +105,31 @@ static void check_own_buffers(ndp_rt::inspector &inspector)
     inspector.set_threshold(0.25);
 }
 
+/* Outlines lie in the boxes of their defects; an inspector that was opened without them refuses. */
+static void check_contours(ndp_rt::inspector &plain, const std::string &bundle)
+{
+    const pixels frame = make_pixels(9);
+    ndp_rt::options options;
+    options.threshold = 0.05;
+    options.contours = true;
+    ndp_rt::inspector inspector(bundle, options);
+    const ndp_rt::result found = inspector.submit(describe(frame), ndp_rt::outputs::contours).get();
+    std::size_t count = 0;
+
+    EXPECT(!found.defects.empty() && found.map.empty() && found.point_count == found.points.size());
+    for (const ndp_rt::defect &one : found.defects) {
+        EXPECT(one.first_point == count && one.point_count > 0);
+        for (; count < one.first_point + one.point_count; count++) {
+            EXPECT(found.points[count].x_px >= one.x_px && found.points[count].x_px < one.x_px + one.width_px);
+            EXPECT(found.points[count].y_px >= one.y_px && found.points[count].y_px < one.y_px + one.height_px);
+        }
+    }
+    EXPECT(count == found.points.size() && inspector.inspect(describe(frame)).points.empty());
+    inspector.set_threshold(2);
+    EXPECT(inspector.inspect(describe(frame), ndp_rt::outputs::contours).points.empty());
+    EXPECT(status_of([&] { plain.inspect(describe(frame), ndp_rt::outputs::contours); }) == NDP_RT_STATUS_INPUT);
+}
+
 static void check_errors(ndp_rt::inspector &inspector, const std::string &bundle)
 {
     const pixels frame = make_pixels(5);
@@ -272,6 +297,7 @@ int main(int argc, char **argv)
     EXPECT(inspector.describe().find("batches 1, 2") != std::string::npos && inspector.info().largest_batch == 2);
     check_results(inspector);
     check_own_buffers(inspector);
+    check_contours(inspector, bundle);
     check_errors(inspector, bundle);
     check_moves(bundle);
     check_jobs(inspector);

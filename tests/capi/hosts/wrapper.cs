@@ -23,6 +23,7 @@ internal static class Wrapper
             Expect(inspector.Threshold == 0.25 && inspector.Info.InputWidthPx > 0);
             Expect(inspector.Describe().Contains("openvino") || inspector.Describe().Contains("cpu"));
             CheckResults(inspector);
+            CheckContours(inspector, bundle);
             CheckErrors(inspector, bundle);
             CheckTasks(inspector);
         }
@@ -61,6 +62,22 @@ internal static class Wrapper
         Expect(!inspector.Inspect(images[0]).IsDefect);
         inspector.SetReference(images[1]);
         Expect(inspector.Timings.InspectionCount >= 8);
+    }
+
+    private static void CheckContours(Inspector plain, string bundle)
+    {
+        using (var inspector = new Inspector(bundle, new InspectorOptions { Threshold = 0.05, Contours = true }))
+        {
+            Result found = inspector.Inspect(MakeImage(9), Outputs.Contours);
+            Expect(found.Defects.Length > 0 && found.PointCount == found.Points.Length && found.Map == null);
+            foreach (Defect one in found.Defects)
+                Expect(found.Points.Skip((int)one.FirstPoint).Take((int)one.PointCount).All(point =>
+                    point.XPx >= one.XPx && point.XPx < one.XPx + one.WidthPx && point.YPx >= one.YPx
+                    && point.YPx < one.YPx + one.HeightPx));
+            Expect(found.Defects.Sum(one => one.PointCount) == found.Points.Length);
+            Expect(inspector.Inspect(MakeImage(9)).Points == null);
+        }
+        Expect(StatusOf(() => plain.Inspect(MakeImage(9), Outputs.Contours)) == Status.Input);
     }
 
     private static void CheckErrors(Inspector inspector, string bundle)
