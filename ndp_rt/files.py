@@ -43,19 +43,22 @@ def locking(folder: Path) -> Iterator[None]:
 
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise StorageError(
-                f"{folder}: expected no other run to write to it, got one that does. Choose another folder, or wait "
-                "until it has ended."
-            ) from error
+    path = folder / LOCK_FILE
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StorageError(
+            f"{folder}: expected no other run to write to it, got one that does. Choose another folder, or wait "
+            "until it has ended."
+        ) from error
+    except OSError as error:
+        raise StorageError(f"{path}: this lock cannot be taken ({_explain_lock(path, error)}).") from error
     try:
         yield
     finally:
         with contextlib.suppress(OSError):  # Windows removes no open file
-            (folder / LOCK_FILE).unlink()
+            path.unlink()
         lock.release()
 
 
