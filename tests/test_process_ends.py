@@ -94,10 +94,28 @@ if not pid:
 {uses}
     inspector.close()
     stream.close()
-    os._exit(0)  # as multiprocessing does: at an ordinary exit ONNX Runtime itself waits for threads of the parent
+    os._exit(0)  # as multiprocessing does
 _, status = os.waitpid(pid, 0)
 print("child ended with", status, "and the parent goes on:", inspector.inspect(image).score == next(stream).score)
 """
     done = run(code, bundle, backend)
     lines = [f"{name} True" for name in USES]
     assert done.stdout.splitlines() == [*lines, "child ended with 0 and the parent goes on: True"], done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_forked_child_ends_by_sys_exit_with_its_code_and_its_output(bundle: Path, backend: str) -> None:
+    code = """
+import ctypes
+first = inspector.inspect(image).score
+pid = os.fork()
+if not pid:
+    ctypes.CDLL(None).puts(b"from C")
+    print("from Python")
+    sys.exit(7)
+_, status = os.waitpid(pid, 0)
+print(os.waitstatus_to_exitcode(status), inspector.inspect(image).score == first)
+"""
+    done = run(code, bundle, backend)
+    assert sorted(done.stdout.splitlines()) == ["7 True", "from C", "from Python"], done.stderr

@@ -1,7 +1,11 @@
 """Optimises and runs graphs by ONNX Runtime, in fp32 only."""
 
+import ctypes
+import functools
 import json
+import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +31,25 @@ def _import() -> Any:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError(f"ONNX Runtime cannot be imported ({error}). Install it with: {REMEDY}") from error
+    _let_children_end()
     return onnxruntime
+
+
+@functools.cache
+def _let_children_end() -> None:
+    """Have children that are forked from now on end by `sys.exit` too, where the C library is glibc.
+
+    Up to 1.32, ONNX Runtime destroys a lock at exit on which a thread of the parent sleeps, and so a child waits for
+    ever. It ends here before that, after Python's own end, with its exit code and with C's streams written.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is not None and hasattr(library, "on_exit"):
+
+        def end_early() -> None:  # what is registered last is called first
+            library.on_exit(library._exit, None)
+            library.__cxa_atexit(library.fflush, None, None)
+
+        os.register_at_fork(after_in_child=end_early)
 
 
 class OnnxRuntimeEngine(Engine):
