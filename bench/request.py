@@ -41,6 +41,7 @@ class BenchRequest:
     fit: Path | None = None  # labelled images whose good training images anomalib's models are fitted to
     seconds: float = 10.0
     data: Path | None = None
+    page: int | None = None  # of images of the data with several
     is_from_file: bool = False
     target_qps: float | None = None
     latency_bound_ms: float | None = None

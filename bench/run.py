@@ -60,7 +60,7 @@ class Bench:
             "elapsed_s": 0.0,
             "bundle": describe_bundle(self.bundle),
             "settings": self._describe_settings(),
-            "data": None if request.data is None else describe_data(request.data),
+            "data": None if request.data is None else describe_data(request.data, request.page),
             "rows": self.rows,
             "left_out": self.left_out,
             "refused": self.refused,
@@ -229,7 +229,7 @@ class Bench:
         if self.request.data is None:
             return None
         self.tell(f"{one.name}: accuracy on {self.request.data}")
-        found: Record = one.ask("measure_accuracy", str(self.request.data))
+        found: Record = one.ask("measure_accuracy", str(self.request.data), self.request.page)
         return found
 
     @contextmanager
@@ -262,8 +262,8 @@ class Bench:
         }
 
 
-def describe_data(data: Path) -> Record:
-    """Return what a record says of labelled images.
+def describe_data(data: Path, page: int | None = None) -> Record:
+    """Return what a record says of labelled images; `page` as for `list_labelled`.
 
     Raises:
         DataError: the folder has another layout.
@@ -273,7 +273,7 @@ def describe_data(data: Path) -> Record:
     from ndp_rt.evaluate.metrics import require_extras
 
     require_extras()
-    return {"name": data.resolve().name, "image_count": len(list_samples(data))}
+    return {"name": data.resolve().name, "image_count": len(list_samples(data, page))}
 
 
 def describe_bundle(bundle: Bundle) -> Record:

@@ -52,7 +52,12 @@ def open_bundles(paths: Sequence[Path]) -> dict[str, Bundle]:
 
 
 def compare_accuracy(
-    bundles: Mapping[str, Bundle], data: Path, spec: EngineSpec, start_progress: StartProgress, command: str
+    bundles: Mapping[str, Bundle],
+    data: Path,
+    spec: EngineSpec,
+    start_progress: StartProgress,
+    command: str,
+    page: int | None = None,
 ) -> Record:
     """Evaluate every bundle, and return a record with a row for each, still without times.
 
@@ -62,12 +67,13 @@ def compare_accuracy(
         spec: the engines of every bundle.
         start_progress: given a bundle's name and the number of images, returns the context of a function that counts.
         command: for the record.
+        page: as for `evaluate_bundle`.
 
     Raises:
         NdpRtError: as `evaluate_bundle`; the message names the bundle.
     """
     record = start_record(FORMAT, FORMAT_VERSION, command)
-    record["data"] = describe_data(data)
+    record["data"] = describe_data(data, page)
     record["rows"] = rows = list[Record]()
     for name, bundle in bundles.items():
         try:
@@ -75,6 +81,7 @@ def compare_accuracy(
                 bundle.path,
                 data,
                 spec,
+                page=page,
                 start_progress=partial(start_progress, name),
                 command=command,
             )

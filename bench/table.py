@@ -17,18 +17,26 @@ def print_record(console: Console, record: Record) -> None:
     """Print what was measured, what was not and why, and what may falsify it."""
     settings, bundle = record["settings"], record["bundle"]
     threads = "" if settings["threads"] is None else f", {settings['threads']} threads"
-    console.print(
+    _say(
+        console,
         f"{bundle['name']} ({_describe_model(bundle)}), {settings['device']}{threads}; "
         f"inside the clock: {settings['inside_the_clock']}",
-        soft_wrap=True,
-        markup=False,
     )
     if record["rows"]:
         console.print(f"{settings['scenario']}: {settings['scenario_means']}", soft_wrap=True)
     for table in list_tables(record, is_short=True):
         console.print(make_table(table))
     for sentence in list_all_sentences(record):
-        console.print(sentence, soft_wrap=True, markup=False)
+        _say(console, sentence)
+
+
+def _say(console: Console, sentence: str) -> None:
+    console.print(_indent(sentence), soft_wrap=True, markup=False)
+
+
+def _indent(text: str) -> str:
+    """Return a text whose further lines, which a name brought, do not pass for lines of ours."""
+    return text.replace("\n", "\n  ")
 
 
 def _describe_model(bundle: Record) -> str:
@@ -44,7 +52,7 @@ def make_table(table: Table) -> RichTable:
         else:
             shown.add_column(column.short or "", justify="right", no_wrap=True)
     for cells in table.rows:
-        shown.add_row(*map(escape, cells))
+        shown.add_row(*(escape(_indent(cell)) for cell in cells))
     return shown
 
 

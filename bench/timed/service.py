@@ -90,9 +90,9 @@ class Service:
         time.sleep(pause_s)
         return self._time_query(Turn(batch=batch, query_size=1))
 
-    def measure_accuracy(self, data: str) -> Record:
+    def measure_accuracy(self, data: str, page: int | None) -> Record:
         """Return the accuracy on labelled images."""
-        return measure_accuracy(self._open_timed(), Path(data))
+        return measure_accuracy(self._open_timed(), Path(data), page)
 
     def measure_cost(self, batch: int, gflop_per_s: float | None) -> Record:
         """Return what a batch of ours costs on a GPU."""
@@ -204,8 +204,10 @@ class Judged(NamedTuple):
     is_defect: bool = False
 
 
-def measure_accuracy(timed: Timed, data: Path) -> Record:
+def measure_accuracy(timed: Timed, data: Path, page: int | None = None) -> Record:
     """Return image and pixel ROCAUC and AUPRO over all defects of a folder in MVTec AD's layout, and what was left out.
+
+    `page` is as for `list_labelled`.
 
     Raises:
         DataError: the folder has another layout, or none of its images can be used.
@@ -216,7 +218,8 @@ def measure_accuracy(timed: Timed, data: Path) -> Record:
     from ndp_rt.evaluate.run import score_samples, summarise
 
     require_extras()
-    scored, exclusions = score_samples(lambda image: Judged(*timed.judge(image)), list_samples(data), lambda: None)
+    samples = list_samples(data, page)
+    scored, exclusions = score_samples(lambda image: Judged(*timed.judge(image)), samples, lambda: None)
     left_out = [one.reason for one in exclusions]
     if not scored:
         raise DataError(f"none of the images in {data / 'test'} can be used: {left_out[0]}")

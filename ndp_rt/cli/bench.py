@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli.build_engine import parse_batches, parse_count
 from ndp_rt.cli.engine_arguments import log_to_stderr
+from ndp_rt.cli.page import add_page
+from ndp_rt.cli.terminal import make_console
+from ndp_rt.cli.terminal import show as show_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data", type=Path, metavar="DIR", help="labelled images (MVTec's layout): adds ROCAUC and AUPRO"
     )
+    add_page(group)
     group.add_argument("--target-qps", type=float, metavar="Q", help="server: images a second (default: searched)")
     group.add_argument(
         "--latency-bound",
@@ -129,6 +133,7 @@ def make_request(args: argparse.Namespace) -> "BenchRequest":
         fit=args.fit,
         seconds=args.seconds,
         data=args.data,
+        page=args.page,
         is_from_file=args.from_file,
         target_qps=args.target_qps,
         latency_bound_ms=args.latency_bound,
@@ -157,12 +162,11 @@ def run_bench(
         measure: fills in the record.
         show: prints it.
     """
-    from rich.console import Console
     from rich.markup import escape
 
     from ndp_rt.evaluate.record import check_appendable
 
-    console, notes = Console(highlight=False), Console(stderr=True, highlight=False)
+    console, notes = make_console(), make_console(stderr=True)
     console.width = max(console.width, TABLE_WIDTH)
     log_to_stderr()
     check_appendable(out)
@@ -205,7 +209,7 @@ def keep_record(record: "Record", out: Path, console: "Console", show: Callable[
         append_record(record, out)
     finally:
         show(console, record)
-    console.print(f"Appended to {out}", soft_wrap=True, markup=False)
+    console.print(show_name(f"Appended to {out}"), soft_wrap=True, markup=False)
 
 
 def measure(bench: "Bench", args: argparse.Namespace) -> None:

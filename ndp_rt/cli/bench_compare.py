@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.terminal import make_console, show
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -52,16 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print differences, table and verdict, and return 1 where B lost something."""
-    from rich.console import Console
-
     from ndp_rt.bench.compare import ACCURACY_DROP, compare_records, pick_record
 
     a, b = pick_record(args.a), pick_record(args.b)
     comparison = compare_records(a.record, b.record, args.tolerance)
-    console = Console()
+    console = make_console()
 
     def say(text: str) -> None:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+        console.print(show(text), soft_wrap=True, markup=False)
 
     for letter, one in (("A", a), ("B", b)):
         say(f"{letter}: {one.path}, line {one.line}, {one.record.get('created', 'date unknown')}")
@@ -106,7 +106,7 @@ def make_time_table(comparison: "Comparison") -> "Table":
     table.add_column("verdict", no_wrap=True)
     for row, name in zip(comparison.rows, list_names(comparison), strict=True):
         table.add_row(
-            Text(name),
+            Text(show(name)),
             format_number(row.a_p50_ms),
             format_number(row.b_p50_ms),
             f"{row.ratio.median:.3f}",
@@ -128,7 +128,7 @@ def make_answer_table(comparison: "Comparison") -> "Table":
     for row, name in zip(comparison.rows, list_names(comparison), strict=True):
         changes = [row.accuracy_changes.get(metric) for metric in metrics]
         table.add_row(
-            Text(name),
+            Text(show(name)),
             "-" if row.error_change is None else f"{row.error_change:+.1e}",
             *("-" if change is None else f"{change:+.4f}" for change in changes),
         )

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from ndp_rt.cli.terminal import say
+
 DETAILS = """\
 A RECORD is a file that `ndp-rt bench` wrote, one JSON object a line, or a file with one JSON object. The page has a
 section for each record, in the order given: tables, latency distributions, speed and accuracy, the stage split and the
@@ -39,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"-o {out} is a RECORD, and records are never overwritten. Choose another file.")
     stored = [one for path in args.records for one in read_records(path)]
     write_report(stored, out)
-    print(f"Wrote {out}: {len(stored)} record{'' if len(stored) == 1 else 's'}")
+    say(f"Wrote {out}: {len(stored)} record{'' if len(stored) == 1 else 's'}")
     return 0

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli.engine_arguments import ENGINE_ARGUMENTS, add_engine_arguments, describe_engine, log_to_stderr
+from ndp_rt.cli.page import add_page
+from ndp_rt.cli.terminal import make_console
 from ndp_rt.cli.terminal import show as show_name
 from ndp_rt.errors import StorageError
 
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=5.0, metavar="S", help="time each bundle for S at least (default: %(default)s)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the JSON file of an earlier comparison")
+    add_page(parser)
     add_engine_arguments(parser, may_fall_back=False)
 
 
@@ -61,7 +64,6 @@ def check_out(out: Path, *, overwrite: bool) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure the bundles, print the table and write the record."""
-    from rich.console import Console
     from rich.markup import escape
 
     from ndp_rt.bench.request import check_above_zero
@@ -80,11 +82,12 @@ def run(args: argparse.Namespace) -> int:
     spec = EngineSpec(**{name: getattr(args, name) for name in ENGINE_ARGUMENTS})
     paths = [str(path) for path in args.bundles]
     command = ["ndp-rt", "compare", *paths, str(args.data), *describe_engine(args), "--seconds", f"{args.seconds:g}"]
+    command += [] if args.page is None else ["--page", str(args.page)]
     log_to_stderr()
-    record = compare_accuracy(bundles, args.data, spec, start_progress, shlex.join(command))
-    with Console(stderr=True, highlight=False).status("timing") as status:
+    record = compare_accuracy(bundles, args.data, spec, start_progress, shlex.join(command), args.page)
+    with make_console(stderr=True).status("timing") as status:
         compare_times(record, bundles, args.data, args.seconds, lambda line: status.update(escape(line)))
-    console = Console(highlight=False)
+    console = make_console()
     engine = f"{args.backend or args.device}, {args.precision}"
     console.print(make_table(record, f"{args.data.resolve().name}: {engine}"))  # first: a full disk loses no figures
     for sentence in list_sentences(record):
@@ -147,7 +150,8 @@ def list_sentences(record: "Record") -> list[str]:
                 f"{row['name']} has no threshold for {precision}, so nothing was decided: ndp-rt set-threshold"
             )
         if excluded_count:
-            sentences.append(f"{row['name']}: {excluded_count} files were left out; the JSON file says why.")
+            were = " was" if excluded_count == 1 else "s were"
+            sentences.append(f"{row['name']}: {excluded_count} file{were} left out; the JSON file says why.")
     others = record["rows"][0]["figures"].get("left_out", []) if record["rows"] else []
     if others:
         names = ", ".join(one["path"] for one in others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")

@@ -9,6 +9,7 @@ from ndp_rt.cli.build_engine import parse_count
 from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, repeat_counting
 from ndp_rt.cli.engine_arguments import add_engine_arguments, describe_engine, engine_options, log_to_stderr
 from ndp_rt.cli.page import add_page
+from ndp_rt.cli.terminal import make_console
 from ndp_rt.cli.terminal import show as show_name
 from ndp_rt.errors import StorageError
 
@@ -108,7 +109,6 @@ def make_table(evaluation: "Evaluation", title: str) -> "Table":
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, write evaluation.json, scores.png and, if asked for, explain.html."""
-    from rich.console import Console
 
     from ndp_rt.bundle.open import open_bundle
     from ndp_rt.cli.progress import show_progress
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.images.listing import describe_left_out
 
     out = args.out or Path(f"{args.bundle.resolve().stem}-evaluation")
-    console = Console()
+    console = make_console()
     options = engine_options(args)
     fallback = options.pop("fallback")
     words = (*describe_engine(args), *repeat_counting(args))
@@ -145,7 +145,8 @@ def run(args: argparse.Namespace) -> int:
     if evaluation.threshold is None:
         console.print(f"The bundle has no threshold for {args.precision}, so nothing was decided: ndp-rt set-threshold")
     if evaluation.exclusions:
-        console.print(f"{len(evaluation.exclusions)} files were left out:")
+        count = len(evaluation.exclusions)
+        console.print(f"{count} file{' was' if count == 1 else 's were'} left out:")
         for one in evaluation.exclusions:
             figures = "all figures" if one.what == "image" else "the pixel figures"
             line = show_name(f"  {one.path} (from {figures}): {one.reason}")

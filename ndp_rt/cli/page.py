@@ -5,7 +5,7 @@ import argparse
 ALL = "all"
 
 
-def add_page(parser: argparse.ArgumentParser, *, takes_all: bool = False) -> None:
+def add_page(parser: argparse._ActionsContainer, *, takes_all: bool = False) -> None:
     """Add the argument; `takes_all` offers every page too."""
     others = "; all: each one" if takes_all else ""
     parser.add_argument(

@@ -5,12 +5,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.page import add_page
+from ndp_rt.cli.terminal import make_console, show
+
 if TYPE_CHECKING:
     from ndp_rt.bundle import Bundle
     from ndp_rt.quantise.run import Quantised, QuantiseSettings
 
 # The arguments of `add_quantise_arguments`, as attributes; None where one is left out.
-QUANTISE_ARGUMENTS = ("calibration", "validation", "max_drop", "false_alarm_rate", "report")
+QUANTISE_ARGUMENTS = ("calibration", "validation", "max_drop", "false_alarm_rate", "page", "report")
 
 REPORT_WIDTH = 110  # columns, at least, where the output is no terminal
 
@@ -56,6 +59,7 @@ def add_quantise_arguments(parser: argparse._ActionsContainer) -> None:
         type=Path,
         help="labelled images in MVTec AD's layout, to measure accuracy on (default: painted defects)",
     )
+    add_page(parser)
     parser.add_argument("--max-drop", metavar="D", type=float, help="how much accuracy may drop (default: 0.003)")
     parser.add_argument("--false-alarm-rate", metavar="R", type=float, help="wanted highest rate, 0.01 for 1 %%")
     parser.add_argument("--report", metavar="FILE", type=Path, help="also write the report as JSON")
@@ -76,18 +80,17 @@ def quantise(bundle: "Bundle", args: argparse.Namespace, precisions: tuple[str, 
         bundle: opened; it keeps its former content, its folder changes.
         precisions: to choose layers for; None: those that this processor has.
     """
-    from rich.console import Console
-
     from ndp_rt.files import storing
     from ndp_rt.quantise.report import print_report
     from ndp_rt.quantise.run import quantise_bundle
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
+    console.soft_wrap = True
     if not console.is_terminal:
         console.width = max(console.width, REPORT_WIDTH)
     settings = make_settings(bundle.path, args, precisions)
     found = quantise_bundle(
-        bundle, settings, progress=lambda line: console.print(f"  {line}", style="dim", markup=False)
+        bundle, settings, progress=lambda line: console.print(show(f"  {line}"), style="dim", markup=False)
     )
     print_report(console, found)
     if args.report is not None:
@@ -96,7 +99,7 @@ def quantise(bundle: "Bundle", args: argparse.Namespace, precisions: tuple[str, 
             args.report.write_text(json.dumps(found.report, indent=1) + "\n", encoding="utf-8")
     for name in found.choices:
         console.print(
-            f"{bundle.path.name}: build with: ndp-rt build-engine {bundle.path} --precision {name}", markup=False
+            show(f"{bundle.path.name}: build with: ndp-rt build-engine {bundle.path} --precision {name}"), markup=False
         )
     return found
 
@@ -109,8 +112,9 @@ def make_settings(path: Path, args: argparse.Namespace, precisions: tuple[str, .
     from ndp_rt.quantise.run import MAX_DROP, QuantiseSettings, make_command
 
     settings = QuantiseSettings(
-        calibration=None if args.calibration is None else list_good_images(args.calibration),
+        calibration=None if args.calibration is None else list_good_images(args.calibration, page=args.page),
         validation=args.validation,
+        page=args.page,
         max_drop=MAX_DROP if args.max_drop is None else args.max_drop,
         false_alarm_rate=args.false_alarm_rate,
         precisions=precisions,

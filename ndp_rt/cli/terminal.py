@@ -5,6 +5,11 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # Control characters, those that turn the direction of writing, line separators, and bytes that are no UTF-8.
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -28,6 +33,22 @@ def complain(text: object) -> None:
     """Print a line to stderr, if anybody listens."""
     with contextlib.suppress(OSError, ValueError):  # it was closed
         print(show(text), file=sys.stderr, flush=True)
+
+
+def make_console(*, stderr: bool = False) -> "Console":
+    """Return a console of rich's that prints whatever stands in names as names, in tables too.
+
+    Further lines of a name are not indented: who prints a sentence with names passes `show(sentence)`.
+    """
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class SafeConsole(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for one in super().render(renderable, options):
+                yield one if one.control else Segment(UNSAFE.sub(_escape, one.text), one.style)
+
+    return SafeConsole(stderr=stderr, highlight=False)
 
 
 class SafeFormatter(logging.Formatter):

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from ndp_rt.arrays import BoolArray
 from ndp_rt.errors import DataError
 from ndp_rt.images.listing import LeftOut, Listing, list_folder
 from ndp_rt.images.masks import DEFECTS, find_marked, refuse_mask, take_plane
+from ndp_rt.images.pages import choose_pages
 from ndp_rt.images.read import load_image
 
 GOOD, SUFFIX = "good", "_mask"
@@ -42,17 +43,21 @@ class Labelled:
     left_out: tuple[LeftOut, ...]
 
 
-def list_samples(data: Path) -> list[Sample]:
+def list_samples(data: Path, page: int | None = None) -> list[Sample]:
     """List DATA/test with its masks, good images first, then the kinds in order of name, as `list_labelled` does."""
-    return list(list_labelled(data).samples)
+    return list(list_labelled(data, page).samples)
 
 
-def list_labelled(data: Path) -> Labelled:
+def list_labelled(data: Path, page: int | None = None) -> Labelled:
     """List DATA/test with its masks, good images first, then the kinds in order of name, and name what is not used.
 
     A kind's images may lie in sub-folders. An image's mask has its name, with `_mask` or without, in the same
     sub-folder or, where no other has that name, anywhere below ground_truth/KIND. A folder of its name holds several
     masks (MVTec LOCO). Where several images or masks share a name, none is taken.
+
+    Args:
+        data: the folder.
+        page: which one to take of images with several, counted from 1; None: reading such an image is an error.
 
     Raises:
         DataError: there is no such folder, or it has no good or no defective images.
@@ -90,6 +95,8 @@ def list_labelled(data: Path) -> Labelled:
             ]
     if all(sample.is_good for sample in samples):
         raise DataError(f"{test}: expected defective images too, got good ones only. {LAYOUT}")
+    paths = choose_pages([sample.path for sample in samples], page)
+    samples = [replace(sample, path=path) for sample, path in zip(samples, paths, strict=True)]
     return Labelled(samples=tuple(samples), left_out=tuple(left_out))
 
 

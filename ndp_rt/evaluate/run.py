@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,6 @@ from ndp_rt.evaluate.metrics import (
 from ndp_rt.evaluate.record import Record, start_record
 from ndp_rt.images.checks import Image
 from ndp_rt.images.listing import LeftOut
-from ndp_rt.images.pages import choose_pages
 from ndp_rt.images.read import load_image
 from ndp_rt.inspector import Inspector
 
@@ -253,9 +252,8 @@ def evaluate_bundle(
         NdpRtError: DataError for the folder, BundleError or EngineError for the bundle, MissingExtraError.
     """
     require_extras()
-    labelled = list_labelled(data)
-    paths = choose_pages([sample.path for sample in labelled.samples], page)
-    samples = [replace(sample, path=path) for sample, path in zip(labelled.samples, paths, strict=True)]
+    labelled = list_labelled(data, page)
+    samples = labelled.samples
     bundle = open_bundle(bundle_path)
     threshold = bundle.threshold(spec.precision)
     if not (fallback and spec.is_on_gpu):  # where the CPU may take over, the GPU's backend may be missing

@@ -53,6 +53,7 @@ class QuantiseSettings:
 
     calibration: Sequence[Path] | None = None  # good images that were not trained on; None: the bundle's own
     validation: Path | None = None  # labelled images in MVTec AD's layout; None: painted defects
+    page: int | None = None  # of images of `validation` with several
     max_drop: float = MAX_DROP
     false_alarm_rate: float | None = None
     precisions: tuple[str, ...] | None = None  # None: those that this machine has
@@ -112,7 +113,7 @@ def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say
     samples = (
         paint_samples(good, VALIDATION_SEED)
         if settings.validation is None
-        else read_labelled(settings.validation, bundle.manifest.input)
+        else read_labelled(settings.validation, bundle.manifest.input, settings.page)
     )
     painted = paint_for_ranges(good, CALIBRATION_SEED)
     progress(f"ranges from {len(good)} good images, and {len(painted) - len(good)} with painted defects")
@@ -263,6 +264,7 @@ def make_command(path: Path, settings: QuantiseSettings) -> str:
         "false-alarm-rate": settings.false_alarm_rate,
         "precision": settings.precisions[0] if settings.precisions and len(settings.precisions) == 1 else None,
         "threads": settings.threads,
+        "page": settings.page,
     }
     words += [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
     return shlex.join(words)

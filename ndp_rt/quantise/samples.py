@@ -173,13 +173,13 @@ def paint_samples(good: FloatArray, seed: int) -> Samples:
     )
 
 
-def read_labelled(data: Path, contract: InputContract) -> Samples:
+def read_labelled(data: Path, contract: InputContract, page: int | None = None) -> Samples:
     """Read DATA/test with its masks, in MVTec AD's layout, resized to the network's input.
 
     Raises:
         DataError: another layout, or a defective image without a mask.
     """
-    listed = list_samples(data)
+    listed = list_samples(data, page)
     for sample in listed:
         if sample.mask_problem is not None:
             raise DataError(f"{sample.path}: {sample.mask_problem}. Mend that, or remove the image.")

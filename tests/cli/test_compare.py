@@ -53,7 +53,7 @@ def test_what_is_left_out_is_said_and_ends_with_4(folder: Path, capsys: pytest.C
     shutil.copytree(folder / "data", folder / "torn")
     (folder / "torn/test/good/c.png").write_bytes(b"no image")
     assert main(["compare", "tiny.ndp", "bare.ndp", "torn", "-o", "out/torn.json", *QUICK]) == 4
-    assert "tiny.ndp: 1 files were left out" in capsys.readouterr().out
+    assert "tiny.ndp: 1 file was left out" in capsys.readouterr().out
     assert json.loads((folder / "out/torn.json").read_text())["rows"][1]["figures"]["excluded"]
 
 

@@ -1,17 +1,24 @@
 """`--page` of the commands: one page of files with several, or each with a row of its own."""
 
+import argparse
 import csv
 import json
 import shutil
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 
 from ndp_rt import Inspector, read_image
+from ndp_rt.bench.timed.service import Timed, measure_accuracy
 from ndp_rt.bundle.open import open_bundle
-from ndp_rt.cli import main
+from ndp_rt.cli import bench, main, quantise
+from ndp_rt.errors import DataError, ImageFileError
+from ndp_rt.images.preprocess import preprocess
+from ndp_rt.quantise.samples import read_labelled
 from tests.images.encodings import draw_surface, encode, encode_tiff
 
 
@@ -99,19 +106,23 @@ def test_a_page_that_is_no_number_from_1_is_wrong_usage(command: str, page: str,
     assert end.value.code == 2
 
 
-def test_evaluate_measures_the_page_that_was_chosen(
-    tiny_bundle: Path, tmp_path: Path, rng: np.random.Generator
-) -> None:
-    data = tmp_path / "data"
+@pytest.fixture
+def data(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """Labelled images in MVTec's layout, each a scan of two pages."""
+    folder = tmp_path / "data"
     mask = np.zeros((70, 80), np.uint8)
     mask[20:30, 10:40] = 255
     for kind in ("good", "crack"):
-        (data / "test" / kind).mkdir(parents=True)
+        (folder / "test" / kind).mkdir(parents=True)
         for index in range(2):
-            write_scan(data / "test" / kind / f"{index}.tif", rng)
-    (data / "ground_truth" / "crack").mkdir(parents=True)
+            write_scan(folder / "test" / kind / f"{index}.tif", rng)
+    (folder / "ground_truth" / "crack").mkdir(parents=True)
     for index in range(2):
-        (data / "ground_truth" / "crack" / f"{index}_mask.png").write_bytes(encode("png", mask))
+        (folder / "ground_truth" / "crack" / f"{index}_mask.png").write_bytes(encode("png", mask))
+    return folder
+
+
+def test_evaluate_measures_the_page_that_was_chosen(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["evaluate", str(tiny_bundle), str(data), "-o", str(out), "--threads", "1"]
     assert main(arguments) == 1  # every image has several pages
@@ -123,6 +134,50 @@ def test_evaluate_measures_the_page_that_was_chosen(
     with Inspector.open(tiny_bundle, threads=1) as inspector:
         score = inspector.inspect(read_image(data / "test/good/0.tif", page=2)).score
     assert images[0]["score"] == pytest.approx(score, abs=1e-5)
+
+
+def test_compare_measures_and_times_the_page_that_was_chosen(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(tiny_bundle, tmp_path / "other.ndp")
+    arguments = ["compare", str(tiny_bundle), str(other), str(data), "-o", str(tmp_path / "out.json"), "--threads", "1"]
+    assert main([*arguments, "--seconds", "0.1"]) == 1
+    assert main([*arguments, "--seconds", "0.1", "--page", "2"]) == 0
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["command"].endswith(" --page 2") and record["data"]["image_count"] == 4
+    for row in record["rows"]:
+        assert [one["path"][-6:] for one in row["figures"]["images"]] == 4 * ["tif[2]"]
+        assert row["timing"]["latency"]["p50_ms"] > 0
+
+
+class Mean:
+    """Stands in for what is timed: a score and a map from an image's mean."""
+
+    def judge(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
+        return image.mean(axis=2, dtype=np.float32) / 255, float(image.mean())
+
+
+def test_bench_measures_accuracy_on_the_page_that_was_chosen(data: Path, tiny_bundle: Path) -> None:
+    measured = [measure_accuracy(cast(Timed, Mean()), data, page) for page in (1, 2)]
+    assert [one["image_count"] for one in measured] == [4, 4] and measured[0] != measured[1]
+    with pytest.raises(DataError, match="Choose one: --page N"):
+        measure_accuracy(cast(Timed, Mean()), data)
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    given = parser.parse_args([str(tiny_bundle), "--data", str(data), "--page", "2"])
+    assert bench.make_request(given).page == 2
+
+
+def test_quantise_validates_on_the_page_that_was_chosen(data: Path, tiny_bundle: Path) -> None:
+    contract = open_bundle(tiny_bundle).manifest.input
+    first, second = (read_labelled(data, contract, page).take(1)[0].image for page in (1, 2))
+    expected = np.empty_like(second)
+    preprocess(read_image(data / "test/good/0.tif", page=2), contract, expected)
+    assert np.allclose(second, expected, atol=1 / 255) and not np.array_equal(first, second)
+    with pytest.raises(ImageFileError, match="Choose one: --page N"):
+        read_labelled(data, contract)
+    parser = argparse.ArgumentParser()
+    quantise.add_arguments(parser)
+    given = parser.parse_args([str(tiny_bundle), "--validation", str(data), "--page", "2"])
+    assert quantise.make_settings(tiny_bundle, given, None).command.endswith(" --page 2")
 
 
 def test_set_threshold_calibrates_on_the_page_that_was_chosen(

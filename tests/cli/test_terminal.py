@@ -1,5 +1,6 @@
 """Names of files and bundles reach the terminal as names: they neither move its cursor nor pass for a message."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from ndp_rt import bench
+from ndp_rt.bench.read_records import read_records
+from ndp_rt.bench.table import print_record
 from ndp_rt.cli import main
-from ndp_rt.cli.terminal import show
+from ndp_rt.cli.terminal import make_console, show
 
+RECORDS = Path(bench.__file__).parent / "results" / "bench"
 NASTY = "x\x1b[2J\rall good\nndp-rt: done\x9b31m\u202egnp.\udcff"
 
 
@@ -28,6 +33,24 @@ def test_an_error_that_names_a_nasty_file_is_one_message(capsys: pytest.CaptureF
     lines = capsys.readouterr().err.splitlines()
     assert [line.startswith("ndp-rt: ") for line in lines] == [True, False]
     assert not any(ord(character) < 32 for line in lines for character in line)
+
+
+@pytest.mark.parametrize("name", ["edge.jsonl", "scenarios.jsonl"])
+def test_names_in_a_record_of_bench_are_names_in_its_tables_too(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "records.jsonl"
+    text = (RECORDS / name).read_text(encoding="utf-8").splitlines()[-1]
+    record = json.loads(text)
+    record["bundle"]["name"] = record["rows"][0]["name"] = record["rows"][-1]["name"] = NASTY
+    record["left_out"][NASTY] = NASTY
+    path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    for stored in read_records(path):
+        print_record(make_console(), stored.record)
+    assert main(["bench", "compare", str(path), str(path)]) == 0
+    out = capsys.readouterr().out
+    assert r"x\x1b[2J" in out and not any(character in out for character in "\x1b\r\x9b\u202e\udcff")
+    assert not any(line.startswith("ndp-rt: done") for line in out.splitlines())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell, whose redirections this uses")

@@ -40,7 +40,7 @@ def test_prints_figures_and_writes_the_record_and_the_picture(folder: Path, caps
     assert main(["evaluate", "tiny.ndp", "data", "-o", "out", "--threads", "1"]) == 4  # hole/a.png has no mask
     out = capsys.readouterr().out
     assert "all defects" in out and "crack" in out
-    assert "1 files were left out" in out
+    assert "1 file was left out" in out
     record = json.loads((folder / "out/evaluation.json").read_text())
     assert (record["format"], record["format_version"]) == ("ndp-rt evaluation", 1)
     assert record["command"].startswith("ndp-rt evaluate tiny.ndp data")
@@ -93,7 +93,7 @@ def test_explain_writes_a_page_of_as_many_images_as_asked_for(folder: Path, caps
     assert "explain.html" in capsys.readouterr().out
     page = (folder / "told/explain.html").read_text(encoding="utf-8")
     assert page.count("<section>") == 4
-    assert "tiny.ndp on data" in page and "1 files were left out" in page
+    assert "tiny.ndp on data" in page and "1 file was left out" in page
 
 
 def test_explain_that_swallows_the_folder_says_what_it_takes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
