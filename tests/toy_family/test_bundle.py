@@ -157,3 +157,12 @@ def test_nothing_outside_the_tests_knows_the_toy() -> None:
     sources = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".cu", ".cuh", ".c")]
     assert len(sources) > 200
     assert [path for path in sources if words.search(path.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.nightly(but=1)
+def test_nvidias_compiler_takes_its_stages(bundle: Path, precision: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX: pip install tensorrt-rtx-cu13")
+    command = ["build-engine", str(bundle), "--backend", "tensorrt-rtx", "--for", "sm89", "--precision", precision]
+    assert main(command) == 0
+    assert "sm89" in capsys.readouterr().out

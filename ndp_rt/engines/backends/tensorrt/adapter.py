@@ -197,7 +197,11 @@ FREE_LAYERS = frozenset(
     {"CONSTANT", "SHAPE", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "SHUFFLE", "SLICE", "CONCATENATION", "GATHER"}
 )
 TYPING_LAYERS = frozenset({"CONSTANT", "CAST", "QUANTIZE", "DEQUANTIZE"})
-PRODUCT_LAYERS = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED", "EINSUM"})
+PRODUCT_LAYERS = {  # as layers.py calls them
+    "CONVOLUTION": "convolution",
+    "DECONVOLUTION": "deconvolution",
+    **dict.fromkeys(("MATRIX_MULTIPLY", "FULLY_CONNECTED", "EINSUM"), "matrix product"),
+}
 
 
 def _hold_types(lib: Any, network: "trt.INetworkDefinition") -> None:

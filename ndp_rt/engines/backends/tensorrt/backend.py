@@ -87,7 +87,7 @@ class TensorRtBackend(DeviceBackend):
         return engine
 
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
-        check_products(sum_products(counts), precision, import_tensorrt(), "TensorRT's engine")
+        check_products(counts, precision, import_tensorrt(), "TensorRT's engine")
 
     def choose_build(self, build: BuildOptions | None, key: "EngineKey", engines_dir: Path) -> TensorRtOptions:
         chosen = build if isinstance(build, TensorRtOptions) else TensorRtOptions()

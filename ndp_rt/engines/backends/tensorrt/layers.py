@@ -100,15 +100,16 @@ def sum_products(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def check_products(products: Mapping[str, int], precision: str, lib: Any, who: str) -> None:
+def check_products(counts: Mapping[str, Mapping[str, int]], precision: str, lib: Any, who: str) -> None:
     """Check the types of what multiplies against a precision.
 
-    In fp16 and bf16 some layers stay in float32 on purpose, so most have to be in the one that was asked for; in int8
-    some stay in fp16, and most may not be in float32. In fp32 all are, in tf32 all that there are TF32 kernels for.
-    Types that are not known are warned of where the network's types bind the compiler.
+    In fp16 and bf16 some layers stay in float32 on purpose, so most have to be in the one that was asked for; there
+    are no deconvolutions in bf16, so those do not count. In int8 some stay in fp16, and most may not be in float32. In
+    fp32 all are, in tf32 all that there are TF32 kernels for. Types that are not known are warned of where the
+    network's types bind the compiler.
 
     Args:
-        products: as `sum_products` returns them.
+        counts: as `count_layers` returns them.
         precision: that was asked for.
         lib: the module tensorrt or tensorrt_rtx that built them.
         who: multiplies, for the message.
@@ -116,11 +117,14 @@ def check_products(products: Mapping[str, int], precision: str, lib: Any, who: s
     Raises:
         EngineError: they are in others.
     """
-    if _fits(products, precision):
+    kinds = dict(counts)
+    if precision == "bf16":
+        kinds["deconvolution"] = {name: n for name, n in counts.get("deconvolution", {}).items() if name != "f32"}
+    if _fits(sum_products(kinds), precision):
         return
-    known, unknown_count = _split(products)
+    known, unknown_count = _split(sum_products(kinds))
     is_odd = not known or _fits(_add(known, precision, unknown_count), precision)
-    _refuse(f"asked for {precision}, {who} multiplies in {_describe(products)}.", is_odd, lib)
+    _refuse(f"asked for {precision}, {who} multiplies in {_describe(sum_products(counts))}.", is_odd, lib)
 
 
 def compare_products(built: Mapping[str, int], asked: Mapping[str, int], precision: str, lib: Any) -> None:

@@ -1,7 +1,6 @@
 """From a typed ONNX file to a network of one batch size that can be built."""
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,18 +86,19 @@ class ParsedNetwork:
             name=tensor.name, shape=(batch, *tuple(tensor.shape)[1:]), dtype=name_dtype(dtype.name, tensor.name)
         )
 
-    def count_products(self) -> Mapping[str, int]:
-        """Return how many of the network's layers multiply in which type."""
+    def count_products(self) -> dict[str, dict[str, int]]:
+        """Return how many of the network's layers multiply in which type, by kind."""
         network, types = self.network, read_types(self._lib, self.network)
-        quantized, counts = find_quantized(network), Counter[str]()
+        quantized, counts = find_quantized(network), dict[str, Counter[str]]()
         for index in range(network.num_layers):
             layer: trt.ILayer = network.get_layer(index)
             kind: trt.LayerType = layer.type
             first: trt.ITensor = layer.get_input(0)
             if kind.name in PRODUCT_LAYERS:
                 name = "INT8" if first.name in quantized else types.get(first.name, "unknown")
-                counts[PRODUCT_TYPES.get(name, name.lower())] += 1
-        return dict(sorted(counts.items()))
+                own = counts.setdefault(PRODUCT_LAYERS[kind.name], Counter())
+                own[PRODUCT_TYPES.get(name, name.lower())] += 1
+        return {kind: dict(sorted(own.items())) for kind, own in sorted(counts.items())}
 
 
 def name_dtype(name: str, tensor: str) -> str:

@@ -15,7 +15,7 @@ from ndp_rt.engines.backends.tensorrt.adapter import (
     set_precision,
     watch,
 )
-from ndp_rt.engines.backends.tensorrt.layers import check_products
+from ndp_rt.engines.backends.tensorrt.layers import check_products, sum_products
 from ndp_rt.engines.backends.tensorrt.library import describe
 from ndp_rt.engines.backends.tensorrt.logger import describe_errors, get_log, listen
 from ndp_rt.engines.backends.tensorrt.network import ParsedNetwork
@@ -84,10 +84,10 @@ def build_network(
     builder: trt.Builder = make_builder(lib)
     parsed = ParsedNetwork(lib, builder, onnx_path)
     network: trt.INetworkDefinition = parsed.network
-    products = parsed.count_products()
+    counts = parsed.count_products()
     # TF32 and float32 are one type in a graph.
     precision = "fp32" if options.precision == "tf32" else options.precision
-    check_products(products, precision, lib, f"the graph {onnx_path}")
+    check_products(counts, precision, lib, f"the graph {onnx_path}")
     inputs, outputs = parsed.describe(options.batch)
     config: trt.IBuilderConfig = builder.create_builder_config()
     config.profiling_verbosity = lib.ProfilingVerbosity.DETAILED
@@ -107,7 +107,7 @@ def build_network(
         content=bytes(plan),
         inputs=inputs,
         outputs=outputs,
-        products=products,
+        products=sum_products(counts),
     )
 
 

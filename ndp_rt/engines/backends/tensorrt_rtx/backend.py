@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ndp_rt.devices import machine
 from ndp_rt.engines.backend import DeviceBackend, EngineOptions
-from ndp_rt.engines.backends.tensorrt.layers import WANTED, check_products, sum_products
+from ndp_rt.engines.backends.tensorrt.layers import WANTED, check_products
 from ndp_rt.engines.backends.tensorrt.logger import keep_log
 from ndp_rt.engines.backends.tensorrt_rtx.build import LAYERS, build_for, find_plan, group_targets, name_plan
 from ndp_rt.engines.backends.tensorrt_rtx.engine import TensorRtRtxEngine
@@ -94,7 +94,7 @@ class TensorRtRtxBackend(DeviceBackend):
                 engine.keep()
 
     def check_precision(self, counts: Mapping[str, Mapping[str, int]], precision: str) -> None:
-        check_products(sum_products(counts), precision, import_tensorrt_rtx(), "TensorRT-RTX's engine")
+        check_products(counts, precision, import_tensorrt_rtx(), "TensorRT-RTX's engine")
 
 
 def _is_kept(severity: str, message: str) -> bool:

@@ -64,9 +64,8 @@ def build_for(lib: Any, onnx_path: Path, options: EngineOptions, group: tuple[st
     with listen(lib, take_line):
         built = build_network(lib, onnx_path, options, configure)
     counts = count_types([layer for report in reports[-1:] for layer in read_layers(report)])
-    products = sum_products(counts)
-    check_products(products, options.precision, lib, f"{describe(lib)}'s engine for {', '.join(group)}")
-    compare_products(products, built.products, options.precision, lib)
+    check_products(counts, options.precision, lib, f"{describe(lib)}'s engine for {', '.join(group)}")
+    compare_products(sum_products(counts), built.products, options.precision, lib)
     return built, counts
 
 

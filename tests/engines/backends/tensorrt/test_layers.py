@@ -147,10 +147,18 @@ def test_what_was_asked_for_is_what_most_layers_multiply_in(
     precision: str, products: dict[str, int], is_right: bool
 ) -> None:
     if is_right:
-        check_products(products, precision, OLD, "it")
+        check_products({"convolution": products}, precision, OLD, "it")
         return
     with pytest.raises(EngineError, match=f"asked for {precision}, it multiplies in "):
-        check_products(products, precision, OLD, "it")
+        check_products({"convolution": products}, precision, OLD, "it")
+
+
+def test_deconvolutions_stay_in_float32_in_bf16() -> None:
+    check_products({"convolution": {"bf16": 1}, "deconvolution": {"f32": 4}}, "bf16", OLD, "it")
+    with pytest.raises(EngineError, match="asked for fp16, it multiplies in 1 x f16, 4 x f32"):
+        check_products({"convolution": {"f16": 1}, "deconvolution": {"f32": 4}}, "fp16", OLD, "it")
+    with pytest.raises(EngineError, match="asked for bf16, it multiplies in 1 x bf16, 1 x f32"):
+        check_products({"convolution": {"f32": 1}, "deconvolution": {"bf16": 1}}, "bf16", OLD, "it")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +206,7 @@ def test_words_that_are_not_known_are_warned_of_where_types_bind_the_compiler(
     lib = make_lib(*version.split())
     with caplog.at_level(logging.WARNING, "ndp_rt"):
         for precision, products in ODD_PRODUCTS:
-            check_products(products, precision, lib, "it")
+            check_products({"convolution": products}, precision, lib, "it")
         for built, asked in ODD_ENGINES:
             compare_products(built, asked, "fp16", lib)
     assert len(caplog.messages) == len(ODD_PRODUCTS) + len(ODD_ENGINES)
@@ -206,7 +214,7 @@ def test_words_that_are_not_known_are_warned_of_where_types_bind_the_compiler(
     caplog.clear()
     for precision, products in (("fp16", {"f32": 5, "unknown": 4}), ("fp32", {"f16": 1, "unknown": 8})):
         with pytest.raises(EngineError, match="it multiplies in"):
-            check_products(products, precision, lib, "it")
+            check_products({"convolution": products}, precision, lib, "it")
     for built in ({"f16": 12, "f32": 3}, {"bf16": 24}):
         with pytest.raises(EngineError, match="changed the types"):
             compare_products(built, {"f16": 24}, "fp16", lib)
