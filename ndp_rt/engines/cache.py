@@ -20,8 +20,9 @@ from ndp_rt.errors import EngineError, StorageError
 from ndp_rt.files import hash_file, hold_lock
 
 ENGINE_FORMAT = "ndp-rt engine"
-# 2: large convolutions by Winograd's algorithm; 3: maps enlarged by products, the first layers exact in bf16
-ENGINE_FORMAT_VERSION = 3
+# 2: large convolutions by Winograd's algorithm; 3: maps enlarged by products, the first layers exact in bf16;
+# 4: Winograd's algorithm for 4 x 4 and other borders too, and not for bf16 where a CPU has units for it
+ENGINE_FORMAT_VERSION = 4
 ENGINE_FILE = "engine.json"
 PRIVATE = 0o700
 # Of an engine's key; all other fields are text.

@@ -14,12 +14,14 @@ from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.errors import InputError
+from ndp_rt.graphs import winograd_rule
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.winograd import TILES, rewrite_file, use_winograd
+from ndp_rt.graphs.winograd_rule import WINDOWS_PX, choose_points, is_worth_rewriting
 from tests.tolerances import assert_close
 
 PLAIN = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [1, 1], "dilations": [1, 1], "group": 1}
-KINDS = [2, 4]
+KINDS = [(4, 3), (6, 3), (6, 4)]  # points and window
 
 
 def make_model(
@@ -55,24 +57,37 @@ def run(model: ModelProto, x: np.ndarray, names: Sequence[str] = ("y",)) -> list
     return [np.asarray(value) for value in session.run(list(names), {"x": x})]
 
 
-def rewrite(model: ModelProto, tile_px: int) -> tuple[ModelProto, int]:
+def rewrite(model: ModelProto, points: int) -> tuple[ModelProto, int]:
     """Return the model rewritten, whatever the sizes, and how many convolutions were."""
     copy = ModelProto()
     copy.CopyFrom(model)
-    return copy, use_winograd(copy, tile_px, least_gflop=0.0, least_intensity=0.0)
+    return copy, use_winograd(copy, points, least_gflop=0.0, least_intensity=0.0)
 
 
-@pytest.mark.parametrize("tile_px", KINDS)
-def test_a_tile_equals_three_taps_slid_over_it(tile_px: int, rng: np.random.Generator) -> None:
+@pytest.fixture(autouse=True)
+def whatever_it_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results here are a few pixels large: a tile may reach as far past them as it likes."""
+    monkeypatch.setattr(winograd_rule, "LEAST_SAVING", 0.0)
+
+
+def test_there_is_a_tile_for_every_window() -> None:
+    assert set(TILES) == {(points, window) for points, windows in WINDOWS_PX.items() for window in windows}
+
+
+@pytest.mark.parametrize(("points", "window"), KINDS)
+def test_a_tile_equals_taps_slid_over_it(points: int, window: int, rng: np.random.Generator) -> None:
     """One axis in float64: A^T ((G g) * (B^T d)) is the correlation of g with d."""
-    tile = TILES[tile_px]
-    taps, values = rng.normal(size=3), rng.normal(size=tile_px + 2)
+    tile = TILES[points, window]
+    taps, values = rng.normal(size=window), rng.normal(size=points)
     found = tile.outputs_t @ ((tile.filters @ taps) * (tile.inputs_t @ values))
     assert np.abs(found - np.correlate(values, taps, mode="valid")).max() < 1e-12
 
 
-@pytest.mark.parametrize("tile_px", KINDS)
-@pytest.mark.parametrize(("batch", "c_in", "c_out", "h", "w"), [(1, 1, 1, 4, 4), (2, 3, 5, 8, 12), (3, 16, 7, 20, 4)])
+@pytest.mark.parametrize(("points", "window"), KINDS)
+@pytest.mark.parametrize(
+    ("batch", "c_in", "c_out", "h", "w"), [(1, 1, 1, 4, 4), (2, 3, 5, 8, 12), (3, 16, 7, 20, 4), (1, 2, 3, 7, 13)]
+)
+@pytest.mark.parametrize("pads", [[1, 1, 1, 1], [0, 0, 0, 0], [2, 0, 1, 3]])
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("has_relu", [False, True])
 def test_the_form_equals_the_convolution_borders_included(
@@ -83,26 +98,29 @@ def test_the_form_equals_the_convolution_borders_included(
     w: int,
     has_bias: bool,
     has_relu: bool,
-    tile_px: int,
+    pads: list[int],
+    points: int,
+    window: int,
     rng: np.random.Generator,
 ) -> None:
-    tensors = {"w": make_filters(rng, c_out, c_in)}
+    tensors = {"w": make_filters(rng, c_out, c_in, window)}
     if has_bias:
         tensors["b"] = rng.normal(size=c_out).astype(np.float32)
-    nodes = [convolve(["x", *tensors], "sum" if has_relu else "y")]
+    plain = {"kernel_shape": [window, window], "pads": pads}
+    nodes = [convolve(["x", *tensors], "sum" if has_relu else "y", **plain)]
     if has_relu:
         nodes.append(helper.make_node("Relu", ["sum"], ["y"]))
     model = make_model(nodes, tensors, c_in, h, w)
     x = rng.normal(size=(batch, c_in, h, w)).astype(np.float32)
-    rewritten, count = rewrite(model, tile_px)
+    rewritten, count = rewrite(model, points)
     onnx.checker.check_model(rewritten)
     assert count == 1
     assert "w" not in {tensor.name for tensor in rewritten.graph.initializer}  # the plain form is gone
     assert_close(run(rewritten, x)[0], run(model, x)[0], "winograd", "float32")
 
 
-@pytest.mark.parametrize("tile_px", KINDS)
-def test_two_that_are_added_share_one_output_transform(tile_px: int, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("points", WINDOWS_PX)
+def test_two_that_are_added_share_one_output_transform(points: int, rng: np.random.Generator) -> None:
     tensors = {
         "w1": make_filters(rng, 6, 4),
         "b1": rng.normal(size=6).astype(np.float32),
@@ -117,9 +135,25 @@ def test_two_that_are_added_share_one_output_transform(tile_px: int, rng: np.ran
     ]
     model = make_model(nodes, tensors, 4, 8, 8)
     x = rng.normal(size=(2, 4, 8, 8)).astype(np.float32)
-    rewritten, count = rewrite(model, tile_px)
+    rewritten, count = rewrite(model, points)
     assert count == 2
     assert [node.op_type for node in rewritten.graph.node].count("DepthToSpace") == 1
+    assert_close(run(rewritten, x)[0], run(model, x)[0], "winograd", "float32")
+
+
+def test_two_of_other_windows_or_sides_that_are_added_have_their_own(rng: np.random.Generator) -> None:
+    nodes = [
+        convolve(["x", "w1"], "first"),
+        convolve(["x", "w2"], "second", kernel_shape=[4, 4], pads=[1, 1, 2, 2]),
+        convolve(["x", "w3"], "third", kernel_shape=[3, 3], pads=[0, 1, 0, 1]),
+        helper.make_node("Add", ["first", "second"], ["both"]),
+        helper.make_node("Add", ["both", "third"], ["y"]),
+    ]
+    tensors = {"w1": make_filters(rng, 5, 3), "w2": make_filters(rng, 5, 3, 4), "w3": make_filters(rng, 5, 3)}
+    model = make_model(nodes, tensors, 3, 3, 8)  # the third is one row, which is spread
+    x = rng.normal(size=(1, 3, 3, 8)).astype(np.float32)
+    rewritten, count = rewrite(model, 6)
+    assert count == 3
     assert_close(run(rewritten, x)[0], run(model, x)[0], "winograd", "float32")
 
 
@@ -132,7 +166,7 @@ def test_one_map_added_to_many_channels_is_spread_over_them(rng: np.random.Gener
     ]
     model = make_model(nodes, tensors, 3, 8, 8)
     x = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
-    rewritten, count = rewrite(model, 2)
+    rewritten, count = rewrite(model, 4)
     assert count == 2
     assert_close(run(rewritten, x)[0], run(model, x)[0], "winograd", "float32")
 
@@ -148,7 +182,7 @@ def test_a_result_with_other_readers_than_its_relu_stays_readable(others: str, r
     names = ("y", others)
     model = make_model(nodes[: 2 if others == "sum" else 3], {"w": make_filters(rng, 3, 3)}, 3, 8, 8, names)
     x = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
-    rewritten, count = rewrite(model, 4)
+    rewritten, count = rewrite(model, 6)
     assert count == 1
     for found, expected in zip(run(rewritten, x, names), run(model, x, names), strict=True):
         assert_close(found, expected, "winograd", "float32")
@@ -164,7 +198,7 @@ def test_half_of_a_sum_with_another_reader_stays_readable(rng: np.random.Generat
     tensors = {"w1": make_filters(rng, 3, 3), "w2": make_filters(rng, 3, 3)}
     model = make_model(nodes, tensors, 3, 8, 8, ("y", "z"))
     x = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
-    rewritten, count = rewrite(model, 2)
+    rewritten, count = rewrite(model, 4)
     assert count == 2
     for found, expected in zip(run(rewritten, x, ("y", "z")), run(model, x, ("y", "z")), strict=True):
         assert_close(found, expected, "winograd", "float32")
@@ -175,12 +209,11 @@ def test_half_of_a_sum_with_another_reader_stays_readable(rng: np.random.Generat
     [
         ({"strides": [2, 2]}, 3, 8, 8),
         ({"dilations": [2, 2], "pads": [2, 2, 2, 2]}, 3, 8, 8),
-        ({"pads": [0, 0, 0, 0]}, 3, 8, 8),
+        ({"kernel_shape": [4, 4], "pads": [1, 1, 2, 2], "strides": [2, 2]}, 4, 8, 8),
+        ({"auto_pad": "SAME_UPPER"}, 3, 8, 8),
         ({"kernel_shape": [5, 5], "pads": [2, 2, 2, 2]}, 5, 8, 8),
         ({"kernel_shape": [1, 1], "pads": [0, 0, 0, 0]}, 1, 8, 8),
         ({"group": 2}, 3, 8, 8),
-        ({}, 3, 6, 8),  # no multiple of 4
-        ({}, 3, 8, 7),
     ],
 )
 def test_other_convolutions_stay_as_they_are(
@@ -188,7 +221,9 @@ def test_other_convolutions_stay_as_they_are(
 ) -> None:
     filters = make_filters(rng, 4, 4 // int(str(changes.get("group", 1))), side)
     model = make_model([convolve(["x", "w"], "y", **changes)], {"w": filters}, 4, h, w)
-    rewritten, count = rewrite(model, 4)
+    if "auto_pad" in changes:
+        del model.graph.node[0].attribute[[one.name for one in model.graph.node[0].attribute].index("pads")]
+    rewritten, count = rewrite(model, 6)
     assert count == 0
     assert [node.SerializeToString() for node in rewritten.graph.node] == [
         node.SerializeToString() for node in model.graph.node
@@ -201,7 +236,7 @@ def test_filters_that_are_computed_from_the_input_stay(rng: np.random.Generator)
         helper.make_node("Mul", ["w", "total"], ["weights"]),
         convolve(["x", "weights"], "y"),
     ]
-    assert rewrite(make_model(nodes, {"w": make_filters(rng, 4, 4)}, 4, 8, 8), 4)[1] == 0
+    assert rewrite(make_model(nodes, {"w": make_filters(rng, 4, 4)}, 4, 8, 8), 6)[1] == 0
 
 
 def test_only_what_is_large_enough_is_rewritten(rng: np.random.Generator) -> None:
@@ -210,18 +245,48 @@ def test_only_what_is_large_enough_is_rewritten(rng: np.random.Generator) -> Non
     for least_gflop, least_intensity, expected in ((2.9e-4, 4.0, 1), (3e-4, 4.0, 0), (2.9e-4, 4.1, 0)):
         copy = ModelProto()
         copy.CopyFrom(model)
-        assert use_winograd(copy, 2, least_gflop=least_gflop, least_intensity=least_intensity) == expected
+        assert use_winograd(copy, 4, least_gflop=least_gflop, least_intensity=least_intensity) == expected
 
 
-def test_another_tile_is_refused(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(
+    ("side", "sides", "points", "expected"),
+    [
+        (3, (59, 59), 6, True),  # 9 x 59 x 59 multiplications instead of 36 x 15 x 15
+        (3, (59, 59), 4, True),
+        (3, (5, 5), 6, False),  # 225 instead of 144
+        (4, (56, 56), 6, True),
+        (4, (56, 56), 4, False),
+        (4, (4, 4), 6, False),
+        (5, (56, 56), 6, False),
+    ],
+)
+def test_only_what_saves_half_of_the_multiplications_is_rewritten(
+    side: int, sides: tuple[int, int], points: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    filters = (64, 64, side, side)
+    assert is_worth_rewriting(filters, sides, points, least_gflop=0.0, least_intensity=0.0) == expected
+
+
+def test_larger_windows_need_more_channels() -> None:
+    for channels, expected in ((106, False), (107, True)):  # 107 * 107 / 214 = 53.5, and 30 * 16 / 9 = 53.3
+        filters = (channels, channels, 4, 4)
+        assert is_worth_rewriting(filters, (56, 56), 6, least_gflop=0.0, least_intensity=30.0) == expected
+
+
+def test_convolutions_of_lines_stay() -> None:
+    assert not is_worth_rewriting((64, 64, 3), (100,), 6, least_gflop=0.0, least_intensity=0.0)
+
+
+def test_another_count_of_points_is_refused(rng: np.random.Generator) -> None:
     model = make_model([convolve(["x", "w"], "y")], {"w": make_filters(rng, 4, 4)}, 4, 8, 8)
-    with pytest.raises(InputError, match="tile_px: expected one of 2, 4, got 3"):
+    with pytest.raises(InputError, match="point_count: expected one of 4, 6, got 3"):
         use_winograd(model, 3, least_gflop=0.0, least_intensity=0.0)
 
 
 def test_a_whole_network_gives_the_same_map_in_openvino(bundle: Bundle, tmp_path: Path) -> None:
     model = load_model(bundle.stage_path("fused"))
-    assert use_winograd(model, 2, least_gflop=0.0, least_intensity=0.0) == 6
+    assert use_winograd(model, 4, least_gflop=0.0, least_intensity=0.0) == 6
     onnx.save(model, str(tmp_path / "fused.onnx"))
     golden, options, maps = bundle.golden(), EngineOptions(batch=1, threads=1), {}
     for name, path in (("plain", bundle.stage_path("fused")), ("winograd", tmp_path / "fused.onnx")):
@@ -248,25 +313,37 @@ def make_large_convolution(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("precision", "product_count"), [("fp32", 36), ("bf16", 16), ("int8", None), ("mixed", None)])
-def test_the_tile_goes_with_the_precision_and_graphs_with_int8_layers_stay(
-    tmp_path: Path, precision: str, product_count: int | None
+@pytest.mark.parametrize(
+    ("precision", "flags", "points"),
+    [
+        ("fp32", (), 6),
+        ("fp32", ("amx_bf16",), 6),
+        ("bf16", ("avx512_bf16",), 4),
+        ("bf16", ("avx512_bf16", "amx_bf16"), None),
+        ("int8", (), None),
+        ("mixed", (), None),
+    ],
+)
+def test_the_points_go_with_precision_and_cpu_and_graphs_with_int8_layers_stay(
+    precision: str, flags: tuple[str, ...], points: int | None
 ) -> None:
-    content = rewrite_file(make_large_convolution(tmp_path / "one.onnx"), precision)
-    if product_count is None:
-        assert content is None
-    else:
-        assert content is not None
-        nodes = onnx.load_from_string(content).graph.node
-        shapes = [tuple(helper.get_attribute_value(a)) for n in nodes for a in n.attribute if a.name == "kernel_shape"]
-        assert shapes.count((1, 1)) == product_count
+    assert choose_points(precision, flags) == points
+
+
+@pytest.mark.parametrize("points", WINDOWS_PX)
+def test_a_file_is_rewritten_with_so_many_products(tmp_path: Path, points: int) -> None:
+    content = rewrite_file(make_large_convolution(tmp_path / "one.onnx"), points)
+    assert content is not None
+    nodes = onnx.load_from_string(content).graph.node
+    shapes = [tuple(helper.get_attribute_value(a)) for n in nodes for a in n.attribute if a.name == "kernel_shape"]
+    assert shapes.count((1, 1)) == points**2
 
 
 def test_a_small_graph_and_a_file_that_is_no_graph_stay(tmp_path: Path, rng: np.random.Generator) -> None:
     small = make_model([convolve(["x", "w"], "y")], {"w": make_filters(rng, 4, 4)}, 4, 8, 8)
     for content in (small.SerializeToString(), b"no graph"):
         (tmp_path / "one.onnx").write_bytes(content)
-        assert rewrite_file(tmp_path / "one.onnx", "fp32") is None
+        assert rewrite_file(tmp_path / "one.onnx", 6) is None
 
 
 def test_engines_of_openvino_have_it_unless_told_otherwise(tmp_path: Path, rng: np.random.Generator) -> None:

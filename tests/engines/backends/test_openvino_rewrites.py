@@ -1,6 +1,7 @@
 """Changes of OpenVINO's graph: what is enlarged stays equal, and contrast survives bf16."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,22 @@ def test_layers_in_int8_stay_so(tmp_path: Path, rng: np.random.Generator) -> Non
     x = rng.uniform(0.0, 1.0, (1, 3, 32, 32)).astype(np.float32)
     _, kinds = run(model, x, tmp_path, "mixed")
     assert sum(kinds["Convolution"].get(name, 0) for name in ("i8", "u8")) == 3
+
+
+@NEEDS_BF16
+@pytest.mark.parametrize(("flags", "product_count"), [((), 16), (("amx_bf16",), 1)])
+def test_winograds_transforms_are_no_layers_of_contrast_and_units_for_bf16_do_without_them(
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+    product_count: int,
+) -> None:
+    cpu = replace(find_cpu(), isa_flags=flags)
+    monkeypatch.setattr("ndp_rt.engines.backends.openvino.engine.find_cpu", lambda: cpu)
+    weight = rng.normal(0.0, 0.03, (128, 128, 3, 3)).astype(np.float32)
+    node = helper.make_node("Conv", ["x", "weight"], ["y"], name="large", pads=[1, 1, 1, 1])
+    model = make_model([node], (128, 96, 96), (128, 96, 96), weight=weight)
+    _, kinds = run(model, rng.standard_normal((1, 128, 96, 96)).astype(np.float32), tmp_path, "bf16")
+    assert set(kinds["Convolution"]) == {"bf16"} and kinds["Convolution"]["bf16"] >= product_count
+    assert (kinds["Convolution"]["bf16"] == 1) == (product_count == 1)

@@ -16,12 +16,13 @@ from typing import Any
 
 from ndp_rt.arrays import FloatArray
 from ndp_rt.devices.host_process import check_cores_listed, check_only_copy, explain_failure
+from ndp_rt.devices.machine import find_cpu
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino.backend import PRECISIONS, REMEDY
 from ndp_rt.engines.backends.openvino.rewrites import enlarge_by_products, keep_contrast
 from ndp_rt.engines.engine import OverlappingEngine, one_line, run_repeatedly
 from ndp_rt.errors import ClosedError, EngineError, HostError, MissingExtraError, NdpRtError, needs_extra
-from ndp_rt.graphs.winograd_rule import TILE_PX, has_large_convolutions
+from ndp_rt.graphs.winograd_rule import choose_points, has_large_convolutions
 from ndp_rt.program.tensors import TensorSpec
 
 BLOB_FILE = "model.blob"
@@ -345,10 +346,11 @@ def _compile(onnx_path: Path, options: EngineOptions, more: Mapping[str, Any] | 
     """Read a stage, fix its batch and compile it; OpenVINO's own RuntimeError goes through."""
     config = _config(options)
     model = _read_model(onnx_path, options.batch)
-    if options.rewrites and options.precision in TILE_PX and has_large_convolutions(model):
+    points = choose_points(options.precision, find_cpu().isa_flags) if options.rewrites else None
+    if points is not None and has_large_convolutions(model, points):
         with needs_extra("compiling a graph with large convolutions", "graphs"):
             from ndp_rt.graphs.winograd import rewrite_file
-        rewritten = rewrite_file(onnx_path, options.precision)
+        rewritten = rewrite_file(onnx_path, points)
         model = model if rewritten is None else _read_model(rewritten, options.batch)
     enlarge_by_products(model)
     if PRECISIONS[options.precision] == "bf16":

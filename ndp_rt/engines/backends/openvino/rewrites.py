@@ -8,6 +8,7 @@ import numpy as np
 
 from ndp_rt.arrays import FloatArray
 from ndp_rt.files import make_temporary_folder
+from ndp_rt.graphs.winograd_rule import PREFIX
 
 DEPTHWISE = "GroupConvolution"
 CONVOLUTIONS = ("Convolution", DEPTHWISE)
@@ -96,7 +97,11 @@ def keep_contrast(core: Any, model: Any) -> Any:
 
 def _find_contrast_layers(model: Any) -> set[str]:
     """Return the names of the layers of `keep_contrast`."""
-    layers = [node for node in model.get_ordered_ops() if node.get_type_name() in CONVOLUTIONS]
+    layers = [
+        node
+        for node in model.get_ordered_ops()
+        if node.get_type_name() in CONVOLUTIONS and PREFIX not in node.get_friendly_name()
+    ]
     first = next((place for place, node in enumerate(layers) if node.get_type_name() == DEPTHWISE), None)
     if first is None:
         return set()
