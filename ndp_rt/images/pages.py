@@ -7,6 +7,7 @@ from pathlib import Path
 from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ImageFileError, InputError
 from ndp_rt.images.checks import Image
+from ndp_rt.images.formats.encoded import Canvas
 from ndp_rt.images.page_names import name_page, split_page
 from ndp_rt.images.read import count_pages, decode_image, read_bytes, read_image
 
@@ -38,12 +39,16 @@ def choose_pages(files: Sequence[Path], page: int | str | None) -> list[Path]:
 
 
 class PageReader:
-    """Reads images one after another. A file is read once for pages that follow each other, and one file is kept."""
+    """Reads images one after another. A file is read, and a frame decoded, once for pages that follow each other.
+
+    One file is kept.
+    """
 
     def __init__(self, *, white_level: int) -> None:
         self._white_level = white_level
         self._file: str | Path | None = None
         self._content = b""
+        self._canvas = Canvas()
 
     def read(self, path: Path) -> Image:
         """Return an image file, or one of its pages, as `read_image` does.
@@ -53,13 +58,15 @@ class PageReader:
         """
         file, page = split_page(path)
         if file != self._file:
-            self._file, self._content = None, b""
+            self._file, self._content, self._canvas = None, b"", Canvas()
         if page is None:
             return read_image(path, white_level=self._white_level)
         if self._file is None:
             self._content = read_bytes(file, ImageLimits())
             self._file = file
-        return decode_image(self._content, name=str(path), white_level=self._white_level, page=page)
+        return decode_image(
+            self._content, name=str(path), white_level=self._white_level, page=page, canvas=self._canvas
+        )
 
 
 def _name_page(path: Path, page: int) -> Path:

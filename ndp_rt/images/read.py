@@ -18,7 +18,7 @@ from ndp_rt.config import ImageLimits
 from ndp_rt.errors import ImageFileError
 from ndp_rt.images.checks import Image
 from ndp_rt.images.formats import bmp, jpeg, png, pnm, tiff, webp
-from ndp_rt.images.formats.encoded import AGAIN, Damage, Encoded, Refusal, SeveralPages
+from ndp_rt.images.formats.encoded import AGAIN, Canvas, Damage, Encoded, Refusal, SeveralPages
 from ndp_rt.images.page_names import split_page
 
 SNIFFED_BYTES = 32
@@ -125,9 +125,19 @@ def decode_image(
     limits: ImageLimits | None = None,
     white_level: int = 65535,
     page: int | None = None,
+    canvas: Canvas | None = None,
 ) -> Image:
-    """Decode an image file's bytes as `read_image` does; `name` appears in the errors."""
-    return _decode(data, name, limits or ImageLimits(), white_level, page).pixels
+    """Decode an image file's bytes as `read_image` does.
+
+    Args:
+        data: the file.
+        name: appears in the errors.
+        limits: as there.
+        white_level: as there.
+        page: as there.
+        canvas: for the next page of these very bytes; None: it is not kept.
+    """
+    return _decode(data, name, limits or ImageLimits(), white_level, page, canvas=canvas).pixels
 
 
 def count_pages(path: str | Path, *, limits: ImageLimits | None = None) -> int:
@@ -226,12 +236,21 @@ def _read_header(data: bytes, page: int | None) -> Encoded:
 
 
 def _decode(
-    data: bytes, name: str, limits: ImageLimits, white_level: int, page: int | None, keeps_alpha: bool = False
+    data: bytes,
+    name: str,
+    limits: ImageLimits,
+    white_level: int,
+    page: int | None,
+    keeps_alpha: bool = False,
+    canvas: Canvas | None = None,
 ) -> ImageFile:
     with _naming(name):
         encoded = _read_header(data, page)
         _check_size(encoded, limits)
-        pixels = encoded.decode(keeps_alpha)
+        if canvas is None or encoded.decode_frame is None:
+            pixels = encoded.decode(keeps_alpha)
+        else:
+            pixels = encoded.decode_frame(keeps_alpha, canvas)
         if pixels.shape[:2] != (encoded.height_px, encoded.width_px):
             height, width = pixels.shape[:2]
             raise Damage(f"its header says {encoded.width_px} x {encoded.height_px} pixels, it has {width} x {height}")

@@ -3,6 +3,7 @@
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import tifffile
 from PIL import Image as Pillow
 
 from ndp_rt.errors import ImageFileError, InputError
+from ndp_rt.images.formats import apng, webp
+from ndp_rt.images.formats.encoded import Damage, decode_with_opencv
 from ndp_rt.images.formats.tiff_directory import MOST_PAGES, read_directories
 from ndp_rt.images.listing import list_images
 from ndp_rt.images.pages import PageReader, choose_pages
@@ -281,3 +284,60 @@ def test_a_files_pages_come_of_one_reading_and_one_file_is_kept(rng: np.random.G
         reader.read(Path(f"{scan}[3]"))
     assert np.array_equal(reader.read(other), pages[0])
     assert np.array_equal(reader.read(second), replaced[1])
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP"])
+@pytest.mark.parametrize("disposal", [0, 1, 2])
+@pytest.mark.parametrize("order", [[1, 2, 3, 4], [2, 4, 1, 1, 3], [4, 3]])
+def test_a_frame_is_decoded_once_for_pages_that_follow_each_other(
+    rng: np.random.Generator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    disposal: int,
+    order: list[int],
+) -> None:
+    frames = [draw_surface(rng, 16, 12, 3)]
+    for number in range(3):
+        frames.append(frames[-1].copy())
+        frames[-1][4 : 8 + number, 2:8] ^= 255
+    settings = {"disposal": disposal, "blend": 0} if name == "PNG" else {"lossless": True}
+    path = tmp_path / "animated"
+    path.write_bytes(encode_pages(frames, name, **settings))
+    wanted = {number: read_image(path, page=number) for number in order}
+    decoded = list[bytes]()
+
+    def count(data: bytes, keeps_alpha: bool) -> Any:
+        decoded.append(data)
+        return decode_with_opencv(data, keeps_alpha)
+
+    for module in (apng, webp):
+        monkeypatch.setattr(module, "decode_with_opencv", count)
+    reader = PageReader(white_level=65535)
+    for number in order:
+        assert np.array_equal(reader.read(Path(f"{path}[{number}]")), wanted[number])
+    steps = zip([0, *order], order, strict=False)
+    assert len(decoded) == sum(now - before if now > before else now for before, now in steps)
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP"])
+def test_a_page_that_is_not_read_leaves_the_others_as_they_are(
+    rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    frames = [draw_surface(rng, 16, 12, 3) for _ in range(3)]
+    path = tmp_path / "animated"
+    path.write_bytes(encode_pages(frames, name, **({} if name == "PNG" else {"lossless": True})))
+    wanted = read_image(path, page=3)
+    reader = PageReader(white_level=65535)
+    reader.read(Path(f"{path}[1]"))
+
+    def fail(data: bytes, keeps_alpha: bool) -> Any:
+        raise Damage("its content is not fine")
+
+    with monkeypatch.context() as patch:
+        for module in (apng, webp):
+            patch.setattr(module, "decode_with_opencv", fail)
+        for number in (2, 3):
+            with pytest.raises(ImageFileError, match="its content is not fine"):
+                reader.read(Path(f"{path}[{number}]"))
+    assert np.array_equal(reader.read(Path(f"{path}[3]")), wanted)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from ndp_rt.images.checks import Image
-from ndp_rt.images.formats.encoded import Damage, Refusal
+from ndp_rt.images.formats.encoded import Canvas, Damage, Refusal
 
 KEEP, CLEAR, RESTORE = range(3)  # what becomes of a frame's place before the next one, as APNG numbers it
 MOST_FRAMES = 1024  # those before a frame are decoded with it
@@ -55,30 +55,42 @@ def check_frames(frames: Sequence[Placed], height: int, width: int) -> None:
             raise Damage("a frame lies outside the picture")
 
 
-def compose(frames: Sequence[Frame], height: int, width: int, keeps_alpha: bool) -> Image:
-    """Return what the last of some frames shows: [h, w] or RGB, with alpha where it is kept; without a frame it is 0.
+def compose(frames: Sequence[Frame], height: int, width: int, keeps_alpha: bool, canvas: Canvas) -> Image:
+    """Return what the last of some frames, one or more, shows: [h, w] or RGB, with alpha where it is kept.
+
+    Args:
+        frames: from the file's first.
+        height: of the picture.
+        width: of the picture.
+        keeps_alpha: or drops it.
+        canvas: a new one, or that of another page of this file; goes on from there where it can.
 
     Raises:
         Refusal: a frame is damaged, or lies over another and is partly transparent.
     """
-    canvas = np.zeros((0, 0, 0))
-    for number, one in enumerate(frames):
+    if canvas.frame_count >= len(frames):
+        canvas.frame_count = 0
+    shown = canvas.pixels
+    for number, one in enumerate(frames[canvas.frame_count :], canvas.frame_count):
         decoded = one.decode()
         piece = decoded[..., None] if decoded.ndim == 2 else decoded
         if piece.shape[:2] != (one.height, one.width):
             raise Damage(f"a frame has {piece.shape[1]} x {piece.shape[0]} pixels, not {one.width} x {one.height}")
         if number == 0:
-            canvas = np.zeros((height, width, piece.shape[2]), piece.dtype)
-        place = canvas[one.top : one.top + one.height, one.left : one.left + one.width]
+            canvas.pixels = np.zeros((height, width, piece.shape[2]), piece.dtype)
+        place = canvas.pixels[one.top : one.top + one.height, one.left : one.left + one.width]
         before = place.copy() if one.disposal == RESTORE else None
         if number == 0 or one.covers or piece.shape[2] == 3:  # over nothing, a frame is itself
             place[...] = piece
         else:
             _lay_over(place, piece)
-        if number < len(frames) - 1 and one.disposal != KEEP:
+        if number == len(frames) - 1:
+            shown = canvas.pixels.copy()
+        if one.disposal != KEEP:
             place[...] = 0 if before is None else before
-    count = canvas.shape[2]
-    shown: Image = canvas if keeps_alpha else canvas[..., :3] if count > 2 else canvas[..., :1]
+        canvas.frame_count = number + 1
+    if not keeps_alpha:
+        shown = shown[..., :3] if shown.shape[2] > 2 else shown[..., :1]
     return shown[..., 0] if shown.shape[2] == 1 else shown
 
 

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ndp_rt.images.checks import Image
 from ndp_rt.images.formats.animation import Frame, check_frames
 from ndp_rt.images.formats.encoded import Damage, decode_with_opencv
 
@@ -31,8 +32,11 @@ class Picture:
     def make_frame(self, layout: bytes, shared: Sequence[bytes]) -> Frame:
         """Return it as a frame; `layout` is what follows the size in the file's header, `shared` are whole chunks."""
         head = _make_chunk(HEADER, struct.pack(">II", self.width, self.height) + layout)
-        pixels = [_make_chunk(PIXELS, bytes(one)) for one in self.pixels]
-        file = b"".join([SIGNATURE, head, *shared, *pixels, _make_chunk(END, b"")])
+
+        def decode() -> Image:
+            pixels = [_make_chunk(PIXELS, bytes(one)) for one in self.pixels]
+            return decode_with_opencv(b"".join([SIGNATURE, head, *shared, *pixels, _make_chunk(END, b"")]), True)
+
         return Frame(
             top=self.top,
             left=self.left,
@@ -40,7 +44,7 @@ class Picture:
             width=self.width,
             covers=self.covers,
             disposal=self.disposal,
-            decode=lambda: decode_with_opencv(file, True),
+            decode=decode,
         )
 
 

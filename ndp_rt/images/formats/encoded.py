@@ -1,7 +1,7 @@
 """What every format's module gives back: the header of an image file, checked, and how its pixels are decoded."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -45,6 +45,14 @@ def choose_page(page: int | None, count: int, kind: str) -> int:
     return page or 1
 
 
+@dataclass(kw_only=True, eq=False)
+class Canvas:
+    """What an animation has come to after some frames: kept for its next page, so that each frame is decoded once."""
+
+    frame_count: int = 0
+    pixels: Image = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))  # as the next frame finds them
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoded:
     """An image file whose header was read and whose pixels were not.
@@ -59,6 +67,7 @@ class Encoded:
         white: the largest value that the file declares for its 16-bit values; 65535 where it declares none.
         significant_bits: of each value, where the file notes them without declaring a white (PNG's sBIT).
         page_count: of the file; this is one of them.
+        decode_frame: as `decode`, of an animation, beginning with what other pages of this file have come to.
     """
 
     height_px: int
@@ -69,6 +78,7 @@ class Encoded:
     white: int = 65535
     significant_bits: int | None = None
     page_count: int = 1
+    decode_frame: Callable[[bool, Canvas], Image] | None = None
 
 
 def decode_with_opencv(data: bytes, keeps_alpha: bool) -> Image:

@@ -11,7 +11,7 @@ import zlib
 from ndp_rt.images.checks import Image
 from ndp_rt.images.formats.animation import compose
 from ndp_rt.images.formats.apng import END, HEADER, PALETTE, PIXELS, SIGNATURE, TRANSPARENCY, Chunk, list_pictures
-from ndp_rt.images.formats.encoded import Damage, Encoded, Refusal, choose_page, decode_with_opencv
+from ndp_rt.images.formats.encoded import Canvas, Damage, Encoded, Refusal, choose_page, decode_with_opencv
 from ndp_rt.images.formats.exif import read_orientation
 
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
@@ -50,11 +50,11 @@ def read_header(data: bytes, page: int | None = None) -> Encoded:
             raise Damage(f"it holds too little for {one.width} x {one.height} pixels")
     found = {kind: bytes(content) for kind, content, _ in chunks if kind in (b"eXIf", b"sBIT")}
 
-    def decode(keeps_alpha: bool) -> Image:
+    def decode(keeps_alpha: bool, canvas: Canvas) -> Image:
         if pictures[chosen - 1].is_frame:
             shared = [bytes(whole) for kind, _, whole in chunks if kind in (PALETTE, TRANSPARENCY)]
             frames = [one.make_frame(bytes(chunks[0][1][8:]), shared) for one in pictures[:chosen] if one.is_frame]
-            return compose(frames, height, width, keeps_alpha)
+            return compose(frames, height, width, keeps_alpha, canvas)
         kept = (HEADER, PALETTE, TRANSPARENCY, PIXELS, END)
         return decode_with_opencv(SIGNATURE + b"".join(whole for kind, _, whole in chunks if kind in kept), keeps_alpha)
 
@@ -62,7 +62,8 @@ def read_header(data: bytes, page: int | None = None) -> Encoded:
         height_px=height,
         width_px=width,
         decoded_bytes=height * width * (4 if colour != 0 else 1) * max(1, bits // 8),
-        decode=decode,
+        decode=lambda keeps_alpha: decode(keeps_alpha, Canvas()),
+        decode_frame=decode,
         orientation=read_orientation(found.get(b"eXIf", b"")),
         significant_bits=max(found[b"sBIT"][:3], default=None) if bits == 16 and b"sBIT" in found else None,
         page_count=len(pictures),

@@ -7,7 +7,7 @@ import numpy as np
 
 from ndp_rt.images.checks import Image
 from ndp_rt.images.formats.animation import CLEAR, KEEP, Frame, check_frames, compose
-from ndp_rt.images.formats.encoded import Damage, Encoded, choose_page, decode_with_opencv
+from ndp_rt.images.formats.encoded import Canvas, Damage, Encoded, choose_page, decode_with_opencv
 from ndp_rt.images.formats.exif import read_orientation
 
 IS_ANIMATED = 0x02  # in the flags of VP8X
@@ -69,11 +69,16 @@ def _read_animation(chunks: Sequence[Chunk], extended: bytes, page: int | None) 
         raise Damage("it says that it is animated, and has no frames or pictures beside them")
     check_frames(frames, height, width)
     chosen = choose_page(page, len(frames), "an animated WebP")
+
+    def decode(keeps_alpha: bool, canvas: Canvas) -> Image:
+        return compose(frames[:chosen], height, width, keeps_alpha, canvas)
+
     return Encoded(
         height_px=height,
         width_px=width,
         decoded_bytes=4 * height * width,
-        decode=lambda keeps_alpha: compose(frames[:chosen], height, width, keeps_alpha),
+        decode=lambda keeps_alpha: decode(keeps_alpha, Canvas()),
+        decode_frame=decode,
         orientation=read_orientation(dict(chunks).get(b"EXIF", b"")),
         page_count=len(frames),
     )
