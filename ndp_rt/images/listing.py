@@ -20,7 +20,7 @@ from ndp_rt.program.manifest import FORMAT
 # A file of such a name is taken for an image whatever it holds: one that is empty or damaged is then an error.
 IMAGE_SUFFIXES = frozenset({".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".webp"})
 IMAGE_SUFFIXES |= {".tif", ".tiff", ".btf", ".pgm", ".ppm", ".pnm", ".pbm", ".pam", ".gif", ".avif", ".heic", ".heif"}
-IMAGE_SUFFIXES |= {".jp2", ".j2k", ".jpx", ".jxl"}
+IMAGE_SUFFIXES |= {".jp2", ".j2k", ".jpx", ".jxl", ".jls", ".jxr", ".wdp", ".qoi", ".psd", ".exr", ".hdr", ".tga"}
 MANIFEST, RUN = "manifest.json", "run.json"  # of a bundle and of a training run
 MANIFEST_BYTES = 2**16  # in which a bundle's manifest names its format
 NAMED = 20  # entries that are named on the terminal

@@ -39,6 +39,8 @@ _OTHERS = {
     b"\xff\x4f\xff\x51": "JPEG 2000",
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"II\xbc\x01": "JPEG XR",
+    b"qoif": "QOI",
     b"8BPS": "Photoshop",
     b"v/1\x01": "OpenEXR",
     b"#?RADIANCE": "Radiance HDR",
@@ -184,7 +186,7 @@ def find_reader(data: bytes) -> tuple[str, ReadHeader]:
     if bmp.is_dib(data):
         return "DIB", bmp.read_header
     kind = sniff_kind(data[:SNIFFED_BYTES]) or f"a file that begins {data[:8]!r}"
-    raise Refusal(f"expected {KINDS}, got {kind}. Convert it.")
+    raise Refusal(f"expected {KINDS}, got {kind}. Convert it to PNG or TIFF.")
 
 
 @contextlib.contextmanager

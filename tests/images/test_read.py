@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -229,6 +230,24 @@ def test_other_kinds_of_images_are_refused_by_name(rng: np.random.Generator, kin
     refuse(encode_with_pillow(draw_surface(rng, 32, 32, 3), kind), f"expected PNG, .* got {words}. Convert it")
 
 
+def test_what_their_own_encoders_write_is_refused_by_name(rng: np.random.Generator) -> None:
+    grey, deep = draw_surface(rng, 32, 32), draw_surface(rng, 32, 32, bits=16)
+    refuse(imagecodecs.jpegls_encode(grey), "got JPEG-LS. Save it as PNG or TIFF")
+    refuse(imagecodecs.ljpeg_encode(deep), "got a lossless JPEG. Save it as PNG or TIFF")
+    refuse(imagecodecs.jpeg_encode(deep >> 4, bitspersample=12), "a JPEG of 8 bits, got one of 12")
+    for data, name in (
+        (imagecodecs.jpegxr_encode(grey), "JPEG XR"),
+        (imagecodecs.jpegxl_encode(grey), "JPEG XL"),
+        (imagecodecs.qoi_encode(np.dstack([grey, grey, grey])), "QOI"),
+        (imagecodecs.rgbe_encode(draw_surface(rng, 32, 32, 3).astype(np.float32)), "Radiance HDR"),
+    ):
+        refuse(data, f"expected PNG, .* got {name}. Convert it to PNG or TIFF")
+    colours = draw_surface(rng, 32, 32, 3)
+    for compression, name in {"zstd": "Zstandard", "lzma": "LZMA", "lerc": "LERC", "webp": "WebP"}.items():
+        packed = encode_tiff(colours, photometric="rgb", compression=compression)
+        refuse(packed, f"got {name}. Save it with one of them")
+
+
 def test_what_is_not_decoded_is_refused_for_the_true_reason(rng: np.random.Generator) -> None:
     grey, colours = draw_surface(rng), draw_surface(rng, channels=3)
     refuse(encode_tiff(grey.astype(np.float32)), "got floating point numbers")
@@ -247,6 +266,13 @@ def test_what_is_not_decoded_is_refused_for_the_true_reason(rng: np.random.Gener
     refuse(bytes(data), "JPEG of 8 bits, got one of 12")
     data[frame + 1], data[frame + 4] = 0xC3, 8
     refuse(bytes(data), "a lossless JPEG")
+    kinds = {0xC9: "in arithmetic coding", 0xC5: "a hierarchical JPEG", 0xCB: "a lossless JPEG", 0xF7: "JPEG-LS"}
+    for marker, name in kinds.items():
+        data[frame + 1] = marker
+        refuse(bytes(data), f"expected a baseline or progressive JPEG, got .*{name}. Save it as PNG or TIFF")
+    data[frame + 1] = 0xC0
+    for marker, name in {0xCC: "in arithmetic coding", 0xDE: "a hierarchical JPEG", 0xDC: "tells its height"}.items():
+        refuse(bytes(data[:2]) + bytes([0xFF, marker, 0, 4, 0, 0]) + bytes(data[2:]), name)
     packed = bytearray(encode("bmp", grey))
     packed[30] = 1
     refuse(bytes(packed), "RLE8")

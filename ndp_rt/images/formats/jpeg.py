@@ -18,9 +18,13 @@ from ndp_rt.images.formats.exif import PREFIX, read_orientation
 
 SIGNATURE = b"\xff\xd8\xff"
 START, END, SCAN = 0xD8, 0xD9, 0xDA
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; DHT, JPG and DAC share the range
 BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
-READ_FRAMES = (BASELINE, EXTENDED, PROGRESSIVE)  # each with Huffman's codes
+FRAMES = frozenset({BASELINE, EXTENDED, PROGRESSIVE})  # SOF0 to SOF2, each with Huffman's codes
+# Markers that only JPEGs of a kind have that is not read: SOF3 to SOF15, DAC, DNL, DHP, and SOF55 of JPEG-LS.
+OTHER_KINDS = dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "a hierarchical JPEG")
+OTHER_KINDS |= {0xC3: "a lossless JPEG", 0xCB: "a lossless JPEG", 0xF7: "JPEG-LS"}
+OTHER_KINDS |= dict.fromkeys((0xC9, 0xCA, 0xCC), "a JPEG in arithmetic coding")
+OTHER_KINDS |= {0xDC: "a JPEG that tells its height behind its pixels"}
 COEFFICIENTS, UNKNOWN = 64, 16  # of a block; a shift that no scan has
 # DHT, DQT, DRI, APP0 to APP15, COM. Others, such as TEM and restart markers, have no place between segments.
 SEGMENTS = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
@@ -79,16 +83,12 @@ def _read_frame(data: bytes, found: _Found) -> Encoded:
     if len(found.frame) < 6:
         raise Damage("it has no frame header")
     bits, height, width, count = struct.unpack_from(">BHHB", found.frame)
-    if found.frame_kind not in READ_FRAMES:
-        kinds = {0xC3: "a lossless JPEG", 0xC9: "a JPEG in arithmetic coding", 0xCA: "a JPEG in arithmetic coding"}
-        kind = kinds.get(found.frame_kind, "a hierarchical or lossless JPEG")
-        raise Refusal(f"expected a baseline or progressive JPEG, got {kind}. Save it as PNG or TIFF.")
     if bits != 8:
         raise Refusal(f"expected a JPEG of 8 bits, got one of {bits}. Save it as a 16-bit PNG or TIFF.")
     if height == 0 or width == 0:
         raise Damage(f"its header says {width} x {height} pixels")
     if count not in (1, 3):
-        raise Refusal(f"expected grey or RGB, got a JPEG of {count} channels (CMYK?). Convert it.")
+        raise Refusal(f"expected grey or RGB, got a JPEG of {count} channels (CMYK?). Convert it to one of them.")
     if len(found.scans) > MOST_SCANS:
         raise Refusal(f"expected a JPEG of up to {MOST_SCANS} scans, got {len(found.scans)}. Save it as baseline.")
     _check_scans(found)
@@ -192,6 +192,8 @@ def _find_marker(data: bytes, at: int) -> int:
 
 def _note(found: _Found, kind: int, content: bytes) -> None:
     """Take what a segment says."""
+    if kind in OTHER_KINDS:
+        raise Refusal(f"expected a baseline or progressive JPEG, got {OTHER_KINDS[kind]}. Save it as PNG or TIFF.")
     if kind in FRAMES:
         if found.frame:
             raise Damage("it has two frame headers")
