@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ndp_rt.decide.regions import Defect
     from ndp_rt.errors import NdpRtError
     from ndp_rt.images.read import read_image
-    from ndp_rt.importing.run import ImportSettings, import_onnx
+    from ndp_rt.importing.run import import_onnx
+    from ndp_rt.importing.terms import ImportSettings
     from ndp_rt.inspector import Inspector
     from ndp_rt.result import Result
 
@@ -23,7 +24,7 @@ __version__ = "0.2.0"  # pyproject.toml, CMake and the C library read it here; p
 _HOMES = {
     "Bundle": "ndp_rt.bundle.open",
     "Defect": "ndp_rt.decide.regions",
-    "ImportSettings": "ndp_rt.importing.run",
+    "ImportSettings": "ndp_rt.importing.terms",
     "Inspector": "ndp_rt.inspector",
     "NdpRtError": "ndp_rt.errors",
     "Result": "ndp_rt.result",

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Import, and print what was made of the model."""
     from ndp_rt.importing import ImportSettings, import_onnx
-    from ndp_rt.importing.adapt import Convention
+    from ndp_rt.importing.terms import Convention
 
     convention = Convention(colour=args.colour, scale=args.scale, mean=args.mean, std=args.std)
     settings = ImportSettings(

@@ -30,12 +30,13 @@ def load_model(path: Path) -> ModelProto:
 
 
 def _read_weights(model: ModelProto, folder: Path) -> None:
-    """Put the data of external initializers into the model.
+    """Put the data of external initializers, and of Constant nodes, into the model.
 
     onnx's own function (1.23) refuses a file with a second name (a hard link), as backups and deduplicated storage
     make it.
     """
-    for tensor in model.graph.initializer:
+    constants = (attribute.t for node in model.graph.node for attribute in node.attribute if attribute.HasField("t"))
+    for tensor in (*model.graph.initializer, *constants):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         place = {entry.key: entry.value for entry in tensor.external_data}

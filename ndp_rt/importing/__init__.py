@@ -1,5 +1,6 @@
 """Brings ONNX models of other programs in as bundles."""
 
-from ndp_rt.importing.run import Imported, ImportSettings, import_onnx
+from ndp_rt.importing.run import Imported, import_onnx
+from ndp_rt.importing.terms import Convention, ImportSettings
 
-__all__ = ["ImportSettings", "Imported", "import_onnx"]
+__all__ = ["Convention", "ImportSettings", "Imported", "import_onnx"]

@@ -3,7 +3,6 @@
 A bundle's image is float32 [n, 3, h, w], RGB, 0 to 1; its map is float32 [n, 1, h, w].
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,33 +11,12 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import remove_unused, rename_tensors, set_nodes
-from ndp_rt.importing.model import ImageInput, list_sizes
+from ndp_rt.importing.model import list_sizes
+from ndp_rt.importing.terms import Convention, ImageInput
 from ndp_rt.program.program import IMAGE, MAP, OWN_SCORE
 
 PREFIX = "model/"  # of everything that the model brings
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as cv2.COLOR_RGB2GRAY
-COLOURS = ("rgb", "bgr", "grey")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Convention:
-    """How a model expects its image's values."""
-
-    colour: str = "rgb"
-    scale: int = 1  # what white is: 1 or 255
-    mean: tuple[float, ...] = ()  # subtracted after scaling, for each channel; none: nothing
-    std: tuple[float, ...] = ()  # divided by then
-
-    def __post_init__(self) -> None:
-        if self.colour not in COLOURS:
-            raise InputError(f"colour: expected {', '.join(COLOURS)}, got '{self.colour}'.")
-        if self.scale not in (1, 255):
-            raise InputError(f"scale: expected 1 or 255, what white is, got {self.scale}.")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if not np.isfinite(values).all() or len(values) not in (0, 1, 3):
-                raise InputError(f"{name}: expected 1 or 3 finite numbers, got {', '.join(map(str, values))}.")
-        if any(value <= 0 for value in self.std):
-            raise InputError(f"std: expected numbers above 0, got {', '.join(map(str, self.std))}.")
 
 
 def add_prefix(model: ModelProto, image: ImageInput, convention: Convention) -> None:

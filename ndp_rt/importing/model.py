@@ -1,7 +1,6 @@
 """Reads a stranger's ONNX model: its image, its map, its score, and what of it cannot be brought in."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helpe
 from ndp_rt.config import MAX_SIDE_PX
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import load_model
+from ndp_rt.importing.terms import ImageInput
 
 OPSETS = (11, 21)  # that can be read; older ones are raised to 17, the first that typed graphs start from
 TYPED_OPSET = 17
@@ -31,18 +31,6 @@ REFUSED = {
 IMAGE_TYPES = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}  # and float16, which becomes float32
 RESULT_TYPES = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
 Sizes = tuple[int | None, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageInput:
-    """A model's image: how it is called, and what it is like."""
-
-    name: str
-    kind: int  # of onnx.TensorProto
-    layout: str  # "nchw" or "nhwc"
-    channels: int
-    height_px: int
-    width_px: int
 
 
 def read_model(path: Path) -> ModelProto:

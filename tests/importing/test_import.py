@@ -1,5 +1,6 @@
 """ONNX models of other programs as bundles: held to what they give, whatever image, results and end are like."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from ndp_rt.engines.backends.tensorrt_rtx.options import TensorRtRtxOptions
 from ndp_rt.engines.build import build_engine
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import BundleError, EngineError, InputError
-from ndp_rt.importing.adapt import Convention
+from ndp_rt.importing.terms import Convention
 from tests.importing.models import (
     ANOMALIB_OUTPUTS,
     MAP,
@@ -312,3 +313,44 @@ def test_one_golden_image_and_scores_of_the_whole_batch_are_told_apart(tmp_path:
     body = MAP + "  score = ReduceMean <axes = [0, 1, 2, 3], keepdims = 0> (raw)\n"
     mixed = write_model(tmp_path / "mixed.onnx", body, f"{MAP_OUTPUT}, float score")
     assert not import_onnx(mixed, tmp_path / "mixed.ndp").batches
+
+
+def test_weights_of_constant_nodes_may_lie_beside_the_model(tmp_path: Path, picture: np.ndarray) -> None:
+    model = onnx.load(str(write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT)))
+    weights = model.graph.initializer.pop()
+    constant = onnx.helper.make_node("Constant", [], ["w"], value=weights)
+    tensor = constant.attribute[0].t
+    (tmp_path / "weights.bin").write_bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, "weights.bin", 0, len(tensor.raw_data))
+    tensor.ClearField("raw_data")
+    model.graph.node.insert(0, constant)
+    path = tmp_path / "beside.onnx"
+    path.write_bytes(model.SerializeToString())
+    done = import_onnx(path, tmp_path / "beside.ndp")
+    check(done.bundle.path, picture, compute_raw(to_planes(picture)))
+
+
+def test_an_end_that_only_several_images_meet_leaves_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child ended after it had written all that one image needs."""
+    from ndp_rt.importing import run, worker
+
+    def end(module: str, job: dict[str, Any], progress: Any, called: str) -> None:
+        assert worker.main([json.dumps(job)]) == 0
+        if has_written:
+            made = Path(job["folder"]) / run.MADE_FILE
+            made.write_text(made.read_text().replace('"batches": true', '"batches": false'))
+        else:
+            (Path(job["folder"]) / run.MADE_FILE).unlink()
+        raise EngineError("it ended by signal 11")
+
+    monkeypatch.setattr(worker, "limit_process", lambda parent, memory_bytes: None)
+    monkeypatch.setattr(run, "run_child", end)
+    path = write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT)
+    has_written = True
+    assert not import_onnx(path, tmp_path / "m.ndp").batches
+    has_written = False
+    with pytest.raises(EngineError, match="signal 11"):
+        import_onnx(path, tmp_path / "none.ndp")
+    assert not (tmp_path / "none.ndp").exists()

@@ -7,7 +7,7 @@ import pytest
 
 from ndp_rt import ImportSettings, import_onnx
 from ndp_rt.errors import InputError, NdpRtError, StorageError
-from ndp_rt.importing.adapt import Convention
+from ndp_rt.importing.terms import Convention
 from tests.importing.models import MAP, MAP_OUTPUT, PEAK, RAW, make_loop, write_model
 
 CUSTOM = ', "com.example" : 1'
@@ -133,6 +133,16 @@ def test_what_cannot_be_brought_in_is_one_sentence_and_nothing_is_written(tmp_pa
     with pytest.raises(NdpRtError, match=message) as caught:
         import_onnx(path, tmp_path / "m.ndp", ImportSettings(**settings))
     assert "\n" not in str(caught.value) and not (tmp_path / "m.ndp").exists()
+
+
+def test_a_constant_is_held_to_the_limit_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 GB of ones, which the process that asks for the import never sees."""
+    monkeypatch.setenv("NDP_RT_BUILD_MEMORY_MB", "2000")
+    body = RAW + "  s = Constant <value = int64[2] {1000000, 1000}> ()\n  c = ConstantOfShape(s)\n"
+    body += "  m = ReduceMax <keepdims = 0> (c)\n  anomaly_map = Add(raw, m)\n"
+    path = write_model(tmp_path / "m.onnx", body, MAP_OUTPUT)
+    with pytest.raises(InputError, match="fits into memory, got one that does not. NDP_RT_BUILD_MEMORY_MB allows more"):
+        import_onnx(path, tmp_path / "m.ndp")
 
 
 def test_control_flow_names_its_node(tmp_path: Path) -> None:

@@ -1,0 +1,224 @@
+"""Makes of an ONNX model what a bundle holds: its graph, a bundle's image in front and a map behind, golden vectors."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, ValueInfoProto, helper
+from safetensors.numpy import save
+
+from ndp_rt.arrays import FloatArray
+from ndp_rt.bundle.open import GOLDEN_FILE
+from ndp_rt.decide.score import score_map
+from ndp_rt.engines.backend import EngineOptions
+from ndp_rt.engines.build import compile_engine
+from ndp_rt.errors import EngineError, InputError
+from ndp_rt.graphs.folding import find_shapes, fix_batch, fold_constants
+from ndp_rt.images.preprocess import preprocess
+from ndp_rt.images.read import read_image
+from ndp_rt.importing.adapt import PREFIX, add_prefix, drop_output, set_outputs
+from ndp_rt.importing.model import describe, find_image, find_results, read_model
+from ndp_rt.importing.run import MADE_FILE, MODEL_FILE
+from ndp_rt.importing.tail import find_tail
+from ndp_rt.importing.terms import ImageInput, ImportSettings, Made
+from ndp_rt.program.manifest import InputContract
+from ndp_rt.program.program import IMAGE, MAP, OWN_SCORE, DecisionRules
+from ndp_rt.runtime.golden_inputs import ByteImage, make_noise, make_preprocessing_vectors, paint_mark, to_input
+
+GOLDEN_COUNT = 4
+MAX_MODEL_BYTES = 2**31 - 2**20  # of a protobuf file
+EQUAL = 1e-5  # of a score and a map's largest value, as a share of the largest score
+
+
+def convert(path: Path, settings: ImportSettings, folder: Path) -> None:
+    """Write a bundle's model, its golden vectors and last what was made of the model into a folder.
+
+    Args:
+        path: the model, which runs here.
+        settings: as for `import_onnx`.
+        folder: that they are written into; MADE_FILE is there if the rest is, and is written anew if the model computes
+            several images at once.
+
+    Raises:
+        NdpRtError: as `import_onnx`.
+    """
+    model = read_model(path)
+    image = find_image(path, model, settings.image, settings.layout, settings.size_px)
+    add_prefix(model, image, settings.convention)
+    outputs = _find_outputs(path, model)
+    rules, chosen = _choose_result(path, model, outputs, settings)
+    size_px = set_outputs(model, chosen.tensor, chosen.result, chosen.own_score)
+    if max(size_px[0] - image.height_px, size_px[1] - image.width_px) > 0:
+        raise InputError(
+            f"{path}: expected a map no larger than the image, {image.height_px}x{image.width_px}, got "
+            f"{describe(chosen.result)}. Export it for images of that size."
+        )
+    pictures = _read_pictures(settings.golden, image)
+    inputs = np.concatenate([to_input(one) for one in pictures])
+    whole = folder / "whole.onnx"  # with the model's own score, whatever the rules will be
+    whole.write_bytes(_encode(path, model))
+    found = _run(whole, inputs, 1)
+    if not all(np.isfinite(values).all() for values in found.values()):
+        raise EngineError(f"{path}: expected finite results of its golden images, got NaN or infinity. It is damaged.")
+    rules, scores, difference = _score(rules, found[MAP], found.get(OWN_SCORE))
+    if rules.score != "output":
+        drop_output(model, OWN_SCORE)
+    (folder / MODEL_FILE).write_bytes(_encode(path, model))
+    golden = {"image": np.stack(pictures).transpose(0, 3, 1, 2).copy(), "map": found[MAP], "score": scores}
+    contract = InputContract(height_px=image.height_px, width_px=image.width_px)
+    (folder / GOLDEN_FILE).write_bytes(save(golden | make_preprocessing_vectors(contract)))
+    made = Made(
+        image=image,
+        result=chosen.result.name,
+        map_size_px=size_px,
+        is_score_alone=chosen.is_score_alone,
+        rules=asdict(rules),
+        removed=tuple(chosen.removed),
+        unused=tuple(describe(value) for value in outputs if value.name != chosen.result.name),
+        score_difference=difference,
+    )
+    _write(made, folder)
+    if _computes_pairs(whole, inputs[:2], found):
+        _write(replace(made, batches=True), folder)
+
+
+def _write(made: Made, folder: Path) -> None:
+    """Write MADE_FILE; whenever this process ends, it is there whole or not at all."""
+    draft = folder / "draft.json"
+    draft.write_text(json.dumps(asdict(made)), encoding="utf-8")
+    draft.replace(folder / MADE_FILE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    """What of a model becomes the map, and what is only compared with it."""
+
+    result: ValueInfoProto  # an output, as the model has it
+    tensor: str  # what of its graph is taken, the output or what it was before its end
+    removed: Sequence[str]
+    is_score_alone: bool
+    own_score: tuple[str, int] | None  # a tensor, and its type
+
+
+def _choose_result(
+    path: Path, model: ModelProto, outputs: Sequence[ValueInfoProto], settings: ImportSettings
+) -> tuple[DecisionRules | None, _Chosen]:
+    """Return the rules of the decision, None where its scores will tell, and what of the model they are applied to."""
+    rules, score_name = _read_rules(settings.score)
+    found_map, found_score = find_results(path, outputs, settings.map, score_name)
+    is_score_alone = found_map is None
+    result = found_score if is_score_alone else found_map
+    assert result is not None  # `find_results` has raised where there is neither
+    other = None if is_score_alone or found_score is None else PREFIX + found_score.name
+    tensor, removed = PREFIX + result.name, list[str]()
+    if settings.source is not None:
+        fold_constants(model)
+        tensor, removed = find_tail(model, tensor)
+        other = None if other is None else find_tail(model, other)[0]
+    own_score = None if other is None or found_score is None else (other, found_score.type.tensor_type.elem_type)
+    chosen = _Chosen(result=result, tensor=tensor, removed=removed, is_score_alone=is_score_alone, own_score=own_score)
+    return rules, chosen
+
+
+def _read_rules(score: str | None) -> tuple[DecisionRules | None, str | None]:
+    """Return the rules of the decision, None if they are to be found, and the name of the model's score if given."""
+    if score is None:
+        return None, None
+    name, colon, count = score.partition(":")
+    if name == "top_k_mean":
+        if not colon or not count.isdecimal():
+            raise InputError(
+                f"score: expected max, top_k_mean:K with K from 1, or the name of an output, got '{score}'."
+            )
+        return DecisionRules(smooth="none", score="top_k_mean", k=int(count)), None
+    if score == "max":
+        return DecisionRules(smooth="none"), None
+    return DecisionRules(smooth="none", score="output"), score
+
+
+def _score(
+    rules: DecisionRules | None, maps: FloatArray, own_scores: FloatArray | None
+) -> tuple[DecisionRules, FloatArray, float | None]:
+    """Return the rules, the scores [k] of maps [k, 1, h, w] by them, and how far the model's own are from the map's.
+
+    Where no rule was asked for, the model's own score is taken if it is not the map's largest value.
+    """
+    of_map = rules if rules is not None and rules.score != "output" else DecisionRules(smooth="none")
+    scores = np.array([score_map(one, of_map) for one in maps[:, 0]], np.float32)
+    if own_scores is None:
+        return of_map, scores, None
+    difference = float(np.abs(own_scores - scores).max())
+    is_other = difference > EQUAL * max(1.0, float(np.abs(scores).max()))
+    if (rules is None and is_other) or (rules is not None and rules.score == "output"):
+        return DecisionRules(smooth="none", score="output"), own_scores, difference
+    return of_map, scores, difference
+
+
+def _find_outputs(path: Path, model: ModelProto) -> list[ValueInfoProto]:
+    """Return a model's outputs, called as it calls them, with their shapes for one image."""
+    fixed = ModelProto()
+    fixed.CopyFrom(model)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in fixed.graph.output}
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        fix_batch(fixed, 1)
+        shapes = find_shapes(fixed)
+    except EngineError as error:
+        raise InputError(f"{path}: expected shapes that follow from the image's, got another ({error})") from error
+    return [
+        helper.make_tensor_value_info(name.removeprefix(PREFIX), kind, shapes.get(name, ()))
+        for name, kind in kinds.items()
+    ]
+
+
+def _read_pictures(folder: Path | None, image: ImageInput) -> list[ByteImage]:
+    """Return pictures [h, w, 3] of the network's size: of a folder, or noise without and with a mark."""
+    if folder is None:
+        noise = make_noise(image.height_px, image.width_px)
+        grey = np.full_like(noise, 128)
+        return [noise, paint_mark(noise), grey, paint_mark(grey)]
+    from ndp_rt.images.listing import list_images
+
+    paths = list_images([str(folder)]).files[:GOLDEN_COUNT]
+    paths *= 2 if len(paths) == 1 else 1  # a pair shows whether the model takes two at once
+    contract, pictures = InputContract(height_px=image.height_px, width_px=image.width_px), []
+    for one in paths:
+        out = np.empty((3, image.height_px, image.width_px), np.float32)
+        preprocess(read_image(one), contract, out)
+        pictures.append(np.rint(out.transpose(1, 2, 0) * 255).astype(np.uint8))
+    return pictures
+
+
+def _run(path: Path, images: FloatArray, batch: int) -> dict[str, FloatArray]:
+    """Return the outputs [k, ...] of a model in ONNX Runtime for images [k, 3, h, w], so many at a time."""
+    engine = compile_engine("onnxruntime", path, path.parent / f"engine-{batch}", EngineOptions(threads=1, batch=batch))
+    found: dict[str, list[FloatArray]] = {name: [] for name in engine.outputs}
+    for start in range(0, len(images), batch):
+        outputs = {name: np.empty(spec.with_batch(batch), np.float32) for name, spec in engine.outputs.items()}
+        engine.run({IMAGE: images[start : start + batch]}, outputs)
+        for name, values in outputs.items():
+            found[name].append(values)
+    engine.close()
+    return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def _computes_pairs(path: Path, images: FloatArray, alone: dict[str, FloatArray]) -> bool:
+    """Tell whether a model gives two images at once what it gave each of them."""
+    try:
+        pair = _run(path, images, 2)
+    except EngineError:
+        return False
+    return all(
+        len(pair[name]) == 2 and np.allclose(pair[name], values[:2], rtol=1e-4, atol=1e-5)
+        for name, values in alone.items()
+    )
+
+
+def _encode(path: Path, model: ModelProto) -> bytes:
+    if model.ByteSize() > MAX_MODEL_BYTES:
+        raise InputError(f"{path}: expected a model of less than 2 GiB, got {model.ByteSize() / 2**30:.1f}.")
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
