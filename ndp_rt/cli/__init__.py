@@ -29,6 +29,7 @@ COMMANDS = {
     "build-engine": "compile a bundle for this machine",
     "export-stages": "write a bundle's graphs for the GPU, to build engines from on another machine",
     "inspect": "inspect images: scores, decisions, defect lists, overlays",
+    "serve": "answer clients over HTTP and gRPC (Open Inference Protocol)",
     "evaluate": "measure a bundle on labelled images",
     "compare": "set several bundles side by side on labelled images: accuracy, decisions, times, size",
     "bench": "measure inference times, and those of what would be used instead",
@@ -58,6 +59,7 @@ EXTRAS = {
     "build-engine": "evaluate",
     "export-stages": "graphs",
     "sign": "sign",
+    "serve": "serve",
 }
 
 EPILOG = "ndp-rt COMMAND --help says what a command takes. A first look: ndp-rt demo"

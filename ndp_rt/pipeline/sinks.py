@@ -62,14 +62,14 @@ def make_row(
         **{f"{name}_ms": round(value, 4) for name, value in result.timings_ms.items()},
         "engine_hash": engine_hash,
         "defect_count": len(result.defects),
-        "defects": [_describe_defect(defect) for defect in result.defects],
+        "defects": [describe_defect(defect) for defect in result.defects],
         "overlay": overlay,
         "map": map_file,
         "error": None,
     }
 
 
-def _describe_defect(defect: Defect) -> dict[str, Any]:
+def describe_defect(defect: Defect) -> dict[str, Any]:
     """Return a defect as values of JSON; the contour where there is one."""
     values = asdict(defect)
     contour = values.pop("contour")

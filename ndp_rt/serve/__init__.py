@@ -1,0 +1,1 @@
+"""The service: models behind the Open Inference Protocol, over HTTP and gRPC."""

@@ -1,0 +1,146 @@
+"""The service over gRPC: the Open Inference Protocol and Triton's repository extension."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import grpc
+
+from ndp_rt import __version__
+from ndp_rt.errors import InputError, NdpRtError
+from ndp_rt.serve.json_form import describe_tensors, pack
+from ndp_rt.serve.messages import CLASSES, METHODS, SERVICE
+from ndp_rt.serve.models import describe_states
+from ndp_rt.serve.protocol import BYTES, INPUTS, OUTPUTS, InferRequest, InputTensor, make_request
+from ndp_rt.serve.refusals import REASONS, describe, find_reason
+from ndp_rt.serve.service import EXTENSIONS, Service
+
+log = logging.getLogger("ndp_rt")
+
+OPEN_METHODS = ("ServerLive", "ServerReady")  # asked without the token
+CONTENTS = {"UINT8": "uint_contents", "UINT16": "uint_contents", BYTES: "bytes_contents"}
+NO_LIMIT_S = 1e9  # gRPC says so where a client has set no deadline
+
+
+class GrpcFace:
+    """Answers gRPC requests; `handler` is what a server is given."""
+
+    def __init__(self, service: Service) -> None:
+        """Make the handler of all methods."""
+        self._service = service
+        methods: dict[str, Callable[[Any, Any], Awaitable[dict[str, Any]]]] = {
+            "ServerLive": self._tell_live,
+            "ServerReady": self._tell_ready,
+            "ModelReady": self._tell_model_ready,
+            "ServerMetadata": self._describe_server,
+            "ModelMetadata": self._describe_model,
+            "ModelInfer": self._infer,
+            "RepositoryIndex": self._list_models,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }
+        self.handler = grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                name: grpc.unary_unary_rpc_method_handler(
+                    partial(self._answer, name, methods[name]),
+                    request_deserializer=CLASSES[f"{name}Request"].FromString,
+                    response_serializer=CLASSES[f"{name}Response"].SerializeToString,
+                )
+                for name in METHODS
+            },
+        )
+
+    async def _answer(
+        self, name: str, method: Callable[[Any, Any], Awaitable[dict[str, Any]]], request: Any, call: Any
+    ) -> Any:
+        """Answer one call, errors with a status and a sentence."""
+        try:
+            if name not in OPEN_METHODS:
+                self._service.check_token(dict(call.invocation_metadata() or ()).get("authorization"))
+            return CLASSES[f"{name}Response"](**await method(request, call))
+        except Exception as error:
+            reason = find_reason(error)
+            if reason == "failed" and not isinstance(error, NdpRtError):
+                log.error("a request failed", exc_info=error)
+            status, words = getattr(grpc.StatusCode, REASONS[reason].grpc), describe(error)
+        return await call.abort(status, words)  # raises
+
+    async def _tell_live(self, request: Any, call: Any) -> dict[str, Any]:
+        return {"live": True}
+
+    async def _tell_ready(self, request: Any, call: Any) -> dict[str, Any]:
+        return {"ready": self._service.is_ready}
+
+    async def _tell_model_ready(self, request: Any, call: Any) -> dict[str, Any]:
+        states = self._service.models.list_states()
+        self._service.models.list_versions(request.name)  # refuses what is unknown
+        is_ready = any(
+            one.state == "READY" and one.name == request.name and request.version in ("", one.version) for one in states
+        )
+        return {"ready": is_ready}
+
+    async def _describe_server(self, request: Any, call: Any) -> dict[str, Any]:
+        return {"name": "ndp-rt", "version": __version__, "extensions": EXTENSIONS}
+
+    async def _describe_model(self, request: Any, call: Any) -> dict[str, Any]:
+        self._service.models.find(request.name, request.version)
+        return {
+            "name": request.name,
+            "versions": self._service.models.list_versions(request.name),
+            "platform": "ndp_rt",
+            "inputs": describe_tensors(INPUTS),
+            "outputs": describe_tensors(OUTPUTS),
+        }
+
+    async def _list_models(self, request: Any, call: Any) -> dict[str, Any]:
+        states = self._service.models.list_states()
+        return {"models": describe_states(one for one in states if one.state == "READY" or not request.ready)}
+
+    async def _load(self, request: Any, call: Any) -> dict[str, Any]:
+        await asyncio.to_thread(self._service.models.load, request.model_name)
+        return {}
+
+    async def _unload(self, request: Any, call: Any) -> dict[str, Any]:
+        await asyncio.to_thread(self._service.models.unload, request.model_name)
+        return {}
+
+    async def _infer(self, request: Any, call: Any) -> dict[str, Any]:
+        left_s = call.time_remaining()
+        answer = await self._service.infer(
+            request.model_name,
+            request.model_version,
+            partial(read_request, request),
+            is_quick=bool(request.raw_input_contents),
+            time_left_s=left_s if left_s is not None and left_s < NO_LIMIT_S else None,
+        )
+        return {
+            "model_name": answer.model,
+            "model_version": answer.version,
+            "id": answer.id,
+            "outputs": [
+                {"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in answer.outputs
+            ],
+            "raw_output_contents": [pack(one) for one in answer.outputs],
+        }
+
+
+def read_request(message: Any) -> InferRequest:
+    """Return a message as a request.
+
+    Raises:
+        InputError: it has other contents than the protocol says.
+    """
+    raw, tensors = message.raw_input_contents, []
+    if raw and len(raw) != len(message.inputs):
+        raise InputError(f"raw_input_contents: expected one for each of {len(message.inputs)} inputs, got {len(raw)}.")
+    for index, one in enumerate(message.inputs):
+        data: Any = raw[index] if raw else list(getattr(one.contents, CONTENTS.get(one.datatype, "uint_contents")))
+        tensors.append(InputTensor(name=one.name, datatype=one.datatype, shape=tuple(one.shape), data=data))
+    parameters = {
+        name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
+        for name, value in message.parameters.items()
+    }
+    return make_request(tensors, [one.name for one in message.outputs], parameters, message.id)

@@ -1,0 +1,55 @@
+"""Why a request is not answered: a sentence, and the code that each protocol has for the reason."""
+
+import asyncio
+from typing import NamedTuple
+
+from ndp_rt.errors import BundleError, ClosedError, ImageFileError, InputError, NdpRtError
+
+
+class Codes(NamedTuple):
+    """A reason's HTTP status and the name of its gRPC status."""
+
+    http: int
+    grpc: str
+
+
+REASONS = {
+    "invalid": Codes(400, "INVALID_ARGUMENT"),
+    "unauthorised": Codes(401, "UNAUTHENTICATED"),
+    "unknown": Codes(404, "NOT_FOUND"),
+    "too-large": Codes(413, "RESOURCE_EXHAUSTED"),
+    "full": Codes(429, "RESOURCE_EXHAUSTED"),
+    "cancelled": Codes(499, "CANCELLED"),
+    "failed": Codes(500, "INTERNAL"),
+    "unavailable": Codes(503, "UNAVAILABLE"),
+    "expired": Codes(504, "DEADLINE_EXCEEDED"),
+}
+
+
+class Refusal(NdpRtError, RuntimeError):
+    """A request that the service does not answer, for one of REASONS."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Take the reason and a sentence for the client."""
+        super().__init__(message)
+        self.reason = reason
+
+
+def find_reason(error: BaseException) -> str:
+    """Return which of REASONS an error is."""
+    if isinstance(error, Refusal):
+        return error.reason
+    if isinstance(error, (InputError, ImageFileError)):
+        return "invalid"
+    if isinstance(error, (ClosedError, BundleError)):
+        return "unavailable"
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
+
+
+def describe(error: BaseException) -> str:
+    """Return what a client is told: our own sentences, and of other errors the kind alone."""
+    if isinstance(error, NdpRtError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the service has not enough memory for this request."
+    return f"the service failed ({type(error).__name__}); its log says more."

@@ -1,0 +1,91 @@
+"""What both faces of the service do with a request, from its parsed form to its answer."""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable
+from functools import partial
+
+from ndp_rt.serve.models import LoadedModel, Models
+from ndp_rt.serve.protocol import InferAnswer, InferRequest, make_outputs
+from ndp_rt.serve.refusals import Refusal, find_reason
+
+EXTENSIONS = ("binary_tensor_data", "model_repository")
+
+
+class Service:
+    """The models and who may ask them."""
+
+    def __init__(self, models: Models, token: str | None = None) -> None:
+        """Take the models; until `is_started` is set the service is not ready.
+
+        Args:
+            models: of the service.
+            token: that every request but those for health has to bring as `Bearer TOKEN`; None: none.
+        """
+        self.models = models
+        self.is_started = self.is_stopping = False
+        self._token = token
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are answered: after the warm-up of all models, and until the service is stopped."""
+        return self.is_started and not self.is_stopping
+
+    def check_token(self, words: str | None) -> None:
+        """Check what a client says of itself, "Bearer TOKEN".
+
+        Raises:
+            Refusal: it is another one, or none.
+        """
+        if self._token is None:
+            return
+        if not hmac.compare_digest((words or "").encode(), f"Bearer {self._token}".encode()):
+            raise Refusal("unauthorised", "expected the service's token as 'authorization: Bearer TOKEN'.")
+
+    async def infer(
+        self, model: str, version: str, parse: Callable[[], InferRequest], *, is_quick: bool, time_left_s: float | None
+    ) -> InferAnswer:
+        """Return the answer to a request, and count what became of it; one cancelled before its turn costs nothing.
+
+        Args:
+            model: its name.
+            version: "" for the newest.
+            parse: returns the request; may raise InputError.
+            is_quick: whether that takes microseconds.
+            time_left_s: until nobody waits any more; None: as the request says.
+
+        Raises:
+            Refusal: for the reason that it has.
+            NdpRtError: images that cannot be inspected, or an engine that fails.
+        """
+        arrived_s = time.monotonic()
+        found = self.models.find(model, version)
+        try:
+            request = parse() if is_quick else await asyncio.to_thread(parse)
+            limits = [limit for limit in (request.timeout_s, time_left_s) if limit is not None]
+            deadline_s = arrived_s + min(limits) if limits else None
+            answer = await self._infer(found, request, deadline_s)
+        except BaseException as error:
+            found.meter.count_request(find_reason(error))
+            raise
+        found.meter.count_request("ok")
+        return answer
+
+    async def _infer(self, model: LoadedModel, request: InferRequest, deadline_s: float | None) -> InferAnswer:
+        count = len(request.images)
+        model.queue.reserve(count)
+        try:
+            is_encoded = any(isinstance(image, bytes) for image in request.images)
+            decode = partial(model.decode, request.images)
+            images = await asyncio.to_thread(decode) if is_encoded else decode()
+        except BaseException:
+            model.queue.release(count)
+            raise
+        future = model.queue.submit(
+            images, needs_map=request.needs_map, priority=request.priority, deadline_s=deadline_s
+        )
+        results = await asyncio.wrap_future(future)
+        make = partial(make_outputs, results, request.outputs)
+        outputs = await asyncio.to_thread(make) if request.needs_map else make()
+        return InferAnswer(model=model.source.name, version=model.source.version, id=request.id, outputs=outputs)
