@@ -76,7 +76,6 @@ class GrpcFace:
 
     async def _tell_model_ready(self, request: Any, call: Any) -> dict[str, Any]:
         states = self._service.models.list_states()
-        self._service.models.list_versions(request.name)  # refuses what is unknown
         is_ready = any(
             one.state == "READY" and one.name == request.name and request.version in ("", one.version) for one in states
         )

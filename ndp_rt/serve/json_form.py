@@ -71,7 +71,7 @@ def read_list(document: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     Raises:
         InputError: it is something else.
     """
-    found = document.get(name) or []
+    found = document.get(name, [])
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise InputError(f"{name}: expected a list of objects, got something else.")
     return found
@@ -83,7 +83,7 @@ def read_parameters(entry: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: they are no object.
     """
-    found = entry.get("parameters") or {}
+    found = entry.get("parameters", {})
     if not isinstance(found, dict):
         raise InputError(f"parameters: expected an object, got {type(found).__name__}.")
     return found
