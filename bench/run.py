@@ -293,7 +293,7 @@ def write_golden_files(bundle: Bundle, folder: Path) -> list[str]:
     Raises:
         StorageError: no space.
     """
-    import cv2
+    from ndp_rt.images.opencv import cv2
 
     paths = []
     for index, values in enumerate(bundle.golden().image):

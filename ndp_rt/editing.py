@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
@@ -29,6 +28,7 @@ from ndp_rt.errors import InputError
 from ndp_rt.files import make_temporary_folder
 from ndp_rt.images.checks import Image
 from ndp_rt.images.groups import AUTOMATIC, find_independent
+from ndp_rt.images.opencv import cv2
 from ndp_rt.images.preprocess import preprocess
 from ndp_rt.images.read import read_image
 from ndp_rt.images.variations import vary, vary_mask

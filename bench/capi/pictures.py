@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bench.rivals.base import to_image
 from ndp_rt.bench.timed.process import ChildProcess
 from ndp_rt.bundle.open import Bundle
+from ndp_rt.images.opencv import cv2
 
 FRAME_PX = 1024
 Picture = NDArray[np.uint8]  # [h, w, 3], RGB

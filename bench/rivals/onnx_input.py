@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.bench.rivals.base import Image
 from ndp_rt.errors import InputError
+from ndp_rt.images.opencv import cv2
 
 # onnx.TensorProto's numbers of the types that an image may have.
 FLOAT, UINT8 = 1, 2

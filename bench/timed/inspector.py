@@ -11,7 +11,7 @@ import numpy as np
 from ndp_rt.bench.rivals.base import Answer, check_golden
 from ndp_rt.bench.timed.spec import FloatArray, Image, Opened, Timed, TimedSpec, choose_threshold
 from ndp_rt.bundle.open import open_bundle
-from ndp_rt.images.opencv import cv2
+from ndp_rt.images.opencv import HAS_OPENCV
 from ndp_rt.inspector import Inspector
 from ndp_rt.result import Result
 
@@ -32,7 +32,7 @@ class TimedInspector(Timed):
             NdpRtError: as `Inspector.open`; EngineError also where the maps differ by more than is allowed.
         """
         bundle = open_bundle(spec.bundle)
-        threshold = choose_threshold(bundle, spec.precision) if cv2 is not None else math.inf
+        threshold = choose_threshold(bundle, spec.precision) if HAS_OPENCV else math.inf
         has_own = bundle.threshold(spec.precision).value is not None
         self._inspector = Inspector.open(
             spec.bundle,
@@ -57,7 +57,7 @@ class TimedInspector(Timed):
                     "engine_hash": self._inspector.engine_hash,
                     "threshold": self._inspector.threshold,
                     "stage_names": list(self._inspector.stage_names),
-                    **({} if cv2 is not None else {"threshold": None, "left out": NO_BOXES}),
+                    **({} if HAS_OPENCV else {"threshold": None, "left out": NO_BOXES}),
                 },
             )
         except BaseException:

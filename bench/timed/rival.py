@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ndp_rt.bench.rivals import find_rival
@@ -13,6 +12,7 @@ from ndp_rt.bench.rivals.base import Check, OpenRival, open_checked, to_image
 from ndp_rt.bench.timed.spec import FloatArray, Image, Opened, Timed, TimedSpec, choose_threshold
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.decide.decision import is_defective
+from ndp_rt.images.opencv import cv2
 from ndp_rt.images.preprocess import Preprocessor
 
 

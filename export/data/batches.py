@@ -4,12 +4,12 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.export.data.images import ChosenImages, GoodImages, to_network
 from ndp_rt.export.training.settings import AugmentSettings, TrainSettings
+from ndp_rt.images.opencv import cv2
 from ndp_rt.images.painting.defects import paint_defect, paint_spots
 from ndp_rt.images.painting.kinds import TextureSource
 from ndp_rt.images.painting.noise import clip_image

@@ -20,7 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -31,6 +30,7 @@ from ndp_rt.export.models.family import Family
 from ndp_rt.export.models.registry import FIRST_FAMILY, find_family
 from ndp_rt.export.training.checkpoint import write_atomically
 from ndp_rt.export.training.settings import TrainSettings
+from ndp_rt.images.opencv import cv2
 from ndp_rt.images.preprocess import Preprocessor
 from ndp_rt.images.read import read_image
 from ndp_rt.program.manifest import InputContract

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from ndp_rt.arrays import FloatArray
+from ndp_rt.images.opencv import cv2
 from ndp_rt.kernels.checks import check_dense
 
 

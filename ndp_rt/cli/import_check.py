@@ -48,7 +48,8 @@ def main(modules: Sequence[str]) -> int:
         print(json.dumps([name, None]), flush=True)
         problem = ""
         try:
-            importlib.import_module(name)
+            if importlib.import_module(name).__file__ is None:
+                problem = "its folder has no code, as when another wheel with the same files was removed"
         except BaseException as error:  # whatever a broken package raises
             problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
         print(f"\n{json.dumps([name, problem])}", flush=True)

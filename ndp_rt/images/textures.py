@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.errors import DataError, ImageFileError
 from ndp_rt.images.listing import list_folder
+from ndp_rt.images.opencv import cv2
 from ndp_rt.images.painting.noise import clip_image
 from ndp_rt.images.read import read_image
 

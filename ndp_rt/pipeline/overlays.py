@@ -4,11 +4,11 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.arrays import BoolArray, FloatArray
+from ndp_rt.images.opencv import cv2
 from ndp_rt.result import Result
 
 Picture = NDArray[np.uint8]  # RGB [h, w, 3]
@@ -196,7 +196,7 @@ def _to_ascii(text: str) -> str:
 def encode_png(picture: Picture) -> bytes:
     """Return a picture as the content of a PNG file."""
     _, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    return content.tobytes()
+    return bytes(content)
 
 
 def make_data_url(picture: Picture) -> str:

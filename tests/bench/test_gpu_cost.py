@@ -107,7 +107,8 @@ def test_ours_is_checked_decides_and_tells_what_it_costs(
 ) -> None:
     bundle = open_bundle(tiny_bundle)
     if not has_opencv:
-        for module in (inspector, preprocess, regions, session):
+        monkeypatch.setattr(inspector, "HAS_OPENCV", False)
+        for module in (preprocess, regions, session):
             monkeypatch.setattr(module, "cv2", None)
     timed = TimedInspector(make_spec(tiny_bundle, "staged", 1, 2))
     try:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -22,6 +21,7 @@ from ndp_rt.export.models.ndpnet.teacher import Teacher, find_teacher, load_teac
 from ndp_rt.export.models.ndpnet.vgg import VGGFeatures, load_vgg
 from ndp_rt.export.training.checkpoint import write_atomically
 from ndp_rt.export.training.run_folder import RunFolder
+from ndp_rt.images.opencv import cv2
 
 REFERENCE_PICTURE = "reference.png"  # in a run's folder and in its bundle: 8 bits RGB at the network's size
 

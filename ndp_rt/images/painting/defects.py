@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.arrays import BoolArray, FloatArray
+from ndp_rt.images.opencv import cv2
 from ndp_rt.images.painting import masks
 from ndp_rt.images.painting.kinds import TRAINING, Kind, Surface, TextureSource, measure_contrast
 from ndp_rt.images.painting.noise import clip_image, soften

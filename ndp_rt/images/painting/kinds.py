@@ -7,11 +7,11 @@ in 8 bits and in 16. Two sets: TRAINING, and UNSEEN of other shapes and fills, t
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.arrays import FloatArray
+from ndp_rt.images.opencv import cv2
 from ndp_rt.images.painting import masks
 from ndp_rt.images.painting.noise import log_uniform, smooth, soften
 

@@ -1,10 +1,10 @@
 """Shapes of artificial defects: masks, bool [height, width]; one may be empty where the border cuts it off."""
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.arrays import BoolArray
+from ndp_rt.images.opencv import cv2
 from ndp_rt.images.painting.noise import draw_curve, draw_noise, log_uniform
 
 Points = npt.NDArray[np.float64]  # [k, 2]: x, y

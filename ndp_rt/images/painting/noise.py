@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.arrays import FloatArray
+from ndp_rt.images.opencv import cv2
 
 
 def clip_image(values: npt.NDArray[Any]) -> FloatArray:

@@ -6,11 +6,11 @@ inspected are surfaces, which fill the image.
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ndp_rt.arrays import BoolArray, FloatArray
+from ndp_rt.images.opencv import cv2
 from ndp_rt.images.painting.noise import clip_image
 
 LARGEST_EXPONENT = 5  # of the noise's cells a side, a power of two
