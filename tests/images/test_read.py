@@ -3,6 +3,7 @@
 import io
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,8 @@ import tifffile
 from PIL import Image as Pillow
 
 from ndp_rt.errors import MissingExtraError
+from ndp_rt.images.formats.encoded import Damage
+from ndp_rt.images.formats.tiff_codecs import unpack_lzw, unpack_lzw_by_numpy
 from ndp_rt.images.read import load_image
 from tests.images.encodings import (
     LOSSLESS,
@@ -141,6 +144,25 @@ def test_tiff_as_libtiff_writes_it_gives_what_pillow_gives(rng: np.random.Genera
     for channels in (1, 3):
         data = encode_with_pillow(draw_surface(rng, 61, 47, channels), "TIFF", compression=compression)
         assert_same(read(data), np.asarray(Pillow.open(io.BytesIO(data))))
+
+
+def test_lzw_by_opencv_is_lzw_by_numpy_whatever_the_size_and_the_damage(rng: np.random.Generator) -> None:
+    def unpack(function: Callable[[bytes, int], bytes], data: bytes, size_bytes: int) -> bytes | None:
+        try:
+            return function(data, size_bytes)
+        except Damage:
+            return None
+
+    for number in range(80):
+        size_bytes = int(rng.integers(1, 6000))
+        content = rng.integers(0, (2, 16, 256)[number % 3], size_bytes, np.uint8).tobytes()
+        packed = imagecodecs.lzw_encode(content)
+        assert unpack_lzw(packed, size_bytes) == unpack_lzw_by_numpy(packed, size_bytes) == content
+        flipped = bytearray(packed)
+        flipped[int(rng.integers(2, len(packed)))] ^= 1 << int(rng.integers(8))  # libtiff knows two beginnings
+        for damaged in (packed[: int(rng.integers(2, len(packed)))], bytes(flipped)):
+            assert unpack(unpack_lzw, damaged, size_bytes) == unpack(unpack_lzw_by_numpy, damaged, size_bytes)
+        assert unpack(unpack_lzw, packed, size_bytes + 2) is None
 
 
 def test_lzw_is_unpacked_over_many_tables(rng: np.random.Generator) -> None:
