@@ -65,8 +65,8 @@ def unpack_bits(data: bytes, size_bytes: int) -> bytes:
 def unpack_lzw(data: bytes, size_bytes: int) -> bytes:
     """Return the content of LZW codes.
 
-    OpenCV's libtiff is ten times as fast as NumPy. It tells what is missing for 16-bit values alone, so it is given rows of
-    these; NumPy takes what is no whole number of them.
+    OpenCV's libtiff is ten times as fast as NumPy. It tells what is missing for 16-bit values alone, so it gets rows
+    of these; NumPy takes what is no whole number of them.
 
     Raises:
         Damage: they end too early, or a code is not in the table.
