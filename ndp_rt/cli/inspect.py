@@ -1,12 +1,9 @@
 """`ndp-rt inspect`: inspects image files and writes a table of results."""
 
 import argparse
-import contextlib
 import io
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +16,7 @@ from ndp_rt.cli.terminal import complain, say
 from ndp_rt.cli.white_level import parse_white_level
 
 if TYPE_CHECKING:
+    from ndp_rt.cli.inspected import Taken
     from ndp_rt.images.listing import Listing
     from ndp_rt.inspector import Inspector
     from ndp_rt.pipeline.sinks import ResultTable
@@ -31,7 +29,6 @@ UNUSUAL: dict[str | None, str] = {
     "brighter": "are brighter than all that training saw",
     "faint": "of 16 bits use less than an eighth of the range up to white",
 }
-SAMPLED = 16  # files that the white level is read from
 LONGEST_STEM_BYTES = 200
 DETAILS = """\
 PATH is an image, a folder (searched with all below it, through links too) or a quoted pattern such as 'day/**/*.png'.
@@ -201,6 +198,7 @@ def _encode_map(result: "Result") -> bytes:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect everything and return the exit code of the outcome."""
+    from ndp_rt.cli.inspected import find_level
     from ndp_rt.files import locking
     from ndp_rt.images.listing import list_images
     from ndp_rt.images.pages import choose_pages
@@ -268,129 +266,19 @@ def tell_left_out(listing: "Listing", out: Path) -> None:
 
 
 def inspect_files(inspector: "Inspector", files: list[Path], recorder: Recorder, args: argparse.Namespace) -> None:
-    """Read and inspect the files, recording each in their order."""
+    """Read and inspect the files, recording each in their order; memory that runs out costs one of them."""
+    from ndp_rt.cli.inspected import inspect_each, lacking_memory, lacks_memory
     from ndp_rt.cli.progress import show_progress
 
-    inspect: Callable[..., Iterator[tuple[Path, Any, Any]]]
-    inspect = inspect_tiled if args.tiles else inspect_batches if args.batch > 1 else inspect_stream
     with show_progress("inspecting", len(files)) as advance:
-        for path, taken, outcome in inspect(inspector, Reader(files, inspector, is_tiled=args.tiles), args):
-            if isinstance(outcome, Exception):
-                recorder.add_error(path, outcome)
-            else:
-                recorder.add_result(path, taken, outcome)
+        for path, taken, outcome in inspect_each(inspector, files, args):
+            try:
+                if isinstance(outcome, Exception):
+                    recorder.add_error(path, outcome)
+                else:
+                    recorder.add_result(path, taken, outcome)
+            except Exception as error:
+                if not lacks_memory(error):
+                    raise
+                recorder.add_error(path, lacking_memory(path))
             advance()
-
-
-def inspect_stream(
-    inspector: "Inspector", files: "Reader", args: argparse.Namespace
-) -> Iterator[tuple[Path, Any, Any]]:
-    """Yield file, image and result (or the error); reads the next file while the engine inspects one."""
-    read: deque[tuple[Path, Any]] = deque()  # filled by the stream's thread, in order
-
-    def read_frames() -> Iterator[Any]:
-        for path in files.paths:
-            taken = files.read(path)
-            if isinstance(taken, Exception):
-                read.append((path, taken))
-                continue
-            read.append((path, taken if args.overlays else Taken(pixels=None, brightness=taken.brightness)))
-            yield taken.pixels
-
-    results = inspector.stream(read_frames(), keep_reconstruction=_shows_reconstruction(inspector, args))
-    for result in results:
-        path, taken = read.popleft()
-        while isinstance(taken, Exception):
-            yield path, None, taken
-            path, taken = read.popleft()
-        yield path, taken, result
-    for path, error in read:
-        yield path, None, error
-
-
-def inspect_batches(
-    inspector: "Inspector", files: "Reader", args: argparse.Namespace
-) -> Iterator[tuple[Path, Any, Any]]:
-    """Yield file, image and result (or the error), in batches of args.batch files."""
-    for start in range(0, len(files.paths), args.batch):
-        taken = [files.read(path) for path in files.paths[start : start + args.batch]]
-        readable = [one.pixels for one in taken if not isinstance(one, Exception)]
-        results = iter(inspector.inspect_batch(readable, keep_reconstruction=_shows_reconstruction(inspector, args)))
-        for path, one in zip(files.paths[start:], taken, strict=False):
-            yield path, one, one if isinstance(one, Exception) else next(results)
-
-
-def inspect_tiled(inspector: "Inspector", files: "Reader", args: argparse.Namespace) -> Iterator[tuple[Path, Any, Any]]:
-    """Yield file, image and result (or the error), each image cut into tiles."""
-    for path in files.paths:
-        taken = files.read(path)
-        yield path, taken, taken if isinstance(taken, Exception) else inspector.inspect_large(taken.pixels)
-
-
-def _shows_reconstruction(inspector: "Inspector", args: argparse.Namespace) -> bool:
-    """Tell whether overlays are wanted and the model has a reconstruction to draw in them."""
-    programs = inspector.bundle.manifest.programs.values()
-    has_one = any("reconstruction" in program.outputs for by_name in programs for program in by_name.values())
-    return bool(args.overlays) and has_one
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Taken:
-    """An image that was read; `pixels` is None once they are not needed any more."""
-
-    pixels: Any
-    brightness: str | None  # against training's images; None where the bundle does not say
-
-
-class Reader:
-    """Reads the files of a run for one bundle; may be called from the stream's thread."""
-
-    def __init__(self, paths: list[Path], inspector: "Inspector", *, is_tiled: bool) -> None:
-        from ndp_rt.images.pages import PageReader
-
-        manifest = inspector.bundle.manifest
-        self.paths = paths
-        self._session, self._is_tiled = inspector.session, is_tiled
-        self._white_level = manifest.input.white_level_16bit
-        self._files = PageReader(white_level=self._white_level)
-        self._trained = manifest.training_range
-
-    def read(self, path: Path) -> "Taken | Exception":
-        """Return the image, or the error of one that cannot be read, or has not the mask's size."""
-        from ndp_rt.errors import ImageFileError, InputError
-        from ndp_rt.images.white_level import judge_brightness, measure_values
-
-        try:
-            pixels = self._files.read(path)
-        except ImageFileError as error:
-            return error
-        try:
-            self._session.find_counting(pixels.shape[:2], is_tiled=self._is_tiled)
-        except InputError as error:
-            return InputError(f"{path}: {error}")
-        brightness = judge_brightness(measure_values(pixels), self._white_level, self._trained)
-        return Taken(pixels=pixels, brightness=brightness)
-
-
-def find_level(files: list[Path]) -> int | None:
-    """Return the white level that the 16-bit images among the first SAMPLED files note, and say on stderr what it is.
-
-    None: they note none. Few images tell too little by their values, so the bundle's level stays, which training found.
-    """
-    from ndp_rt.errors import ImageFileError
-    from ndp_rt.images.read import load_image
-    from ndp_rt.images.white_level import find_noted_level, measure_values
-
-    values = []
-    for path in files[:SAMPLED]:
-        with contextlib.suppress(ImageFileError):  # it becomes a row of its own
-            file = load_image(path)
-            values.append(measure_values(file.pixels, file.significant_bits))
-    level = find_noted_level(values)
-    if level is not None:
-        complain(f"ndp-rt: white level {level}: the files say {level.bit_length()} bits")
-    elif any(one.bits == 16 for one in values):
-        complain("ndp-rt: white level: the bundle's, since the 16-bit files do not all note one number of bits")
-    else:
-        complain("ndp-rt: white level: the bundle's, since no image has 16 bits")
-    return level

@@ -149,8 +149,9 @@ def score_samples(
         try:
             image = load_image(sample.path, white_level=white_level)
             result = inspect(image.pixels)
-        except (ImageFileError, InputError) as error:
-            exclusions.append(Exclusion(path=sample.path, what="image", reason=str(error)))
+        except (ImageFileError, InputError, MemoryError) as error:
+            reason = "there was too little memory to inspect it" if isinstance(error, MemoryError) else str(error)
+            exclusions.append(Exclusion(path=sample.path, what="image", reason=reason))
             advance()
             continue
         mask: BoolArray | None = None
