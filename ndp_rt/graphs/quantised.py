@@ -37,7 +37,7 @@ def name_layers(model: ModelProto) -> dict[str, NodeProto]:
     The name is the weight's, without the prefixes of some graphs. The encoder's weights are used twice: the second time
     on the reconstruction. RBFRM's convolutions are left out: their weights are the reference's patches.
     """
-    stored = {tensor.name for tensor in model.graph.initializer}
+    stored = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 4}
     casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
     islands = find_islands(model)
     readers = find_readers(model)
@@ -53,7 +53,8 @@ def name_layers(model: ModelProto) -> dict[str, NodeProto]:
         for role in ROLES:
             name = name.removeprefix(role)
         is_second = SECOND_STAGE in (stage, model.graph.name) or name in found
-        found[name + SECOND_PASS if is_second else name] = node
+        name += SECOND_PASS if is_second else ""
+        found[f"{name}_{len(found)}" if name in found else name] = node  # other programs' names may end alike
     return found
 
 

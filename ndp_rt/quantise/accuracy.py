@@ -15,6 +15,7 @@ from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import EngineError
 from ndp_rt.images.variations import vary
 from ndp_rt.program.manifest import ThresholdSpec
+from ndp_rt.program.program import DecisionRules
 from ndp_rt.quantise.figures import Figures, Outcome, compare_outcomes, list_exceeded
 from ndp_rt.quantise.samples import KeptSample, Samples
 from ndp_rt.quantise.trials import run_maps
@@ -44,7 +45,7 @@ class AccuracyCheck:
         while True:
             samples = self.samples.take(count)
             base = self._find_base(samples)
-            more = find_outcome(engine, samples[0 if found is None else len(found.scores) :])
+            more = find_outcome(engine, self._rules, samples[0 if found is None else len(found.scores) :])
             found = more if found is None else found.join(more)
             figures = compare_outcomes(
                 found, Outcome(scores=base.scores[:count], values=base.values[:count]), samples, self._threshold
@@ -64,7 +65,9 @@ class AccuracyCheck:
     def calibrate(self, engine: Engine) -> ThresholdSpec:
         """Return an engine's own threshold."""
         images = (one for image in self.good for one in (image, *vary(image)))
-        scores = np.array([one.max() for one in run_maps(engine, images)], np.float32).reshape(len(self.good), -1)
+        scores = np.array([score for _, score in run_maps(engine, self._rules, images)], np.float32).reshape(
+            len(self.good), -1
+        )
         return threshold_from_good_scores(scores, self.rate, groups=self.groups)
 
     def check_golden(self, engine: Engine, precision: str) -> list[str]:
@@ -79,6 +82,10 @@ class AccuracyCheck:
         return []
 
     @property
+    def _rules(self) -> DecisionRules:
+        return self.bundle.manifest.decision
+
+    @property
     def _threshold(self) -> float | None:
         return self.bundle.threshold("fp32").value
 
@@ -87,17 +94,19 @@ class AccuracyCheck:
         done = 0 if self._base is None else len(self._base.scores)
         if done < len(samples):
             start = time.process_time()
-            more = find_outcome(self.base_engine, samples[done:])
+            more = find_outcome(self.base_engine, self._rules, samples[done:])
             self._base_s += time.process_time() - start
             self._base = more if self._base is None else self._base.join(more)
         assert self._base is not None
         return self._base
 
 
-def find_outcome(engine: Engine, samples: Sequence[KeptSample]) -> Outcome:
-    """Run samples."""
+def find_outcome(engine: Engine, rules: DecisionRules, samples: Sequence[KeptSample]) -> Outcome:
+    """Run samples; a map smaller than the image is read at the nearest of its pixels."""
     scores, values = [], []
-    for sample, smoothed in zip(samples, run_maps(engine, (sample.image for sample in samples)), strict=True):
-        scores.append(smoothed.max())
-        values.append(smoothed.ravel()[sample.places])
+    runs = run_maps(engine, rules, (sample.image for sample in samples))
+    for sample, (found, score) in zip(samples, runs, strict=True):
+        scores.append(score)
+        (h, w), (height, width) = sample.pixels.shape[1:], found.shape
+        values.append(found[sample.places // w * height // h, sample.places % w * width // w])
     return Outcome(scores=np.array(scores, np.float32), values=values)

@@ -22,8 +22,8 @@ GOOD_SHARE = 0.95  # of good images below the threshold where the bundle has non
 class Outcome:
     """An engine's results for samples."""
 
-    scores: FloatArray  # [k]: each smoothed map's largest value
-    values: Sequence[FloatArray]  # of each smoothed map, at `KeptSample.places`
+    scores: FloatArray  # [k]
+    values: Sequence[FloatArray]  # of each map, at `KeptSample.places`
 
     def join(self, more: "Outcome") -> "Outcome":
         """Return this and the results for more samples."""

@@ -27,7 +27,6 @@ from ndp_rt.errors import EngineError, InputError, StorageError, check_choice
 from ndp_rt.evaluate.metrics import require_extras
 from ndp_rt.images.groups import find_independent
 from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest
-from ndp_rt.program.program import DecisionRules
 from ndp_rt.quantise.accuracy import AccuracyCheck
 from ndp_rt.quantise.figures import Figures
 from ndp_rt.quantise.report import describe_choice
@@ -94,7 +93,7 @@ def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say
     compute in. If none is accepted, nothing is stored.
 
     Raises:
-        InputError: no calibration images, or a model that is not one engine whose smoothed map's maximum is the score.
+        InputError: no calibration images, or a model that is not one engine.
         DataError, ImageFileError: images that cannot be used.
         MissingExtraError: scikit-learn or SciPy is not installed.
         EngineError: no precision is accepted; the message says why.
@@ -103,11 +102,6 @@ def quantise_bundle(bundle: Bundle, settings: QuantiseSettings, *, progress: Say
     require_extras()
     _check_place(bundle)  # before minutes of work, not after
     bundle.manifest.find_single_stage()
-    if bundle.manifest.decision != DecisionRules():
-        raise InputError(
-            f"quantise: expected a model that is scored by the maximum of its map, smoothed by 5 pixels, got "
-            f"{bundle.manifest.decision}. Use fp32 or bf16."
-        )
     good = _read_calibration(bundle, settings)
     deadline_s = time.monotonic() + settings.seconds
     samples = (

@@ -34,7 +34,7 @@ class Layer:
     name: str
     rest_ms: float  # in the precision of the rest
     int8_ms: float  # with all layers in int8
-    map_error: float | None = None  # largest difference of a smoothed map, this layer alone in int8; None: not measured
+    map_error: float | None = None  # largest difference of a map, this layer alone in int8; None: not measured
     choice: str = WHY_FAST
 
     @property
@@ -77,7 +77,7 @@ class LayerErrors:
         self._errors: dict[str, float] = {}
 
     def measure(self, names: Sequence[str], deadline_s: float) -> dict[str, float]:
-        """Return the largest difference of a smoothed map for each layer, as far as time allows.
+        """Return the largest difference of a map for each layer, as far as time allows.
 
         Args:
             names: of the layers, the ones that matter most first.
@@ -85,7 +85,7 @@ class LayerErrors:
         """
         if not self._expected:
             with closing(self._trials.compile("fp32")) as engine:
-                self._expected = list(run_maps(engine, self._probe))
+                self._expected = self._run(engine)
         for index, name in enumerate(names):
             if name in self._errors or time.monotonic() > deadline_s:
                 continue
@@ -94,10 +94,13 @@ class LayerErrors:
                     f"each layer alone in int8: {index + 1} to {min(index + SAY_EVERY, len(names))} of {len(names)}"
                 )
             with closing(self._trials.compile("int8", (name,))) as engine:
-                found = list(run_maps(engine, self._probe))
+                found = self._run(engine)
             pairs = zip(found, self._expected, strict=True)
             self._errors[name] = max(float(np.abs(one - other).max()) for one, other in pairs)
         return {name: self._errors[name] for name in names if name in self._errors}
+
+    def _run(self, engine: Engine) -> list[FloatArray]:
+        return [found for found, _ in run_maps(engine, self._trials.rules, self._probe)]
 
 
 @dataclass(frozen=True, kw_only=True)

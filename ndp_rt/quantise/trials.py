@@ -9,6 +9,7 @@ import numpy as np
 
 from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle import Bundle
+from ndp_rt.decide.score import score_map
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.backends.openvino import OpenVinoBackend
 from ndp_rt.engines.backends.openvino.engine import open_graph
@@ -17,6 +18,7 @@ from ndp_rt.files import make_temporary_folder
 from ndp_rt.graphs.folding import load_model
 from ndp_rt.graphs.quantised import name_layers, quantise
 from ndp_rt.kernels.smooth.host import smooth
+from ndp_rt.program.program import IMAGE, MAP, OWN_SCORE, DecisionRules
 
 BACKEND = "openvino"
 FEWEST_ROUNDS, MOST_ROUNDS, ROUNDS_S = 7, 60, 5.0  # of engines that take turns
@@ -36,6 +38,7 @@ class Trials:
         """
         self._model = load_model(bundle.stage_path(bundle.manifest.find_single_stage()))
         self._layers = name_layers(self._model)
+        self.rules = bundle.manifest.decision
         self._limits = limits
         self._threads = threads
         self._count = 0
@@ -102,16 +105,17 @@ def assign_times(times: Mapping[str, float], nodes: Mapping[str, str]) -> dict[s
     return found
 
 
-def run_maps(engine: Engine, images: Iterable[FloatArray]) -> Iterator[FloatArray]:
-    """Yield the smoothed map [h, w] of each image [3, h, w]."""
+def run_maps(engine: Engine, rules: DecisionRules, images: Iterable[FloatArray]) -> Iterator[tuple[FloatArray, float]]:
+    """Yield the map [h, w], smoothed if the rules say so, and the score of each image [3, h, w]."""
     outputs = _make_outputs(engine)
-    raw = outputs["map"][0, 0]
+    raw = outputs[MAP][0, 0]
     scratch = np.empty_like(raw)
     for image in images:
-        engine.run({"image": np.ascontiguousarray(image[None])}, outputs)
-        smoothed = np.empty_like(raw)
-        smooth(raw, smoothed, scratch)
-        yield smoothed
+        engine.run({IMAGE: np.ascontiguousarray(image[None])}, outputs)
+        found = raw.copy()
+        if rules.smooth != "none":
+            smooth(raw, found, scratch, size_px=rules.smooth_size_px)
+        yield found, float(outputs[OWN_SCORE][0]) if rules.score == "output" else score_map(found, rules)
 
 
 def _make_outputs(engine: Engine) -> dict[str, FloatArray]:

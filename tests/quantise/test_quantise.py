@@ -23,7 +23,6 @@ from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import BundleError, EngineError, InputError
 from ndp_rt.inspector import Inspector
 from ndp_rt.program.manifest import ThresholdSpec
-from ndp_rt.program.program import DecisionRules
 from ndp_rt.quantise.run import QuantiseSettings, list_precisions, quantise_bundle
 from tests.bricks import BRICKS
 
@@ -235,11 +234,3 @@ def test_arguments_of_int8_go_with_int8_alone(tiny: Bundle, surface: Path, capfd
 def test_settings_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError):
         QuantiseSettings(**change)  # type: ignore[arg-type]
-
-
-def test_a_model_with_another_score_is_refused(tiny: Bundle) -> None:
-    other = dataclasses.replace(
-        tiny, manifest=dataclasses.replace(tiny.manifest, decision=DecisionRules(score="top_k_mean", k=9))
-    )
-    with pytest.raises(InputError, match=r"expected a model that is scored by the maximum.*top_k_mean"):
-        quantise_bundle(other, QuantiseSettings())

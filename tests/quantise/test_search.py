@@ -15,6 +15,7 @@ from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.int8_ranges import measure_limits
 from ndp_rt.errors import EngineError
 from ndp_rt.program.manifest import ThresholdSpec
+from ndp_rt.program.program import DecisionRules
 from ndp_rt.quantise.accuracy import AccuracyCheck
 from ndp_rt.quantise.figures import AREAS, Drop, Figures
 from ndp_rt.quantise.samples import paint_samples
@@ -243,9 +244,12 @@ def test_samples_are_added_until_chance_is_below_the_limit(
         same = check.compare(engine)
         assert (same.image_count, same.drops["image_rocauc"].error) == (80, 0.0)
 
-        def run_with_noise(engine: Engine, images: Iterable[FloatArray]) -> Iterator[FloatArray]:
-            for one in run_maps(engine, images):
-                yield one + np.float32(rng.normal(0.0, 0.02))
+        def run_with_noise(
+            engine: Engine, rules: DecisionRules, images: Iterable[FloatArray]
+        ) -> Iterator[tuple[FloatArray, float]]:
+            for one, score in run_maps(engine, rules, images):
+                noise = np.float32(rng.normal(0.0, 0.02))
+                yield one + noise, score + noise
 
         monkeypatch.setattr("ndp_rt.quantise.accuracy.run_maps", run_with_noise)
         noisy = check.compare(engine)
