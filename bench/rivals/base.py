@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.golden_report import compare_golden, find_largest
 from ndp_rt.errors import EngineError, InputError, MissingExtraError
+from ndp_rt.images.opencv import cv2
 from ndp_rt.kernels.smooth.definition import smooth
 from ndp_rt.program.manifest import BundleManifest
 
@@ -145,13 +146,22 @@ def check_golden(bundle: Bundle, run: Callable[[Sequence[Image]], Answer], preci
     golden, rules = bundle.golden(), bundle.manifest.decision
     if rules.smooth != "none":
         golden = dataclasses.replace(golden, map=smooth(golden.map, rules.smooth_size_px).astype(np.float32))
+    golden = dataclasses.replace(golden, map=enlarge(golden.map, golden.image.shape[2:]))
     report = compare_golden(bundle, golden, run_values, precision=precision, batch=batch)
     return Check(
         map_max_abs_difference=report.map_max_abs_difference,
         allowed=report.map_tolerance,
-        against="PyTorch fp32 maps of the golden images",
+        against=f"{bundle.manifest.golden.get('made_by', 'PyTorch')} fp32 maps of the golden images",
         image_count=report.vector_count,
     )
+
+
+def enlarge(maps: FloatArray, size_px: Sequence[int]) -> FloatArray:
+    """Return maps [n, 1, h, w] as the inspector gives them: of the image's size."""
+    if maps.shape[2:] == tuple(size_px):
+        return maps
+    resized = [cv2.resize(one, tuple(size_px)[::-1], interpolation=cv2.INTER_LINEAR) for one in maps[:, 0]]
+    return np.stack(resized)[:, None]
 
 
 def list_golden_images(bundle: Bundle, batch: int) -> list[Image]:

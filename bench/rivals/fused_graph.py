@@ -6,25 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.rivals.base import Answer, FloatArray, OpenRival, Rival
+from ndp_rt.bench.rivals.base import Answer, FloatArray, OpenRival, Rival, enlarge
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.decide.score import score_map
 from ndp_rt.engines.backend import EngineOptions
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.registry import find_host_backend
-from ndp_rt.errors import InputError
 from ndp_rt.files import make_temporary_folder
 from ndp_rt.images.preprocess import Preprocessor
 from ndp_rt.kernels.smooth import host
 from ndp_rt.program.manifest import INT8_PRECISIONS, BundleManifest
-from ndp_rt.program.program import MAP, DecisionRules
+from ndp_rt.program.program import IMAGE, MAP, OWN_SCORE, DecisionRules
 
 ONNX = {"onnx": "pip install onnx"}  # what a graph is made with
 
 
 def make_fused_graph(bundle: Bundle, precision: str, batch: int) -> Any:
-    """Return an onnx.ModelProto with the input `image` and the one output `map`; needs the onnx package.
+    """Return an onnx.ModelProto with the input `image` and the output `map`; needs the onnx package.
+
+    A model that gives the score itself has a second one, OWN_SCORE.
 
     Whether it is the plain graph or a rewritten one is as the bundle was exported.
 
@@ -40,7 +41,9 @@ def make_fused_graph(bundle: Bundle, precision: str, batch: int) -> Any:
     fold_constants(model)
     (program,) = [one for one in bundle.manifest.programs["cpu"].values() if one.stages == (stage,)]
     rename_tensors(model.graph, {program.outputs[MAP]: MAP})
-    kept = [value for value in model.graph.output if value.name == MAP]  # no other output is asked for
+    names = (MAP, OWN_SCORE) if bundle.manifest.decision.score == "output" else (MAP,)
+    kept = [value for value in model.graph.output if value.name in names]  # no other output is asked for
+    kept.sort(key=lambda value: names.index(value.name))
     del model.graph.output[:]
     model.graph.output.extend(kept)
     remove_unused(model)
@@ -54,28 +57,36 @@ def make_fused_graph(bundle: Bundle, precision: str, batch: int) -> Any:
     return typed
 
 
+def find_own_score(manifest: BundleManifest) -> str | None:
+    """Return in words why a rival that scores maps does not fit a bundle; None: it does."""
+    if manifest.decision.score == "output":
+        return "expected a model whose score is its map's, got one that gives a score of its own."
+    return None
+
+
 class HostSmoother:
     """Smooths and scores maps by a bundle's rules, with OpenCV's filters, which are the fastest on a CPU."""
 
     def __init__(self, rules: DecisionRules, batch: int, height_px: int, width_px: int) -> None:
-        """Allocate for maps [batch, 1, height_px, width_px].
-
-        Raises:
-            InputError: the score is none of the map's.
-        """
-        if rules.score == "output":
-            raise InputError("expected a model whose score is its map's, got one that gives a score of its own.")
+        """Allocate for maps [batch, 1, height_px, width_px]."""
         self._rules = rules
         self._maps = np.empty((batch, 1, height_px, width_px), np.float32)
         self._scores = np.empty(batch, np.float32)
         self._scratch = np.empty((height_px, width_px), np.float32)
 
-    def __call__(self, maps: FloatArray) -> Answer:
-        """Return smoothed maps and their scores, in memory that the next call overwrites."""
+    def __call__(self, maps: FloatArray, own_scores: FloatArray | None = None) -> Answer:
+        """Return smoothed maps and their scores, in memory that the next call overwrites.
+
+        Args:
+            maps: as they were allocated for.
+            own_scores: the model's, [batch], where it gives them; they are returned.
+        """
         if self._rules.smooth == "none":
             np.copyto(self._maps, maps)
         else:
             host.smooth(maps, self._maps, self._scratch, size_px=self._rules.smooth_size_px)
+        if own_scores is not None:
+            return self._maps, own_scores
         self._scores[:] = [score_map(smoothed[0], self._rules) for smoothed in self._maps]
         return self._maps, self._scores
 
@@ -118,15 +129,17 @@ class HostEngineRival(Rival):
         engine = build_engine(self._backend.name, make_fused_graph(bundle, "fp32", batch), options)
         contract = bundle.manifest.input
         h, w = contract.height_px, contract.width_px
-        preprocess, smooth = Preprocessor(contract), HostSmoother(bundle.manifest.decision, batch, h, w)
-        inputs = {"image": np.empty((batch, 3, h, w), np.float32)}
-        outputs = {"map": np.empty((batch, 1, h, w), np.float32)}
+        inputs = {IMAGE: np.empty((batch, 3, h, w), np.float32)}
+        outputs = {name: np.empty(spec.with_batch(batch), np.float32) for name, spec in engine.outputs.items()}
+        map_h, map_w = outputs[MAP].shape[2:]
+        preprocess, smooth = Preprocessor(contract), HostSmoother(bundle.manifest.decision, batch, map_h, map_w)
 
         def call(images: Any) -> Answer:
-            for image, out in zip(images, inputs["image"], strict=True):
+            for image, out in zip(images, inputs[IMAGE], strict=True):
                 preprocess(image, out)
             engine.run(inputs, outputs)
-            return smooth(outputs["map"])
+            maps, scores = smooth(outputs[MAP], outputs.get(OWN_SCORE))
+            return enlarge(maps, (h, w)), scores
 
         facts = {self._backend.name: self._backend.find().version, "rewrites": list(bundle.manifest.model.rewrites)}
         return OpenRival((batch, h, w, 3), call, facts, engine.close)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ndp_rt.bench.rivals.base import Answer, Image, OpenRival, Rival
-from ndp_rt.bench.rivals.fused_graph import ONNX, HostSmoother, make_fused_graph
+from ndp_rt.bench.rivals.base import Answer, Image, OpenRival, Rival, enlarge
+from ndp_rt.bench.rivals.fused_graph import ONNX, HostSmoother, find_own_score, make_fused_graph
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.backends.torch.engine import hold_settings
 from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import EngineError
+from ndp_rt.program.manifest import BundleManifest
 from ndp_rt.program.program import DecisionRules
 
 REMEDY = "pip install 'ndp-rt[train]'"
@@ -64,6 +65,9 @@ class TorchRival(Rival):
 
     def find(self) -> str | None:
         return super().find() or (find_no_gpu() if self._device == "cuda" else None)
+
+    def find_misfit(self, manifest: BundleManifest) -> str | None:
+        return find_own_score(manifest) or super().find_misfit(manifest)
 
     def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
         import torch
@@ -145,7 +149,8 @@ class TorchCall:
             self._pictures = torch.empty(self.shape, dtype=torch.uint8, device=device)
         self._maps_host = torch.empty((n, 1, h, w), dtype=torch.float32, **pinned)
         self._scores_host = torch.empty((n,), dtype=torch.float32, **pinned)
-        self._smooth = None if host_rules is None else HostSmoother(host_rules, n, h, w)
+        map_sides = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim][2:]
+        self._smooth = None if host_rules is None else HostSmoother(host_rules, n, *map_sides)
         self._call: Callable[[Any], Any] = self._make_module(model, precision, device)
         if compile_options is not None:
             entry = make_entry(self._call)
@@ -173,7 +178,8 @@ class TorchCall:
             if self._is_on_gpu:
                 self._pictures.copy_(self._pictures_host, non_blocking=True)
             if self._smooth is not None:
-                return self._smooth(np.ascontiguousarray(self._call(self._pictures).cpu().numpy()))
+                maps, scores = self._smooth(np.ascontiguousarray(self._call(self._pictures).cpu().numpy()))
+                return enlarge(maps, self.shape[1:3]), scores
             smoothed, scores = self._call(self._pictures)
             self._maps_host.copy_(smoothed, non_blocking=True)
             self._scores_host.copy_(scores, non_blocking=True)

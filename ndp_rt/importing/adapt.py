@@ -3,11 +3,12 @@
 A bundle's image is float32 [n, 3, h, w], RGB, 0 to 1; its map is float32 [n, 1, h, w].
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ndp_rt.errors import InputError
 from ndp_rt.graphs.folding import remove_unused, rename_tensors, set_nodes
@@ -92,8 +93,36 @@ def set_outputs(
     del graph.output[:]
     graph.output.extend(outputs)
     remove_unused(model)
+    _remove_identities(graph)
     onnx.checker.check_model(model, full_check=False)
     return height or 1, width or 1
+
+
+def _remove_identities(graph: GraphProto) -> None:
+    """Let nodes read and write without the Identity nodes between them, which not every backend runs."""
+    makers = {name: node for node in graph.node for name in node.output}
+    results = {value.name for value in graph.output}
+    kept, names = [], dict[str, str]()
+    for node in graph.node:
+        if node.op_type != "Identity":
+            kept.append(node)
+            continue
+        source, target = names.get(node.input[0], node.input[0]), node.output[0]
+        if target not in results:
+            names[target] = source
+        elif source in makers and source not in results and source not in names:
+            names[source] = target  # the node that made it makes the result
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+    rename_tensors(graph, {name: _follow(names, name) for name in names})
+
+
+def _follow(names: Mapping[str, str], name: str) -> str:
+    while name in names:
+        name = names[name]
+    return name
 
 
 def drop_output(model: ModelProto, name: str) -> None:

@@ -112,7 +112,7 @@ def _make_manifest(name: str, path: Path, settings: ImportSettings, made: Made) 
         stages={STAGE: StageSpec(file=MODEL_FILE, inputs=inputs, outputs=outputs)},
         programs={kind: {STAGE: program} for kind in ("cpu", "cuda")},
         decision=rules,
-        golden={"made_by": "ONNX Runtime, from the imported model"},
+        golden={"made_by": "ONNX Runtime"},
         provenance={
             "commands": [settings.command],
             "model": {"file": path.name, "sha256": hash_file(path), "removed": list(made.removed)},
