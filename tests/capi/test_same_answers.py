@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ndp_rt import Inspector, read_image
+from ndp_rt import ImportSettings, Inspector, import_onnx, read_image
 from tests.bricks import BRICK_IMAGES, BRICKS
 from tests.capi.library import FORMATS, Library
+from tests.importing.models import ANOMALIB_OUTPUTS, NORMALISED, RAW, write_model
 
 DEFECTS = 200
 
@@ -209,3 +210,31 @@ def test_an_ignore_mask_and_a_smallest_area_leave_out_what_python_does(
         assert "expected 100 x 130 pixels, as the ignore mask has, got 100 x 131" in library.last_error
         library.lib.ndp_rt_inspector_close(handle)
     assert scores[0] > scores[1] > scores[2]
+
+
+SMALL = RAW + "  anomaly_map = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (raw)\n"
+OWN = SMALL + "  score = ReduceMean <axes = [1, 2, 3], keepdims = 0> (raw)\n"
+IMPORTED = {
+    "anomalib's": (NORMALISED, ANOMALIB_OUTPUTS, "anomalib"),
+    "a small map and a score": (OWN, "float[N,1,8,8] anomaly_map, float[N] score", None),
+    "a score alone": (OWN, "float[N] score", None),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_a_model_of_another_program_gives_what_python_gives(
+    library: Library, tmp_path: Path, rng: np.random.Generator, name: str
+) -> None:
+    body, outputs, source = IMPORTED[name]
+    path = import_onnx(
+        write_model(tmp_path / "m.onnx", body, outputs), tmp_path / "m.ndp", ImportSettings(source=source)
+    ).bundle.path
+    options: dict[str, Any] = {"threads": 1, "threshold": 2.0}
+    handle = library.open(path, flags=library.lib.NDP_RT_OPEN_THRESHOLD, **options)
+    try:
+        with Inspector.open(path, **options) as opened:
+            for size in ((32, 32), (70, 91)):
+                array = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+                check_equal(inspect(library, handle, array, "RGB8"), opened.inspect(array))
+    finally:
+        library.lib.ndp_rt_inspector_close(handle)

@@ -354,3 +354,22 @@ def test_an_end_that_only_several_images_meet_leaves_one_at_a_time(
     with pytest.raises(EngineError, match="signal 11"):
         import_onnx(path, tmp_path / "none.ndp")
     assert not (tmp_path / "none.ndp").exists()
+
+
+def test_it_is_evaluated_on_labelled_images(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A bright square in a grey picture: features of large values, which the map shows."""
+    data, mask = tmp_path / "data", np.zeros((SIDE, SIDE), np.uint8)
+    mask[8:20, 8:20] = 255
+    for folder in ("test/good", "test/spot", "ground_truth/spot"):
+        (data / folder).mkdir(parents=True)
+    for number in range(3):
+        good = rng.integers(100, 110, (SIDE, SIDE, 3), dtype=np.uint8)
+        cv2.imwrite(str(data / f"test/good/{number}.png"), good)
+        good[8:20, 8:20] = rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)
+        cv2.imwrite(str(data / f"test/spot/{number}.png"), good)
+        cv2.imwrite(str(data / f"ground_truth/spot/{number}_mask.png"), mask)
+    body = RAW + "  m = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (raw)\n"
+    path = import_onnx(write_model(tmp_path / "m.onnx", body, "float[N,1,16,16] m"), tmp_path / "m.ndp").bundle.path
+    assert main(["set-threshold", str(path), "6"]) == 0
+    assert main(["evaluate", str(path), str(data), "-o", str(tmp_path / "out")]) == 0
+    assert '"image_rocauc": 1.0' in (tmp_path / "out" / "evaluation.json").read_text()

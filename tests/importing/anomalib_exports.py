@@ -1,0 +1,173 @@
+"""Exports anomalib's models with its own tools and random weights, and writes down what they give.
+
+    pip install -e '.[peers]' onnx onnxscript timm
+    python -m tests.importing.anomalib_exports exports [NAME ...]
+
+Each model becomes exports/NAME/model.onnx, and exports/NAME/given.npz with two images and what anomalib computes for
+them: `raw_map` and `raw_score` by its model alone, before its post-processor normalises them, and `map` and `score` by
+all of it. Nothing is fetched: backbones have random weights. `tests.importing.anomalib_table` reads the folder.
+"""
+
+import argparse
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+MODEL_FILE, GIVEN_FILE = "model.onnx", "given.npz"
+SEED, IMAGE_COUNT, PATCH_COUNT = 0, 2, 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is made, filled and exported."""
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    side_px: int = 256
+    fill: Callable[[Any, Any], None] = lambda module, images: None  # what training would have left
+    export: Mapping[str, Any] = field(default_factory=dict)  # keywords of to_onnx
+    note: str = "as it is"
+
+
+def fill_padim(module: Any, images: Any) -> None:
+    """Fit Gaussians to a few noisy images."""
+    import torch
+
+    module.model.train()
+    for _ in range(4):
+        module.model(torch.rand_like(images.repeat(4, 1, 1, 1)))
+    module.model.fit() if hasattr(module.model, "fit") else module.fit()
+    module.model.eval()
+
+
+def fill_bank(module: Any, images: Any) -> None:
+    """Give PatchCore so many patches of noise in its memory, of the features' size."""
+    import torch
+
+    module.model.train()
+    features = module.model(images)
+    module.model.eval()
+    bank = torch.rand(PATCH_COUNT, features.shape[1]) * features.std() + features.mean()
+    module.model.memory_bank = bank
+
+
+def fill_efficientad(module: Any, images: Any) -> None:
+    """Set the teacher's mean and standard deviation, and the quantiles of both maps, to those of noise."""
+    import torch
+
+    model = module.model
+    features = model.teacher(images)
+    model.mean_std["mean"].copy_(features.mean((0, 2, 3), keepdim=True))
+    model.mean_std["std"].copy_(features.std((0, 2, 3), keepdim=True))
+    for name, one in zip(("st", "ae"), model.get_maps(images), strict=True):
+        for quantile, share in (("qa", 0.9), ("qb", 0.995)):
+            model.quantiles[f"{quantile}_{name}"].copy_(torch.tensor(np.quantile(one.numpy(), share)))
+
+
+FIXED = {"dynamic_shapes": None}
+MODELS: Mapping[str, Recipe] = {
+    "Stfpm": Recipe(),
+    "Fastflow": Recipe(arguments={"pre_trained": False}),
+    "Padim": Recipe(fill=fill_padim),
+    "EfficientAd": Recipe(fill=fill_efficientad),
+    "ReverseDistillation": Recipe(),
+    "Supersimplenet": Recipe(),
+    "Patchcore": Recipe(fill=fill_bank, export=FIXED, note="`dynamic_shapes=None`"),
+    "Dinomaly": Recipe(side_px=392, export=FIXED, note="`input_size=(392, 392)`, `dynamic_shapes=None`"),
+    "Draem": Recipe(),
+    "Fre": Recipe(),
+    "Ganomaly": Recipe(),
+    "Uflow": Recipe(export=FIXED, note="`dynamic_shapes=None`"),
+    "InpFormer": Recipe(side_px=392, export=FIXED, note="`dynamic_shapes=None`"),
+    "Glass": Recipe(),
+}
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Let timm and torchvision make networks with random weights, and anomalib fetch nothing."""
+    import timm
+
+    make = timm.create_model
+
+    def create(*names: Any, **settings: Any) -> Any:
+        return make(*names, **{**settings, "pretrained": False})
+
+    with patch.object(timm, "create_model", create), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def build(name: str) -> Any:
+    """Return one of anomalib's models, filled, with thresholds in its post-processor, in eval mode."""
+    import anomalib.models
+    import torch
+
+    recipe = MODELS[name]
+    torch.manual_seed(SEED)
+    np.random.seed(SEED)
+    module = getattr(anomalib.models, name)(**recipe.arguments, visualizer=False, evaluator=False).eval()
+    with torch.no_grad():
+        images = module.pre_processor(make_images(recipe.side_px)) if module.pre_processor else None
+        recipe.fill(module, images)
+        found = module.model(images)
+        maps = found.anomaly_map if found.anomaly_map is not None else found.pred_score
+        score = found.pred_score if found.pred_score is not None else maps.amax()
+        post = module.post_processor
+        for kind, values in (("image", score), ("pixel", maps)):
+            low, high = float(values.min()), float(values.max())
+            margin = (high - low) or 1.0
+            getattr(post, f"{kind}_min").fill_(low - margin)
+            getattr(post, f"{kind}_max").fill_(high + margin)
+            getattr(post, f"_{kind}_threshold").fill_((low + high) / 2)
+    return module
+
+
+def make_images(side_px: int) -> Any:
+    """Return float32 [2, 3, h, w], 0 to 1, of whole 255ths, as photographs have."""
+    import torch
+
+    rng = np.random.default_rng(SEED)
+    pictures = rng.integers(0, 256, (IMAGE_COUNT, 3, side_px, side_px), dtype=np.uint8)
+    return torch.from_numpy(pictures.astype(np.float32) / 255)
+
+
+def export(name: str, folder: Path) -> Path:
+    """Write a model, and what anomalib gives for two images, and return its path."""
+    import torch
+
+    recipe, place = MODELS[name], folder / name
+    module, images = build(name), make_images(recipe.side_px)
+    with torch.no_grad():
+        raw, whole = module.model(module.pre_processor(images)), module(images)
+    place.mkdir(parents=True, exist_ok=True)
+    written = module.to_onnx(place, input_size=(recipe.side_px, recipe.side_px), **recipe.export)
+    for path in written.parent.iterdir():
+        path.replace(place / path.name)
+    given = {"images": images, "raw_map": raw.anomaly_map, "raw_score": raw.pred_score}
+    given |= {"map": whole.anomaly_map, "score": whole.pred_score}
+    np.savez(place / GIVEN_FILE, **{key: one.numpy() for key, one in given.items() if one is not None})
+    return place / MODEL_FILE
+
+
+def main() -> None:
+    """Export the models that are named, or all."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(MODELS)}")
+    args = parser.parse_args()
+    with without_downloads():
+        for name in args.names or MODELS:
+            try:
+                print(export(name, args.folder), flush=True)
+            except Exception as error:  # whatever anomalib or PyTorch's exporter raises of one model
+                print(f"{name}: not exported: {type(error).__name__}: {str(error)[:300]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
