@@ -87,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"unused  {words}")
     if done.score_difference is not None:
         say(f"its own score differs from the map's by at most {done.score_difference:.3g} on the golden images")
+    if rules.score == "output":
+        say("defects are listed where the map reaches the score's threshold: with --score max the map decides alone")
     if not done.batches:
         say("takes one image at a time: build it with --batch 1 alone")
     say(f"wrote {done.bundle.path}. Next: ndp-rt set-threshold {args.output} --calibrate GOOD")

@@ -33,6 +33,7 @@ ONNX_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfl
 # Opset 22 is the first whose convolutions and pools take bfloat16, 19 the first whose QuantizeLinear takes float16; the
 # IR versions are those that came with them. Other precisions keep the bundle's own opset, which TensorRT 8.5 reads too.
 OPSETS = {"bf16": (22, 10), "int8": (19, 9)}
+SPLIT_OPSET = 18  # the first whose Split says in how many parts
 # Rounding a weight costs at most 2^-11 of it; more than this means values among float16's subnormal numbers.
 MAX_WEIGHT_ERROR = 1e-2
 
@@ -215,12 +216,9 @@ class _Typing:
             copy.input[index] = self._provide(name, kind if is_float and follows[index] else self._types[name])
         for name in node.output:
             if self._types.get(name) == TensorProto.FLOAT:
-                if node.op_type == "Cast":
-                    raise EngineError(
-                        f"stage '{self._model.graph.name}': expected casts of weights alone, got one of '{name}', "
-                        "which depends on the input. Export the bundle again, or build with --precision fp32."
-                    )
                 self._homes[name] = kind
+                for attribute in copy.attribute if node.op_type == "Cast" else ():
+                    attribute.i = kind  # the one that it has besides is `saturate`, of types that we do not have
         self._nodes.append(copy)
 
     def _widen_output(self, name: str) -> None:
@@ -306,7 +304,13 @@ def _find_schema(node: NodeProto, opset: int) -> onnx.defs.OpSchema:
 
 
 def _raise_opset(model: ModelProto, opset: int, ir_version: int) -> None:
-    """Move a graph of opset 17 to a later one. Of what bundles use only reductions changed: axes became an input."""
+    """Move a graph of opset 17 or later to one that is later still; one that is there already stays.
+
+    Of what bundles use only reductions changed, whose axes became an input, and Split, which says in how many parts.
+    """
+    before = model.opset_import[0].version
+    if before >= opset:
+        return
     for node in model.graph.node:
         axes = next((one for one in node.attribute if one.name == "axes" and node.op_type.startswith("Reduce")), None)
         if axes is not None:
@@ -314,5 +318,7 @@ def _raise_opset(model: ModelProto, opset: int, ir_version: int) -> None:
             model.graph.initializer.append(tensor)
             node.input.append(tensor.name)
             node.attribute.remove(axes)
+        if node.op_type == "Split" and len(node.input) == 1 and before < SPLIT_OPSET:
+            node.attribute.append(helper.make_attribute("num_outputs", len(node.output)))
     model.opset_import[0].version = opset
     model.ir_version = ir_version

@@ -282,10 +282,12 @@ def _write_products(
 ) -> list[list[str]]:
     """Write B^T d B and its products with G g G^T; return their names, p rows of p, the bias included."""
     m, count = tile.size_px, len(tile.inputs_t)
-    c_in = conv.filters.shape[1]
+    c_in, window = conv.filters.shape[1:3]
     top, left, bottom, right = conv.pads
     bottom, right = bottom + -conv.sides[0] % m, right + -conv.sides[1] % m  # whole tiles
-    transformed = tile.filters @ conv.filters.astype(np.float64) @ tile.filters.T  # [c_out, c_in, p, p]
+    # G g G^T as one product: [p p, k k] times [k k, c_out c_in].
+    transformed = np.kron(tile.filters, tile.filters) @ conv.filters.reshape(-1, window**2).T.astype(np.float64)
+    transformed = transformed.reshape(count, count, -1, c_in, 1, 1)
     columns = [writer.add_constant(np.tile(row.reshape(1, 1, 1, count), (c_in, 1, 1, 1))) for row in tile.inputs_t]
     rows = []
     for y in range(count):
@@ -296,7 +298,7 @@ def _write_products(
         for x in range(count):
             along = {"group": c_in, "strides": [1, m], "pads": [0, left, 0, right], "kernel_shape": [1, count]}
             values = writer.add_node("Conv", [band, columns[x]], **along)  # [n, c_in, h / m, w / m]
-            inputs = [values, writer.add_constant(transformed[:, :, y : y + 1, x : x + 1])]
+            inputs = [values, writer.add_constant(transformed[y, x])]
             if bias is not None and (y, x) == BIAS_AT:
                 inputs.append(writer.add_constant(bias))
             row.append(writer.add_node("Conv", inputs, kernel_shape=[1, 1]))  # [n, c_out, h / m, w / m]

@@ -48,7 +48,7 @@ def convert(path: Path, settings: ImportSettings, folder: Path) -> None:
     image = find_image(path, model, settings.image, settings.layout, settings.size_px)
     add_prefix(model, image, settings.convention)
     outputs = _find_outputs(path, model)
-    rules, chosen = _choose_result(path, model, outputs, settings)
+    rules, chosen = _choose_result(path, model, outputs, image, settings)
     size_px = set_outputs(model, chosen.tensor, chosen.result, chosen.own_score)
     if max(size_px[0] - image.height_px, size_px[1] - image.width_px) > 0:
         raise InputError(
@@ -103,11 +103,11 @@ class _Chosen:
 
 
 def _choose_result(
-    path: Path, model: ModelProto, outputs: Sequence[ValueInfoProto], settings: ImportSettings
+    path: Path, model: ModelProto, outputs: Sequence[ValueInfoProto], image: ImageInput, settings: ImportSettings
 ) -> tuple[DecisionRules | None, _Chosen]:
     """Return the rules of the decision, None where its scores will tell, and what of the model they are applied to."""
     rules, score_name = _read_rules(settings.score)
-    found_map, found_score = find_results(path, outputs, settings.map, score_name)
+    found_map, found_score = find_results(path, outputs, image, settings.map, score_name)
     is_score_alone = found_map is None
     result = found_score if is_score_alone else found_map
     assert result is not None  # `find_results` has raised where there is neither

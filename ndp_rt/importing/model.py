@@ -169,15 +169,17 @@ def find_image(
 
 
 def find_results(
-    path: Path, outputs: Sequence[ValueInfoProto], map_name: str | None, score_name: str | None
+    path: Path, outputs: Sequence[ValueInfoProto], image: ImageInput, map_name: str | None, score_name: str | None
 ) -> tuple[ValueInfoProto | None, ValueInfoProto | None]:
     """Return the anomaly map and the score among a model's outputs, whose shapes are known; None for what it lacks.
 
-    A map is [n, 1, h, w], [n, h, w, 1] or [n, h, w], floating point, of more than one pixel; a score has one value.
+    A map is [n, 1, h, w], [n, h, w, 1] or, in the image's proportions, [n, h, w], floating point, of more than one
+    pixel; a score has one value.
 
     Args:
         path: for messages.
         outputs: with shapes for one image.
+        image: that they are results of.
         map_name: of the map; None: it is the only output like one, or the only one called so.
         score_name: likewise.
 
@@ -185,7 +187,7 @@ def find_results(
         InputError: there is neither, or several could be it; the message lists them.
     """
     floats = [value for value in outputs if value.type.tensor_type.elem_type in RESULT_TYPES]
-    found_map = _choose(path, "map", map_name, outputs, [value for value in floats if is_map(list_sizes(value))])
+    found_map = _choose(path, "map", map_name, outputs, [value for value in floats if is_map(list_sizes(value), image)])
     found_score = _choose(path, "score", score_name, outputs, [value for value in floats if _is_score(value)])
     if found_map is None and found_score is None:
         raise InputError(
@@ -195,11 +197,13 @@ def find_results(
     return found_map, found_score
 
 
-def is_map(sizes: Sizes) -> bool:
-    """Tell whether a result for one image is a picture of one channel."""
-    return (len(sizes) == 3 and sizes[0] == 1 and 1 not in sizes[1:]) or (
-        len(sizes) == 4 and sizes[0] == 1 and 1 in (sizes[1], sizes[3]) and (sizes[2] or 0) > 1
-    )
+def is_map(sizes: Sizes, image: ImageInput) -> bool:
+    """Tell whether a result for one image is a picture of one channel; a table, such as one of boxes, is none."""
+    if len(sizes) == 3 and sizes[0] == 1 and 1 not in sizes[1:]:
+        h, w = sizes[1] or 0, sizes[2] or 0
+        # A side is off by a pixel at most where a stride does not divide the image's.
+        return abs(h * image.width_px - w * image.height_px) <= image.height_px + image.width_px
+    return len(sizes) == 4 and sizes[0] == 1 and 1 in (sizes[1], sizes[3]) and (sizes[2] or 0) > 1
 
 
 def _is_score(value: ValueInfoProto) -> bool:

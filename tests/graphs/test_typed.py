@@ -199,10 +199,30 @@ def test_other_precisions_are_refused(bundle: Bundle) -> None:
         make_typed(make_stage(bundle, "encoder"), "fp8")
 
 
-def test_a_cast_of_activations_is_refused(bundle: Bundle) -> None:
-    model = make_stage(bundle, "head")
-    last = next(node for node in model.graph.node if "g3" in node.output)
-    last.output[0] = "g3_before"
-    model.graph.node.append(onnx.helper.make_node("Cast", ["g3_before"], ["g3"], to=TensorProto.FLOAT))
-    with pytest.raises(EngineError, match="expected casts of weights alone, got one of 'g3'"):
-        make_typed(model, "fp16")
+def make_text_model(opset: int, body: str, outputs: str) -> ModelProto:
+    head = f'<ir_version: 8, opset_import: ["" : {opset}]>'
+    return onnx.parser.parse_model(f"{head} model (float[1,4,3,4] image) => ({outputs}) {{{body}}}")
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_casts_between_layers_give_what_the_next_ones_compute_in(precision: str) -> None:
+    body = "bytes = Cast <to = 2> (image) back = Cast <to = 1> (bytes) y = Relu (back)"
+    typed = make_typed(make_text_model(17, body, "float[1,4,3,4] y"), precision)
+    onnx.checker.check_model(typed, full_check=True)
+    casts = [onnx.helper.get_attribute_value(node.attribute[0]) for node in typed.graph.node if node.op_type == "Cast"]
+    half = TensorProto.BFLOAT16 if precision == "bf16" else TensorProto.FLOAT16
+    assert casts == [TensorProto.FLOAT, TensorProto.UINT8, half]  # the image as the float32 that the model casts from
+
+
+def test_a_split_says_in_a_later_opset_how_many_parts_it_makes() -> None:
+    body = "a, b = Split <axis = 1> (image) y = Add (a, b)"
+    typed = make_typed(make_text_model(17, body, "float[1,2,3,4] y"), "bf16")
+    onnx.checker.check_model(typed, full_check=True)
+    (split,) = (node for node in typed.graph.node if node.op_type == "Split")
+    assert {one.name: onnx.helper.get_attribute_value(one) for one in split.attribute} == {"axis": 1, "num_outputs": 2}
+
+
+@pytest.mark.parametrize(("opset", "expected"), [(17, 19), (19, 19), (21, 21)])
+def test_no_opset_is_set_back(opset: int, expected: int) -> None:
+    typed = make_typed(make_text_model(opset, "y = Relu (image)", "float[1,4,3,4] y"), "int8")
+    assert typed.opset_import[0].version == expected

@@ -21,6 +21,17 @@ TROUBLE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "node 'boxes' of type NonMaxSuppression: it gives boxes",
     ),
+    "ultralytics' boxes and prototypes": (
+        {
+            "body": "  f = Conv <pads = [1, 1, 1, 1]> (input, w)\n  s = Constant <value = int64[3] {1, 4, 1024}> ()\n"
+            "  output0 = Reshape(f, s)\n  p = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (f)\n"
+            "  output1 = Identity(p)\n",
+            "outputs": "float[1,4,1024] output0, float[1,4,16,16] output1",
+            "image": "float[1,3,32,32] input",
+        },
+        {},
+        r"expected an anomaly map .*, got output0 float32 \[1, 4, 1024\]; output1 .* boxes",
+    ),
     "random": (
         {"body": "  noise = RandomNormalLike(input)\n" + MAP.replace("input", "noise"), "outputs": MAP_OUTPUT},
         {},
