@@ -30,6 +30,7 @@ COMMANDS = {
     "export-stages": "write a bundle's graphs for the GPU, to build engines from on another machine",
     "inspect": "inspect images: scores, decisions, defect lists, overlays",
     "serve": "answer clients over HTTP and gRPC (Open Inference Protocol)",
+    "watch": "inspect images as they come into a folder",
     "evaluate": "measure a bundle on labelled images",
     "compare": "set several bundles side by side on labelled images: accuracy, decisions, times, size",
     "bench": "measure inference times, and those of what would be used instead",

@@ -1,12 +1,10 @@
 """`ndp-rt inspect`: inspects image files and writes a table of results."""
 
 import argparse
-import io
+import contextlib
 import math
-import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ndp_rt.cli import EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE
 from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, tell_ignored
@@ -16,20 +14,13 @@ from ndp_rt.cli.terminal import complain, say
 from ndp_rt.cli.white_level import parse_white_level
 
 if TYPE_CHECKING:
-    from ndp_rt.cli.inspected import Taken
+    from ndp_rt.folders.recording import Tally
     from ndp_rt.images.listing import Listing
     from ndp_rt.inspector import Inspector
-    from ndp_rt.pipeline.sinks import ResultTable
-    from ndp_rt.result import Result
 
 SHOWN_ERRORS = 5
 AUTO = "auto"
-UNUSUAL: dict[str | None, str] = {
-    "darker": "are darker than all that training saw",
-    "brighter": "are brighter than all that training saw",
-    "faint": "of 16 bits use less than an eighth of the range up to white",
-}
-LONGEST_STEM_BYTES = 200
+SAMPLED = 16  # files that the white level is read from
 DETAILS = """\
 PATH is an image, a folder (searched with all below it, through links too) or a quoted pattern such as 'day/**/*.png'.
 What is an image, its content decides. Each file is inspected once; entries of a folder that are no images are counted,
@@ -98,108 +89,19 @@ def parse_number(text: str) -> float:
     return number
 
 
-@dataclass(kw_only=True)
-class Tally:
-    """Counts of a run's good, defective and unreadable images."""
-
-    good_count: int = 0
-    defect_count: int = 0
-    left_out_count: int = 0
-    unusual: dict[str | None, list[Path]] = field(default_factory=lambda: {name: [] for name in UNUSUAL})
-    errors: list[str] = field(default_factory=list)
-
-    def find_exit_code(self) -> int:
-        if self.errors:
-            return EXIT_UNREADABLE
-        return EXIT_DEFECTS if self.defect_count else EXIT_OK
-
-    def describe(self) -> str:
-        count = self.good_count + self.defect_count
-        images = "image" if count == 1 else "images"
-        text = f"{count} {images} inspected: {self.good_count} good, {self.defect_count} with defects"
-        text = f"{text}; {len(self.errors)} could not be read" if self.errors else text
-        entries = "entry" if self.left_out_count == 1 else "entries"
-        return f"{text}; {self.left_out_count} {entries} left out" if self.left_out_count else text
-
-
-class Recorder:
-    """Turns results into rows and pictures."""
-
-    def __init__(self, out: Path, table: "ResultTable", inspector: "Inspector", args: argparse.Namespace) -> None:
-        self._out = out
-        self._table = table
-        self._engine_hash = inspector.engine_hash
-        self._white_level = inspector.bundle.manifest.input.white_level_16bit
-        self._with_overlays: bool = args.overlays
-        self._with_maps: bool = args.maps
-        self.tally = Tally()
-
-    def add_result(self, path: Path, taken: "Taken", result: "Result") -> None:
-        """Write an image's overlay and map, then the row that names them."""
-        from ndp_rt.images.page_names import split_page
-        from ndp_rt.pipeline.sinks import make_row
-
-        # The row's number keeps pictures of files with the same name in different folders apart.
-        page = split_page(path)[1]
-        name = f"{self._table.row_count:05d}-{_shorten(path.stem)}" + ("" if page is None else f"-page{page}")
-        overlay = map_file = None
-        if self._with_overlays:
-            overlay = self._write(f"overlays/{name}.png", self._draw(path, taken.pixels, result))
-        if self._with_maps:
-            map_file = self._write(f"maps/{name}.npy", _encode_map(result))
-        row = make_row(
-            str(path),
-            result,
-            self._engine_hash,
-            overlay=overlay,
-            map_file=map_file,
-            brightness=taken.brightness,
-        )
-        self._table.add(row)
-        if taken.brightness in self.tally.unusual:
-            self.tally.unusual[taken.brightness].append(path)
-        if result.is_defect:
-            self.tally.defect_count += 1
-        else:
-            self.tally.good_count += 1
-
-    def add_error(self, path: Path, error: Exception) -> None:
-        """Write the row of a file that could not be read."""
-        from ndp_rt.pipeline.sinks import make_error_row
-
-        self._table.add(make_error_row(str(path), error))
-        self.tally.errors.append(str(error))
-
-    def _draw(self, path: Path, image: Any, result: "Result") -> bytes:
-        from ndp_rt.pipeline.overlays import draw_overlay, encode_png
-
-        return encode_png(draw_overlay(image, result, path.name, white_level_16bit=self._white_level))
-
-    def _write(self, name: str, content: bytes) -> str:
-        from ndp_rt.files import write_atomically
-
-        write_atomically(self._out / name, content)
-        return name
-
-
-def _shorten(stem: str) -> str:
-    """Return the start of a name, so that with number and suffix it fits into a file name's 255 bytes."""
-    content = os.fsencode(stem)
-    return stem if len(content) <= LONGEST_STEM_BYTES else content[:LONGEST_STEM_BYTES].decode("utf-8", "ignore")
-
-
-def _encode_map(result: "Result") -> bytes:
-    import numpy as np
-
-    content = io.BytesIO()
-    np.save(content, result.anomaly_map)
-    return content.getvalue()
+def find_exit_code(tally: "Tally") -> int:
+    """Return the exit code of a run's outcome."""
+    if tally.errors:
+        return EXIT_UNREADABLE
+    return EXIT_DEFECTS if tally.defect_count else EXIT_OK
 
 
 def run(args: argparse.Namespace) -> int:
     """Inspect everything and return the exit code of the outcome."""
-    from ndp_rt.cli.inspected import find_level
+    from ndp_rt.cli.progress import show_progress
     from ndp_rt.files import locking
+    from ndp_rt.folders.inspect_files import inspect_files
+    from ndp_rt.folders.recording import Recorder
     from ndp_rt.images.listing import list_images
     from ndp_rt.images.pages import choose_pages
     from ndp_rt.inspector import Inspector
@@ -231,26 +133,43 @@ def run(args: argparse.Namespace) -> int:
         tell_left_out(listing, args.out)
         tell_ignored(inspector)
         with ResultTable(args.out, args.format, inspector.stage_names) as table:
-            recorder = Recorder(args.out, table, inspector, args)
+            recorder = Recorder(args.out, table, inspector, with_overlays=args.overlays, with_maps=args.maps)
+            found = inspect_files(
+                inspector,
+                files,
+                batch=args.batch,
+                is_tiled=args.tiles,
+                keeps_pixels=args.overlays,
+                keep_reconstruction=_shows_reconstruction(inspector, args),
+            )
             try:
-                inspect_files(inspector, files, recorder, args)
+                with show_progress("inspecting", len(files)) as advance:
+                    for one in found:
+                        recorder.add(one)
+                        advance()
             except KeyboardInterrupt:
                 complain(f"ndp-rt: stopped after {table.row_count} of {len(files)} images")
                 raise
-    tally = recorder.tally
-    tally.left_out_count = len(listing.left_out)
+    recorder.tally.left_out_count = len(listing.left_out)
+    tell_outcome(recorder.tally, len(files), table.path)
+    return find_exit_code(recorder.tally)
+
+
+def tell_outcome(tally: "Tally", file_count: int, table: Path) -> None:
+    """Say what was inspected, and on stderr what was not read and what is of an unusual brightness."""
+    from ndp_rt.folders.recording import UNUSUAL
+
     for text in tally.errors[:SHOWN_ERRORS]:
         complain(f"ndp-rt: not read: {text}")
     if len(tally.errors) > SHOWN_ERRORS:
-        complain(f"ndp-rt: and {len(tally.errors) - SHOWN_ERRORS} more; all are in {table.path}")
+        complain(f"ndp-rt: and {len(tally.errors) - SHOWN_ERRORS} more; all are in {table}")
     for brightness, paths in tally.unusual.items():
         if paths:
             complain(
-                f"ndp-rt: {len(paths)} of {len(files)} images {UNUSUAL[brightness]}, such as {paths[0]}: their scores "
+                f"ndp-rt: {len(paths)} of {file_count} images {UNUSUAL[brightness]}, such as {paths[0]}: their scores "
                 "may mean nothing. Check the light, and the white level of 16-bit images (--white-level)."
             )
-    say(f"{tally.describe()}. Results: {table.path}")
-    return tally.find_exit_code()
+    say(f"{tally.describe()}. Results: {table}")
 
 
 def tell_left_out(listing: "Listing", out: Path) -> None:
@@ -265,20 +184,32 @@ def tell_left_out(listing: "Listing", out: Path) -> None:
         complain(f"ndp-rt: {describe_left_out(listing.left_out)}")
 
 
-def inspect_files(inspector: "Inspector", files: list[Path], recorder: Recorder, args: argparse.Namespace) -> None:
-    """Read and inspect the files, recording each in their order; memory that runs out costs one of them."""
-    from ndp_rt.cli.inspected import inspect_each, lacking_memory, lacks_memory
-    from ndp_rt.cli.progress import show_progress
+def _shows_reconstruction(inspector: "Inspector", args: argparse.Namespace) -> bool:
+    """Tell whether overlays are wanted and the model has a reconstruction to draw in them."""
+    programs = inspector.bundle.manifest.programs.values()
+    has_one = any("reconstruction" in program.outputs for by_name in programs for program in by_name.values())
+    return bool(args.overlays) and has_one
 
-    with show_progress("inspecting", len(files)) as advance:
-        for path, taken, outcome in inspect_each(inspector, files, args):
-            try:
-                if isinstance(outcome, Exception):
-                    recorder.add_error(path, outcome)
-                else:
-                    recorder.add_result(path, taken, outcome)
-            except Exception as error:
-                if not lacks_memory(error):
-                    raise
-                recorder.add_error(path, lacking_memory(path))
-            advance()
+
+def find_level(files: list[Path]) -> int | None:
+    """Return the white level that the 16-bit images among the first SAMPLED files note, and say on stderr what it is.
+
+    None: they note none. Few images tell too little by their values, so the bundle's level stays, which training found.
+    """
+    from ndp_rt.errors import ImageFileError
+    from ndp_rt.images.read import load_image
+    from ndp_rt.images.white_level import find_noted_level, measure_values
+
+    values = []
+    for path in files[:SAMPLED]:
+        with contextlib.suppress(ImageFileError):  # it becomes a row of its own
+            file = load_image(path)
+            values.append(measure_values(file.pixels, file.significant_bits))
+    level = find_noted_level(values)
+    if level is not None:
+        complain(f"ndp-rt: white level {level}: the files say {level.bit_length()} bits")
+    elif any(one.bits == 16 for one in values):
+        complain("ndp-rt: white level: the bundle's, since the 16-bit files do not all note one number of bits")
+    else:
+        complain("ndp-rt: white level: the bundle's, since no image has 16 bits")
+    return level

@@ -10,6 +10,7 @@ import csv
 import io
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -29,6 +30,7 @@ PICTURE_FOLDERS = {"overlays": ".png", "maps": ".npy"}
 JOURNAL_SUFFIX = ".part.jsonl"
 TIMINGS = ("preprocess", "engine", "postprocess", "total")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+WHOLE_NUMBERS = ("size_bytes", "modified_ns")  # of the columns that a hot folder adds
 PARQUET_ROWS = 4096  # rows held in memory while a journal becomes a Parquet file
 
 
@@ -89,7 +91,7 @@ def check_format(kind: str) -> None:
     """
     if kind == "parquet":
         with needs_extra("writing Parquet", "parquet"):
-            # What `_write_parquet` needs after the last image, so that a package that is broken shows before the first.
+            # What `write_parquet` needs after the last image, so that a package that is broken shows before the first.
             import pyarrow  # noqa: F401
             from pyarrow import parquet  # noqa: F401
 
@@ -138,31 +140,49 @@ def list_old_files(folder: Path) -> list[Path]:
 
 
 class ResultTable:
-    """Writes rows to `folder/results.<ext>`; use as a context manager. One thread at a time."""
+    """Writes rows to `folder/STEM.<ext>`; use as a context manager. One thread at a time."""
 
-    def __init__(self, folder: Path, kind: str, stages: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, kind: str, stages: Sequence[str] = (), *, stem: str = STEM, more: Sequence[str] = ()
+    ) -> None:
         """Open the table.
 
         Args:
             folder: exists.
             kind: one of FORMATS.
             stages: of the plan, for their timing columns.
+            stem: of the file's name.
+            more: columns behind the others.
 
         Raises:
             MissingExtraError: Parquet, without PyArrow.
             StorageError: the file cannot be made.
         """
         check_format(kind)
-        self.path = folder / f"{STEM}.{kind}"
-        self.columns = name_columns(stages)
+        self.path = folder / f"{stem}.{kind}"
+        self.columns = (*name_columns(stages), *more)
         self.row_count = 0
         self._kind = kind
-        self._written = folder / f"{STEM}.{kind}{JOURNAL_SUFFIX}" if kind == "parquet" else self.path
+        self._written = self.path.with_name(f"{self.path.name}{JOURNAL_SUFFIX}") if kind == "parquet" else self.path
         with storing(self._written):
             self._stream = self._written.open("wb", buffering=0)
         self._size_bytes = 0
         if kind == "csv":
             self._append(_to_csv(self.columns))
+
+    @property
+    def row_name(self) -> str:
+        """What pictures of the next row are called, unlike those of any other."""
+        return f"{self.row_count:05d}"
+
+    def sync(self) -> None:
+        """Return when the rows are on the disk.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        with storing(self._written):
+            os.fsync(self._stream.fileno())
 
     def add(self, row: Row) -> None:
         """Append a row; when this returns the system has it.
@@ -204,7 +224,7 @@ class ResultTable:
             self._stream.close()
         if self._kind == "parquet":
             with storing(self.path, f"Free some space. The rows are in {self._written}, as JSON lines."):
-                _write_parquet(self._written, self.path, self.columns)
+                write_parquet(self._written, self.path, self.columns)
             self._written.unlink()
 
     def __enter__(self) -> "ResultTable":
@@ -241,7 +261,7 @@ def read_rows(path: Path) -> Iterator[Row]:
                 yield json.loads(line)
 
 
-def _write_parquet(journal: Path, target: Path, columns: Sequence[str]) -> None:
+def write_parquet(journal: Path, target: Path, columns: Sequence[str]) -> None:
     """Turn a journal into a Parquet file, a few thousand rows at a time."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -270,5 +290,5 @@ def _make_schema(pa: Any, columns: Sequence[str]) -> Any:
     counts = {name: pa.int64() for name in ("height_px", "width_px", "defect_count")}
     numbers = {name: pa.float64() for name in ("score", "threshold")}
     timings = {name: pa.float64() for name in columns if name.endswith("_ms")}
-    kinds = {**counts, **numbers, **timings, "defects": pa.list_(defect)}
+    kinds = {**counts, **dict.fromkeys(WHOLE_NUMBERS, pa.int64()), **numbers, **timings, "defects": pa.list_(defect)}
     return pa.schema([(name, kinds.get(name, pa.string())) for name in columns])

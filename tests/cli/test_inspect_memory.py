@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ndp_rt.cli import main
+from ndp_rt.folders import recording
 from ndp_rt.images.preprocess import Preprocessor
 from ndp_rt.inspector import Inspector
-from ndp_rt.pipeline import overlays
 from ndp_rt.runtime.session import Session
 from tests.cli.test_inspect import read_csv, write_noise
 
@@ -56,7 +56,7 @@ PLACES = {
     "preprocessing": (Preprocessor, "convert"),
     "results": (Session, "make_result"),
     "tiles": (Inspector, "inspect_large"),
-    "overlays": (overlays, "draw_overlay"),
+    "overlays": (recording, "draw_overlay"),
 }
 WAYS = {
     "stream": ([], ("preprocessing", "results")),

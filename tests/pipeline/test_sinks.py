@@ -109,7 +109,7 @@ def test_the_journal_stays_when_the_parquet_file_cannot_be_written(
     def fail(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("ndp_rt.pipeline.sinks._write_parquet", fail)
+    monkeypatch.setattr("ndp_rt.pipeline.sinks.write_parquet", fail)
     table = ResultTable(tmp_path, "parquet")
     fill(table, 2)
     with pytest.raises(StorageError, match=r"rows are in .*part\.jsonl"):

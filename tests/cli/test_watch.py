@@ -1,0 +1,241 @@
+"""`ndp-rt watch`: each image once, whatever ends the run, and none before it is complete."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from ndp_rt import Inspector, read_image
+from ndp_rt.cli import main
+from ndp_rt.folders import watch as watch_module
+from ndp_rt.folders.rotation import RotatingTable, list_parts, read_parts
+from ndp_rt.folders.watch import Content, HotFolder
+from ndp_rt.pipeline.sinks import read_rows
+from tests.tiny_bundle import make_tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("watch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NDP_RT_CACHE", str(folder / "cache"))
+        yield make_tiny_bundle(folder / "tiny.ndp").path
+
+
+@pytest.fixture
+def hot(tmp_path: Path, tiny: Path) -> Path:
+    (tmp_path / "hot").mkdir()
+    return tmp_path / "hot"
+
+
+def put(path: Path, seed: int = 0, modified_ns: int | None = None) -> Path:
+    """Rename an image into a folder, as a careful camera does."""
+    image = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    path.parent.mkdir(exist_ok=True)
+    hidden = path.with_name(f".{path.name}")
+    hidden.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    if modified_ns is not None:
+        os.utime(hidden, ns=(modified_ns, modified_ns))
+    return hidden.rename(path)
+
+
+def run_watch(tiny: Path, hot: Path, *more: str) -> int:
+    options = ["--settle", "0", "--poll", "0.01", "--stop-after-idle", "0", "--threads", "1"]
+    return main(["watch", str(tiny), str(hot), "-o", str(hot.parent / "out"), *options, *more])
+
+
+def read_all(out: Path) -> list[dict[str, Any]]:
+    columns = ("path", "status", "score", "size_bytes", "modified_ns", "error")
+    return [dict(zip(columns, row, strict=True)) for row in read_parts(out, columns)]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_each_image_has_one_row_in_the_order_of_their_times(tiny: Path, hot: Path, kind: str) -> None:
+    for number in range(5):
+        put(hot / f"{9 - number}.png", number, modified_ns=10**18 + number)
+    put(hot / "sub/a.png", 7, modified_ns=10**18 + 9)
+    (hot / "notes.txt").write_text("no image")
+    (hot / "half.png.part").write_bytes(b"\x89PNG")
+    (hot / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    os.utime(hot / "broken.png", ns=(10**18 + 10, 10**18 + 10))
+    assert run_watch(tiny, hot, "--format", kind, "--rotate", "3") == 0
+    rows = read_all(hot.parent / "out")
+    names = [Path(row["path"]).relative_to(hot).as_posix() for row in rows]
+    assert names == ["9.png", "8.png", "7.png", "6.png", "5.png", "sub/a.png", "broken.png"]
+    assert [row["status"] for row in rows] == ["ok"] * 6 + ["error"]
+    with Inspector.open(tiny, threads=1) as inspector:
+        assert [row["score"] for row in rows[:6]] == [
+            inspector.inspect(read_image(hot / name)).score for name in names[:6]
+        ]
+    assert [path.name for path in list_parts(hot.parent / "out")] == [f"results-00000{n}.{kind}" for n in (1, 2, 3)]
+
+
+def test_a_restart_goes_on_and_takes_new_contents(tiny: Path, hot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(hot / "a.png", 1, modified_ns=10**18)
+    put(hot / "b.png", 2, modified_ns=10**18 + 1)
+    assert run_watch(tiny, hot) == 0
+    put(hot / "c.png", 3, modified_ns=10**18 + 2)
+    put(hot / "a.png", 4, modified_ns=10**18 + 3)
+    monkeypatch.chdir(hot.parent)
+    assert main(["watch", str(tiny), "hot", "-o", "out", "--settle", "0", "--stop-after-idle", "0"]) == 0
+    assert run_watch(tiny, hot) == 0
+    assert [Path(row["path"]).name for row in read_all(hot.parent / "out")] == ["a.png", "b.png", "c.png", "a.png"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_what_a_killed_run_has_left_is_ended_and_kept(tiny: Path, hot: Path, kind: str) -> None:
+    for number in range(4):
+        put(hot / f"{number}.png", number, modified_ns=10**18 + number)
+    out = hot.parent / "out"
+    command = [sys.executable, "-m", "ndp_rt.cli", "watch", str(tiny), str(hot), "-o", str(out), "--settle", "0"]
+    with subprocess.Popen([*command, "--format", kind], stdout=subprocess.PIPE, text=True) as child:
+        while child.poll() is None:
+            parts = list_parts(out) if out.is_dir() else []
+            if parts and len(list(read_rows(parts[0]))) == 4:
+                break
+        child.kill()
+    (part,) = list_parts(out)
+    rows = list(read_rows(part))
+    with part.open("ab") as stream:
+        stream.write(b'{"path": "cut in the mid')  # as after a loss of power
+    put(hot / "4.png", 4, modified_ns=10**18 + 4)
+    assert run_watch(tiny, hot, "--format", kind) == 0
+    found = read_all(out)
+    assert [row["score"] for row in found[:4]] == [row["score"] for row in rows]
+    assert [Path(row["path"]).name for row in found] == [f"{number}.png" for number in range(5)]
+
+
+def test_images_are_moved_or_removed_when_their_rows_are_written(tiny: Path, hot: Path) -> None:
+    put(hot / "sub/a.png", 1)
+    assert run_watch(tiny, hot, "--move-to", str(hot.parent / "done")) == 0
+    put(hot / "sub/a.png", 2)
+    assert run_watch(tiny, hot, "--move-to", str(hot.parent / "done")) == 0
+    assert sorted(path.name for path in (hot.parent / "done/sub").iterdir()) == ["a-1.png", "a.png"]
+    put(hot / "b.png", 3)
+    assert run_watch(tiny, hot, "--delete") == 0
+    assert not [path for path in hot.rglob("*") if path.is_file()]
+    assert len(read_all(hot.parent / "out")) == 3
+
+
+def test_an_image_whose_row_is_written_is_moved_after_a_restart(tiny: Path, hot: Path) -> None:
+    put(hot / "a.png", 1)
+    assert run_watch(tiny, hot) == 0  # stands for a run that was killed before it moved the image
+    assert run_watch(tiny, hot, "--move-to", str(hot.parent / "done")) == 0
+    assert (hot.parent / "done/a.png").is_file() and len(read_all(hot.parent / "out")) == 1
+
+
+def test_what_cannot_be_written_is_tried_again(
+    tiny: Path, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(hot / "a.png", 1)
+    put(hot / "b.png", 2)
+    failures = iter([True, True, False])
+    add = RotatingTable.add
+
+    def fail(table: RotatingTable, row: dict[str, Any]) -> None:
+        if next(failures, False):
+            raise watch_module.StorageError("no space left on device.")
+        add(table, row)
+
+    monkeypatch.setattr(RotatingTable, "add", fail)
+    monkeypatch.setattr(watch_module, "RETRY_S", 0.0)
+    assert run_watch(tiny, hot, "--stop-after-idle", "0.2") == 0
+    assert sorted(Path(row["path"]).name for row in read_all(hot.parent / "out")) == ["a.png", "b.png"]
+    assert capsys.readouterr().out.count("no space left on device. Trying again every") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_keeps_the_rows(tiny: Path, hot: Path, number: int) -> None:
+    out = hot.parent / "out"
+    command = [sys.executable, "-m", "ndp_rt.cli", "watch", str(tiny), str(hot), "-o", str(out), "--settle", "0"]
+    with subprocess.Popen([*command, "--format", "parquet"], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdout.readline().startswith("watching")
+        put(hot / "a.png", 1)
+        while not any(list(read_rows(part)) for part in list_parts(out)):
+            assert child.poll() is None
+        child.send_signal(number)
+        assert child.wait(timeout=120) == 0
+    assert [path.suffix for path in list_parts(out)] == [".parquet"] and len(read_all(out)) == 1
+
+
+def test_images_that_come_meanwhile_are_inspected(tiny: Path, hot: Path) -> None:
+    def bring() -> None:
+        for number in range(20):
+            put(hot / f"{number}.png", number)
+
+    bringing = threading.Thread(target=bring)
+    bringing.start()
+    assert run_watch(tiny, hot, "--stop-after-idle", "3") == 0
+    bringing.join()
+    assert run_watch(tiny, hot) == 0  # what came after the idle time of a slow machine
+    assert len({row["path"] for row in read_all(hot.parent / "out")}) == len(read_all(hot.parent / "out")) == 20
+
+
+def test_a_file_is_taken_when_it_has_not_changed_for_so_long(tmp_path: Path) -> None:
+    now = [0.0]
+    hot = HotFolder(tmp_path, 1.0, lambda: now[0])
+    path = put(tmp_path / "a.png", 1)
+    content = path.read_bytes()
+    path.write_bytes(content[:10])
+
+    def poll(at: float) -> list[str]:
+        now[0] = at
+        return [one.path.name for one in hot.poll()[0]]
+
+    assert poll(0.0) == [] and poll(0.9) == []
+    path.write_bytes(content)
+    assert poll(1.5) == [] and poll(2.4) == [] and poll(2.5) == ["a.png"] and poll(2.6) == ["a.png"]
+    state = path.stat()
+    hot.finish(Content(state.st_mtime_ns, path, state.st_size))
+    assert poll(9.0) == []
+    os.utime(path, ns=(1, 1))
+    assert poll(9.1) == [] and poll(10.1) == ["a.png"]
+
+
+def test_entries_that_are_no_images_are_told_once(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("text")
+    hot = HotFolder(tmp_path, 0.0)
+    assert [one.reason for one in hot.poll()[1]] == ["no image"] and hot.poll()[1] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["missing"], "expected a folder to watch"),
+        (["hot", "-o", "hot/out"], "expected a folder outside of hot"),
+        (["hot", "--move-to", "hot/done"], "expected a folder outside of hot"),
+        (["hot", "--rotate", "0"], "--rotate: expected a number from 1 on"),
+        (["hot", "--settle", "-1"], "--settle: expected a number from 0 on"),
+        (["hot", "--poll", "nan"], "--poll"),
+        (["hot", "--stop-after-idle", "inf"], "--stop-after-idle"),
+    ],
+)
+def test_what_cannot_be_watched_is_one_sentence(
+    tiny: Path,
+    hot: Path,
+    words: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(hot.parent)
+    given = words if "-o" in words else [*words, "-o", "out"]
+    assert main(["watch", str(tiny), *given]) == 1
+    assert sentence in capsys.readouterr().err and not (hot.parent / "out").exists()
+
+
+def test_a_damaged_part_is_told(tiny: Path, hot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = hot.parent / "out"
+    out.mkdir()
+    (out / "results-000001.jsonl").write_text(json.dumps({"path": "a"}) + "\n{\n")
+    assert run_watch(tiny, hot) == 1
+    assert "results-000001.jsonl: cannot be read" in capsys.readouterr().err
