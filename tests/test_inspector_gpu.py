@@ -56,7 +56,7 @@ def test_gives_the_results_of_the_cpu(
     assert fake_gpu.device_heap.blocks == fake_gpu.pinned_heap.blocks == {}
 
 
-@pytest.mark.nightly(but=3)
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("kind", ["imported", "scored", "tiny", "demo"])
 def test_half_precision_gives_the_maps_of_the_cpu(
     fake_gpu: FakeCuda,

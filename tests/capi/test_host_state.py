@@ -50,6 +50,7 @@ def commas(tmp_path: Path) -> dict[str, str]:
     return {"LOCPATH": str(tmp_path), "NDP_RT_CACHE": str(tmp_path / "cache")}
 
 
+@pytest.mark.nightly(but=1)
 def test_a_locale_with_decimal_commas_changes_nothing(run: Run, score: str, commas: dict[str, str]) -> None:
     changed = run(f"open={BRICKS}", "reference", "inspect")
     assert changed[1] == "reference: OK"
@@ -74,6 +75,7 @@ def cpp_locale(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize(("change", "number"), [("group_digits", "1,234.5"), ("write_commas", "1234,5")])
 def test_a_cpp_locale_that_changes_numbers_is_named_and_inspections_go_on(
     run: Run, score: str, cpp_locale: Path, change: str, number: str
@@ -105,7 +107,7 @@ def need_allocator(name: str) -> None:
         pytest.skip(f"needs {name}: apt install {ALLOCATORS[name]}")
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ALLOCATORS)
 def test_another_allocator_changes_nothing(run: Run, score: str, tmp_path: Path, name: str) -> None:
     need_allocator(name)

@@ -28,6 +28,7 @@ def data(tmp_path: Path, rng: np.random.Generator) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 @pytest.mark.torch
 def test_bundle_and_images_replace_those_that_are_there(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

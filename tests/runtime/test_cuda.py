@@ -201,6 +201,7 @@ def test_a_lost_device_is_said_while_starting_and_while_waiting_and_closing_work
         executor.start(batch, (image,), 1)
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("seed", range(4))
 def test_frames_on_the_gpu_are_waited_for_and_read_where_they_are(
     make_rig: MakeRig, rng: np.random.Generator, seed: int

@@ -115,6 +115,7 @@ def test_a_picture_of_another_size_is_refused(process: HostProcess, tmp_path: Pa
             process.ask("picture", tmp_path / "odd.raw", 4, 4)
 
 
+@pytest.mark.nightly
 def test_the_sources_give_no_warning(host: HostProgram, tmp_path: Path) -> None:
     sources = [str(path) for path in SOURCE.glob("*.cpp")]
     command = [*find_compiler(), *FLAGS, "-Werror", *list_compile_flags(), "-c", *sources]

@@ -160,7 +160,7 @@ PATCH_SVDD_SEARCH = 64 * (57**2 * 280 * 57**2 + 13**2 * 280 * 13**2)
 GCPF_DISTANCES = 10 * sum(p * c**2 for p, c in ((56**2, 256), (28**2, 512), (14**2, 1024)))
 
 
-@pytest.mark.nightly(but=2)
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize(
     ("make", "part", "multiply_adds"),
     [

@@ -96,7 +96,7 @@ def test_maps_have_the_images_size_and_inference_mode_changes_nothing(
     assert got_map.std() > 1e-3, "the map is flat: the weights carry nothing through"
 
 
-@pytest.mark.nightly(but=2)
+@pytest.mark.nightly(but=1)
 def test_images_of_a_batch_do_not_touch_each_other(built: tuple[str, Any], rng: np.random.Generator) -> None:
     _, model = built
     images = draw_images(rng, 2, 64, 64)
@@ -165,6 +165,7 @@ def test_the_score_is_the_maps_largest_value(name: str, rng: np.random.Generator
     assert torch.equal(score, anomaly_map.amax(dim=(1, 2, 3)))
 
 
+@pytest.mark.nightly
 def test_all_but_anogan_are_one_graph() -> None:
     assert [name for name in NAMES if not find_architecture(name).is_graph] == ["anogan"]
     for name in ("vae", "f-anogan"):
@@ -271,7 +272,7 @@ WEIGHTS: dict[str, Callable[[], int]] = {
 }
 
 
-@pytest.mark.nightly(but=2)
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", list(PRODUCTS))
 def test_weights_and_sums_are_those_of_the_sources_layers(name: str) -> None:
     model = build(name)

@@ -109,6 +109,7 @@ def test_it_inspects_and_names_its_stages(bundle: Path, surface: Path, memory: s
             assert found.score == pytest.approx(score, abs=1e-4) and top == pytest.approx(float(score), abs=1e-5)
 
 
+@pytest.mark.nightly(but=1)
 def test_the_fake_gpu_gives_what_the_cpu_gives(bundle: Path, surface: Path, fake_gpu: FakeCuda) -> None:
     images = [read_image(surface / "3.png"), spoil(read_image(surface / "4.png"))]
     with (

@@ -49,6 +49,7 @@ def test_a_run_becomes_a_bundle_that_inspects(family: str, surface: Path, tmp_pa
         assert inspector.inspect(bad).score > inspector.inspect(good).score
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_fake_gpu_gives_what_the_cpu_gives(family: str, surface: Path, tmp_path: Path, fake_gpu: FakeCuda) -> None:
     bundle = export_run(train_small(family, surface, tmp_path / "run").path, tmp_path / "small.ndp").bundle.path
@@ -62,6 +63,7 @@ def test_the_fake_gpu_gives_what_the_cpu_gives(family: str, surface: Path, tmp_p
         assert found.score == pytest.approx(expected.score, abs=1e-4)
 
 
+@pytest.mark.nightly
 def test_a_bundle_is_timed(surface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export_run(train_small("gaussian", surface, tmp_path / "run").path, tmp_path / "small.ndp")
     command = ["bench", str(tmp_path / "small.ndp"), "--seconds", "0.1", "--threads", "1"]
@@ -69,6 +71,7 @@ def test_a_bundle_is_timed(surface: Path, tmp_path: Path, capsys: pytest.Capture
     assert "small (preset lite), cpu" in capsys.readouterr().out
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_plain_bundle_says_so(family: str, surface: Path, tmp_path: Path) -> None:
     folder = train_small(family, surface, tmp_path / "run")
@@ -78,12 +81,14 @@ def test_a_plain_bundle_says_so(family: str, surface: Path, tmp_path: Path) -> N
     assert any(node.op_type == "Pad" for node in graph.node)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_bundle_in_half_precision_agrees_too(family: str, surface: Path, tmp_path: Path) -> None:
     folder = train_small(family, surface, tmp_path / "run")
     assert main(["export", str(folder.path), "-o", str(tmp_path / "half.ndp"), "--weights", "fp16"]) == 0
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_run_twice_is_the_same_bytes(family: str, surface: Path, tmp_path: Path) -> None:
     first, second = (train_small(family, surface, tmp_path / name) for name in ("a", "b"))
@@ -120,6 +125,7 @@ def test_the_backbone_stays_as_it_was(surface: Path, tmp_path: Path) -> None:
     assert all(torch.equal(trained[f"backbone.{name}"], tensor) for name, tensor in given.items())
 
 
+@pytest.mark.nightly
 def test_a_size_that_keeps_the_structure_is_chosen_stored_and_resumed(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

@@ -56,6 +56,7 @@ def run_torch(module, *inputs):
     return [x.numpy() for x in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
+@pytest.mark.nightly(but=2)
 def test_tensors_have_the_bundles_names_and_a_dynamic_batch(graphs):
     folder, stages, _ = graphs
     assert tuple(stages) == STAGES

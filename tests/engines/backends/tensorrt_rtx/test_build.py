@@ -90,7 +90,7 @@ def test_the_compiler_takes_every_stage_and_computes_in_the_precision(
         ]
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("targets", [NEWER, *TARGETS[1:]])
 def test_int8_layers_compute_in_int8(tmp_path: Path, targets: str) -> None:
     given = open_bundle(BRICKS)
