@@ -26,6 +26,7 @@ from ndp_rt.evaluate.metrics import (
 from ndp_rt.evaluate.record import Record, start_record
 from ndp_rt.images.checks import Image
 from ndp_rt.images.listing import LeftOut
+from ndp_rt.images.opencv import lacks_memory
 from ndp_rt.images.read import load_image
 from ndp_rt.inspector import Inspector
 
@@ -149,8 +150,11 @@ def score_samples(
         try:
             image = load_image(sample.path, white_level=white_level)
             result = inspect(image.pixels)
-        except (ImageFileError, InputError, MemoryError) as error:
-            reason = "there was too little memory to inspect it" if isinstance(error, MemoryError) else str(error)
+        except Exception as error:
+            is_short = lacks_memory(error)
+            if not is_short and not isinstance(error, ImageFileError | InputError):
+                raise
+            reason = "there was too little memory to inspect it" if is_short else str(error)
             exclusions.append(Exclusion(path=sample.path, what="image", reason=reason))
             advance()
             continue

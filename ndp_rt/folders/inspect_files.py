@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ndp_rt.errors import ImageFileError, InputError
 from ndp_rt.images.checks import Image
-from ndp_rt.images.opencv import cv2
+from ndp_rt.images.opencv import lacks_memory
 from ndp_rt.images.pages import PageReader
 from ndp_rt.images.white_level import judge_brightness, measure_values
 from ndp_rt.inspector import Inspector
@@ -98,11 +98,6 @@ def _inspect_one(taken: Inspected, inspect: Callable[[Image], Result]) -> Inspec
         if not lacks_memory(error):
             raise
         return replace(taken, outcome=lacking_memory(taken.path))
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Tell whether an error is of memory that has run out."""
-    return isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem)
 
 
 def lacking_memory(path: Path) -> ImageFileError:

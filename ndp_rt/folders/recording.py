@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ndp_rt.files import write_atomically
-from ndp_rt.folders.inspect_files import Inspected, lacking_memory, lacks_memory
+from ndp_rt.folders.inspect_files import Inspected, lacking_memory
 from ndp_rt.folders.rotation import RotatingTable
+from ndp_rt.images.opencv import lacks_memory
 from ndp_rt.images.page_names import split_page
 from ndp_rt.inspector import Inspector
 from ndp_rt.pipeline.overlays import draw_overlay, encode_png

@@ -34,4 +34,11 @@ def _load() -> tuple[Any, bool]:
 
 cv2, HAS_OPENCV = _load()
 
-__all__ = ["HAS_OPENCV", "cv2"]
+
+def lacks_memory(error: BaseException) -> bool:
+    """Tell whether an error is of memory that has run out."""
+    is_opencvs = HAS_OPENCV and isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
+    return isinstance(error, MemoryError) or is_opencvs
+
+
+__all__ = ["HAS_OPENCV", "cv2", "lacks_memory"]

@@ -109,6 +109,35 @@ def test_an_image_that_the_inspector_refuses_is_left_out(tmp_path: Path) -> None
     assert [one.path.name for one in evaluate(tmp_path).exclusions] == ["tiny.png"]
 
 
+@pytest.mark.parametrize("error", [MemoryError(), cv2.error("Insufficient memory")])
+def test_memory_that_runs_out_leaves_one_image_out(tmp_path: Path, error: Exception) -> None:
+    make_bright_data(tmp_path)
+    samples = list_samples(tmp_path)
+    if isinstance(error, cv2.error):
+        error.code = cv2.Error.StsNoMem
+    calls = list[int]()
+
+    def inspect(image: np.ndarray) -> Seen:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise error
+        return BrightnessInspector().inspect(image)
+
+    scored, exclusions = score_samples(inspect, samples, lambda: None)
+    assert len(scored) == len(samples) - 1 and [one.path for one in exclusions] == [samples[1].path]
+    assert "too little memory" in exclusions[0].reason
+
+
+def test_a_mistake_is_not_taken_for_an_image_that_cannot_be_used(tmp_path: Path) -> None:
+    make_bright_data(tmp_path)
+
+    def inspect(image: np.ndarray) -> Seen:
+        raise ZeroDivisionError("a mistake")
+
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        score_samples(inspect, list_samples(tmp_path), lambda: None)
+
+
 def test_figures_are_missing_not_wrong_when_every_good_image_is_unreadable(tmp_path: Path) -> None:
     make_bright_data(tmp_path)
     for path in (tmp_path / "test/good").iterdir():
