@@ -57,7 +57,10 @@ def run(folder: Path, how: str, *arguments: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.nightly(but=4)
 @pytest.mark.parametrize("how", BROKEN)
-@pytest.mark.parametrize("command", COMMANDS, ids=[command[0] for command in COMMANDS])
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(one, id=one[0], marks=[pytest.mark.torch] if one[0] == "train" else []) for one in COMMANDS],
+)
 def test_a_command_ends_in_one_sentence(folder: Path, command: tuple[str, ...], how: str) -> None:
     done = run(folder, how, *command)
     said = done.stdout + done.stderr
