@@ -39,6 +39,7 @@ COMMANDS = {
     "bench compare": "compare two records of bench",
     "set-threshold": "change a bundle's decision threshold",
     "set-reference": "change a bundle's reference image",
+    "export-triton": "write a model repository that NVIDIA Triton serves",
     "sign": "sign a bundle, for those who accept signed ones alone",
     "capi": "print what C and C++ programs are built with",
     "capi build": "compile the C library for this Python",

@@ -69,8 +69,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ndp_rt.inspector import Inspector
     from ndp_rt.serve.metrics import Metrics
-    from ndp_rt.serve.models import Models, read_source
+    from ndp_rt.serve.models import Models
     from ndp_rt.serve.server import ServerOptions, serve
+    from ndp_rt.serve.sources import read_source
 
     for name in ("queue", "max_body_mb"):
         if getattr(args, name) < 1:

@@ -10,11 +10,11 @@ import numpy as np
 
 from ndp_rt.errors import InputError, NdpRtError
 from ndp_rt.images.checks import Image
-from ndp_rt.images.read import decode_image
 from ndp_rt.inspector import Inspector
 from ndp_rt.serve.metrics import Metrics, ModelMeter
 from ndp_rt.serve.queue import InspectionQueue
 from ndp_rt.serve.refusals import Refusal
+from ndp_rt.serve.sources import ModelSource
 
 log = logging.getLogger("ndp_rt")
 
@@ -23,15 +23,6 @@ WARM_UP_COUNT = 3
 BATCHES_AT_ONCE = 2  # images that go in together, for each that is computed beside others
 
 Opener = Callable[[Path], Inspector]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSource:
-    """Where a model comes from."""
-
-    name: str
-    version: str
-    path: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +41,6 @@ class LoadedModel:
     def __init__(self, source: ModelSource, inspector: Inspector, limit: int, metrics: Metrics) -> None:
         """Warm the inspector up on its bundle's calibration images, which also says how they score."""
         self.source, self.inspector = source, inspector
-        self.white_level = inspector.bundle.manifest.input.white_level_16bit
         inspector.warm_up(count=WARM_UP_COUNT)
         scores = [inspector.inspect(image).score for image in list_calibration_images(inspector)]
         self.meter = ModelMeter(metrics, source.name, source.version, inspector.threshold, scores)
@@ -62,24 +52,6 @@ class LoadedModel:
         """Finish what was accepted, then free the engines."""
         self.queue.close()
         self.inspector.close()
-
-    def decode(self, images: Iterable[Image | bytes]) -> list[Image]:
-        """Return images as arrays, each checked.
-
-        Raises:
-            ImageFileError: one cannot be decoded.
-            InputError: one has a form that the inspector does not accept.
-        """
-        session, found = self.inspector.session, []
-        for number, image in enumerate(images):
-            name = f"image {number}"
-            array = decode_image(image, name=name, white_level=self.white_level) if isinstance(image, bytes) else image
-            try:
-                session.check_image(array)
-            except InputError as error:
-                raise InputError(f"{name}: {error}") from error
-            found.append(array)
-        return found
 
 
 def list_calibration_images(inspector: Inspector) -> list[Image]:
@@ -235,21 +207,6 @@ class Models:
 
 def _order(version: str) -> tuple[int, str]:
     return (int(version), "") if version.isdecimal() else (-1, version)
-
-
-def read_source(text: str) -> ModelSource:
-    """Return a source from the words of a command line: PATH, NAME=PATH or NAME:VERSION=PATH.
-
-    Raises:
-        InputError: the name or the version is empty, or holds a slash.
-    """
-    words, found, rest = text.rpartition("=")
-    path = Path(rest)
-    name, _, version = words.partition(":") if found else (path.resolve().stem, "", "")
-    version = version or "1"
-    if not name or "/" in name or "/" in version:
-        raise InputError(f"models: expected PATH, NAME=PATH or NAME:VERSION=PATH, got {text!r}.")
-    return ModelSource(name=name, version=version, path=path)
 
 
 def describe_states(states: Iterable[ModelState]) -> list[Mapping[str, str]]:

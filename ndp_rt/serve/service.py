@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from ndp_rt.serve.decode import decode_images
 from ndp_rt.serve.models import LoadedModel, Models
 from ndp_rt.serve.protocol import InferAnswer, InferRequest, make_outputs
 from ndp_rt.serve.refusals import Refusal, find_reason
@@ -77,7 +78,7 @@ class Service:
         model.queue.reserve(count)
         try:
             is_encoded = any(isinstance(image, bytes) for image in request.images)
-            decode = partial(model.decode, request.images)
+            decode = partial(decode_images, model.inspector, request.images)
             images = await asyncio.to_thread(decode) if is_encoded else decode()
         except BaseException:
             model.queue.release(count)
