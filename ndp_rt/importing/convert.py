@@ -194,7 +194,7 @@ def _read_pictures(folder: Path | None, image: ImageInput) -> list[ByteImage]:
 
 def _run(path: Path, images: FloatArray, batch: int) -> dict[str, FloatArray]:
     """Return the outputs [k, ...] of a model in ONNX Runtime for images [k, 3, h, w], so many at a time."""
-    engine = compile_engine("onnxruntime", path, path.parent / f"engine-{batch}", EngineOptions(threads=1, batch=batch))
+    engine = compile_engine("onnxruntime", path, path.parent / f"engine-{batch}", EngineOptions(batch=batch))
     found: dict[str, list[FloatArray]] = {name: [] for name in engine.outputs}
     for start in range(0, len(images), batch):
         outputs = {name: np.empty(spec.with_batch(batch), np.float32) for name, spec in engine.outputs.items()}

@@ -79,7 +79,6 @@ MODELS: Mapping[str, Recipe] = {
     "Supersimplenet": Recipe(),
     "Patchcore": Recipe(fill=fill_bank, export=FIXED, note="`dynamic_shapes=None`"),
     "Dinomaly": Recipe(side_px=392, export=FIXED, note="`input_size=(392, 392)`, `dynamic_shapes=None`"),
-    "Draem": Recipe(),
     "Fre": Recipe(),
     "Ganomaly": Recipe(),
     "Uflow": Recipe(export=FIXED, note="`dynamic_shapes=None`"),
@@ -121,7 +120,7 @@ def build(name: str) -> Any:
         post = module.post_processor
         for kind, values in (("image", score), ("pixel", maps)):
             low, high = float(values.min()), float(values.max())
-            margin = (high - low) or 1.0
+            margin = max(high - low, abs(high) / 2)  # a narrower range would enlarge roundings
             getattr(post, f"{kind}_min").fill_(low - margin)
             getattr(post, f"{kind}_max").fill_(high + margin)
             getattr(post, f"_{kind}_threshold").fill_((low + high) / 2)
