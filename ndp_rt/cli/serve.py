@@ -60,8 +60,8 @@ def read_token(path: Path | None) -> str | None:
         token = path.read_text().partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--token-file: {path} cannot be read: {error}.") from error
-    if not token:
-        raise InputError(f"--token-file: expected a token in the first line of {path}, got an empty one.")
+    if not token or not token.isascii() or not token.isprintable():
+        raise InputError(f"--token-file: expected a token of ASCII letters in the first line of {path}, got another.")
     return token
 
 

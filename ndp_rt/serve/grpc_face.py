@@ -1,6 +1,5 @@
 """The service over gRPC: the Open Inference Protocol and Triton's repository extension."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -99,11 +98,11 @@ class GrpcFace:
         return {"models": describe_states(one for one in states if one.state == "READY" or not request.ready)}
 
     async def _load(self, request: Any, call: Any) -> dict[str, Any]:
-        await asyncio.to_thread(self._service.models.load, request.model_name)
+        await self._service.change(self._service.models.load, request.model_name)
         return {}
 
     async def _unload(self, request: Any, call: Any) -> dict[str, Any]:
-        await asyncio.to_thread(self._service.models.unload, request.model_name)
+        await self._service.change(self._service.models.unload, request.model_name)
         return {}
 
     async def _infer(self, request: Any, call: Any) -> dict[str, Any]:
@@ -112,7 +111,7 @@ class GrpcFace:
             request.model_name,
             request.model_version,
             partial(read_request, request),
-            is_quick=bool(request.raw_input_contents),
+            is_quick=bool(request.raw_input_contents) and all(one.datatype != BYTES for one in request.inputs),
             time_left_s=left_s if left_s is not None and left_s < NO_LIMIT_S else None,
         )
         return {

@@ -1,28 +1,37 @@
 """The service over HTTP: the Open Inference Protocol, Triton's repository extension, Prometheus' metrics."""
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from ndp_rt import __version__
 from ndp_rt.errors import NdpRtError
-from ndp_rt.serve.json_form import HEADER, describe_tensors, parse_request, write_answer
+from ndp_rt.serve.json_form import (
+    HEADER,
+    LONGEST_NUMBER,
+    describe_tensors,
+    find_json_bytes,
+    parse_request,
+    write_answer,
+)
 from ndp_rt.serve.metrics import Metrics
 from ndp_rt.serve.models import describe_states
-from ndp_rt.serve.protocol import INPUTS, OUTPUTS, InferAnswer, InferRequest
+from ndp_rt.serve.protocol import INPUTS, OF_A_MAP, OUTPUTS, InferAnswer, InferRequest
 from ndp_rt.serve.refusals import REASONS, Refusal, describe, find_reason
 from ndp_rt.serve.service import EXTENSIONS, Service
 
 log = logging.getLogger("ndp_rt")
 
+HELD_BODIES = 16  # of the largest size that are in memory together; what comes beyond them is refused
 READ_S = 60.0  # that a client may take to send a body
 QUICK_JSON_BYTES = 2**14  # more of it is parsed in another thread
 RETRY = {"full": "1", "unavailable": "5"}  # seconds
@@ -42,6 +51,7 @@ class HttpFace:
             body_bytes: of a request at most.
         """
         self._service, self._metrics, self._body_bytes = service, metrics, body_bytes
+        self._held_bytes = 0
         model = "/v2/models/{model}"
         routes = [
             Route("/v2", self._guarded(self._describe_server)),
@@ -74,19 +84,19 @@ class HttpFace:
         return answer
 
     async def _describe_server(self, request: Request) -> Response:
-        return JSONResponse({"name": "ndp-rt", "version": __version__, "extensions": EXTENSIONS})
+        return respond({"name": "ndp-rt", "version": __version__, "extensions": EXTENSIONS})
 
     async def _tell_live(self, request: Request) -> Response:
-        return JSONResponse({"live": True})
+        return respond({"live": True})
 
     async def _tell_ready(self, request: Request) -> Response:
         is_ready = self._service.is_ready
-        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+        return respond({"ready": is_ready}, 200 if is_ready else 503)
 
     async def _describe_model(self, request: Request) -> Response:
         name, version = _find_names(request)
         self._service.models.find(name, version)
-        return JSONResponse(
+        return respond(
             {
                 "name": name,
                 "versions": self._service.models.list_versions(name),
@@ -99,18 +109,18 @@ class HttpFace:
     async def _tell_model_ready(self, request: Request) -> Response:
         name, version = _find_names(request)
         self._service.models.find(name, version)
-        return JSONResponse({"name": name, "ready": True})
+        return respond({"name": name, "ready": True})
 
     async def _list_models(self, request: Request) -> Response:
-        return JSONResponse(describe_states(self._service.models.list_states()))
+        return respond(describe_states(self._service.models.list_states()))
 
     async def _load(self, request: Request) -> Response:
-        await asyncio.to_thread(self._service.models.load, request.path_params["model"])
-        return JSONResponse({})
+        await self._service.change(self._service.models.load, request.path_params["model"])
+        return respond({})
 
     async def _unload(self, request: Request) -> Response:
-        await asyncio.to_thread(self._service.models.unload, request.path_params["model"])
-        return JSONResponse({})
+        await self._service.change(self._service.models.unload, request.path_params["model"])
+        return respond({})
 
     async def _show_metrics(self, request: Request) -> Response:
         return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -118,7 +128,14 @@ class HttpFace:
     async def _infer(self, request: Request) -> Response:
         name, version = _find_names(request)
         header = request.headers.get(HEADER)
-        body = await self._read_body(request)
+        held = [0]
+        try:
+            body = await self._read_body(request, held)
+            return await self._answer(request, name, version, header, body)
+        finally:
+            self._held_bytes -= held[0]
+
+    async def _answer(self, request: Request, name: str, version: str, header: str | None, body: bytes) -> Response:
         binary: set[str] = set()
 
         def parse() -> InferRequest:
@@ -126,26 +143,40 @@ class HttpFace:
             binary.update(names)
             return parsed
 
-        length = int(header) if header and header.isascii() and header.isdigit() else len(body)
-        asking = self._service.infer(name, version, parse, is_quick=length <= QUICK_JSON_BYTES, time_left_s=None)
+        text = memoryview(body)[: find_json_bytes(body, header)]
+        is_quick = len(text) <= QUICK_JSON_BYTES and b"BYTES" not in bytes(text)
+        asking = self._service.infer(name, version, parse, is_quick=is_quick, time_left_s=None)
         answer = await _while_there(request, asking)
-        content, json_bytes = write_answer(answer, binary)
+        if any(one.name in OF_A_MAP for one in answer.outputs):  # as JSON a map takes a second
+            content, json_bytes = await asyncio.to_thread(write_answer, answer, binary)
+        else:
+            content, json_bytes = write_answer(answer, binary)
         if json_bytes is None:
             return Response(content, media_type="application/json")
         return Response(content, headers={HEADER: str(json_bytes)}, media_type="application/octet-stream")
 
-    async def _read_body(self, request: Request) -> bytes:
-        """Return the body.
+    async def _read_body(self, request: Request, held: list[int]) -> bytes:
+        """Return the body, and count its bytes in `held` too as long as they come.
 
         Raises:
-            Refusal: it is too large, too slow, or compressed.
+            Refusal: it is too large, too slow, or compressed, or others take all the memory that there is for bodies.
         """
         if request.headers.get("content-encoding", "identity") != "identity":
             raise Refusal("invalid", "expected a body that is not compressed. PNG images are, in the input 'encoded'.")
         words = f"expected a body of at most {self._body_bytes} bytes"
         length = request.headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit()) or int(length) > self._body_bytes:
+        if not (length.isascii() and length.isdigit() and len(length) < LONGEST_NUMBER):
+            raise Refusal("too-large", f"{words}, got a length that is none.")
+        if int(length) > self._body_bytes:
             raise Refusal("too-large", f"{words}, got {length}.")
+
+        def hold(byte_count: int) -> None:
+            if self._held_bytes + byte_count > HELD_BODIES * self._body_bytes:
+                raise Refusal("full", "other requests take all the memory for bodies. Try again later.")
+            self._held_bytes += byte_count
+            held[0] += byte_count
+
+        hold(int(length))
 
         async def read() -> bytes:
             parts, count = [], 0
@@ -153,6 +184,7 @@ class HttpFace:
                 count += len(part)
                 if count > self._body_bytes:
                     raise Refusal("too-large", f"{words}, got more.")
+                hold(max(0, count - held[0]))
                 parts.append(part)
             return b"".join(parts)
 
@@ -177,6 +209,7 @@ async def _while_there(request: Request, asking: Awaitable[InferAnswer]) -> Infe
         return task.result()
     finally:
         gone.cancel()
+        task.cancel()  # where the service does not wait any longer
 
 
 async def _wait_until_gone(request: Request) -> None:
@@ -188,6 +221,11 @@ def _find_names(request: Request) -> tuple[str, str]:
     return request.path_params["model"], request.path_params.get("version", "")
 
 
+def respond(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a document as JSON, in ASCII: names may hold what is no text."""
+    return Response(json.dumps(document), status, headers, media_type="application/json")
+
+
 def make_error(error: Exception) -> Response:
     """Return an error as the protocol has it, and log what is a fault of the service."""
     reason = find_reason(error)
@@ -196,10 +234,10 @@ def make_error(error: Exception) -> Response:
     headers = {"retry-after": RETRY[reason]} if reason in RETRY else {}
     if reason == "unauthorised":
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse({"error": describe(error)}, REASONS[reason].http, headers)
+    return respond({"error": describe(error)}, REASONS[reason].http, headers)
 
 
 async def _tell_http_error(request: Request, error: Any) -> Response:
     words = {404: f"there is nothing at {request.url.path}.", 405: f"{request.method} does not go with this path."}
     text = words.get(error.status_code, str(error.detail))
-    return JSONResponse({"error": text}, error.status_code, error.headers)
+    return respond({"error": text}, error.status_code, error.headers)

@@ -13,11 +13,11 @@ from ndp_rt.serve.protocol import (
     OutputTensor,
     join_elements,
     make_request,
-    split_elements,
 )
 
 HEADER = "inference-header-content-length"
 SIZE = "binary_data_size"
+LONGEST_NUMBER = 20  # digits
 
 
 def parse_request(body: bytes, header: str | None) -> tuple[InferRequest, set[str]]:
@@ -30,11 +30,7 @@ def parse_request(body: bytes, header: str | None) -> tuple[InferRequest, set[st
     Raises:
         InputError: anything that is not the protocol's.
     """
-    length = len(body)
-    if header is not None:
-        if not header.isascii() or not header.isdigit() or int(header) > len(body):
-            raise InputError(f"{HEADER}: expected a number up to the body's {len(body)} bytes, got {header!r}.")
-        length = int(header)
+    length = find_json_bytes(body, header)
     document = read_object(body[:length])
     rest = memoryview(body)[length:]
     tensors = []
@@ -48,6 +44,19 @@ def parse_request(body: bytes, header: str | None) -> tuple[InferRequest, set[st
     request = make_request(tensors, list(asked), parameters, str(document.get("id") or ""))
     default = bool(parameters.get("binary_data_output"))
     return request, {name for name in request.outputs if asked.get(name, {}).get("binary_data", default)}
+
+
+def find_json_bytes(body: bytes, header: str | None) -> int:
+    """Return how many bytes of a body are JSON.
+
+    Raises:
+        InputError: the header is no number, or larger than the body.
+    """
+    if header is None:
+        return len(body)
+    if not (header.isascii() and header.isdigit() and len(header) < LONGEST_NUMBER) or int(header) > len(body):
+        raise InputError(f"{HEADER}: expected a number up to the body's {len(body)} bytes.")
+    return int(header)
 
 
 def read_object(text: bytes) -> dict[str, Any]:
@@ -112,7 +121,6 @@ def _read_tensor(entry: Mapping[str, Any], rest: memoryview) -> tuple[InputTenso
         if type(size) is not int or not 0 <= size <= len(rest):
             raise InputError(f"input '{name}': expected {SIZE} of at most {len(rest)}, which are there, got {size!r}.")
         data, rest = rest[:size], rest[size:]
-        data = split_elements(data) if datatype == BYTES else data
     elif datatype == BYTES:
         raise InputError(f"input '{name}': expected BYTES as binary data ({SIZE}), got JSON, which has texts alone.")
     elif not isinstance(data, list):

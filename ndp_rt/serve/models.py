@@ -89,6 +89,7 @@ class Models:
         self._loaded: dict[tuple[str, str], LoadedModel] = {}
         self._states = dict.fromkeys(self._sources, (UNAVAILABLE, "not loaded"))
         self._lock = threading.Lock()
+        self._is_closing = False
         self._changing = threading.Lock()  # one load or unload at a time: engines take all cores to build
 
     def list_states(self) -> list[ModelState]:
@@ -139,6 +140,8 @@ class Models:
         versions = self.list_versions(name)
         with self._changing:
             for version in versions:
+                if self._is_closing:
+                    raise Refusal("unavailable", "the service is stopping.")
                 self._load(self._sources[name, version])
 
     def _load(self, source: ModelSource) -> None:
@@ -200,7 +203,8 @@ class Models:
             raise
 
     def close(self) -> None:
-        """Unload every model, after what they have accepted."""
+        """Unload every model, after what they have accepted; none is loaded any more."""
+        self._is_closing = True
         for name in dict.fromkeys(name for name, _ in self._sources):
             self.unload(name)
 

@@ -34,6 +34,8 @@ OUTPUTS = {
 }
 DEFAULT_OUTPUTS = ("score", "threshold", "is_defect", "defects")
 OF_A_MAP = {"map", "mask"}
+LONGEST_SIDE = 2**31 - 1
+LONGEST_TIME_US = 10**15
 IMAGE_WORDS = f"'{IMAGE}' (UINT8 or UINT16) or '{ENCODED}' (BYTES)"
 
 
@@ -113,8 +115,8 @@ def make_request(
             raise InputError(f"outputs: expected some of {', '.join(OUTPUTS)}, got {name!r}.")
     numbers = {name: parameters.get(name, 0) for name in ("priority", "timeout")}
     for name, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise InputError(f"parameter {name}: expected a whole number from 0 on, got {value!r}.")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LONGEST_TIME_US:
+            raise InputError(f"parameter {name}: expected a whole number from 0 to {LONGEST_TIME_US}.")
     return InferRequest(
         id=id,
         images=read_images(tensors),
@@ -134,9 +136,9 @@ def read_images(tensors: Sequence[InputTensor]) -> list[Image | bytes]:
         names = ", ".join(repr(one.name) for one in tensors) or "none"
         raise InputError(f"inputs: expected one, {IMAGE_WORDS}, got {names}.")
     one = tensors[0]
+    if not 1 <= len(one.shape) <= 4 or not all(1 <= side <= LONGEST_SIDE for side in one.shape):
+        raise InputError(f"input '{one.name}': expected a shape of one to four numbers from 1 to {LONGEST_SIDE}.")
     count = math.prod(one.shape)
-    if not one.shape or min(one.shape) < 1:
-        raise InputError(f"input '{one.name}': expected a shape of numbers from 1 on, got {list(one.shape)}.")
     if one.name == ENCODED:
         return [*_read_elements(one, count)]
     if one.datatype not in ("UINT8", "UINT16"):
@@ -156,20 +158,20 @@ def _read_elements(one: InputTensor, count: int) -> list[bytes]:
         raise InputError(
             f"input '{ENCODED}': expected datatype BYTES and shape [n], got {one.datatype} {list(one.shape)}."
         )
-    found = one.data if isinstance(one.data, list) else split_elements(one.data)
+    found = one.data if isinstance(one.data, list) else split_elements(one.data, count)
     if len(found) != count or not all(isinstance(element, bytes) for element in found):
         raise InputError(f"input '{ENCODED}': expected {count} image files, got {len(found)} elements.")
     return found
 
 
-def split_elements(data: bytes | memoryview) -> list[bytes]:
-    """Return the elements of BYTES, each behind its length in four bytes.
+def split_elements(data: bytes | memoryview, count: int) -> list[bytes]:
+    """Return the elements of BYTES, each behind its length in four bytes; one more than `count` at most.
 
     Raises:
         InputError: the data ends within one.
     """
-    found, start = [], 0
-    while start < len(data):
+    found, start = list[bytes](), 0
+    while start < len(data) and len(found) <= count:
         end = start + 4 + int.from_bytes(data[start : start + 4], "little")
         if end > len(data):
             raise InputError(f"input '{ENCODED}': expected {end - start} more bytes, got {len(data) - start}.")

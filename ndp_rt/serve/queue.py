@@ -17,6 +17,7 @@ from ndp_rt.result import Result
 from ndp_rt.serve.refusals import Refusal
 
 NO_MAP = np.empty((0, 0), np.float32)
+MOST_BYTES = 2**30  # of images that wait
 DEFAULT_PRIORITY = 100  # of requests that name none, or 0
 
 
@@ -41,6 +42,8 @@ class Job:
     arrived_s: float = field(compare=False)
     deadline_s: float | None = field(compare=False)
     future: "Future[list[Result]]" = field(compare=False, default_factory=Future)
+    is_waiting: bool = field(compare=False, default=True)
+    byte_count: int = field(compare=False, default=0)
 
 
 class InspectionQueue:
@@ -63,8 +66,9 @@ class InspectionQueue:
         self._jobs: list[Job] = []
         self._numbers = itertools.count()
         self._reserved = 0  # images that wait or are decoded
+        self._bytes = 0  # of those that wait
         self._is_closing = False
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # around a lock that its holder may take again
         self._thread = threading.Thread(target=self._run, name="ndp-rt inspections", daemon=True)
         self._thread.start()
 
@@ -99,14 +103,39 @@ class InspectionQueue:
             needs_map: whether results need their maps.
             priority: the lower the sooner; 0: DEFAULT_PRIORITY.
             deadline_s: of `time.monotonic`, after which it is not begun; None: none.
+
+        Raises:
+            Refusal: the images are too large for the memory that may be taken; the room that was reserved stays so.
         """
+        byte_count = sum(image.nbytes for image in images)
         with self._changed:
+            if self._bytes + byte_count > MOST_BYTES:
+                raise Refusal("full", f"images of {self._bytes} bytes wait; at most {MOST_BYTES} may. Try again later.")
+            self._bytes += byte_count
             job = Job(
                 priority or DEFAULT_PRIORITY, next(self._numbers), images, needs_map, time.monotonic(), deadline_s
             )
+            job.byte_count = byte_count
             heapq.heappush(self._jobs, job)
             self._changed.notify_all()
+        job.future.add_done_callback(lambda _: self._forget(job))
         return job.future
+
+    def _forget(self, job: Job) -> None:
+        """Give back what a cancelled job takes; others have left already."""
+        self._leave(job)
+        if job.future.cancelled():
+            job.images = ()
+
+    def _leave(self, job: Job) -> None:
+        """Give back what a job takes as long as it waits, once."""
+        with self._changed:
+            if job.is_waiting:
+                job.is_waiting = False
+                self._reserved -= len(job.images)
+                self._bytes -= job.byte_count
+                self._meter.set_waiting(self._reserved)
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Take no more requests, finish those that were taken, and end the thread."""
@@ -135,10 +164,9 @@ class InspectionQueue:
                     self._changed.wait()
                 while self._jobs and (not taken or self._fits(taken)):
                     job = heapq.heappop(self._jobs)
-                    self._reserved -= len(job.images)
+                    self._leave(job)
                     if self._begins(job):
                         taken.append(job)
-                self._meter.set_waiting(self._reserved)
         return taken
 
     def _fits(self, taken: Sequence[Job]) -> bool:

@@ -23,6 +23,8 @@ from ndp_rt.serve.service import Service
 log = logging.getLogger("ndp_rt")
 
 CONNECTION_COUNT = 1024  # at once, over HTTP
+CALL_COUNT = 256  # at once, over gRPC
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP_S = 60.0  # for what was accepted
 
 
@@ -83,9 +85,15 @@ async def serve(models: Models, metrics: Metrics, options: ServerOptions, tell: 
     service = Service(models, options.token)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+
+    def ask_to_stop() -> None:
+        stop.set()
+        for number in SIGNALS:  # a second one ends the process at once
+            loop.remove_signal_handler(number)
+
+    for number in SIGNALS:
         try:
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, ask_to_stop)
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     scheme = "http" if options.certificate is None else "https"
@@ -93,14 +101,15 @@ async def serve(models: Models, metrics: Metrics, options: ServerOptions, tell: 
         web = HttpServer(_configure(HttpFace(service, metrics, options.body_bytes), options))
         rpc, rpc_port = await _start_grpc(service, options)
         serving = asyncio.create_task(web.serve(sockets=[listening]))
+        loading = asyncio.create_task(asyncio.to_thread(models.load_all))
         try:
-            tell(f"{scheme.upper()} at {scheme}://{options.host}:{listening.getsockname()[1]}")
+            host = f"[{options.host}]" if ":" in options.host else options.host
+            tell(f"{scheme.upper()} at {scheme}://{host}:{listening.getsockname()[1]}")
             if rpc is not None:
-                tell(f"gRPC at {options.host}:{rpc_port}")
+                tell(f"gRPC at {host}:{rpc_port}")
             stopping = asyncio.create_task(stop.wait())
-            loading = asyncio.create_task(asyncio.to_thread(models.load_all))
             await asyncio.wait({stopping, loading, serving}, return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
+            if loading.done() and not stop.is_set():
                 loading.result()
                 service.is_started = True
                 tell("ready")
@@ -109,8 +118,12 @@ async def serve(models: Models, metrics: Metrics, options: ServerOptions, tell: 
         finally:
             service.is_stopping = True
             web.should_exit = True
-            await asyncio.gather(serving, rpc.stop(STOP_S) if rpc is not None else asyncio.sleep(0))
-            await asyncio.to_thread(models.close)
+            try:
+                await asyncio.gather(serving, rpc.stop(STOP_S) if rpc is not None else asyncio.sleep(0))
+            finally:
+                await asyncio.to_thread(models.close)
+                await asyncio.wait({loading})
+                loading.exception()  # it was raised, or comes of the stop
 
 
 @contextlib.contextmanager
@@ -168,11 +181,12 @@ async def _start_grpc(service: Service, options: ServerOptions) -> tuple[grpc.ai
     if options.grpc_port is None:
         return None, 0
     server = grpc.aio.server(
+        maximum_concurrent_rpcs=CALL_COUNT,
         options=[
             ("grpc.max_receive_message_length", options.body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
-        ]
+        ],
     )
     server.add_generic_rpc_handlers((GrpcFace(service).handler,))
     address = f"[{options.host}]:{options.grpc_port}" if ":" in options.host else f"{options.host}:{options.grpc_port}"

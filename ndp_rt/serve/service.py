@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from ndp_rt.serve.decode import decode_images
@@ -27,6 +28,7 @@ class Service:
         self.models = models
         self.is_started = self.is_stopping = False
         self._token = token
+        self._changes = ThreadPoolExecutor(1, "ndp-rt changes")  # loading takes long, and all cores
 
     @property
     def is_ready(self) -> bool:
@@ -43,6 +45,10 @@ class Service:
             return
         if not hmac.compare_digest((words or "").encode(), f"Bearer {self._token}".encode()):
             raise Refusal("unauthorised", "expected the service's token as 'authorization: Bearer TOKEN'.")
+
+    async def change(self, what: Callable[[str], None], model: str) -> None:
+        """Load or unload a model, after what others have asked for."""
+        await asyncio.get_running_loop().run_in_executor(self._changes, what, model)
 
     async def infer(
         self, model: str, version: str, parse: Callable[[], InferRequest], *, is_quick: bool, time_left_s: float | None
@@ -66,6 +72,7 @@ class Service:
             request = parse() if is_quick else await asyncio.to_thread(parse)
             limits = [limit for limit in (request.timeout_s, time_left_s) if limit is not None]
             deadline_s = arrived_s + min(limits) if limits else None
+            found = self._reserve(model, version, len(request.images))
             answer = await self._infer(found, request, deadline_s)
         except BaseException as error:
             found.meter.count_request(find_reason(error))
@@ -73,20 +80,44 @@ class Service:
         found.meter.count_request("ok")
         return answer
 
+    def _reserve(self, name: str, version: str, image_count: int) -> LoadedModel:
+        """Return a model in whose queue there is room for images now.
+
+        Raises:
+            Refusal: there is no room, or no such model.
+        """
+        while True:
+            found = self.models.find(name, version)
+            try:
+                found.queue.reserve(image_count)
+            except Refusal as refusal:
+                if refusal.reason != "unavailable" or self.models.find(name, version) is found:
+                    raise
+                continue  # it was loaded again in between
+            return found
+
     async def _infer(self, model: LoadedModel, request: InferRequest, deadline_s: float | None) -> InferAnswer:
         count = len(request.images)
-        model.queue.reserve(count)
         try:
             is_encoded = any(isinstance(image, bytes) for image in request.images)
             decode = partial(decode_images, model.inspector, request.images)
             images = await asyncio.to_thread(decode) if is_encoded else decode()
+            future = model.queue.submit(
+                images, needs_map=request.needs_map, priority=request.priority, deadline_s=deadline_s
+            )
         except BaseException:
             model.queue.release(count)
             raise
-        future = model.queue.submit(
-            images, needs_map=request.needs_map, priority=request.priority, deadline_s=deadline_s
-        )
-        results = await asyncio.wrap_future(future)
+        waiting = asyncio.wrap_future(future)
+        try:
+            if deadline_s is not None:
+                await asyncio.wait({waiting}, timeout=max(0.0, deadline_s - time.monotonic()))
+                if future.cancel():  # its turn has not come
+                    raise Refusal("expired", "the request's time was over before its turn.")
+            results = await waiting
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
         make = partial(make_outputs, results, request.outputs)
         outputs = await asyncio.to_thread(make) if request.needs_map else make()
         return InferAnswer(model=model.source.name, version=model.source.version, id=request.id, outputs=outputs)

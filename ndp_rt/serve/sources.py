@@ -21,9 +21,10 @@ def read_source(text: str) -> ModelSource:
     Raises:
         InputError: the name or the version is empty, or holds a slash.
     """
-    words, found, rest = text.rpartition("=")
+    is_path = "=" not in text or Path(text).exists()
+    words, _, rest = ("", "", text) if is_path else text.partition("=")
     path = Path(rest)
-    name, _, version = words.partition(":") if found else (path.resolve().stem, "", "")
+    name, _, version = (path.resolve().stem, "", "") if is_path else words.partition(":")
     version = version or "1"
     if not name or "/" in name or "/" in version:
         raise InputError(f"models: expected PATH, NAME=PATH or NAME:VERSION=PATH, got {text!r}.")

@@ -22,6 +22,7 @@ class Served:
     """A running `ndp-rt serve`: its process, its ports and what it has printed."""
 
     def __init__(self, arguments: Sequence[str], cache: Path) -> None:
+        """Start it and wait until it is ready."""
         command = [sys.executable, "-m", "ndp_rt.cli", "serve", *arguments, "--port", "0", "--grpc-port", "0"]
         self.process = subprocess.Popen(
             [*command, "--threads", "2"],
@@ -32,14 +33,29 @@ class Served:
             env={**os.environ, "NDP_RT_CACHE": str(cache), "PYTHONUNBUFFERED": "1"},
         )
         self.lines: list[str] = []
-        assert self.process.stdout is not None and self.process.stderr is not None
-        self._errors = threading.Thread(target=self.process.stderr.read, daemon=True)  # so that the pipe never fills
-        self._errors.start()
+        self.errors: list[str] = []
+        self._reader = threading.Thread(target=self._read_errors, daemon=True)  # so that the pipe never fills
+        self._reader.start()
+        assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line.strip())
             if line.strip() == "ready":
                 break
+        else:
+            raise AssertionError(f"the service did not start: {self.lines} {self.errors}")
         self.port, self.grpc_port = (int(re.findall(r":(\d+)$", line)[0]) for line in self.lines[:2])
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        self.errors.extend(self.process.stderr)
+
+    def __enter__(self) -> "Served":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()  # a test that failed
+        self.process.wait()
 
     @property
     def address(self) -> str:
@@ -89,6 +105,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NDP_RT_CACHE", str(cache))
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)  # clients would ask it for this machine's own ports
 
 
 @pytest.fixture(scope="session")
@@ -99,9 +117,9 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def served(bundle_path: Path, cache: Path) -> Iterator[Served]:
     """A service with two versions of the tiny bundle."""
-    one = Served([str(bundle_path), f"tiny:2={bundle_path}", "--queue", "32"], cache)
-    yield one
-    assert one.stop() == 0
+    with Served([str(bundle_path), f"tiny:2={bundle_path}", "--queue", "32"], cache) as one:
+        yield one
+        assert one.stop() == 0
 
 
 def make_image(seed: int = 0, height: int = 70, width: int = 90) -> np.ndarray:

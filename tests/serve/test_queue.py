@@ -121,6 +121,15 @@ def test_what_is_cancelled_is_not_inspected(queue: InspectionQueue, inspector: G
     queue.release(8)
 
 
+def test_a_request_that_is_given_up_gives_its_room_back(queue: InspectionQueue, inspector: GatedInspector) -> None:
+    hold(queue, inspector)
+    gone = [submit(queue, 1, 2, 3, 4), submit(queue, 5, 6, 7, 8)]
+    assert all(one.cancel() for one in gone)
+    kept = submit(queue, *range(8))
+    inspector.gate.release(2)
+    assert kept.result(60) == [*range(8)] and inspector.calls == [[99], [*range(8)]]
+
+
 def test_a_failing_engine_is_told_to_each_and_the_queue_goes_on(
     queue: InspectionQueue, inspector: GatedInspector
 ) -> None:
@@ -141,7 +150,7 @@ def test_closing_finishes_what_was_taken(inspector: GatedInspector) -> None:
     first = hold(queue, inspector)
     futures = [submit(queue, 1), submit(queue, 2)]
     queue.reserve(1)  # of a request that is still decoded
-    closing = threading.Thread(target=queue.close)
+    closing = threading.Thread(target=queue.close, daemon=True)
     closing.start()
     while True:
         try:

@@ -29,42 +29,42 @@ GOOD = describe_image(IMAGE)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_loses_nothing_that_was_accepted(bundle_path: Path, cache: Path, number: int) -> None:
-    one = Served([str(bundle_path), "--queue", "1000"], cache)
-    document = describe_image(np.stack([IMAGE] * 16))
-    answers: list[Any] = []
-    threads = [threading.Thread(target=lambda: answers.append(one.infer(document))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    while one.read_metric("ndp_rt_waiting_images") + one.read_metric("ndp_rt_images_total") < 8 * 16:
-        pass  # until all are accepted, some done, some waiting
-    one.process.send_signal(number)
-    for thread in threads:
-        thread.join()
-    assert one.process.wait(timeout=300) == 0
-    assert [status for status, _ in answers] == [200] * 8
-    assert all(len(answer["outputs"][0]["data"]) == 16 for _, answer in answers)
+    with Served([str(bundle_path), "--queue", "1000"], cache) as one:
+        document = describe_image(np.stack([IMAGE] * 16))
+        answers: list[Any] = []
+        threads = [threading.Thread(target=lambda: answers.append(one.infer(document)), daemon=True) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        while one.read_metric("ndp_rt_images_total") + one.read_metric("ndp_rt_waiting_images") < 8 * 16:
+            pass  # until all are accepted, some done, some waiting
+        one.process.send_signal(number)
+        for thread in threads:
+            thread.join()
+        assert one.process.wait(timeout=300) == 0
+        assert [status for status, _ in answers] == [200] * 8
+        assert all(len(answer["outputs"][0]["data"]) == 16 for _, answer in answers)
 
 
 def test_a_token_is_asked_for_everywhere_but_health(bundle_path: Path, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("a secret\n")
-    one = Served([str(bundle_path), "--token-file", str(tmp_path / "token")], cache)
-    for path, body in (("/v2", None), ("/metrics", None), ("/v2/models/tiny/infer", json.dumps(GOOD).encode())):
-        method = "GET" if body is None else "POST"
-        for words in (
-            {},
-            {"authorization": "Bearer a secre"},
-            {"authorization": "a secret"},
-            {"authorization": "\xe9"},
-        ):
-            assert one.ask(method, path, body, **words)[0] == 401
-        assert one.ask(method, path, body, authorization="Bearer a secret")[0] == 200
-    assert one.ask("GET", "/v2/health/ready")[0] == 200
-    with grpc_client.InferenceServerClient(one.grpc_address) as client:
-        assert client.is_server_ready()
-        with pytest.raises(InferenceServerException, match="UNAUTHENTICATED"):
-            client.get_server_metadata()
-        assert client.get_server_metadata(headers={"authorization": "Bearer a secret"}).name == "ndp-rt"
-    assert one.stop() == 0
+    with Served([str(bundle_path), "--token-file", str(tmp_path / "token")], cache) as one:
+        for path, body in (("/v2", None), ("/metrics", None), ("/v2/models/tiny/infer", json.dumps(GOOD).encode())):
+            method = "GET" if body is None else "POST"
+            for words in (
+                {},
+                {"authorization": "Bearer a secre"},
+                {"authorization": "a secret"},
+                {"authorization": "\xe9"},
+            ):
+                assert one.ask(method, path, body, **words)[0] == 401
+            assert one.ask(method, path, body, authorization="Bearer a secret")[0] == 200
+        assert one.ask("GET", "/v2/health/ready")[0] == 200
+        with grpc_client.InferenceServerClient(one.grpc_address) as client:
+            assert client.is_server_ready()
+            with pytest.raises(InferenceServerException, match="UNAUTHENTICATED"):
+                client.get_server_metadata()
+            assert client.get_server_metadata(headers={"authorization": "Bearer a secret"}).name == "ndp-rt"
+        assert one.stop() == 0
 
 
 def make_certificates(folder: Path) -> None:
@@ -102,46 +102,46 @@ def test_with_tls_clients_show_certificates(bundle_path: Path, cache: Path, tmp_
     make_certificates(tmp_path)
     pem, key = tmp_path / "server.pem", tmp_path / "server.key"
     options = ["--tls-certificate", str(pem), "--tls-key", str(key), "--tls-client-ca", str(pem)]
-    one = Served([str(bundle_path), *options], cache)
-    url = f"https://{one.address}/v2/health/ready"
-    context = ssl.create_default_context(cafile=str(pem))
-    with pytest.raises(OSError):  # no certificate: the handshake, or the first read after it, fails
-        urllib.request.urlopen(url, context=context).read()
-    context.load_cert_chain(pem, key)
-    assert json.loads(urllib.request.urlopen(url, context=context).read()) == {"ready": True}
-    with pytest.raises(OSError):
-        urllib.request.urlopen(f"http://{one.address}/v2/health/ready").read()
-    files = {"root_certificates": str(pem), "private_key": str(key), "certificate_chain": str(pem)}
-    with grpc_client.InferenceServerClient(one.grpc_address, ssl=True, **files) as client:
-        assert client.is_server_ready()
-    with (
-        grpc_client.InferenceServerClient(one.grpc_address, ssl=True, root_certificates=str(pem)) as client,
-        pytest.raises(InferenceServerException, match="UNAVAILABLE"),
-    ):
-        client.is_server_ready()
-    assert one.stop() == 0
+    with Served([str(bundle_path), *options], cache) as one:
+        url = f"https://{one.address}/v2/health/ready"
+        context = ssl.create_default_context(cafile=str(pem))
+        with pytest.raises(OSError):  # no certificate: the handshake, or the first read after it, fails
+            urllib.request.urlopen(url, context=context).read()
+        context.load_cert_chain(pem, key)
+        assert json.loads(urllib.request.urlopen(url, context=context).read()) == {"ready": True}
+        with pytest.raises(OSError):
+            urllib.request.urlopen(f"http://{one.address}/v2/health/ready").read()
+        files = {"root_certificates": str(pem), "private_key": str(key), "certificate_chain": str(pem)}
+        with grpc_client.InferenceServerClient(one.grpc_address, ssl=True, **files) as client:
+            assert client.is_server_ready()
+        with (
+            grpc_client.InferenceServerClient(one.grpc_address, ssl=True, root_certificates=str(pem)) as client,
+            pytest.raises(InferenceServerException, match="UNAVAILABLE"),
+        ):
+            client.is_server_ready()
+        assert one.stop() == 0
 
 
 def test_a_bundle_that_is_replaced_on_disk_answers_after_it_is_loaded(
     bundle_path: Path, cache: Path, tmp_path: Path
 ) -> None:
     own = shutil.copytree(bundle_path, tmp_path / "own.ndp")
-    one = Served([f"tiny={own}"], cache)
+    with Served([f"tiny={own}"], cache) as one:
 
-    def read_threshold() -> float:
-        status, answer = one.infer({**GOOD, "outputs": [{"name": "threshold"}]})
-        assert status == 200
-        return float(answer["outputs"][0]["data"][0])
+        def read_threshold() -> float:
+            status, answer = one.infer({**GOOD, "outputs": [{"name": "threshold"}]})
+            assert status == 200
+            return float(answer["outputs"][0]["data"][0])
 
-    before = read_threshold()
-    set_threshold(open_bundle(own), "fp32", ThresholdSpec(value=0.125, source="manual"))
-    assert read_threshold() == before
-    assert one.ask("POST", "/v2/repository/models/tiny/load")[0] == 200 and read_threshold() == 0.125
-    (own / "manifest.json").write_text("{}")
-    status, body = one.ask("POST", "/v2/repository/models/tiny/load")
-    assert status == 503 and "manifest" in json.loads(body)["error"]
-    assert read_threshold() == 0.125  # the former one goes on
-    assert one.stop() == 0
+        before = read_threshold()
+        set_threshold(open_bundle(own), "fp32", ThresholdSpec(value=0.125, source="manual"))
+        assert read_threshold() == before
+        assert one.ask("POST", "/v2/repository/models/tiny/load")[0] == 200 and read_threshold() == 0.125
+        (own / "manifest.json").write_text("{}")
+        status, body = one.ask("POST", "/v2/repository/models/tiny/load")
+        assert status == 503 and "manifest" in json.loads(body)["error"]
+        assert read_threshold() == 0.125  # the former one goes on
+        assert one.stop() == 0
 
 
 def test_unloading_under_load_answers_every_request(served: Served) -> None:
@@ -152,7 +152,7 @@ def test_unloading_under_load_answers_every_request(served: Served) -> None:
         while not stop.is_set():
             found.append(served.infer(GOOD)[0])
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     with http_client.InferenceServerClient(served.address) as client:
@@ -163,6 +163,26 @@ def test_unloading_under_load_answers_every_request(served: Served) -> None:
     for thread in threads:
         thread.join()
     assert set(found) <= {200, 503} and served.infer(GOOD)[0] == 200
+
+
+def test_loading_again_under_load_refuses_nobody(served: Served) -> None:
+    found: list[int] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            found.append(served.infer(GOOD)[0])
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    with http_client.InferenceServerClient(served.address) as client:
+        for _ in range(5):
+            client.load_model("tiny")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(found) <= {200}
 
 
 @pytest.mark.parametrize(
