@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ndp_rt.images.listing import Listing
     from ndp_rt.inspector import Inspector
 
-SHOWN_ERRORS = 5
 AUTO = "auto"
 SAMPLED = 16  # files that the white level is read from
 DETAILS = """\
@@ -91,7 +90,7 @@ def parse_number(text: str) -> float:
 
 def find_exit_code(tally: "Tally") -> int:
     """Return the exit code of a run's outcome."""
-    if tally.errors:
+    if tally.error_count:
         return EXIT_UNREADABLE
     return EXIT_DEFECTS if tally.defect_count else EXIT_OK
 
@@ -159,16 +158,15 @@ def tell_outcome(tally: "Tally", file_count: int, table: Path) -> None:
     """Say what was inspected, and on stderr what was not read and what is of an unusual brightness."""
     from ndp_rt.folders.recording import UNUSUAL
 
-    for text in tally.errors[:SHOWN_ERRORS]:
+    for text in tally.errors:
         complain(f"ndp-rt: not read: {text}")
-    if len(tally.errors) > SHOWN_ERRORS:
-        complain(f"ndp-rt: and {len(tally.errors) - SHOWN_ERRORS} more; all are in {table}")
-    for brightness, paths in tally.unusual.items():
-        if paths:
-            complain(
-                f"ndp-rt: {len(paths)} of {file_count} images {UNUSUAL[brightness]}, such as {paths[0]}: their scores "
-                "may mean nothing. Check the light, and the white level of 16-bit images (--white-level)."
-            )
+    if tally.error_count > len(tally.errors):
+        complain(f"ndp-rt: and {tally.error_count - len(tally.errors)} more; all are in {table}")
+    for brightness, count in tally.unusual.items():
+        complain(
+            f"ndp-rt: {count} of {file_count} images {UNUSUAL[brightness]}, such as {tally.unusual_paths[brightness]}: "
+            "their scores may mean nothing. Check the light, and the white level of 16-bit images (--white-level)."
+        )
     say(f"{tally.describe()}. Results: {table}")
 
 

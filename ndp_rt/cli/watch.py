@@ -22,7 +22,8 @@ new part begins after --rotate rows and each day (UTC). Rows of JSON lines are t
 their part is ended.
 
 Started again with the same OUT it goes on: what has a row there is not inspected again, unless its content is new.
-A full disk does not end it: images wait in FOLDER, and results are tried again. SIGTERM or Ctrl-C end it.
+A full disk or a share that is away does not end it: images wait, and it tries again. Images that could not be inspected
+have a row with the error, and stay in FOLDER. Of files with several pages none is taken. SIGTERM or Ctrl-C end it.
 
 Exit code: 0 ended by a signal or --stop-after-idle; 1 an error; 2 wrong usage.
 """
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and not least <= value < float("inf"):
             raise InputError(f"--{name.replace('_', '-')}: expected a number from {least} on, got {value}.")
     check_format(args.format)
-    hot = HotFolder(args.folder.absolute(), args.settle)
+    hot = HotFolder(args.folder.resolve(), args.settle)
     check_folders(args.folder, args.out, args.move_to)
     options = WatchOptions(
         poll_s=args.poll,

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from ndp_rt.pipeline.overlays import draw_overlay, encode_png
 from ndp_rt.pipeline.sinks import ResultTable, make_error_row, make_row
 from ndp_rt.result import Result
 
-UNUSUAL: dict[str | None, str] = {
+UNUSUAL: dict[str, str] = {
     "darker": "are darker than all that training saw",
     "brighter": "are brighter than all that training saw",
     "faint": "of 16 bits use less than an eighth of the range up to white",
 }
+KEPT_ERRORS = 5
 LONGEST_STEM_BYTES = 200
 
 
@@ -33,15 +35,17 @@ class Tally:
     good_count: int = 0
     defect_count: int = 0
     left_out_count: int = 0
-    unusual: dict[str | None, list[Path]] = field(default_factory=lambda: {name: [] for name in UNUSUAL})
-    errors: list[str] = field(default_factory=list)
+    error_count: int = 0
+    errors: list[str] = field(default_factory=list)  # the first KEPT_ERRORS
+    unusual: Counter[str] = field(default_factory=Counter)  # of UNUSUAL
+    unusual_paths: dict[str, Path] = field(default_factory=dict)  # the first of each
 
     def describe(self) -> str:
         """Return the counts as a sentence."""
         count = self.good_count + self.defect_count
         images = "image" if count == 1 else "images"
         text = f"{count} {images} inspected: {self.good_count} good, {self.defect_count} with defects"
-        text = f"{text}; {len(self.errors)} could not be read" if self.errors else text
+        text = f"{text}; {self.error_count} could not be read" if self.error_count else text
         entries = "entry" if self.left_out_count == 1 else "entries"
         return f"{text}; {self.left_out_count} {entries} left out" if self.left_out_count else text
 
@@ -88,7 +92,9 @@ class Recorder:
             error = one.outcome
             assert error is not None  # `inspect_files` gives one or the other
             self.table.add(make_error_row(str(one.path), error) | more)
-            self.tally.errors.append(str(error))
+            self.tally.error_count += 1
+            if len(self.tally.errors) < KEPT_ERRORS:
+                self.tally.errors.append(str(error))
             return
         result = one.outcome
         # The row's number keeps pictures of files with the same name in different folders apart.
@@ -104,8 +110,9 @@ class Recorder:
             str(one.path), result, self._engine_hash, overlay=overlay, map_file=map_file, brightness=one.brightness
         )
         self.table.add(row | more)
-        if one.brightness in self.tally.unusual:
-            self.tally.unusual[one.brightness].append(one.path)
+        if one.brightness in UNUSUAL:
+            self.tally.unusual[one.brightness] += 1
+            self.tally.unusual_paths.setdefault(one.brightness, one.path)
         if result.is_defect:
             self.tally.defect_count += 1
         else:

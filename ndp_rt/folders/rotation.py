@@ -138,7 +138,7 @@ def read_parts(folder: Path, columns: Sequence[str]) -> Iterator[tuple[Any, ...]
     for path in list_parts(folder):
         try:
             if path.suffix == ".jsonl":
-                for row in read_rows(path):
+                for row in read_rows(path, "surrogateescape"):
                     yield tuple(row.get(name) for name in columns)
             else:
                 from pyarrow import parquet

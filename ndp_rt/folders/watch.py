@@ -1,6 +1,8 @@
 """A hot folder: images are inspected as they come, each once, and a restart goes on where the last run was."""
 
+import errno
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,14 +11,16 @@ from pathlib import Path
 from threading import Event
 
 from ndp_rt.errors import InputError, StorageError
-from ndp_rt.files import storing
+from ndp_rt.files import replacing, storing
 from ndp_rt.folders.inspect_files import inspect_files
-from ndp_rt.folders.recording import Recorder
+from ndp_rt.folders.recording import UNUSUAL, Recorder
 from ndp_rt.folders.rotation import RotatingTable, read_parts
 from ndp_rt.images.listing import LeftOut, list_folder
 from ndp_rt.inspector import Inspector
+from ndp_rt.result import Result
 
 DONE, GROWING = "was inspected", "may still be written"
+FORGET_S = 3600.0  # after which a file that is gone may come again as another one
 RETRY_S = 5.0  # after results could not be written
 PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload", ".filepart")  # of programs that copy, then rename
 
@@ -52,7 +56,7 @@ class HotFolder:
             raise InputError(f"{folder}: expected a folder to watch, got none.")
         self.folder, self._settle_s, self._clock = folder, settle_s, clock
         self._seen: dict[Path, tuple[Content, float]] = {}  # and since when
-        self._done: dict[Path, Content] = {}
+        self._done: dict[Path, tuple[Content, float]] = {}  # and when it lay there last
         self._named: set[Path] = set()  # of what is left out
 
     def load_done(self, out: Path) -> None:
@@ -61,14 +65,19 @@ class HotFolder:
         Raises:
             StorageError: a part is damaged.
         """
-        there = {str(path): path for path in self._list_files()}
+        there: dict[str, Path] = {}
+
+        def note(path: Path) -> str | None:
+            if path.is_dir():
+                return None
+            there[str(path)] = path
+            return DONE
+
+        list_folder(self.folder, note)
         for name, size_bytes, modified_ns in read_parts(out, ("path", "size_bytes", "modified_ns")):
             path = there.get(name)
             if path is not None and modified_ns is not None:
-                self._done[path] = Content(modified_ns, path, size_bytes)
-
-    def _list_files(self) -> list[Path]:
-        return [Path(parent) / name for parent, _, names in os.walk(self.folder, followlinks=True) for name in names]
+                self._done[path] = Content(modified_ns, path, size_bytes), self._clock()
 
     def poll(self) -> tuple[list[Content], list[LeftOut]]:
         """Return what is complete and not done, the oldest first, and what is no image, each once.
@@ -89,7 +98,8 @@ class HotFolder:
             if path.is_dir():
                 return None
             content = contents[path] = Content(state.st_mtime_ns, path, state.st_size)
-            if self._done.get(path) == content:
+            if path in self._done and self._done[path][0] == content:
+                self._done[path] = content, now
                 return DONE
             known, since_s = self._seen.get(path, (None, now))
             if known != content:
@@ -99,22 +109,23 @@ class HotFolder:
 
         listing = list_folder(self.folder, judge)
         self._seen = {path: one for path, one in self._seen.items() if path in contents}
-        self._done = {path: one for path, one in self._done.items() if path in contents}
+        # A share may be away for a while.
+        self._done = {path: one for path, one in self._done.items() if now - one[1] < FORGET_S or path in contents}
         others = [
             one
             for one in listing.left_out
             if one.reason not in (DONE, GROWING, "is hidden") and one.path not in self._named
         ]
-        self._named.update(one.path for one in others)
+        self._named = (self._named & {one.path for one in listing.left_out}) | {one.path for one in others}
         return sorted(contents[path] for path in listing.files if path in contents), others
 
     def list_done(self) -> list[Content]:
         """Return what is done and lies in the folder."""
-        return sorted(self._done.values())
+        return sorted(content for content, _ in self._done.values())
 
     def finish(self, content: Content) -> None:
         """Note that a content is done."""
-        self._done[content.path] = content
+        self._done[content.path] = content, self._clock()
         self._seen.pop(content.path, None)
 
 
@@ -150,8 +161,8 @@ def watch(
 ) -> None:
     """Inspect what comes until `stop` is set, or nothing comes any more.
 
-    Images wait in the folder while the engine or the disk is slow. What cannot be written, as on a full disk, is tried
-    again every RETRY_S.
+    Images wait in the folder while the engine or the disk is slow. What cannot be written, moved or read, as on a full
+    disk or a share that is away, is tried again every RETRY_S.
 
     Args:
         inspector: for the images.
@@ -163,35 +174,41 @@ def watch(
         tell: shows a line.
 
     Raises:
-        InputError: the folder cannot be read.
         NdpRtError: the engine or the device fails.
     """
-    last_s, is_told = time.monotonic(), False
+    last_s = time.monotonic()
+    told: set[str] = set()  # troubles that last are told once
     puts_away = options.deletes or options.move_to is not None
     done = hot.list_done() if puts_away else []  # whose rows are written: a run was killed before it put them away
     while not stop.is_set():
-        contents, others = hot.poll()
-        for other in others:
-            tell(f"left out: {other.describe()}")
+        trouble, contents = None, list[Content]()
         try:
-            _put_away(done, table, hot.folder, options)
+            contents, others = hot.poll()
+            for other in others:
+                tell(f"left out: {other.describe()}")
             for content in _inspect(inspector, hot, recorder, options, stop, tell, contents):
-                if puts_away:
-                    done.append(content)
-                    _put_away(done, table, hot.folder, options)
-            is_told = False
-        except StorageError as error:
-            if not is_told:
-                tell(f"{error} Trying again every {RETRY_S:.0f} s.")
-            is_told = True
-            stop.wait(RETRY_S)
-            continue
+                done += [content] if puts_away else []
+                done = _put_away(done, table, hot.folder, options, tell, told)
+            done = _put_away(done, table, hot.folder, options, tell, told)
+        except (InputError, StorageError) as error:
+            trouble = str(error)
         now_s = time.monotonic()
         last_s = now_s if contents else last_s
         if options.idle_s is not None and now_s - last_s >= options.idle_s:
             return
-        if not contents:
+        if trouble is not None or done:
+            tell_once(tell, told, trouble)
+            stop.wait(RETRY_S)
+        elif not contents:
+            told.clear()
             stop.wait(options.poll_s)
+
+
+def tell_once(tell: Callable[[str], None], told: set[str], trouble: str | None) -> None:
+    """Tell a trouble that was not told yet."""
+    if trouble is not None and trouble not in told:
+        told.add(trouble)
+        tell(f"{trouble} Trying again every {RETRY_S:.0f} s.")
 
 
 def _inspect(
@@ -203,51 +220,85 @@ def _inspect(
     tell: Callable[[str], None],
     contents: list[Content],
 ) -> Iterator[Content]:
-    """Record what contents are, and yield each whose row is written."""
+    """Record what contents are, and yield each that was inspected and whose row is written."""
     paths = [content.path for content in contents]
     found = inspect_files(inspector, paths, is_tiled=options.is_tiled, keeps_pixels=options.keeps_pixels)
     for content, one in zip(contents, found, strict=True):
+        if stop.is_set():
+            return
+        if not is_there(content):  # it is another one by now, which the next look finds
+            continue
         time_text = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         row = {"size_bytes": content.size_bytes, "modified_ns": content.modified_ns, "inspected": time_text}
         recorder.add(one, **row)
-        if isinstance(one.outcome, Exception):
-            tell(f"error: {one.outcome}")
-        elif one.outcome is not None and one.outcome.is_defect:
-            tell(f"defect: {one.outcome.score:.3f} {one.path}")
         hot.finish(content)
+        if not isinstance(one.outcome, Result):
+            tell(f"error: {one.outcome}")
+            continue  # an image that was not inspected stays where it is
+        if one.outcome.is_defect:
+            tell(f"defect: {one.outcome.score:.3f} {one.path}")
+        if one.brightness in UNUSUAL and recorder.tally.unusual[one.brightness] == 1:
+            tell(f"unusual: {one.path} and images like it {UNUSUAL[one.brightness]}: their scores may mean nothing.")
         yield content
-        if stop.is_set():
-            return
 
 
-def _put_away(done: list[Content], table: RotatingTable, folder: Path, options: WatchOptions) -> None:
-    """Move or remove images, and take each that is gone from the list; first their rows have to be on the disk.
+def is_there(content: Content) -> bool:
+    """Tell whether a file still has a content."""
+    try:
+        state = content.path.stat()
+    except OSError:
+        return False
+    return (state.st_mtime_ns, state.st_size) == (content.modified_ns, content.size_bytes)
+
+
+def _put_away(
+    done: list[Content],
+    table: RotatingTable,
+    folder: Path,
+    options: WatchOptions,
+    tell: Callable[[str], None],
+    told: set[str],
+) -> list[Content]:
+    """Move or remove images whose rows are on the disk, and return those that cannot be, to be tried again.
 
     Raises:
-        StorageError: one cannot be moved or removed, or the rows cannot be written.
+        StorageError: the rows cannot be written.
     """
     if done:
         table.sync()
-    while done:
-        _put_one_away(done[0], folder, options)
-        done.pop(0)
+    left = []
+    for content in done:
+        try:
+            if is_there(content):
+                _put_one_away(content, folder, options)
+        except StorageError as error:
+            tell_once(tell, told, str(error))
+            left.append(content)
+    return left
 
 
 def _put_one_away(content: Content, folder: Path, options: WatchOptions) -> None:
-    """Move or remove an image, unless it has another content by now."""
-    with storing(content.path):
-        try:
-            state = content.path.stat()
-            if (state.st_mtime_ns, state.st_size) != (content.modified_ns, content.size_bytes):
-                return
-            if options.move_to is None:
-                content.path.unlink()
-                return
-            target = _find_free_name(options.move_to / content.path.relative_to(folder))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            content.path.replace(target)
-        except FileNotFoundError:  # somebody else has moved it
+    """Move or remove an image.
+
+    Raises:
+        StorageError: it cannot be.
+    """
+    with storing(content.path, "Make it possible, or move it by hand."):
+        if options.move_to is None:
+            content.path.unlink(missing_ok=True)
             return
+        target = _find_free_name(options.move_to / content.path.relative_to(folder))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            content.path.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with replacing(target) as temporary:  # another file system
+                shutil.copy2(content.path, temporary)
+                with temporary.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            content.path.unlink()
 
 
 def _find_free_name(path: Path) -> Path:

@@ -149,13 +149,19 @@ def list_folder(folder: Path, is_other: Callable[[Path], str | None] = lambda _:
     """
     files: list[Path] = []
     left_out: list[LeftOut] = []
-    pending, seen = [folder], {_identify(folder): folder}
+    try:
+        pending, seen = [folder], {_identify(folder): folder}
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     while pending:
         parent = pending.pop()
-        for path in _list_entries(parent):
+        for path in _list_entries(parent, may_be_gone=parent != folder):
             reason = "is hidden" if path.name.startswith(".") else is_other(path)
             if reason is None and path.is_dir():
-                identity = _identify(path)
+                try:
+                    identity = _identify(path)
+                except FileNotFoundError:  # removed since it was listed
+                    continue
                 reason = f"is {show_path(seen[identity])} again" if identity in seen else _name_folder(path)
                 if reason is None:
                     seen[identity] = path
@@ -169,15 +175,21 @@ def list_folder(folder: Path, is_other: Callable[[Path], str | None] = lambda _:
     return Listing(files=tuple(sorted(files)), left_out=tuple(sorted(left_out, key=lambda one: one.path)))
 
 
-def _list_entries(folder: Path) -> list[Path]:
+def _list_entries(folder: Path, *, may_be_gone: bool = False) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             return sorted(folder / entry.name for entry in entries)
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be read ({error.strerror}), so its images would be left out. Make it readable, or "
-            "name the other folders."
-        ) from error
+        if may_be_gone and isinstance(error, FileNotFoundError):  # removed since it was listed
+            return []
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{folder}: cannot be read ({error.strerror}), so its images would be left out. Make it readable, or name the "
+        "other folders."
+    )
 
 
 def _identify(folder: Path) -> tuple[int, int] | str:

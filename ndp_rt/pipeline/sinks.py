@@ -182,7 +182,8 @@ class ResultTable:
             StorageError: they cannot be written.
         """
         with storing(self._written):
-            os.fsync(self._stream.fileno())
+            if not self._stream.closed:
+                os.fsync(self._stream.fileno())
 
     def add(self, row: Row) -> None:
         """Append a row; when this returns the system has it.
@@ -253,9 +254,14 @@ def _to_csv(values: Sequence[object]) -> str:
     return line.getvalue()
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a JSON lines file (a journal too); a last line that was cut short is left out."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
+def read_rows(path: Path, errors: str = "replace") -> Iterator[Row]:
+    """Yield the rows of a JSON lines file (a journal too); a last line that was cut short is left out.
+
+    Args:
+        path: of the file.
+        errors: what becomes of bytes of paths that are no UTF-8, as `open` has it.
+    """
+    with path.open(encoding="utf-8", errors=errors) as stream:
         for line in stream:
             if line.endswith("\n"):
                 yield json.loads(line)
@@ -271,11 +277,13 @@ def write_parquet(journal: Path, target: Path, columns: Sequence[str]) -> None:
     with (
         replacing(target) as temporary,
         temporary.open("wb") as stream,
-        parquet.ParquetWriter(stream, schema) as writer,
     ):
-        rows = read_rows(journal)
-        while some := list(itertools.islice(rows, PARQUET_ROWS)):
-            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+        with parquet.ParquetWriter(stream, schema) as writer:
+            rows = read_rows(journal)
+            while some := list(itertools.islice(rows, PARQUET_ROWS)):
+                writer.write_table(pa.Table.from_pylist(some, schema=schema))
+        stream.flush()
+        os.fsync(stream.fileno())  # before the journal goes
 
 
 def _make_schema(pa: Any, columns: Sequence[str]) -> Any:

@@ -1,5 +1,7 @@
 """`ndp-rt watch`: each image once, whatever ends the run, and none before it is complete."""
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -53,6 +55,16 @@ def run_watch(tiny: Path, hot: Path, *more: str) -> int:
     return main(["watch", str(tiny), str(hot), "-o", str(hot.parent / "out"), *options, *more])
 
 
+@contextlib.contextmanager
+def running(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
+    """Give a process, and end it whatever the test has found."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
 def read_all(out: Path) -> list[dict[str, Any]]:
     columns = ("path", "status", "score", "size_bytes", "modified_ns", "error")
     return [dict(zip(columns, row, strict=True)) for row in read_parts(out, columns)]
@@ -97,7 +109,7 @@ def test_what_a_killed_run_has_left_is_ended_and_kept(tiny: Path, hot: Path, kin
         put(hot / f"{number}.png", number, modified_ns=10**18 + number)
     out = hot.parent / "out"
     command = [sys.executable, "-m", "ndp_rt.cli", "watch", str(tiny), str(hot), "-o", str(out), "--settle", "0"]
-    with subprocess.Popen([*command, "--format", kind], stdout=subprocess.PIPE, text=True) as child:
+    with running([*command, "--format", kind]) as child:
         while child.poll() is None:
             parts = list_parts(out) if out.is_dir() else []
             if parts and len(list(read_rows(parts[0]))) == 4:
@@ -133,6 +145,90 @@ def test_an_image_whose_row_is_written_is_moved_after_a_restart(tiny: Path, hot:
     assert (hot.parent / "done/a.png").is_file() and len(read_all(hot.parent / "out")) == 1
 
 
+def test_an_image_that_cannot_be_moved_stops_no_other(
+    tiny: Path, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(hot / "a.png", 1, modified_ns=10**18)
+    put(hot / "b.png", 2, modified_ns=10**18 + 1)
+    move = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if path.name == "a.png":
+            raise PermissionError(errno.EACCES, "not yours")
+        if path.parent == hot:
+            raise OSError(errno.EXDEV, "another file system")
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(watch_module, "RETRY_S", 0.0)
+    assert run_watch(tiny, hot, "--move-to", str(hot.parent / "done"), "--stop-after-idle", "0.2") == 0
+    assert (hot / "a.png").is_file() and (hot.parent / "done/b.png").is_file() and not (hot / "b.png").exists()
+    assert capsys.readouterr().out.count("not yours") == 1 and len(read_all(hot.parent / "out")) == 2
+
+
+def test_an_image_that_was_not_inspected_is_not_removed(tiny: Path, hot: Path) -> None:
+    put(hot / "a.png", 1)
+    (hot / "b.png").write_bytes((hot / "a.png").read_bytes()[:100])
+    assert run_watch(tiny, hot, "--delete") == 0
+    assert [path.name for path in hot.iterdir()] == ["b.png"]
+    assert sorted(row["status"] for row in read_all(hot.parent / "out")) == ["error", "ok"]
+
+
+def test_a_file_that_is_replaced_before_it_is_read_is_the_new_one(
+    tiny: Path, hot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(hot / "a.png", 1, modified_ns=10**18)
+    poll = HotFolder.poll
+
+    def replace_after(one: HotFolder) -> Any:
+        found = poll(one)
+        if found[0] and not (hot.parent / "replaced").exists():
+            (hot.parent / "replaced").touch()
+            put(hot / "a.png", 2, modified_ns=10**18 + 1)
+        return found
+
+    monkeypatch.setattr(HotFolder, "poll", replace_after)
+    assert run_watch(tiny, hot, "--stop-after-idle", "0.2") == 0
+    (row,) = read_all(hot.parent / "out")
+    with Inspector.open(tiny, threads=1) as inspector:
+        score = inspector.inspect(read_image(hot / "a.png")).score
+    assert row["modified_ns"] == 10**18 + 1 and row["score"] == score
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs names of bytes, which Windows has not")
+def test_names_that_are_no_text_links_and_circles_are_done_once(tiny: Path, hot: Path) -> None:
+    put(hot / "a.png", 1)
+    os.rename(hot / "a.png", os.fsencode(hot) + b"/\xff.png")
+    (hot / "again").symlink_to(hot)
+    (hot.parent / "link").symlink_to(hot)
+    assert run_watch(tiny, hot) == 0 and run_watch(tiny, hot) == 0
+    options = ["-o", str(hot.parent / "out"), "--settle", "0", "--stop-after-idle", "0", "--threads", "1"]
+    assert main(["watch", str(tiny), str(hot.parent / "link"), *options]) == 0
+    assert len(read_all(hot.parent / "out")) == 1
+
+
+def test_a_folder_that_is_away_for_a_while_is_waited_for(
+    tiny: Path, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(hot / "a.png", 1)
+    away = iter([False, True, True, False])
+    poll = HotFolder.poll
+
+    def be_away(one: HotFolder) -> Any:
+        if not next(away, False):
+            return poll(one)
+        hot.rename(hot.parent / "away")
+        try:
+            return poll(one)
+        finally:
+            (hot.parent / "away").rename(hot)
+
+    monkeypatch.setattr(HotFolder, "poll", be_away)
+    monkeypatch.setattr(watch_module, "RETRY_S", 0.0)
+    assert run_watch(tiny, hot, "--stop-after-idle", "0.3") == 0
+    assert capsys.readouterr().out.count("Trying again") == 1 and len(read_all(hot.parent / "out")) == 1
+
+
 def test_what_cannot_be_written_is_tried_again(
     tiny: Path, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,7 +253,7 @@ def test_what_cannot_be_written_is_tried_again(
 def test_a_signal_ends_it_and_keeps_the_rows(tiny: Path, hot: Path, number: int) -> None:
     out = hot.parent / "out"
     command = [sys.executable, "-m", "ndp_rt.cli", "watch", str(tiny), str(hot), "-o", str(out), "--settle", "0"]
-    with subprocess.Popen([*command, "--format", "parquet"], stdout=subprocess.PIPE, text=True) as child:
+    with running([*command, "--format", "parquet"]) as child:
         assert child.stdout is not None and child.stdout.readline().startswith("watching")
         put(hot / "a.png", 1)
         while not any(list(read_rows(part)) for part in list_parts(out)):
