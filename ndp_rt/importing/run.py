@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target, write_bundle
 from ndp_rt.config import find_build_memory_bytes
 from ndp_rt.engines.build import run_child
 from ndp_rt.errors import EngineError, InputError
-from ndp_rt.files import hash_file
+from ndp_rt.files import hash_file, make_temporary_folder
 from ndp_rt.importing.terms import ImageInput, ImportSettings, Made
 from ndp_rt.program.manifest import BundleManifest, InputContract, ModelSpec, StageSpec
 from ndp_rt.program.program import IMAGE, MAP, OWN_SCORE, DecisionRules, Program, Step
@@ -60,7 +59,7 @@ def import_onnx(path: str | Path, output: str | Path, settings: ImportSettings |
     if target.suffix != BUNDLE_SUFFIX:
         raise InputError(f"bundle path: expected a name that ends in {BUNDLE_SUFFIX}, got {target}.")
     check_target(target, settings.overwrite)
-    with tempfile.TemporaryDirectory(prefix="ndp-rt-import-") as name:
+    with make_temporary_folder("import") as name:
         made = _convert(path, settings, Path(name))
         bundle = write_bundle(
             target,
