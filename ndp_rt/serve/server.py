@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -135,7 +136,15 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.create_server((host, port), family=family, backlog=CONNECTION_COUNT)
+        # By its protocol asyncio knows it for TCP and sends at once (TCP_NODELAY); an answer took 40 ms more otherwise.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(listening)
+            if os.name == "posix":
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((host, port))
+            listening.listen(CONNECTION_COUNT)
+            stack.pop_all()
     except (OSError, OverflowError) as error:
         raise InputError(
             f"--port {port}: cannot listen at {host} ({error}). Choose another --port or --host."

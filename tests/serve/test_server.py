@@ -21,6 +21,7 @@ from ndp_rt.bundle import open_bundle
 from ndp_rt.cli import main
 from ndp_rt.editing import set_threshold
 from ndp_rt.program.manifest import ThresholdSpec
+from ndp_rt.serve.server import _listen
 from tests.serve.conftest import Served, describe_image, make_image
 
 IMAGE = make_image(0, 32, 32)
@@ -221,3 +222,8 @@ def test_what_cannot_be_served_is_one_sentence(
         assert main(["serve", *given, "--threads", "1"]) == 1
     errors = capsys.readouterr().err.strip().splitlines()
     assert sentence.format(port=port) in errors[-1] and errors[-1].startswith("ndp-rt: error: ")
+
+
+def test_answers_are_sent_at_once() -> None:
+    with _listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP  # else asyncio leaves Nagle's algorithm on: 40 ms an answer
