@@ -26,8 +26,8 @@ REASONS = {
 }
 
 
-class Refusal(NdpRtError, RuntimeError):
-    """A request that the service does not answer, for one of REASONS."""
+class Refusal(Exception):
+    """A request that the service does not answer, for one of REASONS; it goes to a client, never to a caller."""
 
     def __init__(self, reason: str, message: str) -> None:
         """Take the reason and a sentence for the client."""
@@ -48,7 +48,7 @@ def find_reason(error: BaseException) -> str:
 
 def describe(error: BaseException) -> str:
     """Return what a client is told: our own sentences, and of other errors the kind alone."""
-    if isinstance(error, NdpRtError):
+    if isinstance(error, (NdpRtError, Refusal)):
         return str(error)
     if isinstance(error, MemoryError):
         return "the service has not enough memory for this request."

@@ -50,7 +50,7 @@ def test_a_cpu_engines_key_has_nothing_of_a_gpus() -> None:
         precision="fp32",
         batch=3,
     )
-    assert key.sha256 == "af9cda9321a5989491807abcc54200000c347b2e9ead709a00967fc5e4967167"
+    assert key.sha256 == "4543f624846cd26a1efe9984b1116f87cd9a8e8e28f13659f53cf7a191329c58"
     assert EngineKey.from_json(json.loads(json.dumps(key.to_json()))) == key
 
 

@@ -114,7 +114,7 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_bundle(tmp_path_factory.mktemp("serve") / "tiny.ndp").path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it is a child of the process that runs other files' tests next
 def served(bundle_path: Path, cache: Path) -> Iterator[Served]:
     """A service with two versions of the tiny bundle."""
     with Served([str(bundle_path), f"tiny:2={bundle_path}", "--queue", "32"], cache) as one:
