@@ -188,7 +188,7 @@ def test_a_file_that_is_replaced_before_it_is_read_is_the_new_one(
         return found
 
     monkeypatch.setattr(HotFolder, "poll", replace_after)
-    assert run_watch(tiny, hot, "--stop-after-idle", "0.2") == 0
+    assert run_watch(tiny, hot, "--stop-after-idle", "3") == 0
     (row,) = read_all(hot.parent / "out")
     with Inspector.open(tiny, threads=1) as inspector:
         score = inspector.inspect(read_image(hot / "a.png")).score
@@ -225,7 +225,7 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(
 
     monkeypatch.setattr(HotFolder, "poll", be_away)
     monkeypatch.setattr(watch_module, "RETRY_S", 0.0)
-    assert run_watch(tiny, hot, "--stop-after-idle", "0.3") == 0
+    assert run_watch(tiny, hot, "--stop-after-idle", "3") == 0
     assert capsys.readouterr().out.count("Trying again") == 1 and len(read_all(hot.parent / "out")) == 1
 
 
