@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,45 +146,42 @@ def test_a_bundle_that_is_replaced_on_disk_answers_after_it_is_loaded(
         assert one.stop() == 0
 
 
-def test_unloading_under_load_answers_every_request(served: Served) -> None:
+def ask_while(served: Served, change: Callable[[http_client.InferenceServerClient], None]) -> list[int]:
+    """Return the statuses that four clients got while a model was changed five times, each at least one."""
     found: list[int] = []
     stop = threading.Event()
 
     def ask() -> None:
-        while not stop.is_set():
+        while True:
             found.append(served.infer(GOOD)[0])
+            if stop.is_set():
+                return
 
     threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
-    with http_client.InferenceServerClient(served.address) as client:
-        for _ in range(5):
-            client.unload_model("tiny")
-            client.load_model("tiny")
-    stop.set()
+    try:
+        with http_client.InferenceServerClient(served.address) as client:
+            for _ in range(5):
+                change(client)
+    finally:
+        stop.set()
     for thread in threads:
         thread.join()
-    assert set(found) <= {200, 503} and served.infer(GOOD)[0] == 200
+    assert len(found) >= len(threads)  # none has died
+    return found
+
+
+def test_unloading_under_load_answers_every_request(served: Served) -> None:
+    def change(client: http_client.InferenceServerClient) -> None:
+        client.unload_model("tiny")
+        client.load_model("tiny")
+
+    assert set(ask_while(served, change)) <= {200, 503} and served.infer(GOOD)[0] == 200
 
 
 def test_loading_again_under_load_refuses_nobody(served: Served) -> None:
-    found: list[int] = []
-    stop = threading.Event()
-
-    def ask() -> None:
-        while not stop.is_set():
-            found.append(served.infer(GOOD)[0])
-
-    threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    with http_client.InferenceServerClient(served.address) as client:
-        for _ in range(5):
-            client.load_model("tiny")
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert set(found) <= {200}
+    assert set(ask_while(served, lambda client: client.load_model("tiny"))) == {200}
 
 
 @pytest.mark.parametrize(
