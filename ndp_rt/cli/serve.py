@@ -17,6 +17,7 @@ Input: 'image', UINT8 or UINT16 [h, w], [h, w, 1 or 3] or [n, h, w, 1 or 3] in R
 Outputs: score, threshold, is_defect, defects (JSON); map and mask where they are asked for by name. Parameters:
 priority (1 comes first) and timeout (microseconds). Images that do not fit into the queue are refused at once (429).
 
+A browser at the same port shows the last images with their defects, scores over time and drift (--no-page: none).
 /v2/health/ready says 200 when every model is loaded and warm. /metrics is for Prometheus.
 /v2/repository/models/NAME/load and .../unload load a bundle again from the disk, and unload it.
 SIGTERM and Ctrl-C stop it after the requests that it has accepted.
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tls-client-ca", type=Path, metavar="FILE", help="PEM: clients need certificates signed by it"
     )
+    parser.add_argument("--no-page", action="store_true", help="leave out the page for people")
     parser.add_argument(
         "--require-signature", metavar="KEY", type=Path, help="a public key that bundles have to be signed with"
     )
@@ -70,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.inspector import Inspector
     from ndp_rt.serve.metrics import Metrics
     from ndp_rt.serve.models import Models
+    from ndp_rt.serve.monitor import Monitor
     from ndp_rt.serve.server import ServerOptions, serve
     from ndp_rt.serve.sources import read_source
 
@@ -85,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         certificate=args.tls_certificate,
         key=args.tls_key,
         client_ca=args.tls_client_ca,
+        has_page=not args.no_page,
     )
     log_to_stderr()
     metrics = Metrics()
@@ -92,6 +96,6 @@ def run(args: argparse.Namespace) -> int:
     def open_bundle(path: Path) -> Inspector:
         return Inspector.open(path, require_signature=args.require_signature, **engine_options(args))
 
-    models = Models(map(read_source, args.models), open_bundle, args.queue, metrics)
+    models = Models(map(read_source, args.models), open_bundle, args.queue, metrics, Monitor())
     asyncio.run(serve(models, metrics, options, say))
     return EXIT_OK

@@ -25,6 +25,7 @@ from ndp_rt.serve.json_form import (
 )
 from ndp_rt.serve.metrics import Metrics
 from ndp_rt.serve.models import describe_states
+from ndp_rt.serve.page import Page
 from ndp_rt.serve.protocol import INPUTS, OF_A_MAP, OUTPUTS, InferAnswer, InferRequest
 from ndp_rt.serve.refusals import REASONS, Refusal, describe, find_reason
 from ndp_rt.serve.service import EXTENSIONS, Service
@@ -42,13 +43,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 class HttpFace:
     """Answers HTTP requests; `app` is the ASGI application."""
 
-    def __init__(self, service: Service, metrics: Metrics, body_bytes: int) -> None:
+    def __init__(self, service: Service, metrics: Metrics, body_bytes: int, *, has_page: bool = True) -> None:
         """Make the application.
 
         Args:
             service: that answers.
             metrics: that /metrics shows.
             body_bytes: of a request at most.
+            has_page: whether the page for people is there.
         """
         self._service, self._metrics, self._body_bytes = service, metrics, body_bytes
         self._held_bytes = 0
@@ -68,6 +70,8 @@ class HttpFace:
                 Route(f"{path}/ready", self._guarded(self._tell_model_ready)),
                 Route(f"{path}/infer", self._guarded(self._infer), methods=["POST"]),
             ]
+        if has_page:
+            routes += Page(service.models, self._guarded).routes
         self.app = Starlette(routes=routes, exception_handlers={HTTPException: _tell_http_error})
 
     def _guarded(self, handler: Handler, *, is_open: bool = False) -> Handler:

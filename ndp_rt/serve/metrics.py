@@ -1,18 +1,19 @@
 """What the service counts, for Prometheus."""
 
-from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ndp_rt.images.checks import Image
 from ndp_rt.result import Result
+from ndp_rt.serve.drift import LAST_COUNT
+from ndp_rt.serve.history import History
+from ndp_rt.serve.monitor import ModelWatch
 
 MODEL = ("model", "version")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 SHARES = tuple(share / 10 for share in range(1, 21))  # of the threshold
 STAGES = ("queue", "preprocess", "engine", "postprocess", "total")
-DRIFT_COUNT = 256  # the last results that drift is measured on
 
 
 class Metrics:
@@ -39,11 +40,15 @@ class Metrics:
             "ndp_rt_score_share", "Scores as shares of the threshold.", MODEL, buckets=SHARES, registry=self.registry
         )
         self.threshold = Gauge("ndp_rt_threshold", "The threshold that decides.", MODEL, registry=self.registry)
-        self.drift = Gauge(
-            "ndp_rt_score_drift",
-            f"Median of the last {DRIFT_COUNT} scores, less that of the bundle's calibration images, in their spreads.",
-            MODEL,
-            registry=self.registry,
+        self.drift, self.brightness = (
+            Gauge(
+                f"ndp_rt_{name}_drift",
+                f"Median of the last {LAST_COUNT} {what}, less that of the calibration images (without them, of the "
+                "service's first ones), in their spreads.",
+                MODEL,
+                registry=self.registry,
+            )
+            for name, what in (("score", "scores"), ("brightness", "mean values that were measured"))
         )
 
 
@@ -51,7 +56,7 @@ class ModelMeter:
     """Counts what becomes of one model's requests; see `ndp_rt.serve.queue.Meter`."""
 
     def __init__(
-        self, metrics: Metrics, name: str, version: str, threshold: float, calibration: Sequence[float]
+        self, metrics: Metrics, name: str, version: str, threshold: float, history: History, watch: ModelWatch
     ) -> None:
         """Begin.
 
@@ -60,42 +65,46 @@ class ModelMeter:
             name: of the model.
             version: of the model.
             threshold: that decides.
-            calibration: scores of the bundle's calibration images; fewer than two: no drift is told.
+            history: that results go to; it holds the drifts, too.
+            watch: that images go to.
         """
-        self._metrics, self._labels = metrics, (name, version)
-        self._last: deque[float] = deque(maxlen=DRIFT_COUNT)
-        self._centre, self._spread = describe_scores(calibration)
-        self._threshold = threshold
-        metrics.threshold.labels(*self._labels).set(threshold)
+        self._requests, labels = metrics.requests, (name, version)
+        self._labels = labels
+        self._history, self._watch, self._threshold = history, watch, threshold
+        # Each is looked up once: to find them for every image took 40 us.
+        self._waiting = metrics.waiting.labels(*labels)
+        self._images = [metrics.images.labels(*labels, word) for word in ("good", "defect")]
+        self._seconds = {stage: metrics.seconds.labels(*labels, stage) for stage in STAGES}
+        self._shares = metrics.scores.labels(*labels)
+        metrics.threshold.labels(*labels).set(threshold)
+        metrics.drift.labels(*labels).set_function(history.scores.measure)
+        metrics.brightness.labels(*labels).set_function(history.brightness.measure)
         self.set_waiting(0)
 
     def set_waiting(self, image_count: int) -> None:
         """See `Meter`."""
-        self._metrics.waiting.labels(*self._labels).set(image_count)
+        self._waiting.set(image_count)
 
     def count_request(self, outcome: str) -> None:
         """Count a request: "ok", or one of `ndp_rt.serve.refusals.REASONS`."""
-        self._metrics.requests.labels(*self._labels, outcome).inc()
+        self._requests.labels(*self._labels, outcome).inc()
 
-    def add_results(self, results: Sequence[Result], waited_s: float) -> None:
+    @property
+    def wants_map(self) -> bool:
         """See `Meter`."""
-        metrics, labels = self._metrics, self._labels
+        return self._watch.wants_map
+
+    def add_results(self, images: Sequence[Image], results: Sequence[Result], waited_s: float) -> None:
+        """See `Meter`."""
+        seconds = self._seconds
         for result in results:
-            metrics.images.labels(*labels, "defect" if result.is_defect else "good").inc()
-            stages = {"queue": waited_s} | {name: value * 1e-3 for name, value in result.timings_ms.items()}
-            for stage in STAGES:
-                if stage in stages:
-                    metrics.seconds.labels(*labels, stage).observe(stages[stage])
+            self._images[result.is_defect].inc()
+            seconds["queue"].observe(waited_s)
+            for stage, value_ms in result.timings_ms.items():
+                if stage in seconds:
+                    seconds[stage].observe(value_ms * 1e-3)
             if self._threshold > 0:
-                metrics.scores.labels(*labels).observe(result.score / self._threshold)
-            self._last.append(result.score)
-        if self._spread > 0:
-            metrics.drift.labels(*labels).set((float(np.median(self._last)) - self._centre) / self._spread)
-
-
-def describe_scores(scores: Sequence[float]) -> tuple[float, float]:
-    """Return the median of scores and their spread, 1.4826 times the median distance from it; 0 for fewer than two."""
-    if len(scores) < 2:
-        return 0.0, 0.0
-    centre = float(np.median(scores))
-    return centre, 1.4826 * float(np.median(np.abs(np.asarray(scores) - centre)))
+                self._shares.observe(result.score / self._threshold)
+            self._history.scores.add(result.score)
+        first = self._history.add(results, waited_s)
+        self._watch.take(images, results, first, waited_s)

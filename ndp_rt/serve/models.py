@@ -11,7 +11,10 @@ import numpy as np
 from ndp_rt.errors import InputError, NdpRtError
 from ndp_rt.images.checks import Image
 from ndp_rt.inspector import Inspector
+from ndp_rt.serve.drift import Drift
 from ndp_rt.serve.metrics import Metrics, ModelMeter
+from ndp_rt.serve.monitor import LEAST_SPREAD, ModelWatch, Monitor
+from ndp_rt.serve.pictures import measure_brightness
 from ndp_rt.serve.queue import InspectionQueue
 from ndp_rt.serve.refusals import Refusal
 from ndp_rt.serve.sources import ModelSource
@@ -38,12 +41,19 @@ class ModelState:
 class LoadedModel:
     """An inspector that is warm, with its queue."""
 
-    def __init__(self, source: ModelSource, inspector: Inspector, limit: int, metrics: Metrics) -> None:
+    def __init__(
+        self, source: ModelSource, inspector: Inspector, limit: int, metrics: Metrics, monitor: Monitor
+    ) -> None:
         """Warm the inspector up on its bundle's calibration images, which also says how they score."""
         self.source, self.inspector = source, inspector
         inspector.warm_up(count=WARM_UP_COUNT)
-        scores = [inspector.inspect(image).score for image in list_calibration_images(inspector)]
-        self.meter = ModelMeter(metrics, source.name, source.version, inspector.threshold, scores)
+        images = list_calibration_images(inspector)
+        scores = Drift([inspector.inspect(image).score for image in images])
+        brightness = Drift([measure_brightness(image, 0) for image in images], least_spread=LEAST_SPREAD)
+        history = monitor.find_history(source.name, source.version)
+        history.begin(inspector.threshold, scores, brightness)
+        watch = ModelWatch(monitor, history, inspector, brightness)
+        self.meter = ModelMeter(metrics, source.name, source.version, inspector.threshold, history, watch)
         beside = getattr(inspector.session.executor, "parallel_count", 0)
         batch_count = max(*inspector.batch_sizes, BATCHES_AT_ONCE * beside, 1)
         self.queue = InspectionQueue(inspector, limit, self.meter, batch_count)
@@ -63,7 +73,9 @@ def list_calibration_images(inspector: Inspector) -> list[Image]:
 class Models:
     """All models of a service. Any thread may call any method."""
 
-    def __init__(self, sources: Iterable[ModelSource], opener: Opener, limit: int, metrics: Metrics) -> None:
+    def __init__(
+        self, sources: Iterable[ModelSource], opener: Opener, limit: int, metrics: Metrics, monitor: Monitor
+    ) -> None:
         """Take the sources; nothing is loaded yet.
 
         Args:
@@ -71,6 +83,7 @@ class Models:
             opener: opens a bundle.
             limit: images that may wait for a model.
             metrics: that all are counted in.
+            monitor: that watches their images.
 
         Raises:
             InputError: two sources have one name and version, or there is none.
@@ -85,7 +98,7 @@ class Models:
             self._sources[source.name, source.version] = source
         if not self._sources:
             raise InputError("models: expected one at least, got none.")
-        self._opener, self._limit, self._metrics = opener, limit, metrics
+        self._opener, self._limit, self._metrics, self.monitor = opener, limit, metrics, monitor
         self._loaded: dict[tuple[str, str], LoadedModel] = {}
         self._states = dict.fromkeys(self._sources, (UNAVAILABLE, "not loaded"))
         self._lock = threading.Lock()
@@ -153,7 +166,7 @@ class Models:
         try:
             inspector = self._opener(source.path)
             try:
-                model = LoadedModel(source, inspector, self._limit, self._metrics)
+                model = LoadedModel(source, inspector, self._limit, self._metrics, self.monitor)
             except BaseException:
                 inspector.close()
                 raise

@@ -27,8 +27,12 @@ class Meter(Protocol):
     def set_waiting(self, image_count: int) -> None:
         """Take how many images wait."""
 
-    def add_results(self, results: Sequence[Result], waited_s: float) -> None:
-        """Take the results of a request, and how long it waited."""
+    @property
+    def wants_map(self) -> bool:
+        """Whether an image is to have its map though its request does not ask for it."""
+
+    def add_results(self, images: Sequence[Image], results: Sequence[Result], waited_s: float) -> None:
+        """Take a request's images and results, and how long it waited."""
 
 
 @dataclass(order=True)
@@ -187,14 +191,16 @@ class InspectionQueue:
     def _inspect(self, jobs: Sequence[Job]) -> None:
         begun_s = time.monotonic()
         images = [image for job in jobs for image in job.images]
-        map_out = None if jobs[0].needs_map else NO_MAP
+        maps_out = [None if jobs[0].needs_map else NO_MAP] * len(images)
+        if self._meter.wants_map:
+            maps_out[0] = None
         if len(images) == 1:
-            results = [self._inspector.inspect(images[0], map_out=map_out)]
+            results = [self._inspector.inspect(images[0], map_out=maps_out[0])]
         else:
-            results = self._inspector.inspect_batch(images, maps_out=[map_out] * len(images))
+            results = self._inspector.inspect_batch(images, maps_out=maps_out)
         start = 0
         for job in jobs:
             own = results[start : start + len(job.images)]
             start += len(job.images)
-            self._meter.add_results(own, begun_s - job.arrived_s)
+            self._meter.add_results(job.images, own, begun_s - job.arrived_s)
             job.future.set_result(own)

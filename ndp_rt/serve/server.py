@@ -40,6 +40,7 @@ class ServerOptions:
         token: that requests have to bring; None: none.
         certificate: and `key`, PEM files: TLS on both ports.
         client_ca: a PEM file; clients have to show a certificate that it has signed.
+        has_page: whether the page for people is at /.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +51,7 @@ class ServerOptions:
     certificate: Path | None = None
     key: Path | None = None
     client_ca: Path | None = None
+    has_page: bool = True
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
@@ -99,7 +101,7 @@ async def serve(models: Models, metrics: Metrics, options: ServerOptions, tell: 
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     scheme = "http" if options.certificate is None else "https"
     with _listen(options.host, options.port) as listening:
-        web = HttpServer(_configure(HttpFace(service, metrics, options.body_bytes), options))
+        web = HttpServer(_configure(HttpFace(service, metrics, options.body_bytes, has_page=options.has_page), options))
         rpc, rpc_port = await _start_grpc(service, options)
         serving = asyncio.create_task(web.serve(sockets=[listening]))
         loading = asyncio.create_task(asyncio.to_thread(models.load_all))
