@@ -157,6 +157,11 @@ def child_command(module: str) -> list[str]:
     return [python, *flags, "-c", start, "\n".join(sys.path)]
 
 
+def quieten_ray() -> None:
+    """Have Ray send no statistics of its use, unless the environment says that it shall."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
 def find_compiler() -> list[str]:
     """Return the C compiler's command: CC, as make and setuptools read it, else cc."""
     return shlex.split(os.environ.get("CC", "")) or ["cc"]

@@ -9,6 +9,7 @@ from ndp_rt.cli.terminal import complain
 from ndp_rt.errors import InputError
 
 if TYPE_CHECKING:
+    from ndp_rt.arrays import BoolArray
     from ndp_rt.inspector import Inspector
 
 
@@ -58,4 +59,9 @@ def tell_ignored(inspector: "Inspector") -> None:
     """Say on stderr how much of a picture does not count."""
     selection = inspector.session.selection
     if selection is not None and selection.ignored is not None:
-        complain(f"ndp-rt: {selection.ignored.mean():.1%} of each picture is ignored")
+        tell_ignored_share(selection.ignored)
+
+
+def tell_ignored_share(ignored: "BoolArray") -> None:
+    """Say on stderr how much of a picture does not count."""
+    complain(f"ndp-rt: {ignored.mean():.1%} of each picture is ignored")

@@ -4,19 +4,21 @@ import argparse
 import contextlib
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli import EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE
-from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, tell_ignored
+from ndp_rt.cli.archive_arguments import add_archive_arguments, find_workers, wants_workers
+from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, tell_ignored, tell_ignored_share
 from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
 from ndp_rt.cli.page import add_page
 from ndp_rt.cli.terminal import complain, say
 from ndp_rt.cli.white_level import parse_white_level
+from ndp_rt.errors import InputError
 
 if TYPE_CHECKING:
+    from ndp_rt.bundle.open import Bundle
     from ndp_rt.folders.recording import Tally
     from ndp_rt.images.listing import Listing
-    from ndp_rt.inspector import Inspector
 
 AUTO = "auto"
 SAMPLED = 16  # files that the white level is read from
@@ -33,6 +35,9 @@ engine_hash, defects (box, area and peak, in pixels of the image, and in mm with
 the points [x, y] where the outline turns; a list of structs in Parquet, JSON in CSV), the names of overlay and map, and
 the error of an image that could not be read. Rows are kept whatever ends the run; a run that was killed leaves those of
 a Parquet file in OUT/results.parquet.part.jsonl.
+
+With --workers or --ray OUT has a Parquet file per shard instead, written whole or not at all. A run with the same OUT
+inspects what is left: images without a row, with an error, or whose file has changed. Paths in rows are absolute.
 
 --ignore takes an image of two values: 0 counts, the other does not. An image of another size than the mask's becomes a
 row with an error. Scores, decisions, defects and overlays are of what counts; use set-threshold --calibrate with the
@@ -51,8 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=("csv", "jsonl", "parquet"),
-        default="csv",
-        help="default: %(default)s; parquet needs the extra [parquet]",
+        help="default: csv; parquet, which several workers write, needs the extra [parquet]",
     )
     parser.add_argument("--overlays", action="store_true", help="also a picture per image in OUT/overlays")
     parser.add_argument("--maps", action="store_true", help="also the float32 map per image in OUT/maps (.npy)")
@@ -75,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results of an earlier run in OUT")
     add_engine_arguments(parser)
+    add_archive_arguments(parser)
 
 
 def parse_number(text: str) -> float:
@@ -104,34 +109,25 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.images.listing import list_images
     from ndp_rt.images.pages import choose_pages
     from ndp_rt.inspector import Inspector
-    from ndp_rt.pipeline.sinks import ResultTable, check_folder, check_format, clear_folder
+    from ndp_rt.pipeline.sinks import FORMATS, ResultTable, check_folder, check_format, clear_folder
 
     log_to_stderr()
-    check_format(args.format)
+    if wants_workers(args):
+        return run_archive(args)
+    table_format = args.format or FORMATS[0]
+    check_format(table_format)
     listing = list_images(args.paths, excluded=args.out)
     check_folder(args.out, overwrite=args.overwrite)
     files = choose_pages(listing.files, args.page)
-    batches = tuple(sorted({1, args.batch}))
     with (
-        Inspector.open(
-            args.bundle,
-            batches=batches,
-            threshold=args.threshold,
-            mm_per_pixel=args.mm_per_pixel,
-            require_signature=args.require_signature,
-            white_level=find_level(files) if args.white_level == AUTO else args.white_level,
-            smallest_area_mm2=args.smallest_area_mm2,
-            contours=args.contours,
-            **counting_options(args),
-            **engine_options(args),
-        ) as inspector,
+        Inspector.open(**opening_options(args, files)) as inspector,
         locking(args.out),
     ):
         check_folder(args.out, overwrite=args.overwrite)  # another run may have ended since
         clear_folder(args.out)
         tell_left_out(listing, args.out)
         tell_ignored(inspector)
-        with ResultTable(args.out, args.format, inspector.stage_names) as table:
+        with ResultTable(args.out, table_format, inspector.stage_names) as table:
             recorder = Recorder(args.out, table, inspector, with_overlays=args.overlays, with_maps=args.maps)
             found = inspect_files(
                 inspector,
@@ -139,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
                 batch=args.batch,
                 is_tiled=args.tiles,
                 keeps_pixels=args.overlays,
-                keep_reconstruction=_shows_reconstruction(inspector, args),
+                keep_reconstruction=_shows_reconstruction(inspector.bundle, args),
             )
             try:
                 with show_progress("inspecting", len(files)) as advance:
@@ -152,6 +148,88 @@ def run(args: argparse.Namespace) -> int:
     recorder.tally.left_out_count = len(listing.left_out)
     tell_outcome(recorder.tally, len(files), table.path)
     return find_exit_code(recorder.tally)
+
+
+def opening_options(args: argparse.Namespace, files: list[Path]) -> dict[str, Any]:
+    """Return the arguments as keywords of `Inspector.open`."""
+    return {
+        "bundle": args.bundle,
+        "batches": tuple(sorted({1, args.batch})),
+        "threshold": args.threshold,
+        "mm_per_pixel": args.mm_per_pixel,
+        "require_signature": args.require_signature,
+        "white_level": find_level(files) if args.white_level == AUTO else args.white_level,
+        "smallest_area_mm2": args.smallest_area_mm2,
+        "contours": args.contours,
+        **counting_options(args),
+        **engine_options(args),
+    }
+
+
+def run_archive(args: argparse.Namespace) -> int:
+    """Inspect with several workers what OUT lacks, and return the exit code of all that was asked for."""
+    from ndp_rt.archive.inspect_shard import Drawing
+    from ndp_rt.archive.run import inspect_archive
+    from ndp_rt.archive.shards import clear_archive, drop_temporary_files
+    from ndp_rt.bundle.open import open_bundle
+    from ndp_rt.cli.progress import show_progress
+    from ndp_rt.files import locking
+    from ndp_rt.images.listing import list_images
+    from ndp_rt.images.masks import take_ignore_mask
+    from ndp_rt.images.pages import choose_pages
+    from ndp_rt.options import make_options
+    from ndp_rt.pipeline.sinks import check_folder, check_format
+
+    if args.format not in (None, "parquet"):
+        raise InputError(f"--format: expected parquet, which several workers write, got {args.format}.")
+    check_format("parquet")
+    out = args.out.absolute()
+    check_folder(out, overwrite=True)
+    listing = list_images(args.paths, excluded=out)
+    files = [path.absolute() for path in choose_pages(listing.files, args.page)]
+    opening = opening_options(args, files) | {"bundle": str(args.bundle.absolute())}
+    make_options(channels="rgb", build=True, **opening)  # refuses before anything starts
+    if args.ignore is not None:
+        opening["ignore_mask"] = take_ignore_mask(args.ignore)
+        tell_ignored_share(opening["ignore_mask"])
+    if args.require_signature is not None:
+        opening["require_signature"] = args.require_signature.absolute()
+    drawing = Drawing(
+        batch=args.batch,
+        is_tiled=args.tiles,
+        with_overlays=args.overlays,
+        with_maps=args.maps,
+        keep_reconstruction=_shows_reconstruction(open_bundle(args.bundle), args) and not args.tiles,
+    )
+    with locking(out), find_workers(args) as (threads, make_seats):
+        if args.overwrite:
+            clear_archive(out)
+        drop_temporary_files(out)
+        tell_left_out(listing, out)
+        done_count = 0
+
+        with show_progress("inspecting", len(files)) as advance:
+
+            def count(image_count: int) -> None:
+                nonlocal done_count
+                done_count += image_count
+                advance(image_count)
+
+            try:
+                tally, key = inspect_archive(
+                    files, opening | {"threads": threads}, out, drawing, make_seats, advance=count, tell=tell_worker
+                )
+            except KeyboardInterrupt:
+                complain(f"ndp-rt: stopped after {done_count} of {len(files)} images")
+                raise
+    tally.left_out_count = len(listing.left_out)
+    tell_outcome(tally, len(files), out / f"part-*-{key}.parquet")
+    return find_exit_code(tally)
+
+
+def tell_worker(line: str) -> None:
+    """Say on stderr what became of a worker."""
+    complain(f"ndp-rt: {line}")
 
 
 def tell_outcome(tally: "Tally", file_count: int, table: Path) -> None:
@@ -182,9 +260,9 @@ def tell_left_out(listing: "Listing", out: Path) -> None:
         complain(f"ndp-rt: {describe_left_out(listing.left_out)}")
 
 
-def _shows_reconstruction(inspector: "Inspector", args: argparse.Namespace) -> bool:
+def _shows_reconstruction(bundle: "Bundle", args: argparse.Namespace) -> bool:
     """Tell whether overlays are wanted and the model has a reconstruction to draw in them."""
-    programs = inspector.bundle.manifest.programs.values()
+    programs = bundle.manifest.programs.values()
     has_one = any("reconstruction" in program.outputs for by_name in programs for program in by_name.values())
     return bool(args.overlays) and has_one
 

@@ -11,15 +11,15 @@ START_OF_LINE = "\r\x1b[K"  # and nothing on it
 
 
 @contextlib.contextmanager
-def show_progress(label: str, total_count: int) -> Iterator[Callable[[], None]]:
-    """Yield a function that counts one more finished item."""
+def show_progress(label: str, total_count: int) -> Iterator[Callable[..., None]]:
+    """Yield a function that counts one more finished item, or as many as it is given."""
     done_count = 0
     start_s = last_line_s = time.monotonic()
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
 
-    def advance() -> None:
+    def advance(count: int = 1) -> None:
         nonlocal done_count, last_line_s
-        done_count += 1
+        done_count += count
         now_s = time.monotonic()
         if now_s - last_line_s < (REDRAW_EVERY_S if is_terminal else LINE_EVERY_S):
             return

@@ -5,18 +5,17 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ndp_rt.files import write_atomically
 from ndp_rt.folders.inspect_files import Inspected, lacking_memory
-from ndp_rt.folders.rotation import RotatingTable
 from ndp_rt.images.opencv import lacks_memory
 from ndp_rt.images.page_names import split_page
 from ndp_rt.inspector import Inspector
 from ndp_rt.pipeline.overlays import draw_overlay, encode_png
-from ndp_rt.pipeline.sinks import ResultTable, make_error_row, make_row
+from ndp_rt.pipeline.sinks import Row, make_error_row, make_row
 from ndp_rt.result import Result
 
 UNUSUAL: dict[str, str] = {
@@ -49,6 +48,42 @@ class Tally:
         entries = "entry" if self.left_out_count == 1 else "entries"
         return f"{text}; {self.left_out_count} {entries} left out" if self.left_out_count else text
 
+    def count_row(self, row: Row) -> None:
+        """Count a row as `Recorder` counts what it is made from."""
+        if row["status"] == "error":
+            self.error_count += 1
+            if len(self.errors) < KEPT_ERRORS:
+                self.errors.append(row["error"])
+            return
+        if row["brightness"] in UNUSUAL:
+            self.unusual[row["brightness"]] += 1
+            self.unusual_paths.setdefault(row["brightness"], Path(row["path"]))
+        if row["decision"] == "defect":
+            self.defect_count += 1
+        else:
+            self.good_count += 1
+
+    def add(self, other: "Tally") -> None:
+        """Add the counts of another part of the run."""
+        self.good_count += other.good_count
+        self.defect_count += other.defect_count
+        self.left_out_count += other.left_out_count
+        self.error_count += other.error_count
+        self.errors += other.errors[: KEPT_ERRORS - len(self.errors)]
+        self.unusual += other.unusual
+        self.unusual_paths = other.unusual_paths | self.unusual_paths
+
+
+class Table(Protocol):
+    """What rows are written to."""
+
+    @property
+    def row_name(self) -> str:
+        """What pictures of the next row are called, unlike those of any other."""
+
+    def add(self, row: Row) -> None:
+        """Append a row."""
+
 
 class Recorder:
     """Turns results into rows and pictures, and counts them in `tally`."""
@@ -56,7 +91,7 @@ class Recorder:
     def __init__(
         self,
         out: Path,
-        table: ResultTable | RotatingTable,
+        table: Table,
         inspector: Inspector,
         *,
         with_overlays: bool,
@@ -91,10 +126,7 @@ class Recorder:
         if not isinstance(one.outcome, Result):
             error = one.outcome
             assert error is not None  # `inspect_files` gives one or the other
-            self.table.add(make_error_row(str(one.path), error) | more)
-            self.tally.error_count += 1
-            if len(self.tally.errors) < KEPT_ERRORS:
-                self.tally.errors.append(str(error))
+            self._put(make_error_row(str(one.path), error) | more)
             return
         result = one.outcome
         # The row's number keeps pictures of files with the same name in different folders apart.
@@ -109,14 +141,11 @@ class Recorder:
         row = make_row(
             str(one.path), result, self._engine_hash, overlay=overlay, map_file=map_file, brightness=one.brightness
         )
-        self.table.add(row | more)
-        if one.brightness in UNUSUAL:
-            self.tally.unusual[one.brightness] += 1
-            self.tally.unusual_paths.setdefault(one.brightness, one.path)
-        if result.is_defect:
-            self.tally.defect_count += 1
-        else:
-            self.tally.good_count += 1
+        self._put(row | more)
+
+    def _put(self, row: Row) -> None:
+        self.table.add(row)
+        self.tally.count_row(row)
 
     def _write(self, name: str, content: bytes) -> str:
         write_atomically(self._out / name, content)

@@ -124,7 +124,7 @@ def end_part(path: Path) -> None:
         if not target.exists():  # else it was ended, and killed before the journal was removed
             columns = list(next(read_rows(path)))
             with storing(target, f"Free some space. The rows are in {path}, as JSON lines."):
-                write_parquet(path, target, columns)
+                write_parquet(read_rows(path), target, columns)
         with storing(path):
             path.unlink()
 

@@ -11,7 +11,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ PICTURE_FOLDERS = {"overlays": ".png", "maps": ".npy"}
 JOURNAL_SUFFIX = ".part.jsonl"
 TIMINGS = ("preprocess", "engine", "postprocess", "total")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-WHOLE_NUMBERS = ("size_bytes", "modified_ns")  # of the columns that a hot folder adds
+ARCHIVE_FILE = "archive.json"  # beside the Parquet files of an archive's shards
+WHOLE_NUMBERS = ("size_bytes", "modified_ns")  # of the columns that a hot folder and an archive add
 PARQUET_ROWS = 4096  # rows held in memory while a journal becomes a Parquet file
 
 
@@ -134,9 +135,14 @@ def list_old_files(folder: Path) -> list[Path]:
     """Return what an earlier run left in `folder`: tables first, then pictures and maps."""
     tables = [folder / f"{STEM}.{kind}" for kind in FORMATS]
     tables.append(folder / f"{STEM}.parquet{JOURNAL_SUFFIX}")
-    tables.append(folder / LEFT_OUT_FILE)
+    tables += [folder / LEFT_OUT_FILE, folder / ARCHIVE_FILE, *list_parts(folder)]
     pictures = [path for name, suffix in PICTURE_FOLDERS.items() for path in sorted((folder / name).glob(f"*{suffix}"))]
     return [path for path in (*tables, *pictures) if path.is_file()]
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """Return the Parquet files of an archive's shards, of every engine."""
+    return sorted(folder.glob("part-*.parquet"))
 
 
 class ResultTable:
@@ -225,7 +231,7 @@ class ResultTable:
             self._stream.close()
         if self._kind == "parquet":
             with storing(self.path, f"Free some space. The rows are in {self._written}, as JSON lines."):
-                write_parquet(self._written, self.path, self.columns)
+                write_parquet(read_rows(self._written), self.path, self.columns)
             self._written.unlink()
 
     def __enter__(self) -> "ResultTable":
@@ -267,8 +273,8 @@ def read_rows(path: Path, errors: str = "replace") -> Iterator[Row]:
                 yield json.loads(line)
 
 
-def write_parquet(journal: Path, target: Path, columns: Sequence[str]) -> None:
-    """Turn a journal into a Parquet file, a few thousand rows at a time."""
+def write_parquet(rows: Iterable[Row], target: Path, columns: Sequence[str]) -> None:
+    """Write a Parquet file of rows, a few thousand at a time, whole or not at all."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -279,8 +285,8 @@ def write_parquet(journal: Path, target: Path, columns: Sequence[str]) -> None:
         temporary.open("wb") as stream,
     ):
         with parquet.ParquetWriter(stream, schema) as writer:
-            rows = read_rows(journal)
-            while some := list(itertools.islice(rows, PARQUET_ROWS)):
+            source = iter(rows)
+            while some := list(itertools.islice(source, PARQUET_ROWS)):
                 writer.write_table(pa.Table.from_pylist(some, schema=schema))
         stream.flush()
         os.fsync(stream.fileno())  # before the journal goes

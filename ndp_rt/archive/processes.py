@@ -1,0 +1,114 @@
+"""Workers as processes of this machine."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
+from typing import Any
+
+from ndp_rt.archive.crew import Job, Ready, Task, Worker, find_version
+from ndp_rt.config import is_frozen
+from ndp_rt.errors import HostError
+
+_workers: list[Worker[Any]] = []  # of this process, if it is one
+
+
+def check_processes() -> None:
+    """Check that processes of our own can be started.
+
+    Raises:
+        HostError: a program that is no Python runs this; it would start itself.
+    """
+    if is_frozen():
+        raise HostError("--workers: expected ndp-rt to run in a Python, got a frozen program. Leave it out.")
+
+
+class ProcessSeat:
+    """A process, in an executor of its own: when a process of an executor dies, all its jobs are lost."""
+
+    def __init__(self, task: Task[Any]) -> None:
+        """Start the process."""
+        self._task = task
+        self._process = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._executor = ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=_begin, initargs=(self._task, find_version())
+        )
+
+    def open(self) -> "Future[Ready]":
+        """See `Seat`."""
+        with _holding_interrupts():
+            future = self._executor.submit(_open)  # starts the process, if it is the first
+        future.add_done_callback(self._note)
+        return future
+
+    def _note(self, future: "Future[Ready]") -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._process = future.result().process
+
+    def work(self, job: Job) -> "Future[Any]":
+        """See `Seat`."""
+        return self._executor.submit(_work, job)
+
+    def restart(self) -> None:
+        """See `Seat`."""
+        self._process = 0
+        self._executor.shutdown(wait=False)
+        self._start()
+
+    def close(self) -> None:
+        """See `Seat`."""
+        if self._process:
+            with contextlib.suppress(OSError):  # it has ended
+                os.kill(self._process, signal.SIGTERM)
+            self._process = 0
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def is_death(self, error: BaseException) -> bool:
+        """See `Seat`."""
+        return isinstance(error, BrokenProcessPool)
+
+    def unwrap(self, error: BaseException) -> BaseException:
+        """See `Seat`."""
+        return error
+
+
+@contextlib.contextmanager
+def _holding_interrupts() -> Iterator[None]:
+    """Let Ctrl-C wait, also in processes that start meanwhile, which would each say something of it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(task: Task[Any], version: str) -> None:
+    """Make this process a worker; it ends with its parent, whatever ended that."""
+    parent = parent_process()
+    assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+
+    def follow() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, name="ndp-rt: ends with its parent", daemon=True).start()
+    _workers.append(Worker(task, version))
+
+
+def _open() -> Ready:
+    return _workers[0].open()
+
+
+def _work(job: Job) -> Any:
+    return _workers[0].work(job)

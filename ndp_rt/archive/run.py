@@ -1,0 +1,188 @@
+"""Inspects an archive: hands its shards to workers, and counts what they found."""
+
+import hashlib
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ndp_rt.archive.crew import Crew, Job, Ready, Seat
+from ndp_rt.archive.inspect_shard import Drawing, inspect_shard
+from ndp_rt.archive.shards import ArchiveFile, group_by_shards, hash_settings, make_key, name_part
+from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.errors import BundleError, HostError, StorageError
+from ndp_rt.folders.recording import Tally
+from ndp_rt.inspector import Inspector
+
+# Of `Inspector.open`, those that rows do not depend on.
+NOT_IN_ROWS = ("bundle", "threads", "build", "fallback", "require_signature", "threshold")
+
+DEADLY = "expected to be inspected, but the process ended, several times. Is it very large? Try it on its own."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How workers open a bundle, which has to be the same one everywhere.
+
+    Attributes:
+        arguments: of `Inspector.open`; the bundle's path is absolute.
+        fingerprint: of the bundle where the run began.
+        probe: an image that has to be there.
+    """
+
+    arguments: Mapping[str, Any]
+    fingerprint: str
+    probe: Path
+
+    def open(self) -> Inspector:
+        """Open an inspector on this machine.
+
+        Raises:
+            HostError: the machine lacks the bundle, has another one of that name, or does not see the images.
+            NdpRtError: as `Inspector.open`.
+        """
+        machine, path = platform.node(), self.arguments["bundle"]
+        try:
+            found = open_bundle(path).fingerprint
+        except BundleError as error:
+            raise HostError(f"{machine}: expected the bundle {path} there too, got none: {error}") from error
+        if found != self.fingerprint:
+            raise HostError(
+                f"{machine}: expected the bundle {path} to be {self.fingerprint[:12]}, as where the run began, got "
+                f"{found[:12]}. Copy the same bundle to every machine."
+            )
+        if not self.probe.exists():
+            raise HostError(
+                f"{machine}: expected to find the images, got none at {self.probe}. Mount their folder there under the "
+                "same path."
+            )
+        return Inspector.open(**self.arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """Inspects shards into a folder; the jobs' items are paths.
+
+    Attributes:
+        opening: of the bundle.
+        out: the folder of the results, absolute.
+        run: of `ArchiveFile`: the folder has to be the same one everywhere.
+        shard_count: of the archive.
+        settings: a hash of what rows depend on beside the engine.
+        drawing: what is kept beside rows.
+    """
+
+    opening: Opening
+    out: Path
+    run: str
+    shard_count: int
+    settings: str
+    drawing: Drawing
+
+    def open(self) -> Inspector:
+        """See `Task`."""
+        try:
+            is_same = ArchiveFile.read(self.out).run == self.run
+        except StorageError:
+            is_same = False
+        if not is_same:
+            raise HostError(
+                f"{platform.node()}: expected {self.out} to be the folder where the run began, got another. "
+                "Mount one folder under the same path on every machine."
+            )
+        return self.opening.open()
+
+    def work(self, inspector: Inspector, job: Job) -> Tally:
+        """See `Task`."""
+        part = self.out / name_part(job.shard, self.shard_count, make_key(inspector.engine_hash, self.settings))
+        deadly = DEADLY if job.is_deadly else None
+        return inspect_shard(inspector, job.items, part, self.drawing, deadly=deadly)
+
+
+def describe_settings(bundle: Bundle, arguments: Mapping[str, Any], drawing: Drawing) -> str:
+    """Return a hash of everything that rows depend on beside the engine.
+
+    Args:
+        bundle: that is opened.
+        arguments: of `Inspector.open`.
+        drawing: what is kept beside rows.
+    """
+    values = {name: value for name, value in arguments.items() if name not in NOT_IN_ROWS}
+    mask = values.pop("ignore_mask", None)
+    given = arguments.get("threshold")
+    return hash_settings(
+        {
+            **values,
+            "bundle": bundle.fingerprint,
+            "ignored": None if mask is None else hashlib.sha256(repr(mask.shape).encode() + mask.tobytes()).hexdigest(),
+            "threshold": bundle.threshold(values["precision"]).value if given is None else given,
+            "white_level": values["white_level"] or bundle.manifest.input.white_level_16bit,
+            **asdict(drawing),
+        }
+    )
+
+
+def inspect_archive(
+    files: Sequence[Path],
+    arguments: Mapping[str, Any],
+    out: Path,
+    drawing: Drawing,
+    make_seats: Callable[[ShardTask], list[Seat]],
+    *,
+    advance: Callable[[int], None],
+    tell: Callable[[str], None],
+) -> tuple[Tally, str]:
+    """Inspect what of an archive is not inspected yet, and return all its counts and what its parts' names end with.
+
+    Args:
+        files: absolute paths.
+        arguments: of `Inspector.open`.
+        out: the folder of the results, locked.
+        drawing: what is kept beside rows.
+        make_seats: starts the workers of a task.
+        advance: counts images that are done.
+        tell: shows a line.
+
+    Raises:
+        NdpRtError: something cannot be written, or no worker can do the work.
+    """
+    archive = ArchiveFile.open(out, len(files))
+    bundle = open_bundle(arguments["bundle"])
+    settings = describe_settings(bundle, arguments, drawing)
+    task = ShardTask(
+        opening=Opening(
+            arguments=arguments,
+            fingerprint=bundle.fingerprint,
+            probe=next((path for path in files if path.exists()), out),
+        ),
+        out=out,
+        run=archive.run,
+        shard_count=archive.shard_count,
+        settings=settings,
+        drawing=drawing,
+    )
+
+    def accept(ready: Ready) -> None:
+        engine = archive.engines.get(settings)
+        if engine is None:
+            archive.engines[settings] = ready.engine_hash
+            archive.write()
+        elif engine != ready.engine_hash:
+            raise HostError(
+                f"{ready.machine}: expected the engine {engine[:12]}, which {out} has results of, got "
+                f"{ready.engine_hash[:12]}: the processor, or a package, is another. Use machines that are alike, "
+                "or another folder."
+            )
+
+    tally = Tally()
+    for job, found in Crew(make_seats(task), accept, tell).run(list_jobs(files, archive.shard_count)):
+        tally.add(found)
+        advance(len(job.items))
+    return tally, make_key(archive.engines[settings], settings)
+
+
+def list_jobs(files: Sequence[Path], shard_count: int) -> Iterator[Job]:
+    """Yield a job for each shard."""
+    for shard, paths in group_by_shards(files, shard_count).items():
+        yield Job(shard=shard, items=tuple(paths))

@@ -1,0 +1,146 @@
+"""Shards of an archive: paths alone decide which images belong together."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ndp_rt.errors import StorageError
+from ndp_rt.files import storing, write_atomically
+from ndp_rt.images.page_names import split_page
+from ndp_rt.pipeline.sinks import ARCHIVE_FILE, PICTURE_FOLDERS, list_parts
+
+FORMAT, FORMAT_VERSION = "ndp-rt archive", 1
+FEWEST_SHARDS, FEW_SHARDS, MOST_SHARDS = 16, 64, 65536
+FEW_IMAGES, SHARD_IMAGES = 16, 512  # of a shard: up to FEW_SHARDS, and of more
+KEY_DIGITS = 16
+
+
+def count_shards(image_count: int) -> int:
+    """Return the number of shards for so many images, a power of two."""
+    count = FEWEST_SHARDS
+    while count < MOST_SHARDS and count * (FEW_IMAGES if count < FEW_SHARDS else SHARD_IMAGES) < image_count:
+        count *= 2
+    return count
+
+
+def find_shard(path: Path, shard_count: int) -> int:
+    """Return the shard of an image, or of a page: pages of a file share one."""
+    digest = hashlib.sha256(os.fsencode(split_page(path)[0])).digest()
+    return int.from_bytes(digest[:8], "big") % shard_count
+
+
+def group_by_shards(paths: Iterable[Path], shard_count: int) -> dict[int, list[Path]]:
+    """Return the paths of each shard that has any, in order."""
+    shards: dict[int, list[Path]] = {}
+    for path in paths:
+        shards.setdefault(find_shard(path, shard_count), []).append(path)
+    return dict(sorted(shards.items()))
+
+
+def name_part(shard: int, shard_count: int, key: str) -> str:
+    """Return the name of a shard's Parquet file; `key` says which engine and settings its rows come from."""
+    return f"part-{shard:05d}-of-{shard_count:05d}-{key}.parquet"
+
+
+def make_key(engine_hash: str, settings: str) -> str:
+    """Return what the names of parts hold: a hash of the engine and of the settings that rows depend on."""
+    return hashlib.sha256(f"{engine_hash}\n{settings}".encode()).hexdigest()[:KEY_DIGITS]
+
+
+def hash_settings(settings: Mapping[str, Any]) -> str:
+    """Return a hash of values of JSON."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:KEY_DIGITS]
+
+
+@dataclass(kw_only=True)
+class ArchiveFile:
+    """What `OUT/archive.json` says.
+
+    Attributes:
+        folder: OUT.
+        shard_count: of the run that began it.
+        engines: engine hashes by the hash of settings.
+        run: a word that every run makes anew, by which a worker knows the folder.
+    """
+
+    folder: Path
+    shard_count: int
+    engines: dict[str, str]
+    run: str
+
+    @classmethod
+    def open(cls, folder: Path, image_count: int) -> "ArchiveFile":
+        """Read it, or begin one, and write it with a new word.
+
+        Raises:
+            StorageError: it is damaged, of a newer version, or cannot be written.
+        """
+        path = folder / ARCHIVE_FILE
+        run = secrets.token_hex(8)
+        made = cls(folder=folder, shard_count=count_shards(image_count), engines={}, run=run)
+        if path.exists():
+            made = cls.read(folder)
+            made.run = run
+        made.write()
+        return made
+
+    @classmethod
+    def read(cls, folder: Path) -> "ArchiveFile":
+        """Read it.
+
+        Raises:
+            StorageError: it is missing, damaged, or of a newer version.
+        """
+        path = folder / ARCHIVE_FILE
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if (document["format"], document["version"]) != (FORMAT, FORMAT_VERSION):
+                raise ValueError(f"{document['format']} {document['version']}")
+            count, engines, run = document["shard_count"], document["engines"], document["run"]
+            if type(count) is not int or count < 1 or type(engines) is not dict:
+                raise ValueError(f"shard_count {count!r:.80}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StorageError(
+                f"{path}: expected an archive of format {FORMAT_VERSION}, got one that cannot be read ({error}). "
+                "Choose another folder, or pass --overwrite."
+            ) from error
+        return cls(folder=folder, shard_count=count, engines=engines, run=str(run))
+
+    def write(self) -> None:
+        """Write it whole.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        document = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "shard_count": self.shard_count,
+            "engines": self.engines,
+            "run": self.run,
+        }
+        write_atomically(self.folder / ARCHIVE_FILE, json.dumps(document, indent=1).encode())
+
+
+def clear_archive(folder: Path) -> None:
+    """Remove an archive's parts, pictures and file from a folder.
+
+    Raises:
+        StorageError: no permission.
+    """
+    pictures = [path for name, suffix in PICTURE_FOLDERS.items() for path in (folder / name).glob(f"*/*{suffix}")]
+    with storing(folder):
+        for path in (*list_parts(folder), *pictures):
+            path.unlink()
+        (folder / ARCHIVE_FILE).unlink(missing_ok=True)
+
+
+def drop_temporary_files(folder: Path) -> None:
+    """Remove what killed workers left of files that they were writing; no other run writes to the folder."""
+    for path in folder.glob(".ndp-rt-*.tmp"):
+        path.unlink(missing_ok=True)
