@@ -48,16 +48,17 @@ class History:
         """Take what a model that was loaded decides by and is compared with."""
         self.threshold, self.scores, self.brightness = threshold, scores, brightness
 
-    def add(self, results: Sequence[Result], waited_s: float) -> int:
-        """Take the results of a request, and return the number of the first."""
-        now_s = time.time()
+    def add(self, results: Sequence[Result], waited_s: float, time_s: float) -> int:
+        """Take the results of a request that was done at a time, and return the number of the first."""
         with self._lock:
             first = self._count + 1
             for result in results:
                 self._count += 1
                 self._defect_count += result.is_defect
                 latency_ms = waited_s * 1e3 + result.timings_ms["total"]
-                self._rows.append(Row(self._count, now_s, result.score, result.threshold, result.is_defect, latency_ms))
+                self._rows.append(
+                    Row(self._count, time_s, result.score, result.threshold, result.is_defect, latency_ms)
+                )
         return first
 
     def add_picture(self, drawn: Drawn) -> None:

@@ -55,7 +55,9 @@ class HttpFace:
         self._service, self._metrics, self._body_bytes = service, metrics, body_bytes
         self._held_bytes = 0
         model = "/v2/models/{model}"
-        routes = [
+        paths = (model, f"{model}/versions/{{version}}")
+        routes = [Route(f"{path}/infer", self._guarded(self._infer), methods=["POST"]) for path in paths]  # asked most
+        routes += [
             Route("/v2", self._guarded(self._describe_server)),
             Route("/v2/health/live", self._guarded(self._tell_live, is_open=True)),
             Route("/v2/health/ready", self._guarded(self._tell_ready, is_open=True)),
@@ -64,11 +66,10 @@ class HttpFace:
             Route("/v2/repository/models/{model}/unload", self._guarded(self._unload), methods=["POST"]),
             Route("/metrics", self._guarded(self._show_metrics)),
         ]
-        for path in (model, f"{model}/versions/{{version}}"):
+        for path in paths:
             routes += [
                 Route(path, self._guarded(self._describe_model)),
                 Route(f"{path}/ready", self._guarded(self._tell_model_ready)),
-                Route(f"{path}/infer", self._guarded(self._infer), methods=["POST"]),
             ]
         if has_page:
             routes += Page(service.models, self._guarded).routes
@@ -127,6 +128,7 @@ class HttpFace:
         return respond({})
 
     async def _show_metrics(self, request: Request) -> Response:
+        self._service.models.count_results()
         return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _infer(self, request: Request) -> Response:
@@ -182,43 +184,56 @@ class HttpFace:
 
         hold(int(length))
 
-        async def read() -> bytes:
-            parts, count = [], 0
+        task, is_late = asyncio.current_task(), False
+        assert task is not None
+
+        def end() -> None:
+            nonlocal is_late
+            is_late = True
+            task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(READ_S, end)  # asyncio.wait_for takes a task, and time
+        parts, count = [], 0
+        try:
             async for part in request.stream():
                 count += len(part)
                 if count > self._body_bytes:
                     raise Refusal("too-large", f"{words}, got more.")
                 hold(max(0, count - held[0]))
-                parts.append(part)
-            return b"".join(parts)
-
-        try:
-            return await asyncio.wait_for(read(), READ_S)
-        except asyncio.TimeoutError as error:
-            raise Refusal("expired", f"the body took longer than {READ_S:.0f} s.") from error
+                if part:
+                    parts.append(part)
+        except asyncio.CancelledError:
+            if is_late:
+                raise Refusal("expired", f"the body took longer than {READ_S:.0f} s.") from None
+            raise
         except ClientDisconnect as error:
             raise Refusal("cancelled", "the client has gone.") from error
+        finally:
+            timer.cancel()
+        return b"".join(parts)  # one part is not copied
 
 
 async def _while_there(request: Request, asking: Awaitable[InferAnswer]) -> InferAnswer:
     """Return an answer, or give it up when the client is gone."""
-    task = asyncio.ensure_future(asking)
-    gone = asyncio.ensure_future(_wait_until_gone(request))
+    task, is_gone = asyncio.current_task(), False
+    assert task is not None
+
+    async def watch() -> None:
+        nonlocal is_gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        is_gone = True
+        task.cancel()
+
+    watching = asyncio.ensure_future(watch())
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-            raise Refusal("cancelled", "the client has gone.")
-        return task.result()
+        return await asking  # in this task: in another one it would begin later
+    except asyncio.CancelledError:
+        if is_gone:
+            raise Refusal("cancelled", "the client has gone.") from None
+        raise
     finally:
-        gone.cancel()
-        task.cancel()  # where the service does not wait any longer
-
-
-async def _wait_until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()
 
 
 def _find_names(request: Request) -> tuple[str, str]:

@@ -1,5 +1,7 @@
 """What the service counts, for Prometheus."""
 
+import time
+from collections import deque
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -9,6 +11,7 @@ from ndp_rt.result import Result
 from ndp_rt.serve.drift import LAST_COUNT
 from ndp_rt.serve.history import History
 from ndp_rt.serve.monitor import ModelWatch
+from ndp_rt.serve.queue import InspectionQueue
 
 MODEL = ("model", "version")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -72,6 +75,7 @@ class ModelMeter:
         self._labels = labels
         self._history, self._watch, self._threshold = history, watch, threshold
         # Each is looked up once: to find them for every image took 40 us.
+        self._outcomes: dict[str, Counter] = {}
         self._waiting = metrics.waiting.labels(*labels)
         self._images = [metrics.images.labels(*labels, word) for word in ("good", "defect")]
         self._seconds = {stage: metrics.seconds.labels(*labels, stage) for stage in STAGES}
@@ -79,15 +83,17 @@ class ModelMeter:
         metrics.threshold.labels(*labels).set(threshold)
         metrics.drift.labels(*labels).set_function(history.scores.measure)
         metrics.brightness.labels(*labels).set_function(history.brightness.measure)
-        self.set_waiting(0)
+        self._found: deque[tuple[Sequence[Image], Sequence[Result], float, float]] = deque()
 
-    def set_waiting(self, image_count: int) -> None:
-        """See `Meter`."""
-        self._waiting.set(image_count)
+    def watch_queue(self, queue: InspectionQueue) -> None:
+        """Tell of a queue's images from now on."""
+        self._waiting.set_function(lambda: queue.waiting_count)
 
     def count_request(self, outcome: str) -> None:
         """Count a request: "ok", or one of `ndp_rt.serve.refusals.REASONS`."""
-        self._requests.labels(*self._labels, outcome).inc()
+        if outcome not in self._outcomes:
+            self._outcomes[outcome] = self._requests.labels(*self._labels, outcome)
+        self._outcomes[outcome].inc()
 
     @property
     def wants_map(self) -> bool:
@@ -95,7 +101,15 @@ class ModelMeter:
         return self._watch.wants_map
 
     def add_results(self, images: Sequence[Image], results: Sequence[Result], waited_s: float) -> None:
-        """See `Meter`."""
+        """See `Meter`; they are counted by `count_results`."""
+        self._found.append((images, results, waited_s, time.time()))
+
+    def count_results(self) -> None:
+        """Count what was added; called by one thread, after the answers were sent: before, it took 0.15 ms of each."""
+        while self._found:
+            self._count(*self._found.popleft())
+
+    def _count(self, images: Sequence[Image], results: Sequence[Result], waited_s: float, time_s: float) -> None:
         seconds = self._seconds
         for result in results:
             self._images[result.is_defect].inc()
@@ -106,5 +120,5 @@ class ModelMeter:
             if self._threshold > 0:
                 self._shares.observe(result.score / self._threshold)
             self._history.scores.add(result.score)
-        first = self._history.add(results, waited_s)
+        first = self._history.add(results, waited_s, time_s)
         self._watch.take(images, results, first, waited_s)

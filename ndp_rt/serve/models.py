@@ -57,6 +57,7 @@ class LoadedModel:
         beside = getattr(inspector.session.executor, "parallel_count", 0)
         batch_count = max(*inspector.batch_sizes, BATCHES_AT_ONCE * beside, 1)
         self.queue = InspectionQueue(inspector, limit, self.meter, batch_count)
+        self.meter.watch_queue(self.queue)
 
     def close(self) -> None:
         """Finish what was accepted, then free the engines."""
@@ -98,12 +99,23 @@ class Models:
             self._sources[source.name, source.version] = source
         if not self._sources:
             raise InputError("models: expected one at least, got none.")
+        versions: dict[str, list[str]] = {}
+        for name, version in sorted(self._sources, key=lambda one: _order(one[1])):
+            versions.setdefault(name, []).append(version)
+        self._versions = versions
         self._opener, self._limit, self._metrics, self.monitor = opener, limit, metrics, monitor
         self._loaded: dict[tuple[str, str], LoadedModel] = {}
         self._states = dict.fromkeys(self._sources, (UNAVAILABLE, "not loaded"))
         self._lock = threading.Lock()
         self._is_closing = False
         self._changing = threading.Lock()  # one load or unload at a time: engines take all cores to build
+
+    def count_results(self) -> None:
+        """Count what has been inspected and is not counted yet; called by one thread, as `ModelMeter.count_results`."""
+        with self._lock:
+            loaded = list(self._loaded.values())
+        for model in loaded:
+            model.meter.count_results()
 
     def list_states(self) -> list[ModelState]:
         """Return how every model stands."""
@@ -119,11 +131,10 @@ class Models:
         Raises:
             Refusal: there is no such model.
         """
-        found = sorted((version for known, version in self._sources if known == name), key=_order)
-        if not found:
-            names = ", ".join(sorted({known for known, _ in self._sources}))
+        if name not in self._versions:
+            names = ", ".join(sorted(self._versions))
             raise Refusal("unknown", f"expected one of the models {names}, got {name!r}.")
-        return found
+        return self._versions[name]
 
     def find(self, name: str, version: str = "") -> LoadedModel:
         """Return a model that is ready; of several versions the newest.

@@ -73,6 +73,7 @@ class Page:
     async def _tell(self, request: Request) -> Response:
         after, pictures_after = _read_number(request, "after"), _read_number(request, "pictures_after")
         self._models.monitor.note_page()
+        self._models.count_results()
         return _respond(self._find_history(request).describe(after, pictures_after))
 
     async def _show_picture(self, request: Request) -> Response:

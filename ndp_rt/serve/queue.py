@@ -24,15 +24,12 @@ DEFAULT_PRIORITY = 100  # of requests that name none, or 0
 class Meter(Protocol):
     """Is told what becomes of requests."""
 
-    def set_waiting(self, image_count: int) -> None:
-        """Take how many images wait."""
-
     @property
     def wants_map(self) -> bool:
         """Whether an image is to have its map though its request does not ask for it."""
 
     def add_results(self, images: Sequence[Image], results: Sequence[Result], waited_s: float) -> None:
-        """Take a request's images and results, and how long it waited."""
+        """Take a request's images and results, and how long it waited; called before they are told, so it is short."""
 
 
 @dataclass(order=True)
@@ -76,6 +73,11 @@ class InspectionQueue:
         self._thread = threading.Thread(target=self._run, name="ndp-rt inspections", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting_count(self) -> int:
+        """How many images wait or are decoded."""
+        return self._reserved
+
     def reserve(self, image_count: int) -> None:
         """Take room for a request's images before they are decoded; `release` gives it back where no job comes of it.
 
@@ -88,13 +90,11 @@ class InspectionQueue:
             if self._reserved + image_count > self._limit:
                 raise Refusal("full", f"{self._reserved} images wait; at most {self._limit} may. Try again later.")
             self._reserved += image_count
-            self._meter.set_waiting(self._reserved)
 
     def release(self, image_count: int) -> None:
         """Give room back."""
         with self._changed:
             self._reserved -= image_count
-            self._meter.set_waiting(self._reserved)
             self._changed.notify_all()
 
     def submit(
@@ -138,7 +138,6 @@ class InspectionQueue:
                 job.is_waiting = False
                 self._reserved -= len(job.images)
                 self._bytes -= job.byte_count
-                self._meter.set_waiting(self._reserved)
                 self._changed.notify_all()
 
     def close(self) -> None:

@@ -197,6 +197,7 @@ async def _start_grpc(service: Service, options: ServerOptions) -> tuple[grpc.ai
             ("grpc.max_receive_message_length", options.body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
+            ("grpc.optimization_target", "latency"),  # a trivial call with 200 kB took 0.09 ms less of 1.2
         ],
     )
     server.add_generic_rpc_handlers((GrpcFace(service).handler,))

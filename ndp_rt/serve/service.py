@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from ndp_rt.serve.decode import decode_images
+from ndp_rt.serve.metrics import ModelMeter
 from ndp_rt.serve.models import LoadedModel, Models
 from ndp_rt.serve.protocol import InferAnswer, InferRequest, make_outputs
 from ndp_rt.serve.refusals import Refusal, find_reason
@@ -76,8 +77,9 @@ class Service:
             answer = await self._infer(found, request, deadline_s)
         except BaseException as error:
             found.meter.count_request(find_reason(error))
+            found.meter.count_results()  # also of those that nobody waits for
             raise
-        found.meter.count_request("ok")
+        asyncio.get_running_loop().call_soon(_count, found.meter)  # after the answer, before another question
         return answer
 
     def _reserve(self, name: str, version: str, image_count: int) -> LoadedModel:
@@ -121,3 +123,8 @@ class Service:
         make = partial(make_outputs, results, request.outputs)
         outputs = await asyncio.to_thread(make) if request.needs_map else make()
         return InferAnswer(model=model.source.name, version=model.source.version, id=request.id, outputs=outputs)
+
+
+def _count(meter: ModelMeter) -> None:
+    meter.count_request("ok")
+    meter.count_results()

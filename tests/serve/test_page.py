@@ -188,7 +188,7 @@ def test_while_a_page_is_open_maps_and_defects_are_drawn_at_most_so_often(monkey
 def test_a_history_keeps_as_much_as_it_may() -> None:
     history = History()
     for _ in range(ROW_COUNT + 10):
-        history.add([make_result(0.9), make_result(0.1)], 0.001)
+        history.add([make_result(0.9), make_result(0.1)], 0.001, 1e9)
     for number in range(PICTURE_COUNT + 5):
         history.add_picture(Drawn(number=number, picture=b"", heat=None, outlines=(), facts={}))
     found = history.describe(0, 0)
@@ -202,7 +202,7 @@ def test_a_history_keeps_as_much_as_it_may() -> None:
 def test_numbers_that_json_lacks_are_none() -> None:
     history = History()
     history.begin(math.inf, Drift((0.1, 0.1)), Drift(()))
-    history.add([make_result(0.5, math.inf), make_result(math.nan)], 0.0)
+    history.add([make_result(0.5, math.inf), make_result(math.nan)], 0.0, 1e9)
     found = json.loads(json.dumps(history.describe(0, 0), allow_nan=False))
     assert found["threshold"] is None and found["score"]["drift"] is None
     assert [row[2:4] for row in found["rows"]] == [[0.5, None], [None, 0.6]]

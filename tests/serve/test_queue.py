@@ -38,11 +38,7 @@ class GatedInspector:
 
 
 class Meter:
-    waiting = 0
     wants_map = False
-
-    def set_waiting(self, image_count: int) -> None:
-        self.waiting = image_count
 
     def add_results(self, images: Sequence[Any], results: Sequence[Any], waited_s: float) -> None:
         assert waited_s >= 0 and len(images) == len(results)
