@@ -2,10 +2,12 @@
 
     pip install -e '.[peers]' onnx onnxscript timm
     python -m tests.importing.anomalib_exports exports [NAME ...]
+    python -m tests.importing.anomalib_exports tests/data/anomalib --small
 
 Each model becomes exports/NAME/model.onnx, and exports/NAME/given.npz with two images and what anomalib computes for
 them: `raw_map` and `raw_score` by its model alone, before its post-processor normalises them, and `map` and `score` by
 all of it. Nothing is fetched: backbones have random weights. `tests.importing.anomalib_table` reads the folder.
+`--small` makes the models that `tests/importing/test_anomalib.py` brings in: of timm's smallest backbone, for 64 px.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import numpy as np
 
 MODEL_FILE, GIVEN_FILE = "model.onnx", "given.npz"
 SEED, IMAGE_COUNT, PATCH_COUNT = 0, 2, 400
+USUAL_SIDE_PX, SMALL_SIDE_PX = 256, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class Recipe:
     """How a model is made, filled and exported."""
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    side_px: int = 256
+    side_px: int = USUAL_SIDE_PX
     fill: Callable[[Any, Any], None] = lambda module, images: None  # what training would have left
     export: Mapping[str, Any] = field(default_factory=dict)  # keywords of to_onnx
     note: str = "as it is"
@@ -85,6 +88,12 @@ MODELS: Mapping[str, Recipe] = {
     "InpFormer": Recipe(side_px=392, export=FIXED, note="`dynamic_shapes=None`"),
     "Glass": Recipe(),
 }
+TINY = {"backbone": "test_efficientnet", "layers": ["blocks.1", "blocks.2"]}
+SMALL: Mapping[str, Recipe] = {
+    "Stfpm": Recipe(arguments=TINY, side_px=SMALL_SIDE_PX),
+    "Padim": Recipe(arguments={**TINY, "n_features": 8}, side_px=SMALL_SIDE_PX, fill=fill_padim),
+    "Patchcore": Recipe(arguments=TINY, side_px=SMALL_SIDE_PX, fill=fill_bank, export=FIXED),
+}
 
 
 @contextmanager
@@ -102,15 +111,18 @@ def without_downloads() -> Iterator[None]:
         yield
 
 
-def build(name: str) -> Any:
+def build(name: str, recipe: Recipe) -> Any:
     """Return one of anomalib's models, filled, with thresholds in its post-processor, in eval mode."""
     import anomalib.models
     import torch
 
-    recipe = MODELS[name]
     torch.manual_seed(SEED)
     np.random.seed(SEED)
-    module = getattr(anomalib.models, name)(**recipe.arguments, visualizer=False, evaluator=False).eval()
+    model = getattr(anomalib.models, name)
+    arguments = {**recipe.arguments, "visualizer": False, "evaluator": False}
+    if recipe.side_px < USUAL_SIDE_PX:
+        arguments["pre_processor"] = model.configure_pre_processor((recipe.side_px, recipe.side_px))
+    module = model(**arguments).eval()
     with torch.no_grad():
         images = module.pre_processor(make_images(recipe.side_px)) if module.pre_processor else None
         recipe.fill(module, images)
@@ -136,12 +148,12 @@ def make_images(side_px: int) -> Any:
     return torch.from_numpy(pictures.astype(np.float32) / 255)
 
 
-def export(name: str, folder: Path) -> Path:
+def export(name: str, recipe: Recipe, folder: Path) -> Path:
     """Write a model, and what anomalib gives for two images, and return its path."""
     import torch
 
-    recipe, place = MODELS[name], folder / name
-    module, images = build(name), make_images(recipe.side_px)
+    place = folder / name
+    module, images = build(name, recipe), make_images(recipe.side_px)
     with torch.no_grad():
         raw, whole = module.model(module.pre_processor(images)), module(images)
     place.mkdir(parents=True, exist_ok=True)
@@ -150,7 +162,7 @@ def export(name: str, folder: Path) -> Path:
         path.replace(place / path.name)
     given = {"images": images, "raw_map": raw.anomaly_map, "raw_score": raw.pred_score}
     given |= {"map": whole.anomaly_map, "score": whole.pred_score}
-    np.savez(place / GIVEN_FILE, **{key: one.numpy() for key, one in given.items() if one is not None})
+    np.savez_compressed(place / GIVEN_FILE, **{key: one.numpy() for key, one in given.items() if one is not None})
     return place / MODEL_FILE
 
 
@@ -159,11 +171,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--small", action="store_true", help=f"small ones, of {', '.join(SMALL)}")
     args = parser.parse_args()
+    recipes = SMALL if args.small else MODELS
     with without_downloads():
-        for name in args.names or MODELS:
+        for name in args.names or recipes:
             try:
-                print(export(name, args.folder), flush=True)
+                print(export(name, recipes[name], args.folder), flush=True)
             except Exception as error:  # whatever anomalib or PyTorch's exporter raises of one model
                 print(f"{name}: not exported: {type(error).__name__}: {str(error)[:300]}", flush=True)
 
