@@ -11,7 +11,7 @@ from ndp_rt import __version__
 from ndp_rt.errors import InputError, NdpRtError
 from ndp_rt.serve.json_form import describe_tensors, pack
 from ndp_rt.serve.messages import CLASSES, METHODS, SERVICE
-from ndp_rt.serve.models import describe_states
+from ndp_rt.serve.models import READY, describe_states
 from ndp_rt.serve.protocol import BYTES, INPUTS, OUTPUTS, InferRequest, InputTensor, make_request
 from ndp_rt.serve.refusals import REASONS, describe, find_reason
 from ndp_rt.serve.service import EXTENSIONS, Service
@@ -76,7 +76,7 @@ class GrpcFace:
     async def _tell_model_ready(self, request: Any, call: Any) -> dict[str, Any]:
         states = self._service.models.list_states()
         is_ready = any(
-            one.state == "READY" and one.name == request.name and request.version in ("", one.version) for one in states
+            one.state == READY and one.name == request.name and request.version in ("", one.version) for one in states
         )
         return {"ready": is_ready}
 
@@ -95,7 +95,7 @@ class GrpcFace:
 
     async def _list_models(self, request: Any, call: Any) -> dict[str, Any]:
         states = self._service.models.list_states()
-        return {"models": describe_states(one for one in states if one.state == "READY" or not request.ready)}
+        return {"models": describe_states(one for one in states if one.state == READY or not request.ready)}
 
     async def _load(self, request: Any, call: Any) -> dict[str, Any]:
         await self._service.change(self._service.models.load, request.model_name)

@@ -14,17 +14,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ndp_rt import __version__
-from ndp_rt.errors import NdpRtError
+from ndp_rt.errors import InputError, NdpRtError
 from ndp_rt.serve.json_form import (
     HEADER,
     LONGEST_NUMBER,
     describe_tensors,
     find_json_bytes,
     parse_request,
+    read_object,
     write_answer,
 )
 from ndp_rt.serve.metrics import Metrics
-from ndp_rt.serve.models import describe_states
+from ndp_rt.serve.models import READY, describe_states
 from ndp_rt.serve.page import Page
 from ndp_rt.serve.protocol import INPUTS, OF_A_MAP, OUTPUTS, InferAnswer, InferRequest
 from ndp_rt.serve.refusals import REASONS, Refusal, describe, find_reason
@@ -117,7 +118,16 @@ class HttpFace:
         return respond({"name": name, "ready": True})
 
     async def _list_models(self, request: Request) -> Response:
-        return respond(describe_states(self._service.models.list_states()))
+        held = [0]
+        try:
+            body = await self._read_body(request, held)
+        finally:
+            self._held_bytes -= held[0]
+        is_ready_only = read_object(body).get("ready", False) if body else False
+        if not isinstance(is_ready_only, bool):
+            raise InputError(f"ready: expected true or false, got {type(is_ready_only).__name__}.")
+        states = self._service.models.list_states()
+        return respond(describe_states(one for one in states if one.state == READY or not is_ready_only))
 
     async def _load(self, request: Request) -> Response:
         await self._service.change(self._service.models.load, request.path_params["model"])

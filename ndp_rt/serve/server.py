@@ -15,6 +15,7 @@ import grpc
 import uvicorn
 
 from ndp_rt.errors import InputError
+from ndp_rt.serve.connections import CONNECTION_COUNT, BoundedProtocol
 from ndp_rt.serve.grpc_face import GrpcFace
 from ndp_rt.serve.http_face import HttpFace
 from ndp_rt.serve.metrics import Metrics
@@ -23,7 +24,6 @@ from ndp_rt.serve.service import Service
 
 log = logging.getLogger("ndp_rt")
 
-CONNECTION_COUNT = 1024  # at once, over HTTP
 CALL_COUNT = 256  # at once, over gRPC
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP_S = 60.0  # for what was accepted
@@ -163,6 +163,7 @@ def _configure(face: HttpFace, options: ServerOptions) -> uvicorn.Config:
     """
     config = uvicorn.Config(
         face.app,
+        http=BoundedProtocol,
         log_config=None,
         access_log=False,
         lifespan="off",

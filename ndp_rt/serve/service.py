@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import takewhile
 
+from ndp_rt.images.checks import Image
 from ndp_rt.serve.decode import decode_images
 from ndp_rt.serve.metrics import ModelMeter
 from ndp_rt.serve.models import LoadedModel, Models
@@ -29,6 +31,7 @@ class Service:
         self.models = models
         self.is_started = self.is_stopping = False
         self._token = token
+        self._decoders = ThreadPoolExecutor(thread_name_prefix="ndp-rt decoding")
         self._changes = ThreadPoolExecutor(1, "ndp-rt changes")  # loading takes long, and all cores
 
     @property
@@ -99,16 +102,13 @@ class Service:
             return found
 
     async def _infer(self, model: LoadedModel, request: InferRequest, deadline_s: float | None) -> InferAnswer:
-        count = len(request.images)
+        images = await self._decode(model, request)
         try:
-            is_encoded = any(isinstance(image, bytes) for image in request.images)
-            decode = partial(decode_images, model.inspector, request.images)
-            images = await asyncio.to_thread(decode) if is_encoded else decode()
             future = model.queue.submit(
                 images, needs_map=request.needs_map, priority=request.priority, deadline_s=deadline_s
             )
         except BaseException:
-            model.queue.release(count)
+            model.queue.release(len(images))
             raise
         waiting = asyncio.wrap_future(future)
         try:
@@ -123,6 +123,28 @@ class Service:
         make = partial(make_outputs, results, request.outputs)
         outputs = await asyncio.to_thread(make) if request.needs_map else make()
         return InferAnswer(model=model.source.name, version=model.source.version, id=request.id, outputs=outputs)
+
+    async def _decode(self, model: LoadedModel, request: InferRequest) -> list[Image]:
+        """Return a request's images, for which room is reserved; where none come, the room is given back.
+
+        That of a request which is given up meanwhile is given back when the thread has left its images.
+        """
+        count, is_given_up = len(request.images), False
+        images = takewhile(lambda _: not is_given_up, request.images)
+        try:
+            if not any(isinstance(image, bytes) for image in request.images):
+                return decode_images(model.inspector, images)
+            decoding = self._decoders.submit(decode_images, model.inspector, images)
+        except BaseException:
+            model.queue.release(count)
+            raise
+        try:
+            return await asyncio.wrap_future(decoding)
+        except BaseException:
+            is_given_up = True
+            decoding.cancel()
+            decoding.add_done_callback(lambda _: model.queue.release(count))
+            raise
 
 
 def _count(meter: ModelMeter) -> None:

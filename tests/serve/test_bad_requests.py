@@ -214,6 +214,12 @@ def test_a_request_whose_time_is_over_is_not_begun(served: Served) -> None:
             client.infer("tiny", [one], timeout=1)
 
 
+@pytest.mark.parametrize("body", [b"[]", b"{", b'{"ready": 1}', b'{"ready": null}', b"\xff"])
+def test_an_index_is_asked_for_by_an_object(served: Served, body: bytes) -> None:
+    status, text = served.ask("POST", "/v2/repository/index", body)
+    assert status == 400 and "expected" in json.loads(text)["error"]
+
+
 @pytest.mark.parametrize("headers", [{"content-encoding": "gzip"}, {"content-encoding": "br"}])
 def test_a_compressed_body_is_refused(served: Served, headers: dict[str, str]) -> None:
     status, text = served.ask("POST", "/v2/models/tiny/infer", b"\x1f\x8b", **headers)

@@ -143,6 +143,9 @@ def test_a_model_is_unloaded_and_loaded_again_from_the_disk(served: Served) -> N
     with grpc_client.InferenceServerClient(served.grpc_address) as client:
         client.unload_model("tiny")
         assert not client.is_model_ready("tiny")
+        for body, count in ((None, 2), (b"{}", 2), (b'{"ready": false}', 2), (b'{"ready": true}', 0)):
+            status, index = served.ask("POST", "/v2/repository/index", body)
+            assert status == 200 and len(json.loads(index)) == count
         client.load_model("tiny")
         assert client.is_model_ready("tiny")
         with pytest.raises(InferenceServerException, match="expected one of the models tiny, got 'other'"):
