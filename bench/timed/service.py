@@ -215,7 +215,8 @@ def measure_accuracy(timed: Timed, data: Path, page: int | None = None) -> Recor
     """
     from ndp_rt.evaluate.dataset import list_samples
     from ndp_rt.evaluate.metrics import require_extras
-    from ndp_rt.evaluate.run import score_samples, summarise
+    from ndp_rt.evaluate.run import summarise
+    from ndp_rt.evaluate.score_samples import score_samples
 
     require_extras()
     samples = list_samples(data, page)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ndp_rt.cli.terminal import complain
 from ndp_rt.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,3 +75,8 @@ def find_workers(args: argparse.Namespace) -> "Iterator[tuple[int, Callable[[Tas
     with Cluster(args.ray, Share(cpus=cpus, gpus=gpus), args.workers) as cluster:
         count = cluster.worker_count
         yield args.threads or max(1, int(cpus)), lambda task: [cluster.seat(task) for _ in range(count)]
+
+
+def tell_worker(line: str) -> None:
+    """Say on stderr what became of a worker."""
+    complain(f"ndp-rt: {line}")

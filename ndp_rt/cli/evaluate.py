@@ -1,10 +1,12 @@
 """`ndp-rt evaluate`: measures a bundle's accuracy on labelled images."""
 
 import argparse
+import contextlib
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ndp_rt.cli.archive_arguments import add_archive_arguments, find_workers, tell_worker, wants_workers
 from ndp_rt.cli.build_engine import parse_count
 from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, repeat_counting
 from ndp_rt.cli.engine_arguments import add_engine_arguments, describe_engine, engine_options, log_to_stderr
@@ -16,6 +18,7 @@ from ndp_rt.errors import StorageError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ndp_rt.evaluate.record import Record
     from ndp_rt.evaluate.run import Evaluation
 
 EXIT_LEFT_OUT = 4
@@ -60,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_page(parser)
     add_counting_arguments(parser)
     add_engine_arguments(parser)
+    add_archive_arguments(parser)
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
@@ -107,39 +111,52 @@ def make_table(evaluation: "Evaluation", title: str) -> "Table":
     return table
 
 
+def evaluate_data(args: argparse.Namespace, data: Path, command: list[str]) -> "tuple[Evaluation, Record]":
+    """Inspect the images, here or by several workers, and return the figures and their record."""
+    from ndp_rt.cli.progress import show_progress
+    from ndp_rt.engines.spec import EngineSpec
+    from ndp_rt.evaluate.run import evaluate_bundle
+
+    options = engine_options(args)
+    fallback = options.pop("fallback")
+    with contextlib.ExitStack() as stack:
+        make_seats = None
+        if wants_workers(args):
+            options["threads"], make_seats = stack.enter_context(find_workers(args))
+        return evaluate_bundle(
+            args.bundle,
+            data,
+            EngineSpec(**options),
+            fallback=fallback,
+            page=args.page,
+            start_progress=lambda count: show_progress("inspecting", count),
+            command=shlex.join(command),
+            make_seats=make_seats,
+            tell=tell_worker,
+            **counting_options(args),
+        )
+
+
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, write evaluation.json, scores.png and, if asked for, explain.html."""
 
     from ndp_rt.bundle.open import open_bundle
-    from ndp_rt.cli.progress import show_progress
-    from ndp_rt.engines.spec import EngineSpec
     from ndp_rt.evaluate.explain import write_page
     from ndp_rt.evaluate.plots import draw_scores
     from ndp_rt.evaluate.record import write_record
-    from ndp_rt.evaluate.run import evaluate_bundle
     from ndp_rt.files import locking
     from ndp_rt.images.listing import describe_left_out
 
     out = args.out or Path(f"{args.bundle.resolve().stem}-evaluation")
     console = make_console()
-    options = engine_options(args)
-    fallback = options.pop("fallback")
     words = (*describe_engine(args), *repeat_counting(args))
     command = ["ndp-rt", "evaluate", str(args.bundle), str(args.data), *words]
     command += [] if args.page is None else ["--page", str(args.page)]
     log_to_stderr()
+    data = args.data.absolute() if wants_workers(args) else args.data
     check_out(out, overwrite=args.overwrite)
-    evaluation, record = evaluate_bundle(
-        args.bundle,
-        args.data,
-        EngineSpec(**options),
-        fallback=fallback,
-        page=args.page,
-        start_progress=lambda count: show_progress("inspecting", count),
-        command=shlex.join(command),
-        **counting_options(args),
-    )
-    engine = f"{options['backend'] or args.device}, {args.precision}"
+    evaluation, record = evaluate_data(args, data, command)
+    engine = f"{args.backend or args.device}, {args.precision}"
     title = show_name(f"{args.bundle.resolve().name} on {args.data.resolve().name}: {engine}")
     console.print(make_table(evaluation, title))  # first, so that a full disk loses no figures
     if evaluation.threshold is None:
@@ -162,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
         written = f"{out / RECORD} and {out / SCORES}"
         if args.explain is not None:
             level = open_bundle(args.bundle, verify=False).manifest.input.white_level_16bit
-            write_page(evaluation, args.data, title, out / PAGE, count=args.explain, white_level_16bit=level)
+            write_page(evaluation, data, title, out / PAGE, count=args.explain, white_level_16bit=level)
             written = f"{written}, and the page {out / PAGE}"
     console.print(show_name(f"Wrote {written}"), soft_wrap=True, highlight=False, markup=False)
     return EXIT_LEFT_OUT if evaluation.exclusions else 0

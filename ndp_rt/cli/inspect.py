@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli import EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE
-from ndp_rt.cli.archive_arguments import add_archive_arguments, find_workers, wants_workers
+from ndp_rt.cli.archive_arguments import add_archive_arguments, find_workers, tell_worker, wants_workers
 from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, tell_ignored, tell_ignored_share
 from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
 from ndp_rt.cli.page import add_page
@@ -225,11 +225,6 @@ def run_archive(args: argparse.Namespace) -> int:
     tally.left_out_count = len(listing.left_out)
     tell_outcome(tally, len(files), out / f"part-*-{key}.parquet")
     return find_exit_code(tally)
-
-
-def tell_worker(line: str) -> None:
-    """Say on stderr what became of a worker."""
-    complain(f"ndp-rt: {line}")
 
 
 def tell_outcome(tally: "Tally", file_count: int, table: Path) -> None:

@@ -10,7 +10,8 @@ from jinja2 import Environment, FileSystemLoader
 
 from ndp_rt.arrays import BoolArray, FloatArray
 from ndp_rt.decide.marks import mark_defects
-from ndp_rt.evaluate.run import Evaluation, Scored
+from ndp_rt.evaluate.run import Evaluation
+from ndp_rt.evaluate.score_samples import Scored
 from ndp_rt.files import write_atomically
 from ndp_rt.images.read import read_image
 from ndp_rt.pipeline.overlays import (

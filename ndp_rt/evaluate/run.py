@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ndp_rt.arrays import BoolArray, FloatArray
+from ndp_rt.arrays import BoolArray
 from ndp_rt.bundle.open import open_bundle
 from ndp_rt.engines.spec import EngineSpec
-from ndp_rt.errors import DataError, ImageFileError, InputError
-from ndp_rt.evaluate.dataset import GOOD, Sample, list_labelled, load_mask
+from ndp_rt.errors import DataError
+from ndp_rt.evaluate.dataset import GOOD, list_labelled
 from ndp_rt.evaluate.metrics import (
     Confusion,
     count_confusion,
@@ -24,40 +24,17 @@ from ndp_rt.evaluate.metrics import (
     require_extras,
 )
 from ndp_rt.evaluate.record import Record, start_record
-from ndp_rt.images.checks import Image
+from ndp_rt.evaluate.score_samples import Exclusion, Scored, score_samples
+from ndp_rt.evaluate.shared import MakeSeats, score_shared
 from ndp_rt.images.listing import LeftOut
-from ndp_rt.images.opencv import lacks_memory
-from ndp_rt.images.read import load_image
+from ndp_rt.images.masks import take_ignore_mask
 from ndp_rt.inspector import Inspector
+from ndp_rt.options import make_options
 
 FORMAT = "ndp-rt evaluation"
 FORMAT_VERSION = 1
 ALL_DEFECTS = "all defects"
 UNREACHABLE = math.inf  # for a bundle without a threshold: areas need none, and decisions are left out
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Scored:
-    """One inspected image; `mask` is bool [h, w] like the map, None if the pixel figures leave the image out.
-
-    `large` is that of `ndp_rt.result.Result`.
-    """
-
-    sample: Sample
-    score: float
-    is_defect: bool
-    anomaly_map: FloatArray
-    mask: BoolArray | None
-    large: BoolArray | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exclusion:
-    """A file that was left out: of all figures (`what` is "image"), or of the pixel figures ("mask")."""
-
-    path: Path
-    what: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,61 +100,6 @@ class Evaluation:
         }
 
 
-class Judged(Protocol):
-    """The part of an inspection's result that is evaluated, such as of `ndp_rt.result.Result`."""
-
-    @property
-    def score(self) -> float: ...
-
-    @property
-    def is_defect(self) -> bool: ...
-
-    @property
-    def anomaly_map(self) -> FloatArray: ...
-
-
-def score_samples(
-    inspect: Callable[[Image], Judged],
-    samples: Sequence[Sample],
-    advance: Callable[[], None],
-    *,
-    white_level: int = 65535,
-) -> tuple[list[Scored], list[Exclusion]]:
-    """Inspect every sample and call `advance` after each; a file that cannot be used becomes an Exclusion."""
-    scored: list[Scored] = []
-    exclusions: list[Exclusion] = []
-    for sample in samples:
-        try:
-            image = load_image(sample.path, white_level=white_level)
-            result = inspect(image.pixels)
-        except Exception as error:
-            is_short = lacks_memory(error)
-            if not is_short and not isinstance(error, ImageFileError | InputError):
-                raise
-            reason = "there was too little memory to inspect it" if is_short else str(error)
-            exclusions.append(Exclusion(path=sample.path, what="image", reason=reason))
-            advance()
-            continue
-        mask: BoolArray | None = None
-        try:
-            mask = load_mask(sample, *result.anomaly_map.shape, orientation=image.orientation)
-        except (DataError, ImageFileError) as error:
-            path = sample.mask_paths[0] if sample.mask_paths else sample.path
-            exclusions.append(Exclusion(path=path, what="mask", reason=str(error)))
-        scored.append(
-            Scored(
-                sample=sample,
-                score=result.score,
-                is_defect=result.is_defect,
-                anomaly_map=result.anomaly_map,
-                mask=mask,
-                large=getattr(result, "large", None),  # of a stand-in for an inspector all regions are large enough
-            )
-        )
-        advance()
-    return scored, exclusions
-
-
 def measure_kind(
     kind: str, good: Sequence[Scored], bad: Sequence[Scored], has_threshold: bool, ignored: BoolArray | None = None
 ) -> KindFigures:
@@ -235,10 +157,12 @@ def evaluate_bundle(
     *,
     fallback: bool = False,
     page: int | None = None,
-    start_progress: Callable[[int], AbstractContextManager[Callable[[], None]]],
+    start_progress: Callable[[int], AbstractContextManager[Callable[..., None]]],
     command: str,
     ignore_mask: Path | None = None,
     smallest_area_px: int | None = None,
+    make_seats: MakeSeats | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Evaluation, Record]:
     """Inspect DATA's test images with a bundle and return the figures and their record.
 
@@ -252,6 +176,8 @@ def evaluate_bundle(
         command: for the record.
         ignore_mask: as for `Inspector.open`; what is ignored counts for no figure.
         smallest_area_px: likewise; pixel figures are of the map as it is.
+        make_seats: starts workers that share the images; None: this process inspects.
+        tell: shows a line about a worker.
 
     Raises:
         NdpRtError: DataError for the folder, BundleError or EngineError for the bundle, MissingExtraError.
@@ -264,14 +190,23 @@ def evaluate_bundle(
     if not (fallback and spec.is_on_gpu):  # where the CPU may take over, the GPU's backend may be missing
         spec = spec.resolve(bundle)
     engine: Record = {name: getattr(spec, name) for name in ("device", "backend", "precision", "plan", "threads")}
-    stand_in = UNREACHABLE if threshold.value is None else None
-    counting: Record = {"ignore_mask": ignore_mask, "smallest_area_px": smallest_area_px}
-    with Inspector.open(bundle_path, threshold=stand_in, fallback=fallback, **counting, **engine) as inspector:
-        engine["hash"] = inspector.engine_hash
-        with start_progress(len(samples)) as advance:
-            level = inspector.bundle.manifest.input.white_level_16bit
-            scored, exclusions = score_samples(inspector.inspect, samples, advance, white_level=level)
-        selection = inspector.session.selection
+    arguments = {
+        "bundle": str(bundle_path.absolute()),
+        "threshold": UNREACHABLE if threshold.value is None else None,
+        "fallback": fallback,
+        "ignore_mask": None if ignore_mask is None else take_ignore_mask(ignore_mask),
+        "smallest_area_px": smallest_area_px,
+        **engine,
+    }
+    selection = make_options(batches=None, require_signature=None, **arguments).make_selection()
+    with start_progress(len(samples)) as advance:
+        if make_seats is None:
+            with Inspector.open(**arguments) as inspector:
+                engine["hash"] = inspector.engine_hash
+                level = inspector.bundle.manifest.input.white_level_16bit
+                scored, exclusions = score_samples(inspector.inspect, samples, advance, white_level=level)
+        else:
+            scored, exclusions, engine["hash"] = score_shared(samples, bundle, arguments, make_seats, advance, tell)
     ignored = None if selection is None else selection.ignored
     if not scored:
         raise DataError(f"{data / 'test'}: none of its {len(samples)} images can be used: {exclusions[0].reason}")

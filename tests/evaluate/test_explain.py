@@ -10,7 +10,8 @@ import pytest
 
 from ndp_rt.evaluate.dataset import GOOD, Sample
 from ndp_rt.evaluate.explain import MapFigures, describe_image, make_page, measure_map, pick_worst, write_page
-from ndp_rt.evaluate.run import Evaluation, Scored, summarise
+from ndp_rt.evaluate.run import Evaluation, summarise
+from ndp_rt.evaluate.score_samples import Scored
 from tests.bench.report.page_reader import PageReader
 from tests.evaluate.test_dataset import write_png
 

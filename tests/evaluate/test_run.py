@@ -13,7 +13,8 @@ from ndp_rt.errors import InputError, StorageError
 from ndp_rt.evaluate.dataset import Sample, list_samples
 from ndp_rt.evaluate.plots import draw_scores, format_figure, spread_points
 from ndp_rt.evaluate.record import write_record
-from ndp_rt.evaluate.run import Evaluation, Scored, score_samples, summarise
+from ndp_rt.evaluate.run import Evaluation, summarise
+from ndp_rt.evaluate.score_samples import Scored, score_samples
 from tests.evaluate.test_dataset import make_data, write_png
 
 

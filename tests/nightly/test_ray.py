@@ -1,6 +1,7 @@
 """`ndp-rt inspect --ray` on a cluster of three nodes, of which workers and a node are killed: every row once."""
 
 import contextlib
+import json
 import random
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from ndp_rt.cli import EXIT_ERROR, EXIT_OK, EXIT_UNREADABLE, main
+from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 from ndp_rt.pipeline.sinks import list_parts
 from tests.archive.images import make_images, read_rows_of, remember, without_times
 from tests.tiny_bundle import make_tiny_bundle
@@ -121,6 +123,15 @@ def test_a_cluster_of_its_own(tiny: Path, images: Path, tmp_path: Path, capfd: p
     assert main([*words, "--workers", "1"]) == EXIT_OK  # processes do what Ray has left: nothing
     assert remember(tmp_path / "out") == before
     assert "usage" not in capfd.readouterr().err.lower()
+
+
+def test_evaluate_takes_the_same_way(tiny: Path, tmp_path: Path) -> None:
+    figures = []
+    for out, more in ((tmp_path / "alone", []), (tmp_path / "ray", ["--ray"])):
+        assert main(["evaluate", str(BUNDLE), str(IMAGES), "-o", str(out), "--threads", "1", *more]) == EXIT_OK
+        document = json.loads((out / "evaluation.json").read_text())
+        figures.append((document["figures"], document["engine"]))
+    assert figures[0] == figures[1]
 
 
 def find_closed_port() -> int:

@@ -1,0 +1,82 @@
+"""Scores labelled images with several workers; what the maps and masks of all are compared for stays in one process."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ndp_rt.archive.crew import Crew, Job, Ready, Seat, Task
+from ndp_rt.archive.run import DEADLY, Opening
+from ndp_rt.bundle.open import Bundle
+from ndp_rt.errors import HostError
+from ndp_rt.evaluate.dataset import Sample
+from ndp_rt.evaluate.score_samples import Exclusion, Scored, score_samples
+from ndp_rt.inspector import Inspector
+
+JOB_IMAGES = 8  # whose maps go to the caller together
+
+MakeSeats = Callable[[Task[Any]], list[Seat]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTask:
+    """Scores samples, the jobs' items."""
+
+    opening: Opening
+
+    def open(self) -> Inspector:
+        """See `Task`."""
+        return self.opening.open()
+
+    def work(self, inspector: Inspector, job: Job) -> tuple[list[Scored], list[Exclusion]]:
+        """See `Task`."""
+        if job.is_deadly:
+            return [], [Exclusion(path=job.items[0].path, what="image", reason=DEADLY)]
+        level = inspector.bundle.manifest.input.white_level_16bit
+        return score_samples(inspector.inspect, job.items, lambda: None, white_level=level)
+
+
+def score_shared(
+    samples: Sequence[Sample],
+    bundle: Bundle,
+    arguments: Mapping[str, Any],
+    make_seats: MakeSeats,
+    advance: Callable[..., None],
+    tell: Callable[[str], None],
+) -> tuple[list[Scored], list[Exclusion], str]:
+    """Return what `score_samples` does, in the order of the samples, and the hash of the engine of all workers.
+
+    Args:
+        samples: with absolute paths.
+        bundle: that is opened.
+        arguments: of `Inspector.open`.
+        make_seats: starts the workers of a task.
+        advance: counts images that are done.
+        tell: shows a line.
+
+    Raises:
+        HostError: no worker can do it.
+    """
+    probe = next((one.path for one in samples if one.path.exists()), samples[0].path)
+    opening = Opening(arguments=arguments, fingerprint=bundle.fingerprint, probe=probe)
+    hashes: list[str] = []
+
+    def accept(ready: Ready) -> None:
+        hashes.append(ready.engine_hash)
+        if hashes[0] != ready.engine_hash:
+            raise HostError(
+                f"{ready.machine}: expected the engine {hashes[0][:12]} of the first worker, got "
+                f"{ready.engine_hash[:12]}: the processor, or a package, is another. Use machines that are alike."
+            )
+
+    starts = range(0, len(samples), JOB_IMAGES)
+    jobs = [Job(shard=start, items=tuple(samples[start : start + JOB_IMAGES])) for start in starts]
+    places = {one.path: index for index, one in enumerate(samples)}
+    scored: list[Scored] = []
+    exclusions: list[tuple[int, Exclusion]] = []
+    for job, (some, left_out) in Crew(make_seats(ScoreTask(opening=opening)), accept, tell).run(jobs):
+        scored += some
+        exclusions += [(places[job.items[0].path], one) for one in left_out]
+        advance(len(job.items))
+    scored.sort(key=lambda one: places[one.sample.path])
+    exclusions.sort(key=lambda pair: pair[0])
+    return scored, [one for _, one in exclusions], hashes[0]
