@@ -1,7 +1,7 @@
 """Any network from an ONNX file as a rival, through ONNX Runtime."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from ndp_rt.bench.rivals.base import (
 )
 from ndp_rt.bench.rivals.device_engines import PROVIDERS, find_no_provider
 from ndp_rt.bench.rivals.fused_graph import ONNX
-from ndp_rt.bench.rivals.onnx_input import ImageInput, fill_input, list_free_sizes, read_input, resize
+from ndp_rt.bench.rivals.onnx_input import fill_input, list_free_sizes, resize
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.engines.engine import one_line
 from ndp_rt.errors import BundleError, EngineError, InputError
+from ndp_rt.importing.terms import ImageInput
 
 REMEDY = "pip install 'ndp-rt[onnxruntime]'"
 Arrays = list[NDArray[Any]]
@@ -63,26 +64,29 @@ class OnnxFileRival(Rival):
 
     def open(self, bundle: Bundle, precision: str, batch: int, *, threads: int | None = None) -> OpenRival:
         model, taken = self._read(bundle, batch)
-        return open_session(open_onnxruntime(self._path, model, taken, self._device, threads), taken, bundle)
+        session = open_onnxruntime(self._path, list_free_sizes(model, taken, batch), taken, self._device, threads)
+        return open_session(session, taken, batch, bundle)
 
     def check(self, bundle: Bundle, opened: OpenRival, precision: str) -> Check:
         batch = opened.shape[0]
         model, taken = self._read(bundle, batch)
-        session, how = self._open_other(model, taken)
+        session, how = self._open_other(model, taken, batch)
         images = list_golden_images(bundle, batch)
-        expected = copy_answer(open_session(session, taken, bundle).run(images))
+        expected = copy_answer(open_session(session, taken, batch, bundle).run(images))
         return compare_answers(opened.run(images), expected, against=f"the same file in {session.runtime}, fp32{how}")
 
-    def _open_other(self, model: Any, taken: ImageInput) -> tuple[Session, str]:
+    def _open_other(self, model: Any, taken: ImageInput, batch: int) -> tuple[Session, str]:
         """Return another computation of the same file, and what is special in it, in words."""
         with contextlib.suppress(EngineError, ImportError):  # it may lack an operator, or not be installed
-            return open_openvino(self._path, taken.shape, None), ""
-        plain = open_onnxruntime(self._path, model, taken, "cpu", None, is_optimised=False)
+            return open_openvino(self._path, taken.make_shape(batch), None), ""
+        sizes = list_free_sizes(model, taken, batch)
+        plain = open_onnxruntime(self._path, sizes, taken, "cpu", None, is_optimised=False)
         return plain, ", without optimisations"
 
     def _read(self, bundle: Bundle, batch: int) -> tuple[Any, ImageInput]:
-        """Return the model, and its input with every size settled."""
+        """Return the model, and its input; what that leaves open has the bundle's size."""
         from ndp_rt.graphs.folding import load_model
+        from ndp_rt.importing.model import find_image
 
         try:
             model = load_model(self._path)
@@ -92,14 +96,14 @@ class OnnxFileRival(Rival):
                 "model, with the files that its weights lie in beside it."
             ) from error
         contract = bundle.manifest.input
-        return model, read_input(model, self._path, batch, contract.height_px, contract.width_px)
+        return model, find_image(self._path, model, open_px=(contract.height_px, contract.width_px), batch=batch)
 
 
-def open_session(session: Session, taken: ImageInput, bundle: Bundle) -> OpenRival:
+def open_session(session: Session, taken: ImageInput, n: int, bundle: Bundle) -> OpenRival:
     """Return a session with images around it; it is run once to see what it gives."""
     contract = bundle.manifest.input
-    n, h, w = taken.n, contract.height_px, contract.width_px
-    values = np.zeros(taken.shape, taken.dtype)
+    h, w = contract.height_px, contract.width_px
+    values = np.zeros(taken.make_shape(n), taken.dtype)
     maps, scores = np.zeros((n, 1, h, w), np.float32), np.zeros(n, np.float32)
     arrays = session.run(values)
     map_index = find_map(arrays, n)
@@ -119,10 +123,10 @@ def open_session(session: Session, taken: ImageInput, bundle: Bundle) -> OpenRiv
         maps.max(axis=(1, 2, 3), out=scores)
         return maps, scores
 
-    size, own = f"{taken.h} x {taken.w}", f"{h} x {w}"
+    size, own = f"{taken.height_px} x {taken.width_px}", f"{h} x {w}"
     facts = {
         "runtime": session.runtime,
-        "input": f"{taken.dtype.name} {list(taken.shape)}" + (", 0 to 1" if taken.dtype == np.float32 else ""),
+        "input": f"{taken.dtype.name} {list(values.shape)}" + (", 0 to 1" if taken.dtype == np.float32 else ""),
         "resizing": "none" if size == own else f"{own} to {size}",
         "output": "none is a map" if map_index is None else f"map {list(arrays[map_index].shape)}",
     }
@@ -130,9 +134,15 @@ def open_session(session: Session, taken: ImageInput, bundle: Bundle) -> OpenRiv
 
 
 def open_onnxruntime(
-    path: Path, model: Any, taken: ImageInput, device: str, threads: int | None, *, is_optimised: bool = True
+    path: Path,
+    sizes: Mapping[str, int],
+    taken: ImageInput,
+    device: str,
+    threads: int | None,
+    *,
+    is_optimised: bool = True,
 ) -> Session:
-    """Open the file in ONNX Runtime, its named axes settled, which lets it plan ahead.
+    """Open the file in ONNX Runtime, its named axes settled to sizes, which lets it plan ahead.
 
     Raises:
         EngineError: ONNX Runtime refuses it, or would run it elsewhere than on `device`.
@@ -143,7 +153,7 @@ def open_onnxruntime(
     settings.log_severity_level = 3
     settings.intra_op_num_threads = threads or 0  # 0: its own choice
     settings.inter_op_num_threads = 1
-    for name, size in list_free_sizes(model, taken).items():
+    for name, size in sizes.items():
         settings.add_free_dimension_override_by_name(name, size)
     if not is_optimised:
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

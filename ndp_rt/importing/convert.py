@@ -45,7 +45,12 @@ def convert(path: Path, settings: ImportSettings, folder: Path) -> None:
         NdpRtError: as `import_onnx`.
     """
     model = read_model(path)
-    image = find_image(path, model, settings.image, settings.layout, settings.size_px)
+    image = find_image(path, model, name=settings.image, layout=settings.layout, open_px=settings.size_px)
+    if settings.size_px not in (None, (image.height_px, image.width_px)):
+        raise InputError(
+            f"--size: expected what the model takes, {image.height_px}x{image.width_px}, got "
+            f"{'x'.join(map(str, settings.size_px))}. Leave it out."
+        )
     add_prefix(model, image, settings.convention)
     outputs = _find_outputs(path, model)
     rules, chosen = _choose_result(path, model, outputs, image, settings)

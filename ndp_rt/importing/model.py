@@ -97,7 +97,7 @@ def describe(value: ValueInfoProto) -> str:
     """Return a tensor as words: image float32 [n, 3, 256, 256]."""
     kind = value.type.tensor_type
     names = {**IMAGE_TYPES, **RESULT_TYPES}
-    sizes = ", ".join("?" if size is None else str(size) for size in list_sizes(value))
+    sizes = ", ".join(str(dim.dim_value or dim.dim_param or "?") for dim in kind.shape.dim)
     known = {number: name.lower() for name, number in TensorProto.DataType.items()}
     return f"{value.name} {names.get(kind.elem_type, known.get(kind.elem_type, 'unknown'))} [{sizes}]"
 
@@ -112,7 +112,13 @@ def _list(values: Iterable[ValueInfoProto]) -> str:
 
 
 def find_image(
-    path: Path, model: ModelProto, name: str | None, layout: str | None, size_px: tuple[int, int] | None
+    path: Path,
+    model: ModelProto,
+    *,
+    name: str | None = None,
+    layout: str | None = None,
+    open_px: tuple[int, int] | None = None,
+    batch: int = 1,
 ) -> ImageInput:
     """Return the image that a model takes.
 
@@ -121,10 +127,11 @@ def find_image(
         model: the model.
         name: of the input; None: it is the only one.
         layout: "nchw" or "nhwc"; None: by which axis has 1 or 3 values.
-        size_px: height and width where the model leaves them open; None: it does not.
+        open_px: height and width where the model leaves them open; None: it does not.
+        batch: how many images it may be fixed to.
 
     Raises:
-        InputError: another number or kind of inputs, or a size that is open or another.
+        InputError: another number or kind of inputs, another fixed batch, or a size that is open.
     """
     weights = {tensor.name for tensor in model.graph.initializer}  # which old files list as inputs too
     inputs = [value for value in model.graph.input if value.name not in weights]
@@ -139,10 +146,10 @@ def find_image(
             f"{path}: expected an image {', '.join(IMAGE_TYPES.values())} [n, c, h, w] or [n, h, w, c], got "
             f"{describe(value)}."
         )
-    if (sizes[0] or 1) > 1:
+    if (sizes[0] or batch) != batch:
         raise InputError(
-            f"{path}: expected a model of one image, or of any number, got {describe(value)}. Export it for one "
-            "(anomalib: model.to_onnx(..., dynamic_shapes=None))."
+            f"{path}: expected a model of {batch} image{'s' if batch > 1 else ''}, or of any number, got "
+            f"{describe(value)}. Export it for so many (anomalib: model.to_onnx(..., dynamic_shapes=None), for 1)."
         )
     fits = [one for one, axis in (("nchw", 1), ("nhwc", 3)) if sizes[axis] in (1, 3)]
     if layout is None and len(fits) != 1:
@@ -154,13 +161,9 @@ def find_image(
     channels, height, width = (sizes[axis] for axis in ((1, 2, 3) if layout == "nchw" else (3, 1, 2)))
     if channels not in (None, 1, 3):
         raise InputError(f"{path}: expected an image with 1 or 3 channels, got {describe(value)}, {layout}.")
-    if size_px is None and (height is None or width is None):
+    if open_px is None and (height is None or width is None):
         raise InputError(f"{path}: leaves the size of its image open: {describe(value)}. Say --size HEIGHTxWIDTH.")
-    if size_px is not None and (height or size_px[0], width or size_px[1]) != size_px:
-        raise InputError(
-            f"--size: expected what the model takes, {describe(value)}, got {size_px[0]}x{size_px[1]}. Leave it out."
-        )
-    height_px, width_px = size_px or (height or 0, width or 0)
+    height_px, width_px = (fixed or size for fixed, size in zip((height, width), open_px or (0, 0), strict=True))
     if not all(1 <= side <= MAX_SIDE_PX for side in (height_px, width_px)):
         raise InputError(f"{path}: expected an image of 1 to {MAX_SIDE_PX} px a side, got {height_px}x{width_px}.")
     return ImageInput(

@@ -11,6 +11,7 @@ from ndp_rt.errors import InputError
 
 COLOURS = ("rgb", "bgr", "grey")
 SOURCES = ("anomalib",)
+UINT8 = 2  # of onnx.TensorProto
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +94,21 @@ class ImageInput:
     """A model's image: how it is called, and what it is like."""
 
     name: str
-    kind: int  # of onnx.TensorProto
+    kind: int  # of onnx.TensorProto: 1 is float32, 2 is uint8
     layout: str  # "nchw" or "nhwc"
     channels: int
     height_px: int
     width_px: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its values."""
+        return np.dtype(np.uint8 if self.kind == UINT8 else np.float32)
+
+    def make_shape(self, n: int) -> tuple[int, ...]:
+        """Return its four sizes for so many images, in its own layout."""
+        h, w, c = self.height_px, self.width_px, self.channels
+        return (n, c, h, w) if self.layout == "nchw" else (n, h, w, c)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,10 +152,10 @@ def test_without_onnx_runtime_the_extra_is_named(tiny: Bundle, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("shape", "kind", "words"),
     [
-        (("n", 5, "h", "w"), FLOAT, r"expected one image, .*got x float32 \[n, 5, h, w\]"),
-        (("n",), FLOAT, r"expected one image, .*got x float32 \[n\]"),
-        (NCHW, TensorProto.DOUBLE, "got x of ONNX type 11"),
-        ((4, 3, "h", "w"), FLOAT, "expected batches of 4, got 2. Use --batch 4"),
+        (("n", 5, "h", "w"), FLOAT, r"with 1 or 3 channels .*got x float32 \[n, 5, h, w\]"),
+        (("n",), FLOAT, r"expected an image .*got x float32 \[n\]"),
+        (NCHW, TensorProto.DOUBLE, "got x float64"),
+        ((4, 3, "h", "w"), FLOAT, "expected a model of 2 images, or of any number, got x float32 .4,"),
     ],
 )
 def test_other_inputs_are_refused_by_name(
@@ -169,7 +169,7 @@ def test_other_inputs_are_refused_by_name(
 def test_two_inputs_are_refused_but_weights_among_the_inputs_are_not(tiny: Bundle, tmp_path: Path) -> None:
     nodes = [helper.make_node("Mul", ["x", "s"], ["y"])]
     scale = helper.make_tensor_value_info("s", FLOAT, [1])
-    with pytest.raises(InputError, match=r"got 2 inputs \(x float32 .*, s float32 \[1\]\)"):
+    with pytest.raises(InputError, match=r"expected one input, the image, got x float32 .*; s float32 \[1\]"):
         open_file(tiny, write_model(tmp_path / "two.onnx", nodes, more_inputs=[scale]))
     weights = [numpy_helper.from_array(np.ones(1, np.float32), "s")]
     open_file(tiny, write_model(tmp_path / "old.onnx", nodes, more_inputs=[scale], weights=weights))

@@ -75,7 +75,7 @@ TROUBLE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "pairs": (
         {"body": MAP, "outputs": "float[2,1,32,32] anomaly_map", "image": "float[2,3,32,32] input"},
         {},
-        r"expected a model of one image, or of any number, got input float32 \[2, 3, 32, 32\]",
+        r"expected a model of 1 image, or of any number, got input float32 \[2, 3, 32, 32\]",
     ),
     "size": ({"body": MAP, "outputs": MAP_OUTPUT}, {"size_px": (8, 8)}, "--size: expected what the model takes"),
     "colour": (
