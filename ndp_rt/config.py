@@ -157,9 +157,10 @@ def child_command(module: str) -> list[str]:
     return [python, *flags, "-c", start, "\n".join(sys.path)]
 
 
-def quieten_ray() -> None:
-    """Have Ray send no statistics of its use, unless the environment says that it shall."""
+def set_ray_defaults() -> None:
+    """Have Ray send no statistics of its use and give its workers full priority, unless the environment has others."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster that we start; Ray's own default is 15
 
 
 def find_compiler() -> list[str]:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ndp_rt.archive.crew import Job, Ready, Task, Worker, find_version
-from ndp_rt.config import child_environment, quieten_ray
+from ndp_rt.config import child_environment, set_ray_defaults
 from ndp_rt.errors import HostError, InputError, needs_extra
 
 LOCAL, AUTO = "local", "auto"
@@ -50,7 +50,7 @@ class Cluster:
             HostError: no cluster answers there, or it has no room for a worker.
         """
         check_address(address)
-        quieten_ray()
+        set_ray_defaults()
         with needs_extra("--ray", "ray"):
             import ray
         self._ray, self._share = ray, share

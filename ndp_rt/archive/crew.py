@@ -17,6 +17,7 @@ Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 MOST_DEATHS = 3  # of workers at one job, before it is cut in two, or while they open
+PATIENCE_S = 60.0  # before it is said that no worker has opened
 MOST_DEATHS_IN_ROW = 60  # of each seat, without a job that was done: more than it takes to find the one deadly image
 
 
@@ -142,6 +143,7 @@ class Crew:
         self._again: deque[Job] = deque()
         self._refused: NdpRtError | None = None
         self._deaths_in_row = 0
+        self._has_begun = False
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
         """Yield jobs that are done with their answers, in any order; those cut in two come as their parts.
@@ -154,8 +156,12 @@ class Crew:
             for seat in self._seats:
                 self._doing[seat.open()] = seat, None
             while self._hand_out(source):
-                done, _ = wait(self._doing, return_when=FIRST_COMPLETED)
+                done, _ = wait(self._doing, None if self._has_begun else PATIENCE_S, return_when=FIRST_COMPLETED)
+                if not done:
+                    self._has_begun = True  # it is said once
+                    self._tell(f"no worker has opened in {PATIENCE_S:.0f} s; still waiting for room or an engine")
                 for future in done:
+                    self._has_begun = True
                     seat, job = self._doing.pop(future)
                     error = future.exception()
                     if error is None and job is not None:

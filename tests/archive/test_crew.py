@@ -139,6 +139,20 @@ def test_only_as_many_jobs_are_made_as_workers_take() -> None:
     running.close()
 
 
+def test_a_crew_that_waits_for_room_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ndp_rt.archive.crew.PATIENCE_S", 0.01)
+    late, told = FakeSeat(), list[str]()
+    ready: Future[Any] = Future()
+    monkeypatch.setattr(late, "open", lambda: ready)
+
+    def tell(line: str) -> None:
+        told.append(line)
+        ready.set_result(Ready(machine="here", process=1, engine_hash="e"))
+
+    assert [job.items for job, _ in run([late], make_jobs("a"), tell)] == [("a",)]
+    assert len(told) == 1 and "still waiting for room" in told[0]
+
+
 def test_a_worker_of_another_version_says_so() -> None:
     with pytest.raises(HostError, match=r"expected ndp-rt 0\.0\.1, as where the run began, got "):
         Worker(Deadly(), "0.0.1").open()
