@@ -1,5 +1,6 @@
 """What a model's last images were found to be: scores and times of many, pictures of a few, in bounded memory."""
 
+import itertools
 import math
 import secrets
 import threading
@@ -15,7 +16,7 @@ from ndp_rt.serve.drift import LAST_COUNT, Drift
 from ndp_rt.serve.pictures import Drawn, finite
 
 ROW_COUNT = 2000
-PICTURE_COUNT = 48
+PICTURE_COUNT = 48  # of rejected images, and as many of the others
 RATE_S = 60.0  # that the rate is counted over
 
 
@@ -38,7 +39,7 @@ class History:
         self.id = secrets.token_hex(8)  # tells a page that the numbers have begun again
         self._lock = threading.Lock()
         self._rows: deque[Row] = deque(maxlen=ROW_COUNT)
-        self._pictures: deque[Drawn] = deque(maxlen=PICTURE_COUNT)
+        self._pictures: dict[bool, deque[Drawn]] = {kind: deque(maxlen=PICTURE_COUNT) for kind in (False, True)}
         self._count = self._defect_count = 0
         self._start_s = time.time()
         self.scores, self.brightness = Drift(()), Drift(())
@@ -64,17 +65,21 @@ class History:
     def add_picture(self, drawn: Drawn) -> None:
         """Take the picture of an image."""
         with self._lock:
-            self._pictures.append(drawn)
+            self._pictures[drawn.facts["is_defect"]].append(drawn)
 
     def find_picture(self, number: int) -> Drawn | None:
         """Return the picture of an image; None: it was never drawn, or is forgotten."""
+        return next((one for one in self.list_pictures() if one.number == number), None)
+
+    def list_pictures(self) -> list[Drawn]:
+        """Return all pictures, the oldest image first."""
         with self._lock:
-            return next((one for one in self._pictures if one.number == number), None)
+            return sorted(itertools.chain(*self._pictures.values()), key=lambda one: one.number)
 
     def describe(self, after: int, pictures_after: int) -> dict[str, Any]:
         """Return rows and pictures of the images behind these numbers, and figures of all, as values of JSON."""
         with self._lock:
-            rows, pictures = list(self._rows), list(self._pictures)
+            rows = list(self._rows)
             count, defect_count = self._count, self._defect_count
         last = rows[-LAST_COUNT:]
         latencies = [row.latency_ms for row in last]
@@ -93,7 +98,7 @@ class History:
             "score": describe_drift(self.scores) | {"base": shorten(base), "last": shorten(scores)},
             "brightness": describe_drift(self.brightness),
             "rows": [describe_row(row) for row in rows if row.number > after],
-            "pictures": [one.describe() for one in pictures if one.number > pictures_after],
+            "pictures": [one.describe() for one in self.list_pictures() if one.number > pictures_after],
         }
 
 

@@ -22,7 +22,7 @@ OPEN_S = 10.0  # after its last question a page counts as closed
 PICTURE_S = 0.2  # between two pictures of a model
 PICTURE_SHARE = 10  # a picture that takes long is followed by none for that many times its time
 BRIGHTNESS_S = 0.5  # between two images of a model whose brightness is measured
-WAITING_COUNT = 4  # tasks that may wait, each with an image
+WAITING_COUNT = 3  # tasks that may wait, each with an image
 NICENESS = 10
 LEAST_SPREAD = 0.01  # of brightness, as a share of white: lamps vary by more
 
@@ -63,12 +63,12 @@ class Monitor:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while True:
             task = self._tasks.get()
-            start_s = time.thread_time()
+            start_s = time.perf_counter()
             try:
                 task()
             except Exception:
                 log.exception("an image could not be drawn")
-            self._pause_s = max(PICTURE_S, PICTURE_SHARE * (time.thread_time() - start_s))
+            self._pause_s = max(PICTURE_S, PICTURE_SHARE * (time.perf_counter() - start_s))
 
 
 class ModelWatch:

@@ -180,7 +180,7 @@ def test_while_a_page_is_open_maps_and_defects_are_drawn_at_most_so_often(monkey
     watch.take([IMAGE] * 4, results, 9, 0.0)
     for task in offered:
         task()
-    assert [one.number for one in history._pictures] == [1, 2, 9, 10]
+    assert [one.number for one in history.list_pictures()] == [1, 2, 9, 10]
     now_s += 60
     assert not watch.wants_map  # the page is closed
 
@@ -189,14 +189,16 @@ def test_a_history_keeps_as_much_as_it_may() -> None:
     history = History()
     for _ in range(ROW_COUNT + 10):
         history.add([make_result(0.9), make_result(0.1)], 0.001, 1e9)
-    for number in range(PICTURE_COUNT + 5):
-        history.add_picture(Drawn(number=number, picture=b"", heat=None, outlines=(), facts={}))
+    for number in range(2 * PICTURE_COUNT + 4):
+        facts = {"is_defect": number % 2 == 0}
+        history.add_picture(Drawn(number=number, picture=b"", heat=None, outlines=(), facts=facts))
     found = history.describe(0, 0)
     assert len(found["rows"]) == ROW_COUNT and found["image_count"] == 2 * ROW_COUNT + 20
     assert found["defect_count"] == ROW_COUNT + 10 and found["last_defect_count"] == LAST_COUNT / 2
     assert len(history.describe(2 * ROW_COUNT + 18, 99)["rows"]) == 2
-    assert len(history._pictures) == PICTURE_COUNT and history.find_picture(4) is None
-    assert history.find_picture(5) is not None
+    assert [one.number for one in history.list_pictures()] == list(range(4, 2 * PICTURE_COUNT + 4))
+    history.add_picture(Drawn(number=10**6, picture=b"", heat=None, outlines=(), facts={"is_defect": False}))
+    assert history.find_picture(5) is None and history.find_picture(4) is not None
 
 
 def test_numbers_that_json_lacks_are_none() -> None:
@@ -247,6 +249,19 @@ def test_outlines_are_shares_of_the_sides() -> None:
         np.testing.assert_allclose(points.min(axis=0), (10, 20), atol=0.8)
         np.testing.assert_allclose(points.max(axis=0), (15, 30), atol=0.8)
         assert drawn.facts["defects"][0]["area_px"] == 50 and drawn.facts["waited_ms"] == 10
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (300, 7), (40, 50, 1), (40, 50, 3), (900, 1200)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_images_of_every_form_are_drawn(shape: tuple[int, ...], kind: type[Any]) -> None:
+    image = np.full(shape, np.iinfo(kind).max // 3, kind)
+    image.setflags(write=False)
+    anomaly_map = np.full(shape[:2], 0.9, np.float32)
+    result = make_result(0.9, anomaly_map=anomaly_map)
+    drawn = draw(1, image, result, 0.0, open_bundle(BUNDLE).manifest)
+    assert drawn.facts["brightness"] == pytest.approx(1 / 3)
+    picture = cv2.imdecode(np.frombuffer(drawn.picture, np.uint8), cv2.IMREAD_COLOR)
+    assert max(picture.shape) <= 512 and np.abs(picture.astype(int) - 85).max() <= 2 and drawn.heat is not None
 
 
 def test_the_nearest_good_patch_is_found() -> None:

@@ -175,8 +175,10 @@ function take(found) {
   const rows = found.rows.filter((row) => row[0] > (state.rows.at(-1)?.[0] ?? 0));
   state.rows = [...state.rows, ...rows].slice(-ROW_COUNT);
   for (const picture of found.pictures) state.pictures.set(picture.number, picture);
-  const numbers = [...state.pictures.keys()].sort((a, b) => a - b);
-  for (const number of numbers.slice(0, -PICTURE_COUNT)) forget(number);
+  const pictures = [...state.pictures.values()].sort((a, b) => a.number - b.number);
+  for (const isDefect of [true, false]) { // as many of each kind as the service keeps
+    for (const picture of pictures.filter((one) => one.is_defect === isDefect).slice(0, -PICTURE_COUNT)) forget(picture.number);
+  }
   showFigures(found);
   drawPlots(found);
   showCards();
@@ -227,6 +229,7 @@ async function poll() {
     const found = await ask("page/data", { after: state.rows.at(-1)?.[0] ?? 0, pictures_after: pictures.length ? Math.max(...pictures) : 0 });
     if (turn !== state.polls) return; // another one was begun meanwhile
     find("token-form").hidden = true;
+    find("pause").hidden = false;
     find("content").hidden = false;
     find("forget").hidden = sessionStorage.getItem(TOKEN) === null;
     state.failures = 0;
@@ -249,7 +252,7 @@ function askForToken() {
   find("token-words").textContent = was ? "That is not the service's token." : "";
   sessionStorage.removeItem(TOKEN);
   find("content").hidden = true;
-  find("forget").hidden = true;
+  find("forget").hidden = find("pause").hidden = true;
   find("token-form").hidden = false;
   if (find("viewer").open) find("viewer").close();
   find("token").focus();
