@@ -49,7 +49,7 @@ TROUBLE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "several inputs": (
         {"body": MAP, "outputs": MAP_OUTPUT, "image": "float[N,3,32,32] input, float[N] other"},
         {},
-        r"expected one input, the image, got input float32 \[\?, 3, 32, 32\]; other float32 \[\?\]",
+        r"expected one input, the image, got input float32 \[N, 3, 32, 32\]; other float32 \[N\]",
     ),
     "a picture": (
         {"body": "  rebuilt = Relu(input)\n", "outputs": "float[N,3,32,32] rebuilt"},
