@@ -34,17 +34,26 @@ SITE = Path(sysconfig.get_paths()["purelib"])
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with this one's packages, but with a NumPy that Triton reads, and with tritonserver."""
     folder = tmp_path_factory.mktemp("triton") / "env"
+    trouble = make_environment(folder)
+    if trouble is not None:
+        pytest.skip(f"needs nvidia-pytriton 0.7.0 and numpy<2 from the package index: {trouble[-200:]}")
+    return folder
+
+
+def make_environment(folder: Path) -> str | None:
+    """Make a Python with this one's packages, but with a NumPy that Triton reads, and with tritonserver.
+
+    Returns:
+        What the package index lacks; None: nothing.
+    """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     root = Path(__file__).parents[2]
     (site / "others.pth").write_text("\n".join([str(root), *(one for one in sys.path if one.endswith("-packages"))]))
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet", "--no-deps"]
     done = subprocess.run([*pip, "numpy<2", "nvidia-pytriton==0.7.0"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"needs nvidia-pytriton 0.7.0 and numpy<2 from the package index: {done.stderr.strip()[-200:]}")
-    return folder
+    return done.stderr.strip() if done.returncode else None
 
 
 class Triton:

@@ -5,11 +5,13 @@ clock, and processor time of client and service together, which other work on th
 """
 
 import argparse
+import contextlib
 import json
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,8 +23,10 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 
 from ndp_rt import Inspector, read_image
+from ndp_rt.cli import main as ndp_rt_main
 from ndp_rt.cli.demo_page import IMAGES
 from ndp_rt.devices.machine import find_cpu
+from tests.nightly.test_triton import Triton, make_environment
 from tests.serve.conftest import Served
 from tests.tiny_bundle import make_tiny_bundle
 
@@ -55,12 +59,36 @@ def make_forms(served: Served, image: np.ndarray) -> dict[str, tuple[int, Callab
     return forms
 
 
+def start_triton(bundle: Path, folder: Path) -> Triton:
+    """Serve the bundle by NVIDIA Triton, one instance of two threads."""
+    trouble = make_environment(folder / "env")
+    assert trouble is None, trouble
+    words = [str(bundle), "-o", str(folder / "repository"), "--threads", "2", "--instances", "1"]
+    assert ndp_rt_main(["export-triton", *words]) == 0
+    triton = Triton(folder / "env", folder / "repository", folder / "triton.log")
+    assert triton.wait_until_ready(), triton.log.read_text(errors="replace")[-3000:]
+    return triton
+
+
+def make_triton_forms(triton: Triton, image: np.ndarray) -> dict[str, tuple[int, Callable[[], Any]]]:
+    """Return the forms of an image for Triton, whose inputs are batches."""
+    forms: dict[str, tuple[int, Callable[[], Any]]] = {}
+    for name, module, port in (("HTTP", http_client, triton.ports[0]), ("gRPC", grpc_client, triton.ports[1])):
+        client = module.InferenceServerClient(f"127.0.0.1:{port}")
+        one = module.InferInput("image", [1, *image.shape], "UINT8")
+        one.set_data_from_numpy(image[None])
+        ask = partial(client.infer, "tiny", [one], outputs=[module.InferRequestedOutput("score")])
+        forms[f"Triton, {name}, pixels"] = image.nbytes, ask
+    return forms
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--requests", type=int, default=20, help="of a form in a round")
     parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--triton", action="store_true", help="also by NVIDIA Triton, from the package index")
     args = parser.parse_args()
     image = cv2.resize(read_image(next((IMAGES / "test").rglob("*.png"))), (args.side, args.side))
     image = np.ascontiguousarray(image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2))
@@ -70,21 +98,27 @@ def main() -> None:
         with (
             Served([str(bundle), "--no-page"], Path(name) / "cache") as served,
             Inspector.open(bundle, threads=2) as inspector,
+            contextlib.ExitStack() as stack,
         ):
-            service, own = psutil.Process(served.process.pid), psutil.Process()
+            own, services = psutil.Process(), [psutil.Process(served.process.pid)]
             forms = {"inspect": (0, lambda: inspector.inspect(image, map_out=empty)), **make_forms(served, image)}
+            if args.triton:
+                triton = start_triton(bundle, Path(name))
+                stack.callback(triton.stop)
+                services += [one := psutil.Process(triton.process.pid), *one.children(recursive=True)]
+                forms |= make_triton_forms(triton, image)
             walls: dict[str, list[float]] = defaultdict(list)
             busy: dict[str, list[float]] = defaultdict(list)
             for number in range(args.rounds + 1):
                 for form, (_, ask) in forms.items():
-                    before = sum(sum(one.cpu_times()[:2]) for one in (service, own))
+                    before = sum(sum(one.cpu_times()[:2]) for one in (own, *services))
                     times = []
                     for _ in range(args.requests):
                         start_s = time.perf_counter()
                         ask()
                         times.append((time.perf_counter() - start_s) * 1e3)
                     if number:  # the first is for warming up
-                        used_s = sum(sum(one.cpu_times()[:2]) for one in (service, own)) - before
+                        used_s = sum(sum(one.cpu_times()[:2]) for one in (own, *services)) - before
                         busy[form].append(used_s * 1e3 / args.requests)
                         walls[form] += times
             assert served.stop() == 0
