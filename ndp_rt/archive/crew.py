@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -145,8 +145,10 @@ class Crew:
         self._deaths_in_row = 0
         self._has_begun = False
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
+    def run(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Any], None, None]:
         """Yield jobs that are done with their answers, in any order; those cut in two come as their parts.
+
+        Closing it ends the workers.
 
         Raises:
             NdpRtError: a job cannot be done, or no worker can open.

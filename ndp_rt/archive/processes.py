@@ -64,11 +64,12 @@ class ProcessSeat:
 
     def close(self) -> None:
         """See `Seat`."""
-        if self._process:
+        has_opened, self._process = self._process, 0
+        if has_opened:
             with contextlib.suppress(OSError):  # it has ended
-                os.kill(self._process, signal.SIGTERM)
-            self._process = 0
-        self._executor.shutdown(wait=False, cancel_futures=True)
+                os.kill(has_opened, signal.SIGTERM)
+        # One that opens may build an engine for minutes; it ends with its parent.
+        self._executor.shutdown(wait=bool(has_opened), cancel_futures=True)
 
     def is_death(self, error: BaseException) -> bool:
         """See `Seat`."""
@@ -81,15 +82,22 @@ class ProcessSeat:
 
 @contextlib.contextmanager
 def _holding_interrupts() -> Iterator[None]:
-    """Let Ctrl-C wait, also in processes that start meanwhile, which would each say something of it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    """Let Ctrl-C wait for a process that starts meanwhile, which would else say that it got half of what it needs."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    # A process that starts has the mask of this thread, until `_begin` has it ignore the signal.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _begin(task: Task[Any], version: str) -> None:

@@ -3,13 +3,14 @@
 import hashlib
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ndp_rt.archive.crew import Crew, Job, Ready, Seat
 from ndp_rt.archive.inspect_shard import Drawing, inspect_shard
-from ndp_rt.archive.shards import ArchiveFile, group_by_shards, hash_settings, make_key, name_part
+from ndp_rt.archive.shards import ArchiveFile, drop_temporary_files, group_by_shards, hash_settings, make_key, name_part
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.errors import BundleError, HostError, StorageError
 from ndp_rt.folders.recording import Tally
@@ -176,9 +177,13 @@ def inspect_archive(
             )
 
     tally = Tally()
-    for job, found in Crew(make_seats(task), accept, tell).run(list_jobs(files, archive.shard_count)):
-        tally.add(found)
-        advance(len(job.items))
+    try:
+        with closing(Crew(make_seats(task), accept, tell).run(list_jobs(files, archive.shard_count))) as done:
+            for job, found in done:
+                tally.add(found)
+                advance(len(job.items))
+    finally:
+        drop_temporary_files(out)
     return tally, make_key(archive.engines[settings], settings)
 
 

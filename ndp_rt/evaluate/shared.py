@@ -1,6 +1,7 @@
 """Scores labelled images with several workers; what the maps and masks of all are compared for stays in one process."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +74,11 @@ def score_shared(
     places = {one.path: index for index, one in enumerate(samples)}
     scored: list[Scored] = []
     exclusions: list[tuple[int, Exclusion]] = []
-    for job, (some, left_out) in Crew(make_seats(ScoreTask(opening=opening)), accept, tell).run(jobs):
-        scored += some
-        exclusions += [(places[job.items[0].path], one) for one in left_out]
-        advance(len(job.items))
+    with closing(Crew(make_seats(ScoreTask(opening=opening)), accept, tell).run(jobs)) as done:
+        for job, (some, left_out) in done:
+            scored += some
+            exclusions += [(places[job.items[0].path], one) for one in left_out]
+            advance(len(job.items))
     scored.sort(key=lambda one: places[one.sample.path])
     exclusions.sort(key=lambda pair: pair[0])
     return scored, [one for _, one in exclusions], hashes[0]

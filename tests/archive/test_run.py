@@ -125,6 +125,7 @@ def test_settings_are_told_apart(tiny: Path) -> None:
     assert describe_settings(bundle, arguments | {"threads": 7}, Drawing()) == found[0]
 
 
+@pytest.mark.nightly
 def test_overwrite_begins_anew(tiny: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     inspect(tiny, images / "0", out, "--workers", "1", "--overlays", "--maps")
@@ -179,6 +180,7 @@ def test_a_machine_that_lacks_something_says_what(tiny: Path, images: Path, tmp_
         open_task()
 
 
+@pytest.mark.nightly
 def test_another_engine_than_the_archives_is_refused(
     tiny: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,6 +251,7 @@ def test_killed_workers_cost_no_row(tiny: Path, images: Path, alone: Path, tmp_p
     assert without_times(read_rows_of(tmp_path)) == read_alone(alone)
 
 
+@pytest.mark.nightly
 def test_ctrl_c_ends_the_workers_too(tiny: Path, images: Path, tmp_path: Path) -> None:
     with start(tiny, images, tmp_path, "--workers", "1") as run:
         workers: list[psutil.Process] = []
