@@ -17,7 +17,7 @@ from ndp_rt.bench.timed.spec import TimedSpec, Turn, choose_threshold
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.config import child_environment
 from ndp_rt.engines.engine import one_line
-from ndp_rt.engines.tolerances import find_tolerance
+from ndp_rt.engines.golden_report import find_allowed
 from ndp_rt.errors import EngineError
 from ndp_rt.evaluate.record import Record
 from ndp_rt.files import make_temporary_folder
@@ -67,20 +67,24 @@ def measure_cold(spec: TimedSpec, bundle: Bundle, image_path: str, tell: Tell) -
     Raises:
         EngineError: a process failed, or answered wrongly.
     """
-    expected = float(bundle.golden().score[0])
-    run_once(spec, bundle, image_path, expected, None)
+    golden = bundle.golden()
+    expected, (_, allowed) = float(golden.score[0]), find_allowed(bundle, golden, spec.precision)
+    run_once(spec, bundle, image_path, expected, allowed, None)
     found: Record = {}
     for kind, count, words in (("hit", HIT_COUNT, "engine cached"), ("miss", MISS_COUNT, "engine to be built")):
         runs = []
         for index in range(count):
             tell(f"{spec.name}: cold start {index + 1} of {count}, {words}")
             with make_temporary_folder("cold") as cache:
-                runs.append(run_once(spec, bundle, image_path, expected, Path(cache) if kind == "miss" else None))
-        found[kind] = summarise_starts(runs, spec.precision)
+                place = Path(cache) if kind == "miss" else None
+                runs.append(run_once(spec, bundle, image_path, expected, allowed, place))
+        found[kind] = summarise_starts(runs, allowed)
     return found
 
 
-def run_once(spec: TimedSpec, bundle: Bundle, image_path: str, expected: float, cache: Path | None) -> dict[str, float]:
+def run_once(
+    spec: TimedSpec, bundle: Bundle, image_path: str, expected: float, allowed: float, cache: Path | None
+) -> dict[str, float]:
     """Start one process and return the milliseconds of each of PARTS, of "total" and, the median, of "following".
 
     "score error" is how far its first decision's score is off.
@@ -102,7 +106,6 @@ def run_once(spec: TimedSpec, bundle: Bundle, image_path: str, expected: float, 
     if done.returncode != 0:
         raise EngineError(f"{spec.name}: a fresh process failed: {one_line(RuntimeError(done.stderr.strip()[-500:]))}")
     answer = json.loads(done.stdout.strip().splitlines()[-1])
-    allowed = find_tolerance("engine.score", spec.precision).absolute
     if not abs(answer["score"] - expected) <= allowed:
         raise EngineError(
             f"{spec.name}: a fresh process scored the first golden image {answer['score']:.6f}; {expected:.6f} is "
@@ -119,11 +122,11 @@ def run_once(spec: TimedSpec, bundle: Bundle, image_path: str, expected: float, 
     }
 
 
-def summarise_starts(runs: list[dict[str, float]], precision: str) -> Record:
+def summarise_starts(runs: list[dict[str, float]], allowed: float) -> Record:
     """Return the latencies of whole starts, of each part and of later images, and how far first scores were off."""
     check = {
         "score_max_abs_difference": max(run["score error"] for run in runs),
-        "allowed": find_tolerance("engine.score", precision).absolute,
+        "allowed": allowed,
         "against": "PyTorch fp32 score of the first golden image",
         "image_count": len(runs),
     }

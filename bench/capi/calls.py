@@ -16,7 +16,7 @@ from ndp_rt.bench.latency import summarise
 from ndp_rt.bench.measure import Tell, count_all_rounds
 from ndp_rt.bench.timed.process import ChildProcess, ServiceProcess
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.engines.tolerances import find_tolerance
+from ndp_rt.engines.golden_report import find_allowed
 from ndp_rt.errors import EngineError
 from ndp_rt.evaluate.record import Record
 
@@ -108,7 +108,8 @@ def check_golden(bundle: Bundle, answer: Answer) -> Record:
     Raises:
         EngineError: further than the tolerance.
     """
-    expected, allowed = float(bundle.golden().score[0]), find_tolerance("engine.score", "fp32").absolute
+    golden = bundle.golden()
+    expected, (_, allowed) = float(golden.score[0]), find_allowed(bundle, golden, "fp32")
     difference = abs(read_score(answer) - expected)
     if not difference <= allowed:
         raise EngineError(

@@ -12,6 +12,8 @@ from ndp_rt.bundle.open import Bundle, Golden
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError
 
+RELATIVE = "is_relative"  # of the manifest's `golden`
+
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenReport:
@@ -22,6 +24,22 @@ class GoldenReport:
     map_tolerance: float
     score_max_abs_difference: float
     score_tolerance: float
+
+
+def find_allowed(bundle: Bundle, golden: Golden, precision: str) -> tuple[float, float]:
+    """Return by how much maps and scores of an engine may differ from the golden vectors.
+
+    Tolerances are for maps up to 1. Where the manifest says so they are shares of the largest value, as of a model that
+    came from elsewhere, whose maps and scores have ranges of their own.
+    """
+    sizes = [float(np.abs(values).max()) for values in (golden.map, golden.score)]
+    if not bundle.manifest.golden.get(RELATIVE):
+        sizes = [max(1.0, *sizes)] * 2
+    map_size, score_size = (size or 1.0 for size in sizes)  # nothing can be a share of an empty map
+    return (
+        find_tolerance("engine.map", precision).absolute * map_size,
+        find_tolerance("engine.score", precision).absolute * score_size,
+    )
 
 
 def compare_golden(
@@ -53,14 +71,13 @@ def compare_golden(
         maps, scores = run(np.ascontiguousarray(golden.image[rows]))
         map_difference = find_largest(map_difference, maps, golden.map[rows])
         score_difference = find_largest(score_difference, scores, golden.score[rows])
-    # Tolerances are for maps up to 1; those of models that came from elsewhere may have any range.
-    scale = max(1.0, float(np.abs(golden.map).max()), float(np.abs(golden.score).max()))
+    map_tolerance, score_tolerance = find_allowed(bundle, golden, precision)
     report = GoldenReport(
         vector_count=count,
         map_max_abs_difference=map_difference,
-        map_tolerance=find_tolerance("engine.map", precision).absolute * scale,
+        map_tolerance=map_tolerance,
         score_max_abs_difference=score_difference,
-        score_tolerance=find_tolerance("engine.score", precision).absolute * scale,
+        score_tolerance=score_tolerance,
     )
     # Written so that NaN fails.
     if not (map_difference <= report.map_tolerance and score_difference <= report.score_tolerance):

@@ -9,6 +9,7 @@ from ndp_rt.bundle.open import GOLDEN_FILE, Bundle
 from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target, write_bundle
 from ndp_rt.config import find_build_memory_bytes
 from ndp_rt.engines.build import run_child
+from ndp_rt.engines.golden_report import RELATIVE
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.files import hash_file, make_temporary_folder
 from ndp_rt.importing.terms import ImageInput, ImportSettings, Made
@@ -111,7 +112,7 @@ def _make_manifest(name: str, path: Path, settings: ImportSettings, made: Made) 
         stages={STAGE: StageSpec(file=MODEL_FILE, inputs=inputs, outputs=outputs)},
         programs={kind: {STAGE: program} for kind in ("cpu", "cuda")},
         decision=rules,
-        golden={"made_by": "ONNX Runtime"},
+        golden={"made_by": "ONNX Runtime", RELATIVE: True},
         provenance={
             "commands": [settings.command],
             "model": {"file": path.name, "sha256": hash_file(path), "removed": list(made.removed)},

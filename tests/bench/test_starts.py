@@ -65,7 +65,7 @@ def test_what_the_first_image_takes_longer_is_found_run_by_run() -> None:
         }
         for first, later in ((30.0, 10.0), (24.0, 20.0), (60.0, 40.0))
     ]
-    found = starts.summarise_starts(runs, "fp32")
+    found = starts.summarise_starts(runs, 1e-4)
     assert found["first_ratio"]["median"] == 1.5  # of 3, 1.2 and 1.5; the medians' own ratio is 30 / 20
     assert found["following"]["p50_ms"] == 20.0
 
@@ -83,7 +83,7 @@ def test_a_start_counts_as_many_later_images_as_its_limits_say(
     monkeypatch.setattr("statistics.median", keep)
     bundle = open_bundle(tiny_bundle)
     image = write_golden_files(bundle, tmp_path)[0]
-    starts.run_once(make_spec(tiny_bundle), bundle, image, float(bundle.golden().score[0]), None)
+    starts.run_once(make_spec(tiny_bundle), bundle, image, float(bundle.golden().score[0]), 1e-4, None)
     assert [len(gaps) for gaps in seen] == [starts.FOLLOWING_MIN]
 
 
@@ -91,12 +91,13 @@ def test_a_cold_start_that_answers_wrongly_is_not_recorded(tiny_bundle: Path, tm
     bundle = open_bundle(tiny_bundle)
     other = write_golden_files(bundle, tmp_path)[1]
     with pytest.raises(EngineError, match="scored the first golden image"):
-        starts.run_once(make_spec(tiny_bundle), bundle, other, float(bundle.golden().score[0]), None)
+        starts.run_once(make_spec(tiny_bundle), bundle, other, float(bundle.golden().score[0]), 1e-4, None)
 
 
 def test_a_cold_start_that_fails_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"a fresh process failed: .*missing\.png"):
-        starts.run_once(make_spec(tiny_bundle), open_bundle(tiny_bundle), str(tmp_path / "missing.png"), 0.0, None)
+        missing = str(tmp_path / "missing.png")
+        starts.run_once(make_spec(tiny_bundle), open_bundle(tiny_bundle), missing, 0.0, 1e-4, None)
 
 
 def test_the_first_image_after_a_pause_is_compared_with_those_before_it() -> None:

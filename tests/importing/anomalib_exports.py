@@ -59,6 +59,14 @@ def fill_bank(module: Any, images: Any) -> None:
     module.model.memory_bank = bank
 
 
+def fill_embeddings(module: Any, images: Any) -> None:
+    """Give AnomalyDINO the images' own patches as memory."""
+    module.model.train()
+    module.model(images.flip(-1))
+    module.model.fit()
+    module.model.eval()
+
+
 def fill_efficientad(module: Any, images: Any) -> None:
     """Set the teacher's mean and standard deviation, and the quantiles of both maps, to those of noise."""
     import torch
@@ -82,6 +90,13 @@ MODELS: Mapping[str, Recipe] = {
     "Supersimplenet": Recipe(),
     "Patchcore": Recipe(fill=fill_bank, export=FIXED, note="`dynamic_shapes=None`"),
     "Dinomaly": Recipe(side_px=392, export=FIXED, note="`input_size=(392, 392)`, `dynamic_shapes=None`"),
+    "FoundAD": Recipe(
+        arguments={"encoder_name": "dinov2_vit_small_14", "image_size": 224},
+        side_px=224,
+        export=FIXED,
+        note='`encoder_name="dinov2_vit_small_14"`, `image_size=224`, `dynamic_shapes=None`',
+    ),
+    "AnomalyDINO": Recipe(side_px=252, export=FIXED, fill=fill_embeddings, note="`dynamic_shapes=None`, 252 px"),
     "Fre": Recipe(),
     "Ganomaly": Recipe(),
     "Uflow": Recipe(export=FIXED, note="`dynamic_shapes=None`"),
