@@ -154,8 +154,8 @@ def find_image(
     fits = [one for one, axis in (("nchw", 1), ("nhwc", 3)) if sizes[axis] in (1, 3)]
     if layout is None and len(fits) != 1:
         raise InputError(
-            f"{path}: expected an image with 1 or 3 channels in one place, got {describe(value)}. Say --layout nchw or "
-            "nhwc."
+            f"{path}: expected an image with 1 or 3 channels in one place, got {describe(value)}. Tell ndp-rt import by "
+            "--layout nchw or nhwc."
         )
     layout = layout or fits[0]
     channels, height, width = (sizes[axis] for axis in ((1, 2, 3) if layout == "nchw" else (3, 1, 2)))

@@ -86,7 +86,7 @@ TROUBLE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "layout": (
         {"body": MAP, "outputs": MAP_OUTPUT, "image": "float[N,3,32,3] input"},
         {},
-        "with 1 or 3 channels in one place, got input .* Say --layout nchw or nhwc",
+        "with 1 or 3 channels in one place, got input .* by --layout nchw or nhwc",
     ),
     "larger map": (
         {
