@@ -16,7 +16,7 @@ from ndp_rt.errors import HostError, InputError, needs_extra
 
 LOCAL, AUTO = "local", "auto"
 CONNECT_S = 10.0
-ANSWER_S = 60.0
+ANSWER_S = 30.0
 STORE_BYTES = 80 * 2**20  # of a cluster of our own: only paths and counts go through it
 
 

@@ -151,12 +151,9 @@ def inspect_archive(
     archive = ArchiveFile.open(out, len(files))
     bundle = open_bundle(arguments["bundle"])
     settings = describe_settings(bundle, arguments, drawing)
+    probe = next((path for path in files if path.exists()), out)
     task = ShardTask(
-        opening=Opening(
-            arguments=arguments,
-            fingerprint=bundle.fingerprint,
-            probe=next((path for path in files if path.exists()), out),
-        ),
+        opening=Opening(arguments=arguments, fingerprint=bundle.fingerprint, probe=probe),
         out=out,
         run=archive.run,
         shard_count=archive.shard_count,

@@ -1,9 +1,10 @@
 """Measures the accuracy of a bundle on labelled images (`ndp-rt evaluate`)."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ndp_rt.arrays import BoolArray
-from ndp_rt.bundle.open import open_bundle
+from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import DataError
-from ndp_rt.evaluate.dataset import GOOD, list_labelled
+from ndp_rt.evaluate.dataset import GOOD, Sample, list_labelled
 from ndp_rt.evaluate.metrics import (
     Confusion,
     count_confusion,
@@ -190,34 +191,32 @@ def evaluate_bundle(
     if not (fallback and spec.is_on_gpu):  # where the CPU may take over, the GPU's backend may be missing
         spec = spec.resolve(bundle)
     engine: Record = {name: getattr(spec, name) for name in ("device", "backend", "precision", "plan", "threads")}
-    arguments = {
-        "bundle": str(bundle_path.absolute()),
-        "threshold": UNREACHABLE if threshold.value is None else None,
-        "fallback": fallback,
-        "ignore_mask": None if ignore_mask is None else take_ignore_mask(ignore_mask),
-        "smallest_area_px": smallest_area_px,
-        **engine,
-    }
+    ignored = None if ignore_mask is None else take_ignore_mask(ignore_mask)
+    counting: Record = {"ignore_mask": ignored, "smallest_area_px": smallest_area_px}
+    arguments = {"bundle": str(bundle_path.absolute()), "fallback": fallback, **counting, **engine}
+    arguments["threshold"] = UNREACHABLE if threshold.value is None else None
     selection = make_options(batches=None, require_signature=None, **arguments).make_selection()
     with start_progress(len(samples)) as advance:
-        if make_seats is None:
-            with Inspector.open(**arguments) as inspector:
-                engine["hash"] = inspector.engine_hash
-                level = inspector.bundle.manifest.input.white_level_16bit
-                scored, exclusions = score_samples(inspector.inspect, samples, advance, white_level=level)
-        else:
-            scored, exclusions, engine["hash"] = score_shared(samples, bundle, arguments, make_seats, advance, tell)
-    ignored = None if selection is None else selection.ignored
+        score = score_alone if make_seats is None else partial(score_shared, make_seats=make_seats, tell=tell)
+        scored, exclusions, engine["hash"] = score(samples, bundle, arguments, advance)
     if not scored:
         raise DataError(f"{data / 'test'}: none of its {len(samples)} images can be used: {exclusions[0].reason}")
     evaluation = summarise(scored, exclusions, threshold.value, labelled.left_out, ignored)
     record = start_record(FORMAT, FORMAT_VERSION, command)
     record["bundle"] = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
-    record["engine"] = engine
-    record["data"] = {"name": data.resolve().name, "image_count": len(samples)}
+    record |= {"engine": engine, "data": {"name": data.resolve().name, "image_count": len(samples)}}
     record["threshold"] = threshold.to_json()
     if selection is not None:
         share = None if ignored is None else float(ignored.mean())
         record["counting"] = {"ignored_share": share, "smallest_area_px": smallest_area_px}
     record["figures"] = evaluation.to_json(data)
     return evaluation, record
+
+
+def score_alone(
+    samples: Sequence[Sample], bundle: Bundle, arguments: Mapping[str, Any], advance: Callable[[], None]
+) -> tuple[list[Scored], list[Exclusion], str]:
+    """Return what `score_shared` does, by an inspector of this process."""
+    level = bundle.manifest.input.white_level_16bit
+    with Inspector.open(**arguments) as inspector:
+        return *score_samples(inspector.inspect, samples, advance, white_level=level), inspector.engine_hash

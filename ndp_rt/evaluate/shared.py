@@ -40,8 +40,9 @@ def score_shared(
     samples: Sequence[Sample],
     bundle: Bundle,
     arguments: Mapping[str, Any],
-    make_seats: MakeSeats,
     advance: Callable[..., None],
+    *,
+    make_seats: MakeSeats,
     tell: Callable[[str], None],
 ) -> tuple[list[Scored], list[Exclusion], str]:
     """Return what `score_samples` does, in the order of the samples, and the hash of the engine of all workers.
@@ -50,8 +51,8 @@ def score_shared(
         samples: with absolute paths.
         bundle: that is opened.
         arguments: of `Inspector.open`.
-        make_seats: starts the workers of a task.
         advance: counts images that are done.
+        make_seats: starts the workers of a task.
         tell: shows a line.
 
     Raises:

@@ -1,7 +1,8 @@
 """Holds `ndp-rt serve` under load for long, with clients that vanish: `python -m tests.serve.soak --minutes 60`.
 
-Prints the service's memory as it goes and, at the end, how it grew from the first tenth of the time to the last, after
-a start of `--warm` minutes. Exit code 1: it grew by `--limit` or more, an answer was wrong, or the service has ended.
+Prints the memory that is the service's alone as it goes and, at the end, how it grew from the first tenth of the time
+to the last, after a start of `--warm` minutes. Exit code 1: it grew by `--limit` or more, an answer was wrong, or the
+service has ended.
 """
 
 import argparse
@@ -147,9 +148,9 @@ def main() -> int:
                     load.wrong.append(f"the service has ended: {served.errors[-5:]}")
                     break
                 if past_s >= 60 * args.warm:
-                    samples.append(process.memory_info().rss / 2**20)
+                    samples.append(process.memory_full_info().uss / 2**20)
                     if len(samples) % 12 == 1:
-                        figures = {"min": round(past_s / 60, 1), "rss_mib": round(samples[-1], 2)}
+                        figures = {"min": round(past_s / 60, 1), "own_mib": round(samples[-1], 2)}
                         state = {"threads": process.num_threads(), "files": process.num_fds()}
                         print(json.dumps({**figures, **state, **load.counts}), flush=True)
             load.stop.set()
