@@ -59,8 +59,7 @@ class Monitor:
             self._tasks.put_nowait(task)
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        lower_priority()
         while True:
             task = self._tasks.get()
             start_s = time.perf_counter()
@@ -69,6 +68,14 @@ class Monitor:
             except Exception:
                 log.exception("an image could not be drawn")
             self._pause_s = max(PICTURE_S, PICTURE_SHARE * (time.perf_counter() - start_s))
+
+
+def lower_priority() -> None:
+    """Let this thread come after those of requests, where the system has priorities of threads and allows it."""
+    if sys.platform == "linux":
+        number = threading.get_native_id()
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, number, max(NICENESS, os.getpriority(os.PRIO_PROCESS, number)))
 
 
 class ModelWatch:

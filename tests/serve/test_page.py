@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
 import re
 import shutil
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,9 +157,25 @@ def make_watch(offered: list[Callable[[], None]]) -> tuple[Monitor, ModelWatch, 
     return monitor, ModelWatch(monitor, history, inspector, Drift(())), history
 
 
-def test_nothing_is_drawn_while_no_page_is_open() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, where threads have priorities of their own")
+@pytest.mark.parametrize("niceness", [0, 15])
+def test_the_monitor_works_where_its_priority_cannot_be_set(niceness: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, is_done = [], threading.Event()
+
+    def refuse(*values: int) -> None:
+        asked.append(values[-1])
+        raise PermissionError
+
+    monkeypatch.setattr(os, "getpriority", lambda *_: niceness)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    Monitor().offer(is_done.set)
+    assert is_done.wait(60) and asked == [max(10, niceness)]
+
+
+def test_nothing_is_drawn_while_no_page_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     offered: list[Callable[[], None]] = []
     monitor, watch, _ = make_watch(offered)
+    monkeypatch.setattr("ndp_rt.serve.monitor.time.monotonic", lambda: 1000.0)
     for number in range(10):
         assert not watch.wants_map
         watch.take([IMAGE], [make_result(0.9)], number + 1, 0.0)
