@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from ndp_rt import __version__
 from ndp_rt.errors import InputError, NdpRtError
+from ndp_rt.serve.clients import answer_while_there
 from ndp_rt.serve.json_form import (
     HEADER,
     LONGEST_NUMBER,
@@ -27,7 +28,7 @@ from ndp_rt.serve.json_form import (
 from ndp_rt.serve.metrics import Metrics
 from ndp_rt.serve.models import READY, describe_states
 from ndp_rt.serve.page import Page
-from ndp_rt.serve.protocol import INPUTS, OF_A_MAP, OUTPUTS, InferAnswer, InferRequest
+from ndp_rt.serve.protocol import INPUTS, OF_A_MAP, OUTPUTS, InferRequest
 from ndp_rt.serve.refusals import REASONS, Refusal, describe, find_reason
 from ndp_rt.serve.service import EXTENSIONS, Service
 
@@ -162,7 +163,7 @@ class HttpFace:
         text = memoryview(body)[: find_json_bytes(body, header)]
         is_quick = len(text) <= QUICK_JSON_BYTES and b"BYTES" not in bytes(text)
         asking = self._service.infer(name, version, parse, is_quick=is_quick, time_left_s=None)
-        answer = await _while_there(request, asking)
+        answer = await answer_while_there(request, asking)
         if any(one.name in OF_A_MAP for one in answer.outputs):  # as JSON a map takes a second
             content, json_bytes = await asyncio.to_thread(write_answer, answer, binary)
         else:
@@ -221,29 +222,6 @@ class HttpFace:
         finally:
             timer.cancel()
         return b"".join(parts)  # one part is not copied
-
-
-async def _while_there(request: Request, asking: Awaitable[InferAnswer]) -> InferAnswer:
-    """Return an answer, or give it up when the client is gone."""
-    task, is_gone = asyncio.current_task(), False
-    assert task is not None
-
-    async def watch() -> None:
-        nonlocal is_gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        is_gone = True
-        task.cancel()
-
-    watching = asyncio.ensure_future(watch())
-    try:
-        return await asking  # in this task: in another one it would begin later
-    except asyncio.CancelledError:
-        if is_gone:
-            raise Refusal("cancelled", "the client has gone.") from None
-        raise
-    finally:
-        watching.cancel()
 
 
 def _find_names(request: Request) -> tuple[str, str]:

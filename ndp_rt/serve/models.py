@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import numpy as np
 from ndp_rt.errors import InputError, NdpRtError
 from ndp_rt.images.checks import Image
 from ndp_rt.inspector import Inspector
+from ndp_rt.pipeline.overlays import Picture
 from ndp_rt.serve.drift import Drift
 from ndp_rt.serve.metrics import Metrics, ModelMeter
 from ndp_rt.serve.monitor import LEAST_SPREAD, ModelWatch, Monitor
+from ndp_rt.serve.nearest_good import list_good
 from ndp_rt.serve.pictures import measure_brightness
 from ndp_rt.serve.queue import InspectionQueue
 from ndp_rt.serve.refusals import Refusal
@@ -58,6 +61,11 @@ class LoadedModel:
         batch_count = max(*inspector.batch_sizes, BATCHES_AT_ONCE * beside, 1)
         self.queue = InspectionQueue(inspector, limit, self.meter, batch_count)
         self.meter.watch_queue(self.queue)
+
+    @cached_property
+    def good_pictures(self) -> tuple[str, list[Picture]]:
+        """What `list_good` gives, read at the first question; called by one thread."""
+        return list_good(self.inspector.bundle)
 
     def close(self) -> None:
         """Finish what was accepted, then free the engines."""

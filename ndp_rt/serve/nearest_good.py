@@ -41,7 +41,7 @@ class Nearest:
 
 
 def list_good(bundle: Bundle) -> tuple[str, list[Picture]]:
-    """Return where a bundle's good images come from, "reference" or "calibration", and these; "" and none.
+    """Return where a bundle's good images come from, "reference" or "calibration", and these, shrunk; "" and none.
 
     Raises:
         BundleError: the bundle was replaced since it was opened.
@@ -53,11 +53,11 @@ def list_good(bundle: Bundle) -> tuple[str, list[Picture]]:
                     image = decode_image((bundle.path / asset.picture).read_bytes(), name=asset.picture)
                 except (ImageFileError, InputError):
                     continue  # it is for people alone, and nothing has looked at it
-                return "reference", [to_picture(image)]
+                return "reference", [_shrink(to_picture(image))]
         images = bundle.calibration_images()
     if images is None:
         return "", []
-    return "calibration", [to_picture(one.transpose(1, 2, 0)) for one in images[:MOST_IMAGES]]
+    return "calibration", [_shrink(to_picture(one.transpose(1, 2, 0))) for one in images[:MOST_IMAGES]]
 
 
 def find_nearest(image: Picture, size_px: tuple[int, int], defect: Defect, good: Sequence[Picture]) -> Nearest:
@@ -67,22 +67,21 @@ def find_nearest(image: Picture, size_px: tuple[int, int], defect: Defect, good:
         image: a picture of the image.
         size_px: rows and columns of the image itself, which the defect's box is given in.
         defect: of that image.
-        good: at least one picture, all of one size.
+        good: at least one picture, all of one size, none longer than LONGEST_PX.
     """
-    height, width = _fit(*good[0].shape[:2])
-    goods = [_resize(one, height, width) for one in good]
+    height, width = good[0].shape[:2]
     here = _resize(image, height, width)
     left, right = _choose_span(defect.x_px / size_px[1], defect.width_px / size_px[1], width)
     top, bottom = _choose_span(defect.y_px / size_px[0], defect.height_px / size_px[0], height)
     patch = here[top:bottom, left:right]
     found = []
-    for index, one in enumerate(goods):
+    for index, one in enumerate(good):
         distance, _, (x, y), _ = cv2.minMaxLoc(cv2.matchTemplate(one, patch, cv2.TM_SQDIFF))
         found.append((distance, index, x, y))
     distance, index, x, y = min(found)
     return Nearest(
         here=patch,
-        good=goods[index][y : y + patch.shape[0], x : x + patch.shape[1]],
+        good=good[index][y : y + patch.shape[0], x : x + patch.shape[1]],
         good_index=index,
         x=x / width,
         y=y / height,
@@ -90,9 +89,10 @@ def find_nearest(image: Picture, size_px: tuple[int, int], defect: Defect, good:
     )
 
 
-def _fit(height: int, width: int) -> tuple[int, int]:
+def _shrink(picture: Picture) -> Picture:
+    height, width = picture.shape[:2]
     share = min(1.0, LONGEST_PX / max(height, width))
-    return max(1, round(height * share)), max(1, round(width * share))
+    return _resize(picture, max(1, round(height * share)), max(1, round(width * share)))
 
 
 def _resize(picture: Picture, height: int, width: int) -> NDArray[np.uint8]:

@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ndp_rt import __version__
-from ndp_rt.bundle.open import Bundle
 from ndp_rt.decide.regions import Defect
 from ndp_rt.errors import InputError
 from ndp_rt.images.read import decode_image
-from ndp_rt.pipeline.overlays import to_picture
+from ndp_rt.pipeline.overlays import Picture, to_picture
+from ndp_rt.serve.clients import answer_while_there
 from ndp_rt.serve.history import History
 from ndp_rt.serve.models import Models, describe_states
-from ndp_rt.serve.nearest_good import find_nearest, list_good
+from ndp_rt.serve.monitor import lower_priority
+from ndp_rt.serve.nearest_good import find_nearest
 from ndp_rt.serve.pictures import Drawn, encode_jpeg
 from ndp_rt.serve.refusals import Refusal
 
@@ -39,6 +41,7 @@ HEADERS = {
     "x-content-type-options": "nosniff",
 }
 NEAREST_COUNT = 3  # defects that are shown beside a good patch
+ASKING_COUNT = 4  # questions for good patches at once; one is computed, the others wait
 LARGEST_NUMBER = 2**53
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -55,6 +58,8 @@ class Page:
             guard: makes a handler ask for the token, and answer errors.
         """
         self._models = models
+        self._finder = ThreadPoolExecutor(1, "ndp-rt nearest", lower_priority)
+        self._asking_count = 0
         self.routes = [
             Route("/", _give_file(FILES / "page.html")),
             Route("/page/page.js", _give_file(FILES / "page.js")),
@@ -86,8 +91,16 @@ class Page:
     async def _find_nearest(self, request: Request) -> Response:
         drawn = self._find_picture(request)
         name, version = _read_model(request)
-        bundle = self._models.find(name, version).inspector.bundle
-        return _respond(await asyncio.to_thread(describe_nearest, drawn, bundle))
+        model = self._models.find(name, version)
+        if self._asking_count >= ASKING_COUNT:
+            raise Refusal("full", f"{ASKING_COUNT} others ask for good patches. Try again later.")
+        self._asking_count += 1
+        try:
+            finding = self._finder.submit(lambda: describe_nearest(drawn, *model.good_pictures))
+            found = await answer_while_there(request, asyncio.wrap_future(finding))
+        finally:
+            self._asking_count -= 1
+        return _respond(found)
 
     def _find_history(self, request: Request) -> History:
         name, version = _read_model(request)
@@ -103,13 +116,14 @@ class Page:
         return drawn
 
 
-def describe_nearest(drawn: Drawn, bundle: Bundle) -> dict[str, Any]:
+def describe_nearest(drawn: Drawn, source: str, good: Sequence[Picture]) -> dict[str, Any]:
     """Return the places of an image's worst defects beside the good patches that are most like them.
 
-    Raises:
-        BundleError: the bundle was replaced since it was opened.
+    Args:
+        drawn: the image.
+        source: of the good pictures.
+        good: as `list_good` gives them.
     """
-    source, good = list_good(bundle)
     if not good:
         return {"source": "", "good_count": 0, "places": []}
     image = to_picture(decode_image(drawn.picture, name="picture"))

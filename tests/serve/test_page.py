@@ -309,6 +309,6 @@ def test_good_patches_come_from_the_reference_or_the_calibration_images(bundle_p
     image = read_image(next((IMAGES / "test" / "impurity").glob("*.png")))
     with Inspector.open(BUNDLE, threads=1) as inspector:
         drawn = draw(1, image, inspector.inspect(image), 0.0, bundle.manifest)
-    found = describe_nearest(drawn, bundle)
+    found = describe_nearest(drawn, source, good)
     assert found["source"] == "calibration" and found["good_count"] == 8 and found["places"]
     assert all(place["good"].startswith("data:image/jpeg;base64,") for place in found["places"])
