@@ -43,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what wrote the model: its normalised and clipped end is taken off, so that the score is the raw one",
     )
     parser.add_argument("--image", metavar="INPUT", help="the image's name; default: the model's one input")
-    parser.add_argument("--map", metavar="OUTPUT", help="the map's name; default: the output that looks like one")
+    parser.add_argument(
+        "--map",
+        metavar="OUTPUT|difference:OUTPUT",
+        help="the map's name, or that of a picture whose difference from the image is the map; default: the output "
+        "that looks like one",
+    )
     parser.add_argument(
         "--score",
         metavar="RULE|OUTPUT",

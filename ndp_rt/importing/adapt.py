@@ -32,7 +32,7 @@ def add_prefix(model: ModelProto, image: ImageInput, convention: Convention) -> 
     rename_tensors(graph, {name: PREFIX + name for name in own})
     for node in graph.node:
         node.name = PREFIX + (node.name or next(iter(node.output), ""))
-    writer = _Writer(model)
+    writer = _Writer(model, "image")
     tensor = writer.change_colour(IMAGE, image.channels, convention.colour)
     if convention.scale != 1:
         tensor = writer.add("Mul", [tensor, writer.store("white", np.float32(convention.scale))])
@@ -55,6 +55,27 @@ def add_prefix(model: ModelProto, image: ImageInput, convention: Convention) -> 
     graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, shape))
 
 
+def add_difference(model: ModelProto, image: ImageInput, picture: str, result: str) -> None:
+    """Add an output: how far a picture that a model makes is from its image, absolute, the mean over channels.
+
+    Args:
+        model: with its prefix.
+        image: that it takes.
+        picture: an output of the image's sizes.
+        result: the name of the new one, [n, 1, h, w].
+    """
+    writer, sides = _Writer(model, "difference"), []
+    for name in (picture, image.name):
+        side = writer.add("Cast", [PREFIX + name], to=TensorProto.FLOAT)
+        sides.append(writer.add("Transpose", [side], perm=[0, 3, 1, 2]) if image.layout == "nhwc" else side)
+    difference = writer.add("Abs", [writer.add("Sub", sides)])
+    mean = writer.store("mean_of_channels", np.full((1, image.channels, 1, 1), 1 / image.channels, np.float32))
+    writer.nodes.append(helper.make_node("Conv", [difference, mean], [PREFIX + result], name="difference"))
+    set_nodes(model, [*model.graph.node, *writer.nodes])
+    shape = ["n", 1, image.height_px, image.width_px]
+    model.graph.output.append(helper.make_tensor_value_info(PREFIX + result, TensorProto.FLOAT, shape))
+
+
 def set_outputs(
     model: ModelProto, tensor: str, result: ValueInfoProto, own_score: tuple[str, int] | None = None
 ) -> tuple[int, int]:
@@ -67,7 +88,7 @@ def set_outputs(
         own_score: a score, and its type, that becomes a second output, OWN_SCORE [n].
     """
     kind, sizes = result.type.tensor_type.elem_type, list_sizes(result)
-    writer = _Writer(model)
+    writer = _Writer(model, "result")
     if kind != TensorProto.FLOAT:
         tensor = writer.add("Cast", [tensor], to=TensorProto.FLOAT)
     count = len(sizes)
@@ -134,10 +155,10 @@ def drop_output(model: ModelProto, name: str) -> None:
 
 
 class _Writer:
-    """Collects new nodes, and stores their constants in a model."""
+    """Collects new nodes, and stores their constants in a model; tensors' names begin with a word of its own."""
 
-    def __init__(self, model: ModelProto) -> None:
-        self._model = model
+    def __init__(self, model: ModelProto, word: str) -> None:
+        self._model, self._word = model, word
         self.nodes: list[NodeProto] = []
 
     def store(self, name: str, values: Any) -> str:
@@ -145,7 +166,7 @@ class _Writer:
         return name
 
     def add(self, kind: str, inputs: list[str], **attributes: object) -> str:
-        name = f"adapt/{kind}_{len(self._model.graph.initializer)}_{len(self.nodes)}"
+        name = f"adapt/{self._word}/{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 

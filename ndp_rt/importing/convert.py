@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, ValueInfoProto, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from safetensors.numpy import save
 
 from ndp_rt.arrays import FloatArray
@@ -18,11 +18,11 @@ from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.folding import find_shapes, fix_batch, fold_constants
 from ndp_rt.images.preprocess import preprocess
 from ndp_rt.images.read import read_image
-from ndp_rt.importing.adapt import PREFIX, add_prefix, drop_output, set_outputs
-from ndp_rt.importing.model import describe, find_image, find_results, read_model
+from ndp_rt.importing.adapt import PREFIX, add_difference, add_prefix, drop_output, set_outputs
+from ndp_rt.importing.model import describe, find_image, find_results, list_sizes, read_model
 from ndp_rt.importing.run import MADE_FILE, MODEL_FILE
 from ndp_rt.importing.tail import find_tail
-from ndp_rt.importing.terms import ImageInput, ImportSettings, Made
+from ndp_rt.importing.terms import DIFFERENCE, ImageInput, ImportSettings, Made
 from ndp_rt.program.manifest import InputContract
 from ndp_rt.program.program import IMAGE, MAP, OWN_SCORE, DecisionRules
 from ndp_rt.runtime.golden_inputs import ByteImage, make_noise, make_preprocessing_vectors, paint_mark, to_input
@@ -53,6 +53,8 @@ def convert(path: Path, settings: ImportSettings, folder: Path) -> None:
         )
     add_prefix(model, image, settings.convention)
     outputs = _find_outputs(path, model)
+    if settings.map is not None and settings.map.startswith(DIFFERENCE):
+        outputs = [_add_difference(path, model, outputs, image, settings.map), *outputs]
     rules, chosen = _choose_result(path, model, outputs, image, settings)
     size_px = set_outputs(model, chosen.tensor, chosen.result, chosen.own_score)
     if max(size_px[0] - image.height_px, size_px[1] - image.width_px) > 0:
@@ -125,6 +127,20 @@ def _choose_result(
     own_score = None if other is None or found_score is None else (other, found_score.type.tensor_type.elem_type)
     chosen = _Chosen(result=result, tensor=tensor, removed=removed, is_score_alone=is_score_alone, own_score=own_score)
     return rules, chosen
+
+
+def _add_difference(
+    path: Path, model: ModelProto, outputs: Sequence[ValueInfoProto], image: ImageInput, wanted: str
+) -> ValueInfoProto:
+    """Add the difference of a picture from the image to a model's outputs, called as it is asked for."""
+    shape, name = image.make_shape(1), wanted.removeprefix(DIFFERENCE)
+    if not any(value.name == name and list_sizes(value) == shape for value in outputs):
+        raise InputError(
+            f"{path}: expected an output '{name}' of the image's sizes, {list(shape)}, got the outputs "
+            f"{'; '.join(map(describe, outputs))}."
+        )
+    add_difference(model, image, name, wanted)
+    return helper.make_tensor_value_info(wanted, TensorProto.FLOAT, [1, 1, image.height_px, image.width_px])
 
 
 def _read_rules(score: str | None) -> tuple[DecisionRules | None, str | None]:

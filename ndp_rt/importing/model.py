@@ -154,8 +154,8 @@ def find_image(
     fits = [one for one, axis in (("nchw", 1), ("nhwc", 3)) if sizes[axis] in (1, 3)]
     if layout is None and len(fits) != 1:
         raise InputError(
-            f"{path}: expected an image with 1 or 3 channels in one place, got {describe(value)}. Tell ndp-rt import by "
-            "--layout nchw or nhwc."
+            f"{path}: expected an image with 1 or 3 channels in one place, got {describe(value)}. Tell ndp-rt import "
+            "by --layout nchw or nhwc."
         )
     layout = layout or fits[0]
     channels, height, width = (sizes[axis] for axis in ((1, 2, 3) if layout == "nchw" else (3, 1, 2)))
@@ -194,8 +194,8 @@ def find_results(
     found_score = _choose(path, "score", score_name, outputs, [value for value in floats if _is_score(value)])
     if found_map is None and found_score is None:
         raise InputError(
-            f"{path}: expected an anomaly map [n, 1, h, w] or a score [n] among the outputs, got {_list(outputs)}. A "
-            "model that gives a picture or boxes has to compute one of them itself."
+            f"{path}: expected an anomaly map [n, 1, h, w] or a score [n] among the outputs, got {_list(outputs)}. Of "
+            "a model that paints its image again, say --map difference:OUTPUT; one that gives boxes has to compute a map."
         )
     return found_map, found_score
 

@@ -12,6 +12,7 @@ from ndp_rt.errors import InputError
 COLOURS = ("rgb", "bgr", "grey")
 SOURCES = ("anomalib",)
 UINT8 = 2  # of onnx.TensorProto
+DIFFERENCE = "difference:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class ImportSettings:
 
     Attributes:
         image, map, score: names of the model's input and outputs; `score` may also be "max" or "top_k_mean:K", of the
-            map.
+            map, and `map` "difference:OUTPUT": how far a picture that the model makes is from its image.
         size_px: height and width, where the model leaves them open.
         layout: "nchw" or "nhwc".
         convention: colour, scale, mean and standard deviation that the model expects.
