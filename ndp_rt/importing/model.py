@@ -195,7 +195,7 @@ def find_results(
     if found_map is None and found_score is None:
         raise InputError(
             f"{path}: expected an anomaly map [n, 1, h, w] or a score [n] among the outputs, got {_list(outputs)}. Of "
-            "a model that paints its image again, say --map difference:OUTPUT; one that gives boxes has to compute a map."
+            "a model that paints its image again, say --map difference:OUTPUT; one of boxes has to compute a map."
         )
     return found_map, found_score
 
