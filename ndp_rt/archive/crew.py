@@ -5,11 +5,13 @@ import platform
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
+from ndp_rt.archive.starting import holding_interrupts
 from ndp_rt.errors import HostError, NdpRtError
 from ndp_rt.inspector import Inspector
 
@@ -138,6 +140,7 @@ class Crew:
         self._accept, self._tell = accept, tell
         self._seats = seats
         self._doing: dict[Future[Any], tuple[Seat, Job | None]] = {}  # None: the worker opens
+        self._ended: SimpleQueue[Future[Any]] = SimpleQueue()  # `wait` of the futures leaves them locked on Ctrl-C
         self._idle: list[Seat] = []
         self._deaths: dict[int, int] = {}  # of workers that were opening, in a row, by seat
         self._again: deque[Job] = deque()
@@ -156,33 +159,41 @@ class Crew:
         source = iter(jobs)
         try:
             for seat in self._seats:
-                self._doing[seat.open()] = seat, None
+                self._start(seat, None)
             while self._hand_out(source):
-                done, _ = wait(self._doing, None if self._has_begun else PATIENCE_S, return_when=FIRST_COMPLETED)
-                if not done:
-                    self._has_begun = True  # it is said once
+                try:
+                    future = self._ended.get(timeout=None if self._has_begun else PATIENCE_S)
+                except Empty:
                     self._tell(f"no worker has opened in {PATIENCE_S:.0f} s; still waiting for room or an engine")
-                for future in done:
-                    self._has_begun = True
-                    seat, job = self._doing.pop(future)
-                    error = future.exception()
-                    if error is None and job is not None:
-                        self._idle.append(seat)
-                        self._deaths_in_row = self._deaths_in_row if job.is_deadly else 0
-                        yield job, future.result()
-                    elif error is None:
-                        self._welcome(seat, future.result())
-                    else:
-                        self._mend(seat, job, error)
+                    continue
+                finally:
+                    self._has_begun = True  # it is said once
+                seat, job = self._doing.pop(future)
+                error = future.exception()
+                if error is None and job is not None:
+                    self._idle.append(seat)
+                    self._deaths_in_row = self._deaths_in_row if job.is_deadly else 0
+                    yield job, future.result()
+                elif error is None:
+                    self._welcome(seat, future.result())
+                else:
+                    self._mend(seat, job, error)
         finally:
-            for seat in self._seats:
-                seat.close()
+            with holding_interrupts():
+                for seat in self._seats:
+                    seat.close()
+
+    def _start(self, seat: Seat, job: Job | None) -> None:
+        """Let a worker open, or do a job."""
+        with holding_interrupts():
+            future = seat.open() if job is None else seat.work(job)
+            self._doing[future] = seat, job
+            future.add_done_callback(self._ended.put)
 
     def _hand_out(self, source: Iterator[Job]) -> bool:
         """Give jobs to idle workers; tell whether anything is still to be done."""
         while self._idle and (job := self._take(source)) is not None:
-            seat = self._idle.pop()
-            self._doing[seat.work(job)] = seat, job
+            self._start(self._idle.pop(), job)
         if any(job is not None for _, job in self._doing.values()) or self._again:
             return True
         return not self._idle and bool(self._doing)  # workers open, for jobs that nobody has asked for yet
@@ -229,7 +240,7 @@ class Crew:
                 self._dismiss(seat, self._explain(count, error))
                 return
         seat.restart()
-        self._doing[seat.open()] = seat, None
+        self._start(seat, None)
 
     def _explain(self, count: int, error: BaseException) -> HostError:
         return HostError(

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
@@ -43,8 +42,7 @@ class ProcessSeat:
 
     def open(self) -> "Future[Ready]":
         """See `Seat`."""
-        with _holding_interrupts():
-            future = self._executor.submit(_open)  # starts the process, if it is the first
+        future = self._executor.submit(_open)  # starts the process
         future.add_done_callback(self._note)
         return future
 
@@ -78,26 +76,6 @@ class ProcessSeat:
     def unwrap(self, error: BaseException) -> BaseException:
         """See `Seat`."""
         return error
-
-
-@contextlib.contextmanager
-def _holding_interrupts() -> Iterator[None]:
-    """Let Ctrl-C wait for a process that starts meanwhile, which would else say that it got half of what it needs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    # A process that starts has the mask of this thread, until `_begin` has it ignore the signal.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if hasattr(signal, "pthread_sigmask") else None
-    try:
-        yield
-    finally:
-        if mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
-    if came:
-        signal.raise_signal(signal.SIGINT)
 
 
 def _begin(task: Task[Any], version: str) -> None:

@@ -1,7 +1,8 @@
 """Workers die and jobs go on: nothing is lost, nothing twice, and what they die of is found."""
 
+import signal
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, _base
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,3 +172,38 @@ def test_processes_that_are_killed_are_replaced() -> None:
 def test_what_a_process_raises_is_raised_here(task: Deadly, words: str) -> None:
     with pytest.raises(NdpRtError, match=words):
         list(Crew([ProcessSeat(task)], accept, lambda line: None).run(make_jobs("a", "full")))
+
+
+class InterruptedSeat(FakeSeat):
+    """Ctrl-C comes while a job is handed over, and again while the worker is ended."""
+
+    def work(self, job: Job) -> "Future[Any]":
+        signal.raise_signal(signal.SIGINT)
+        self.running.append(job.shard)
+        return Future()
+
+    def close(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+        super().close()
+
+
+def test_ctrl_c_leaves_nothing_half_done() -> None:
+    seats = [InterruptedSeat(), InterruptedSeat()]
+    crew = Crew(list(seats), accept, lambda line: None)
+    with pytest.raises(KeyboardInterrupt):
+        list(crew.run(make_jobs("a", "b")))
+    assert all(seat.closed for seat in seats)
+    assert [job.shard for _, job in crew._doing.values() if job is not None] == [
+        shard for seat in seats for shard in seat.running
+    ]
+
+
+def test_ctrl_c_while_it_waits_leaves_no_future_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter = _base._AcquireFutures.__enter__  # type: ignore[attr-defined]  # where `wait` holds the locks of all
+
+    def be_interrupted(self: Any) -> None:
+        enter(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_base._AcquireFutures, "__enter__", be_interrupted)  # type: ignore[attr-defined]
+    assert [job.items for job, _ in run([FakeSeat()], make_jobs("a"))] == [("a",)]
