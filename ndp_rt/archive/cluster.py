@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ndp_rt.archive.crew import Job, Ready, Task, Worker, find_version
+from ndp_rt.archive.starting import leaving_working_directory
 from ndp_rt.config import child_environment, set_ray_defaults
 from ndp_rt.errors import HostError, InputError, needs_extra
 
@@ -60,7 +61,8 @@ class Cluster:
         elif address != AUTO:
             check_answers(address)
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+            with leaving_working_directory():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except Exception as error:
             raise HostError(
                 f"--ray {address}: expected a Ray cluster, got none: {shorten(error)}. Start "
@@ -177,9 +179,10 @@ def check_answers(address: str) -> None:
         raise HostError(f"--ray {address}: expected a Ray cluster, got no connection ({error}). {remedy}") from error
     command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=ANSWER_S, env=child_environment(), check=False
-        )
+        with leaving_working_directory():
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=ANSWER_S, env=child_environment(), check=False
+            )
         found = None if done.returncode == 0 else done.stderr.strip().splitlines()[-1:] or ["no answer"]
     except subprocess.TimeoutExpired:
         found = [f"no answer in {ANSWER_S:.0f} s"]

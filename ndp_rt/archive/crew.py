@@ -1,6 +1,5 @@
 """Runs jobs on several workers, each a process here or an actor elsewhere, of which any may die at any time."""
 
-import os
 import platform
 import sys
 from collections import deque
@@ -69,12 +68,10 @@ class Ready:
 
     Attributes:
         machine: its name.
-        process: its number there.
         engine_hash: see `Inspector`.
     """
 
     machine: str
-    process: int
     engine_hash: str
 
 
@@ -96,7 +93,7 @@ class Worker(Generic[Answer]):
         if self._version != (here := find_version()):
             raise HostError(f"{machine}: expected ndp-rt {self._version}, as where the run began, got {here}.")
         self._inspector = self._task.open()
-        return Ready(machine=machine, process=os.getpid(), engine_hash=self._inspector.engine_hash)
+        return Ready(machine=machine, engine_hash=self._inspector.engine_hash)
 
     def work(self, job: Job) -> Answer:
         """Do a job; see `Task.work`."""

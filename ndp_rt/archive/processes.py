@@ -1,15 +1,16 @@
 """Workers as processes of this machine."""
 
-import contextlib
 import os
 import signal
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import active_children, connection, get_context, parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ndp_rt.archive.crew import Job, Ready, Task, Worker, find_version
+from ndp_rt.archive.starting import leaving_working_directory
 from ndp_rt.config import is_frozen
 from ndp_rt.errors import HostError
 
@@ -30,44 +31,40 @@ class ProcessSeat:
     """A process, in an executor of its own: when a process of an executor dies, all its jobs are lost."""
 
     def __init__(self, task: Task[Any]) -> None:
-        """Start the process."""
+        """Prepare the process; `open` starts it."""
         self._task = task
-        self._process = 0
-        self._start()
-
-    def _start(self) -> None:
-        self._executor = ProcessPoolExecutor(
-            1, mp_context=get_context("spawn"), initializer=_begin, initargs=(self._task, find_version())
-        )
-
-    def open(self) -> "Future[Ready]":
-        """See `Seat`."""
-        future = self._executor.submit(_open)  # starts the process
-        future.add_done_callback(self._note)
-        return future
-
-    def _note(self, future: "Future[Ready]") -> None:
-        if not future.cancelled() and future.exception() is None:
-            self._process = future.result().process
-
-    def work(self, job: Job) -> "Future[Any]":
-        """See `Seat`."""
-        return self._executor.submit(_work, job)
+        self._processes: list[BaseProcess] = []
+        self.restart()
 
     def restart(self) -> None:
         """See `Seat`."""
-        self._process = 0
-        self._executor.shutdown(wait=False)
-        self._start()
+        with leaving_working_directory():  # a process that counts locks may start
+            self._executor = ProcessPoolExecutor(
+                1, mp_context=get_context("spawn"), initializer=_begin, initargs=(self._task, find_version())
+            )
+
+    def open(self) -> "Future[Ready]":
+        """See `Seat`."""
+        before = active_children()
+        with leaving_working_directory():
+            future = self._executor.submit(_open)
+        self._processes = [process for process in active_children() if process not in before]
+        return future
+
+    def work(self, job: Job) -> "Future[Any]":
+        """See `Seat`."""
+        try:
+            return self._executor.submit(_work, job)
+        except BrokenProcessPool as error:  # it died since its last job
+            future: Future[Any] = Future()
+            future.set_exception(error)
+            return future
 
     def close(self) -> None:
         """See `Seat`."""
-        has_opened, self._process = self._process, 0
-        if has_opened:
-            with contextlib.suppress(OSError):  # it has ended
-                os.kill(has_opened, signal.SIGTERM)
-        # One that opens may build an engine for minutes; it ends with its parent.
-        self._executor.shutdown(wait=bool(has_opened), cancel_futures=True)
+        for process in self._processes:
+            process.terminate()  # it may be building an engine for minutes
+        self._executor.shutdown(cancel_futures=True)
 
     def is_death(self, error: BaseException) -> bool:
         """See `Seat`."""

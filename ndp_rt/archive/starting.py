@@ -1,6 +1,7 @@
 """Starting workers: what must hold while a process starts."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -27,3 +28,21 @@ def holding_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
     if came:
         signal.raise_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def leaving_working_directory() -> Iterator[None]:
+    """Work at the root meanwhile: Python processes that start look for modules in the working directory first.
+
+    PYTHONSAFEPATH would do for processes of our own from Python 3.11 on. Ray sends the directory to its workers.
+    """
+    try:
+        before = os.getcwd()
+    except FileNotFoundError:  # somebody has removed it
+        yield
+        return
+    os.chdir(os.path.abspath(os.sep))
+    try:
+        yield
+    finally:
+        os.chdir(before)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,3 +31,10 @@ class Deadly:
         if "full" in job.items:
             raise StorageError("out: cannot be written (no space). Free some.")
         return job.items
+
+
+class Stuck(Deadly):
+    """Opens without end."""
+
+    def open(self) -> Any:
+        threading.Event().wait()

@@ -3,7 +3,10 @@
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, _base
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import active_children
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from ndp_rt.archive.crew import MOST_DEATHS_IN_ROW, Crew, Job, Ready, Seat, Worker
 from ndp_rt.archive.processes import ProcessSeat
 from ndp_rt.errors import HostError, NdpRtError, StorageError
-from tests.archive.tasks import Deadly
+from tests.archive.tasks import Deadly, Stuck
 
 
 class DiedError(Exception):
@@ -33,7 +36,7 @@ class FakeSeat:
         if self.opening_error is not None:
             future.set_exception(self.opening_error)
         else:
-            future.set_result(Ready(machine="here", process=self.starts, engine_hash="e"))
+            future.set_result(Ready(machine="here", engine_hash="e"))
         return future
 
     def work(self, job: Job) -> "Future[Any]":
@@ -148,7 +151,7 @@ def test_a_crew_that_waits_for_room_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
     def tell(line: str) -> None:
         told.append(line)
-        ready.set_result(Ready(machine="here", process=1, engine_hash="e"))
+        ready.set_result(Ready(machine="here", engine_hash="e"))
 
     assert [job.items for job, _ in run([late], make_jobs("a"), tell)] == [("a",)]
     assert len(told) == 1 and "still waiting for room" in told[0]
@@ -207,3 +210,32 @@ def test_ctrl_c_while_it_waits_leaves_no_future_locked(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(_base._AcquireFutures, "__enter__", be_interrupted)  # type: ignore[attr-defined]
     assert [job.items for job, _ in run([FakeSeat()], make_jobs("a"))] == [("a",)]
+
+
+def test_a_process_that_dies_while_it_is_idle_is_replaced() -> None:
+    seat, told = ProcessSeat(Deadly()), list[str]()
+    running = Crew([seat], accept, told.append).run(make_jobs("a", "b"))
+    assert next(running)[0].items == ("a",)
+    (process,) = active_children()
+    process.kill()
+    process.join()
+    with pytest.raises(BrokenProcessPool):  # once the executor knows
+        seat.work(Job(shard=0, items=())).result()
+    assert [job.items for job, _ in running] == [("b",)]
+    assert told == ["a worker died; 1 images are inspected again"]
+    assert active_children() == []
+
+
+def test_a_process_that_still_opens_is_ended() -> None:
+    seat = ProcessSeat(Stuck())
+    opening = seat.open()
+    seat.close()
+    assert opening.cancelled() or isinstance(opening.exception(), BrokenProcessPool)
+
+
+def test_a_process_imports_nothing_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("selectors", "queue", "signal"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nraise SystemExit\n")
+    monkeypatch.chdir(tmp_path)
+    assert [job.items for job, _ in run([ProcessSeat(Deadly())], make_jobs("a"))] == [("a",)]
+    assert not (tmp_path / "executed").exists() and Path.cwd() == tmp_path

@@ -115,7 +115,12 @@ def test_every_row_once_whatever_is_killed(cluster: Any, tiny: Path, images: Pat
     assert remember(out) == before
 
 
-def test_a_cluster_of_its_own(tiny: Path, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_cluster_of_its_own(
+    tiny: Path, images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ndp_rt", "selectors", "cv2"):  # nothing of the working directory is imported
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('foreign {name}')")
+    monkeypatch.chdir(tmp_path)
     words = ["inspect", str(tiny), str(images / "1"), "-o", str(tmp_path / "out"), "--overlays"]
     assert main([*words, "--ray", "--workers", "2"]) == EXIT_OK
     assert len(list((tmp_path / "out" / "overlays").rglob("*.png"))) == len(read_rows_of(tmp_path / "out")) == 200
