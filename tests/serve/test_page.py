@@ -68,7 +68,7 @@ def test_rows_and_figures_are_those_of_the_answers(served: Served) -> None:
     assert [row[2] for row in found["rows"]] == scores and found["threshold"] == threshold[0]
     assert [bool(row[4]) for row in found["rows"]] == decisions and found["pictures"] == []
     assert [row[0] for row in found["rows"]] == [before["image_count"] + 1, before["image_count"] + 2]
-    assert found["image_count"] == before["image_count"] + 2 and found["rate"] > 0
+    assert found["image_count"] == before["image_count"] + 2
     assert found["defect_count"] - before["defect_count"] == sum(decisions)
     assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p99"] and found["id"] == before["id"]
 
