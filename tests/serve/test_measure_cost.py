@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ndp_rt.bench.serve_cost import CLIENT_COUNT, main
+from tests.serve.measure_cost import CLIENT_COUNT, main
 from tests.tiny_bundle import make_tiny_bundle
 
 

@@ -1,4 +1,4 @@
-"""What `ndp-rt serve` costs above an inspector in the client's process: `python -m ndp_rt.bench.serve_cost NAME.ndp`.
+"""What `ndp-rt serve` costs above an inspector in the client's process: `python -m tests.serve.measure_cost NAME.ndp`.
 
 One client asks in turn with `Inspector.inspect`, in random order; sixteen connections of one process with requests that
 were made before, in turn with `inspect_batch` of sixteen. A line of JSON is printed, for `bench/results/serve.jsonl`.
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         contract = inspector.bundle.manifest.input
         image = np.random.default_rng(0).integers(0, 256, (contract.height_px, contract.width_px, 3), np.uint8)
         record = {
-            "command": f"python -m ndp_rt.bench.serve_cost {args.bundle} {' '.join(options)}",
+            "command": f"python -m tests.serve.measure_cost {args.bundle} {' '.join(options)}",
             "date": time.strftime("%Y-%m-%d"),
             "ndp_rt": __version__,
             "machine": describe_machine(),
