@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.errors import StorageError
-from ndp_rt.files import storing, write_atomically
+from ndp_rt.files import write_atomically
 from ndp_rt.images.page_names import split_page
-from ndp_rt.pipeline.sinks import ARCHIVE_FILE, PICTURE_FOLDERS, list_parts
+from ndp_rt.pipeline.sinks import ARCHIVE_FILE
 
 FORMAT, FORMAT_VERSION = "ndp-rt archive", 1
 FEWEST_SHARDS, FEW_SHARDS, MOST_SHARDS = 16, 64, 65536
@@ -125,19 +125,6 @@ class ArchiveFile:
             "run": self.run,
         }
         write_atomically(self.folder / ARCHIVE_FILE, json.dumps(document, indent=1).encode())
-
-
-def clear_archive(folder: Path) -> None:
-    """Remove an archive's parts, pictures and file from a folder.
-
-    Raises:
-        StorageError: no permission.
-    """
-    pictures = [path for name, suffix in PICTURE_FOLDERS.items() for path in (folder / name).glob(f"*/*{suffix}")]
-    with storing(folder):
-        for path in (*list_parts(folder), *pictures):
-            path.unlink()
-        (folder / ARCHIVE_FILE).unlink(missing_ok=True)
 
 
 def drop_temporary_files(folder: Path) -> None:

@@ -170,7 +170,7 @@ def run_archive(args: argparse.Namespace) -> int:
     """Inspect with several workers what OUT lacks, and return the exit code of all that was asked for."""
     from ndp_rt.archive.inspect_shard import Drawing
     from ndp_rt.archive.run import inspect_archive
-    from ndp_rt.archive.shards import clear_archive, drop_temporary_files
+    from ndp_rt.archive.shards import drop_temporary_files
     from ndp_rt.bundle.open import open_bundle
     from ndp_rt.cli.progress import show_progress
     from ndp_rt.files import locking
@@ -178,13 +178,17 @@ def run_archive(args: argparse.Namespace) -> int:
     from ndp_rt.images.masks import take_ignore_mask
     from ndp_rt.images.pages import choose_pages
     from ndp_rt.options import make_options
-    from ndp_rt.pipeline.sinks import check_folder, check_format
+    from ndp_rt.pipeline.sinks import ARCHIVE_FILE, check_folder, check_format, clear_folder
 
     if args.format not in (None, "parquet"):
         raise InputError(f"--format: expected parquet, which several workers write, got {args.format}.")
     check_format("parquet")
     out = args.out.absolute()
-    check_folder(out, overwrite=True)
+
+    def check_out() -> None:
+        check_folder(out, overwrite=args.overwrite or (out / ARCHIVE_FILE).is_file())
+
+    check_out()
     listing = list_images(args.paths, excluded=out)
     files = [path.absolute() for path in choose_pages(listing.files, args.page)]
     opening = opening_options(args, files) | {"bundle": str(args.bundle.absolute())}
@@ -202,8 +206,9 @@ def run_archive(args: argparse.Namespace) -> int:
         keep_reconstruction=_shows_reconstruction(open_bundle(args.bundle), args) and not args.tiles,
     )
     with locking(out), find_workers(args) as (threads, make_seats):
+        check_out()  # another run may have ended since
         if args.overwrite:
-            clear_archive(out)
+            clear_folder(out)
         drop_temporary_files(out)
         tell_left_out(listing, out)
         done_count = 0
@@ -245,7 +250,7 @@ def tell_outcome(tally: "Tally", file_count: int, table: Path) -> None:
 
 def tell_left_out(listing: "Listing", out: Path) -> None:
     """Name the entries of folders that are no images: on stderr, and all of them in OUT."""
-    from ndp_rt.files import write_atomically
+    from ndp_rt.files import storing, write_atomically
     from ndp_rt.images.listing import describe_left_out
     from ndp_rt.pipeline.sinks import LEFT_OUT_FILE
 
@@ -253,6 +258,9 @@ def tell_left_out(listing: "Listing", out: Path) -> None:
         lines = "".join(f"{one.describe()}\n" for one in listing.left_out)
         write_atomically(out / LEFT_OUT_FILE, lines.encode("utf-8", "surrogateescape"))
         complain(f"ndp-rt: {describe_left_out(listing.left_out)}")
+    else:
+        with storing(out / LEFT_OUT_FILE):
+            (out / LEFT_OUT_FILE).unlink(missing_ok=True)
 
 
 def _shows_reconstruction(bundle: "Bundle", args: argparse.Namespace) -> bool:

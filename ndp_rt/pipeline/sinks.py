@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -31,6 +32,8 @@ JOURNAL_SUFFIX = ".part.jsonl"
 TIMINGS = ("preprocess", "engine", "postprocess", "total")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 ARCHIVE_FILE = "archive.json"  # beside the Parquet files of an archive's shards
+PART = re.compile(r"part-[0-9]{5}-of-[0-9]{5}-[0-9a-f]{16}")  # Spark's begin alike
+ARCHIVE_PICTURE = re.compile(r"[0-9]{5}/[0-9a-f]{16}-[0-9a-f]{12}-.*", re.DOTALL)  # SHARD/KEY-PATH-NAME
 WHOLE_NUMBERS = ("size_bytes", "modified_ns")  # of the columns that a hot folder and an archive add
 PARQUET_ROWS = 4096  # rows held in memory while a journal becomes a Parquet file
 
@@ -132,17 +135,26 @@ def clear_folder(folder: Path) -> None:
 
 
 def list_old_files(folder: Path) -> list[Path]:
-    """Return what an earlier run left in `folder`: tables first, then pictures and maps."""
-    tables = [folder / f"{STEM}.{kind}" for kind in FORMATS]
-    tables.append(folder / f"{STEM}.parquet{JOURNAL_SUFFIX}")
-    tables += [folder / LEFT_OUT_FILE, folder / ARCHIVE_FILE, *list_parts(folder)]
-    pictures = [path for name, suffix in PICTURE_FOLDERS.items() for path in sorted((folder / name).glob(f"*{suffix}"))]
-    return [path for path in (*tables, *pictures) if path.is_file()]
+    """Return what earlier runs left in `folder`; `archive.json` comes last, so that what a failure leaves is known.
+
+    Without `archive.json` files named as those of an archive are somebody else's.
+    """
+    old = [folder / f"{STEM}.{kind}" for kind in FORMATS]
+    old += [folder / f"{STEM}.parquet{JOURNAL_SUFFIX}", folder / LEFT_OUT_FILE]
+    for name, suffix in PICTURE_FOLDERS.items():
+        old += sorted((folder / name).glob(f"*{suffix}"))
+    archive = folder / ARCHIVE_FILE
+    if archive.is_file():
+        for name, suffix in PICTURE_FOLDERS.items():
+            pictures = sorted((folder / name).glob(f"*/*{suffix}"))
+            old += [path for path in pictures if ARCHIVE_PICTURE.fullmatch(f"{path.parent.name}/{path.stem}")]
+        old += [*list_parts(folder), archive]
+    return [path for path in old if path.is_file()]
 
 
 def list_parts(folder: Path) -> list[Path]:
     """Return the Parquet files of an archive's shards, of every engine."""
-    return sorted(folder.glob("part-*.parquet"))
+    return sorted(path for path in folder.glob("part-*.parquet") if PART.fullmatch(path.stem))
 
 
 class ResultTable:

@@ -1,0 +1,68 @@
+"""The folder of results: what runs of both kinds leave there, and what they keep their hands off."""
+
+from pathlib import Path
+
+import pytest
+
+from ndp_rt.archive.shards import name_part
+from ndp_rt.cli import EXIT_ERROR, EXIT_OK, main
+from ndp_rt.pipeline.sinks import clear_folder
+from tests.archive.images import make_images
+
+FOREIGN = (
+    "part-00000-of-00001.parquet",
+    "part-00000-5f1b0d6c-9a5e-4a0e-a0f1-4a8b6a0c0b11-c000.snappy.parquet",
+    "maps/world/00000.npy",
+    "overlays/00001/mine.png",
+    "overlays/00001x/0123456789abcdef-0123456789ab-00000.png",
+)
+OURS = (
+    name_part(3, 16, "0123456789abcdef"),
+    "overlays/00003/0123456789abcdef-0123456789ab-00000.png",
+    "maps/00003/0123456789abcdef-0123456789ab-00000.npy",
+)
+
+
+def make_files(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+
+
+def list_files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_an_archives_own_files_are_removed(tmp_path: Path) -> None:
+    make_files(tmp_path, *FOREIGN, *OURS)
+    clear_folder(tmp_path)
+    assert list_files(tmp_path) == {*FOREIGN, *OURS}  # no archive
+    make_files(tmp_path, "archive.json", "results.csv", "left_out.txt", "overlays/00000.png")
+    clear_folder(tmp_path)
+    assert list_files(tmp_path) == set(FOREIGN)
+
+
+def inspect(tiny: Path, images: Path, out: Path, *more: str) -> int:
+    return main(["inspect", str(tiny), str(images), "-o", str(out), "--threads", "1", *more])
+
+
+def test_several_workers_keep_off_results_of_one_process(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_images(tmp_path / "images", 1)
+    make_files(tmp_path / "out", "results.csv", "overlays/00000.png")
+    assert inspect(tiny, tmp_path / "images", tmp_path / "out", "--workers", "1") == EXIT_ERROR
+    assert "expected no results of an earlier run, got results.csv" in capsys.readouterr().err
+    assert inspect(tiny, tmp_path / "images", tmp_path / "out", "--workers", "1", "--overwrite") == EXIT_OK
+    assert not (tmp_path / "out" / "results.csv").exists()
+    assert not (tmp_path / "out" / "overlays" / "00000.png").exists()
+
+
+def test_a_run_that_leaves_nothing_out_says_nothing_of_an_earlier_one(tiny: Path, tmp_path: Path) -> None:
+    make_images(tmp_path / "images", 1)
+    note = tmp_path / "images" / "note.txt"
+    note.write_text("no image")
+    for is_there in (True, False):
+        assert inspect(tiny, tmp_path / "images", tmp_path / "out", "--workers", "1") == EXIT_OK
+        assert (tmp_path / "out" / "left_out.txt").exists() == is_there
+        note.unlink(missing_ok=True)
