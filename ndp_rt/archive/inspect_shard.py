@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ndp_rt.inspector import Inspector
 from ndp_rt.pipeline.sinks import PICTURE_FOLDERS, Row, make_error_row, name_columns, write_parquet
 
 FILE_COLUMNS = ("size_bytes", "modified_ns")  # which content of a file it was
+LIKE_A_BYTE = re.compile(r"\\(?=x[0-9a-f]{2})")  # a backslash in a name that would look as a byte does
 TEXTS = ("path", "error", "overlay", "map")  # columns that hold names of files
 
 
@@ -57,8 +59,12 @@ class RowList:
 
 
 def show_bytes(text: str | None) -> str | None:
-    """Return a text that Parquet takes: bytes of a path that are no UTF-8 are replaced."""
-    return None if text is None else os.fsencode(text).decode("utf-8", "replace")
+    """Return a text that Parquet takes: bytes of a path that are no UTF-8 are \\xNN, so that no two are alike."""
+    if text is None:
+        return None
+    if os.sep == "/":
+        text = LIKE_A_BYTE.sub(r"\\x5c", text)
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def inspect_shard(

@@ -142,14 +142,18 @@ def test_overlays_and_maps_of_a_shard(inspector: Inspector, tmp_path: Path, part
         assert row["map"].startswith("maps/00003/")
 
 
-def test_a_path_that_is_no_utf8_has_one_row(inspector: Inspector, tmp_path: Path, part: Path) -> None:
-    (path,) = make_images(tmp_path / "images", 1)
-    odd = path.rename(Path(os.fsdecode(os.fsencode(path.parent) + b"/\xff.png")))
-    inspect_shard(inspector, [odd], part, NOTHING)
+def test_paths_that_are_no_utf8_have_a_row_each(inspector: Inspector, tmp_path: Path, part: Path) -> None:
+    names = (b"\xff", b"\xfe", rb"\xff", rb"\x5cxff", b"\\\xff")
+    odd = [
+        path.rename(Path(os.fsdecode(os.fsencode(path.parent) + b"/" + name + b".png")))
+        for path, name in zip(make_images(tmp_path / "images", 5), names, strict=True)
+    ]
+    assert inspect_shard(inspector, odd, part, NOTHING).error_count == 0
     before = remember(part.parent)
-    inspect_shard(inspector, [odd], part, NOTHING)
+    inspect_shard(inspector, odd, part, NOTHING)
     assert remember(part.parent) == before
-    assert [row["path"][-5:] for row in read_rows_of(part.parent)] == ["\ufffd.png"]
+    found = {row["path"].rpartition("/")[2] for row in read_rows_of(part.parent)}
+    assert found == {r"\xff.png", r"\xfe.png", r"\x5cxff.png", r"\x5cx5cxff.png", r"\\xff.png"}
 
 
 def test_keys_tell_engines_and_settings_apart() -> None:
