@@ -1,6 +1,7 @@
 """Inspects an archive: hands its shards to workers, and counts what they found."""
 
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -14,12 +15,19 @@ from ndp_rt.archive.shards import ArchiveFile, drop_temporary_files, group_by_sh
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.errors import BundleError, HostError, StorageError
 from ndp_rt.folders.recording import Tally
+from ndp_rt.images.page_names import split_page
 from ndp_rt.inspector import Inspector
 
 # Of `Inspector.open`, those that rows do not depend on.
 NOT_IN_ROWS = ("bundle", "threads", "build", "fallback", "require_signature", "threshold")
-
+PROBE_COUNT = 16  # more than one: images may be moved away during a run
 DEADLY = "expected to be inspected, but the process ended, several times. Is it very large? Try it on its own."
+
+
+def choose_probes(paths: Sequence[Path]) -> list[Path]:
+    """Return some of the images' files that are there, for machines that do not see them to be known by."""
+    some = (Path(split_page(path)[0]) for path in paths[:: max(1, len(paths) // PROBE_COUNT)])
+    return [path for path in some if os.path.exists(path)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +37,12 @@ class Opening:
     Attributes:
         arguments: of `Inspector.open`; the bundle's path is absolute.
         fingerprint: of the bundle where the run began.
-        probe: an image that has to be there.
+        probes: files of which one has to be there; none: nothing is looked for.
     """
 
     arguments: Mapping[str, Any]
     fingerprint: str
-    probe: Path
+    probes: Sequence[Path]
 
     def open(self) -> Inspector:
         """Open an inspector on this machine.
@@ -53,9 +61,9 @@ class Opening:
                 f"{machine}: expected the bundle {path} to be {self.fingerprint[:12]}, as where the run began, got "
                 f"{found[:12]}. Copy the same bundle to every machine."
             )
-        if not self.probe.exists():
+        if self.probes and not any(os.path.exists(path) for path in self.probes):
             raise HostError(
-                f"{machine}: expected to find the images, got none at {self.probe}. Mount their folder there under the "
+                f"{machine}: expected to find the images, got none at {self.probes[0]}. Mount their folder there under the "
                 "same path."
             )
         return Inspector.open(**self.arguments)
@@ -151,9 +159,8 @@ def inspect_archive(
     archive = ArchiveFile.open(out, len(files))
     bundle = open_bundle(arguments["bundle"])
     settings = describe_settings(bundle, arguments, drawing)
-    probe = next((path for path in files if path.exists()), out)
     task = ShardTask(
-        opening=Opening(arguments=arguments, fingerprint=bundle.fingerprint, probe=probe),
+        opening=Opening(arguments=arguments, fingerprint=bundle.fingerprint, probes=choose_probes(files)),
         out=out,
         run=archive.run,
         shard_count=archive.shard_count,

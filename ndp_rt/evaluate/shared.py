@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ndp_rt.archive.crew import Crew, Job, Ready, Seat, Task
-from ndp_rt.archive.run import DEADLY, Opening
+from ndp_rt.archive.run import DEADLY, Opening, choose_probes
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.errors import HostError
 from ndp_rt.evaluate.dataset import Sample
@@ -58,8 +58,8 @@ def score_shared(
     Raises:
         HostError: no worker can do it.
     """
-    probe = next((one.path for one in samples if one.path.exists()), samples[0].path)
-    opening = Opening(arguments=arguments, fingerprint=bundle.fingerprint, probe=probe)
+    probes = choose_probes([one.path for one in samples])
+    opening = Opening(arguments=arguments, fingerprint=bundle.fingerprint, probes=probes)
     hashes: list[str] = []
 
     def accept(ready: Ready) -> None:

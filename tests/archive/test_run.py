@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from ndp_rt import open_bundle
 from ndp_rt.archive.inspect_shard import Drawing
-from ndp_rt.archive.run import Opening, ShardTask, describe_settings
+from ndp_rt.archive.run import Opening, ShardTask, choose_probes, describe_settings
 from ndp_rt.archive.shards import ArchiveFile
 from ndp_rt.cli import EXIT_ERROR, EXIT_OK, EXIT_UNREADABLE, main
 from ndp_rt.errors import HostError
@@ -157,11 +157,11 @@ def test_refuses_arguments_that_do_not_fit(
 
 def test_a_machine_that_lacks_something_says_what(tiny: Path, images: Path, tmp_path: Path) -> None:
     archive = ArchiveFile.open(tmp_path, 1)
-    probe = images / "broken.png"
+    probes = [Path("/moved/away.png"), images / "broken.png"]
     fingerprint = open_bundle(tiny).fingerprint
 
     def open_task(out: Path = tmp_path, **changes: object) -> None:
-        values = {"arguments": {"bundle": str(tiny)}, "fingerprint": fingerprint, "probe": probe} | changes
+        values = {"arguments": {"bundle": str(tiny)}, "fingerprint": fingerprint, "probes": probes} | changes
         opening = Opening(**values)  # type: ignore[arg-type]
         task = ShardTask(opening=opening, out=out, run=archive.run, shard_count=16, settings="", drawing=Drawing())
         task.open().close()
@@ -172,12 +172,19 @@ def test_a_machine_that_lacks_something_says_what(tiny: Path, images: Path, tmp_
     with pytest.raises(HostError, match=r"expected the bundle .* to be 0123456789ab, .* got .* Copy the same"):
         open_task(fingerprint="0123456789abcdef")
     with pytest.raises(HostError, match=r"expected to find the images, got none at /nowhere/a\.png\. Mount"):
-        open_task(probe=Path("/nowhere/a.png"))
+        open_task(probes=[Path("/nowhere/a.png"), Path("/nowhere/" + 300 * "b")])
     with pytest.raises(HostError, match=r"to be the folder where the run began, got another"):
         open_task(out=tmp_path / "other")
     ArchiveFile.open(tmp_path, 1)  # another run has begun
     with pytest.raises(HostError, match=r"to be the folder where the run began, got another"):
         open_task()
+
+
+def test_images_that_machines_are_known_by(images: Path) -> None:
+    files = sorted((images / "0").iterdir())
+    found = choose_probes([Path("/gone.png"), Path("/" + 300 * "a"), Path(f"{files[0]}[1]"), *files])
+    assert found[0] == files[0] and len(set(found)) == len(found) > 10
+    assert set(found) <= set(files)
 
 
 @pytest.mark.nightly
