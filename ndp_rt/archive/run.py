@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ndp_rt.archive.crew import Crew, Job, Ready, Seat
+from ndp_rt.archive.crew import Crew, Job, Ready, Seat, find_version
 from ndp_rt.archive.inspect_shard import Drawing, inspect_shard
 from ndp_rt.archive.shards import ArchiveFile, drop_temporary_files, group_by_shards, hash_settings, make_key, name_part
 from ndp_rt.bundle.open import Bundle, open_bundle
+from ndp_rt.engines.backend import find_distribution
 from ndp_rt.errors import BundleError, HostError, StorageError
 from ndp_rt.folders.recording import Tally
+from ndp_rt.images.opencv import cv2
 from ndp_rt.images.page_names import split_page
 from ndp_rt.inspector import Inspector
 
@@ -63,8 +65,8 @@ class Opening:
             )
         if self.probes and not any(os.path.exists(path) for path in self.probes):
             raise HostError(
-                f"{machine}: expected to find the images, got none at {self.probes[0]}. Mount their folder there under the "
-                "same path."
+                f"{machine}: expected to find the images, got none at {self.probes[0]}. Mount their folder there under "
+                "the same path."
             )
         return Inspector.open(**self.arguments)
 
@@ -109,6 +111,25 @@ class ShardTask:
         return inspect_shard(inspector, job.items, part, self.drawing, deadly=deadly)
 
 
+class OneEngine:
+    """The engine of all workers of a run: that of the first one."""
+
+    hash = ""
+
+    def accept(self, ready: Ready) -> None:
+        """Take a worker that is ready.
+
+        Raises:
+            HostError: it has another engine.
+        """
+        self.hash = self.hash or ready.engine_hash
+        if ready.engine_hash != self.hash:
+            raise HostError(
+                f"{ready.machine}: expected the engine {self.hash[:12]}, which the first worker has, got "
+                f"{ready.engine_hash[:12]}: the processor, or a package, is another. Use machines that are alike."
+            )
+
+
 def describe_settings(bundle: Bundle, arguments: Mapping[str, Any], drawing: Drawing) -> str:
     """Return a hash of everything that rows depend on beside the engine.
 
@@ -127,6 +148,7 @@ def describe_settings(bundle: Bundle, arguments: Mapping[str, Any], drawing: Dra
             "ignored": None if mask is None else hashlib.sha256(repr(mask.shape).encode() + mask.tobytes()).hexdigest(),
             "threshold": bundle.threshold(values["precision"]).value if given is None else given,
             "white_level": values["white_level"] or bundle.manifest.input.white_level_16bit,
+            "versions": (find_version(), cv2.__version__, find_distribution(("simplejpeg",))),
             **asdict(drawing),
         }
     )
@@ -168,27 +190,15 @@ def inspect_archive(
         drawing=drawing,
     )
 
-    def accept(ready: Ready) -> None:
-        engine = archive.engines.get(settings)
-        if engine is None:
-            archive.engines[settings] = ready.engine_hash
-            archive.write()
-        elif engine != ready.engine_hash:
-            raise HostError(
-                f"{ready.machine}: expected the engine {engine[:12]}, which {out} has results of, got "
-                f"{ready.engine_hash[:12]}: the processor, or a package, is another. Use machines that are alike, "
-                "or another folder."
-            )
-
-    tally = Tally()
+    engine, tally = OneEngine(), Tally()
     try:
-        with closing(Crew(make_seats(task), accept, tell).run(list_jobs(files, archive.shard_count))) as done:
+        with closing(Crew(make_seats(task), engine.accept, tell).run(list_jobs(files, archive.shard_count))) as done:
             for job, found in done:
                 tally.add(found)
                 advance(len(job.items))
     finally:
         drop_temporary_files(out)
-    return tally, make_key(archive.engines[settings], settings)
+    return tally, make_key(engine.hash, settings)
 
 
 def list_jobs(files: Sequence[Path], shard_count: int) -> Iterator[Job]:

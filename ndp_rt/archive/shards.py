@@ -64,13 +64,11 @@ class ArchiveFile:
     Attributes:
         folder: OUT.
         shard_count: of the run that began it.
-        engines: engine hashes by the hash of settings.
         run: a word that every run makes anew, by which a worker knows the folder.
     """
 
     folder: Path
     shard_count: int
-    engines: dict[str, str]
     run: str
 
     @classmethod
@@ -82,7 +80,7 @@ class ArchiveFile:
         """
         path = folder / ARCHIVE_FILE
         run = secrets.token_hex(8)
-        made = cls(folder=folder, shard_count=count_shards(image_count), engines={}, run=run)
+        made = cls(folder=folder, shard_count=count_shards(image_count), run=run)
         if path.exists():
             made = cls.read(folder)
             made.run = run
@@ -101,15 +99,15 @@ class ArchiveFile:
             document = json.loads(path.read_text(encoding="utf-8"))
             if (document["format"], document["version"]) != (FORMAT, FORMAT_VERSION):
                 raise ValueError(f"{document['format']} {document['version']}")
-            count, engines, run = document["shard_count"], document["engines"], document["run"]
-            if type(count) is not int or count < 1 or type(engines) is not dict:
+            count, run = document["shard_count"], document["run"]
+            if type(count) is not int or count < 1:
                 raise ValueError(f"shard_count {count!r:.80}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageError(
                 f"{path}: expected an archive of format {FORMAT_VERSION}, got one that cannot be read ({error}). "
                 "Choose another folder, or pass --overwrite."
             ) from error
-        return cls(folder=folder, shard_count=count, engines=engines, run=str(run))
+        return cls(folder=folder, shard_count=count, run=str(run))
 
     def write(self) -> None:
         """Write it whole.
@@ -121,7 +119,6 @@ class ArchiveFile:
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "shard_count": self.shard_count,
-            "engines": self.engines,
             "run": self.run,
         }
         write_atomically(self.folder / ARCHIVE_FILE, json.dumps(document, indent=1).encode())

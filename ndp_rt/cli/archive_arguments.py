@@ -48,7 +48,14 @@ def wants_workers(args: argparse.Namespace) -> bool:
         raise InputError("--worker-cpus, --worker-gpus: expected --ray with them, got none. Leave them out.")
     if args.ray is not None and ":" in args.device:
         raise InputError(f"--device: expected cpu or cuda with --ray, which chooses the GPU, got {args.device}.")
-    return args.workers is not None or args.ray is not None
+    if args.workers is None and args.ray is None:
+        return False
+    if args.fallback:
+        raise InputError(
+            "--fallback: expected none with several workers, which all have one engine to the end. Leave it out, and "
+            "run it again with --device cpu where the GPU fails."
+        )
+    return True
 
 
 @contextlib.contextmanager

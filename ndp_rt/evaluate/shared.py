@@ -5,10 +5,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from ndp_rt.archive.crew import Crew, Job, Ready, Seat, Task
-from ndp_rt.archive.run import DEADLY, Opening, choose_probes
+from ndp_rt.archive.crew import Crew, Job, Seat, Task
+from ndp_rt.archive.run import DEADLY, OneEngine, Opening, choose_probes
 from ndp_rt.bundle.open import Bundle
-from ndp_rt.errors import HostError
 from ndp_rt.evaluate.dataset import Sample
 from ndp_rt.evaluate.score_samples import Exclusion, Scored, score_samples
 from ndp_rt.inspector import Inspector
@@ -60,26 +59,17 @@ def score_shared(
     """
     probes = choose_probes([one.path for one in samples])
     opening = Opening(arguments=arguments, fingerprint=bundle.fingerprint, probes=probes)
-    hashes: list[str] = []
-
-    def accept(ready: Ready) -> None:
-        hashes.append(ready.engine_hash)
-        if hashes[0] != ready.engine_hash:
-            raise HostError(
-                f"{ready.machine}: expected the engine {hashes[0][:12]} of the first worker, got "
-                f"{ready.engine_hash[:12]}: the processor, or a package, is another. Use machines that are alike."
-            )
-
+    engine = OneEngine()
     starts = range(0, len(samples), JOB_IMAGES)
     jobs = [Job(shard=start, items=tuple(samples[start : start + JOB_IMAGES])) for start in starts]
     places = {one.path: index for index, one in enumerate(samples)}
     scored: list[Scored] = []
     exclusions: list[tuple[int, Exclusion]] = []
-    with closing(Crew(make_seats(ScoreTask(opening=opening)), accept, tell).run(jobs)) as done:
+    with closing(Crew(make_seats(ScoreTask(opening=opening)), engine.accept, tell).run(jobs)) as done:
         for job, (some, left_out) in done:
             scored += some
             exclusions += [(places[job.items[0].path], one) for one in left_out]
             advance(len(job.items))
     scored.sort(key=lambda one: places[one.sample.path])
     exclusions.sort(key=lambda pair: pair[0])
-    return scored, [one for _, one in exclusions], hashes[0]
+    return scored, [one for _, one in exclusions], engine.hash

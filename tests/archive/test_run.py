@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -17,8 +16,9 @@ import pytest
 from pyarrow import parquet
 
 from ndp_rt import open_bundle
+from ndp_rt.archive.crew import Ready
 from ndp_rt.archive.inspect_shard import Drawing
-from ndp_rt.archive.run import Opening, ShardTask, choose_probes, describe_settings
+from ndp_rt.archive.run import OneEngine, Opening, ShardTask, choose_probes, describe_settings
 from ndp_rt.archive.shards import ArchiveFile
 from ndp_rt.cli import EXIT_ERROR, EXIT_OK, EXIT_UNREADABLE, main
 from ndp_rt.errors import HostError
@@ -143,6 +143,7 @@ def test_overwrite_begins_anew(tiny: Path, images: Path, tmp_path: Path) -> None
         (["--workers", "1", "--format", "csv"], "--format: expected parquet, which several workers write, got csv"),
         (["--worker-cpus", "1"], "expected --ray with them"),
         (["--ray", "--worker-gpus", "-1"], "--worker-gpus: expected a number above 0, got -1"),
+        (["--workers", "1", "--fallback"], "--fallback: expected none with several workers"),
         (["--ray", "--device", "cuda:1"], "expected cpu or cuda with --ray"),
         (["--workers", "1", "--mm-per-pixel", "-1"], "expected mm_per_pixel above 0"),
     ],
@@ -187,17 +188,28 @@ def test_images_that_machines_are_known_by(images: Path) -> None:
     assert set(found) <= set(files)
 
 
-@pytest.mark.nightly
-def test_another_engine_than_the_archives_is_refused(
-    tiny: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_all_workers_of_a_run_have_one_engine() -> None:
+    one = OneEngine()
+    one.accept(Ready(machine="a", engine_hash="e" * 64))
+    with pytest.raises(HostError, match=r"b: expected the engine eeeeeeeeeeee, .* got ffffffffffff"):
+        one.accept(Ready(machine="b", engine_hash="f" * 64))
+    assert one.hash == "e" * 64
+
+
+def test_an_archive_takes_another_engine_in_a_later_run(tmp_path: Path) -> None:
+    ArchiveFile.open(tmp_path, 1)
+    assert "engine" not in (tmp_path / "archive.json").read_text()
+
+
+@pytest.mark.parametrize("place", ["ndp_rt.__version__", "cv2.__version__"])
+def test_rows_of_another_version_have_files_of_their_own(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    assert inspect(tiny, images / "0", tmp_path, "--workers", "1") == EXIT_OK
-    path = tmp_path / "archive.json"
-    document = json.loads(path.read_text())
-    document["engines"] = dict.fromkeys(document["engines"], "f" * 64)
-    path.write_text(json.dumps(document))
-    assert inspect(tiny, images / "0", tmp_path, "--workers", "1") == EXIT_ERROR
-    assert "expected the engine ffffffffffff, which " in capsys.readouterr().err
+    bundle = open_bundle(tiny)
+    arguments = {"bundle": str(tiny), "precision": "fp32", "white_level": None}
+    before = describe_settings(bundle, arguments, Drawing())
+    monkeypatch.setattr(place, "0.0.1")
+    assert describe_settings(bundle, arguments, Drawing()) != before
 
 
 def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(tiny: Path, images: Path, tmp_path: Path) -> None:
