@@ -183,6 +183,11 @@ def check_answers(address: str) -> None:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=ANSWER_S, env=child_environment(), check=False
             )
+        if "AuthenticationError" in done.stderr:
+            raise HostError(
+                f"--ray {address}: expected the token of that cluster, got another or none. Set RAY_AUTH_MODE=token, "
+                "and put the token into ~/.ray/auth_token or RAY_AUTH_TOKEN."
+            )
         found = None if done.returncode == 0 else done.stderr.strip().splitlines()[-1:] or ["no answer"]
     except subprocess.TimeoutExpired:
         found = [f"no answer in {ANSWER_S:.0f} s"]

@@ -6,6 +6,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,3 +202,29 @@ def test_workers_without_this_ndp_rt_say_so(
         made.shutdown()
     assert run.returncode == EXIT_ERROR
     assert complained.count("error:") == 1 and words in complained, complained
+
+
+def test_a_cluster_that_wants_a_token_gets_it_or_says_so(tiny: Path, images: Path, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef" * 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        port = find_closed_port()
+        ray = [sys.executable, "-m", "ray.scripts.scripts"]
+        head = ["start", "--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
+        with subprocess.Popen([*ray, *head], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as cluster:
+            try:
+                assert cluster.stdout is not None
+                while "Ray runtime started" not in (line := cluster.stdout.readline()):
+                    assert line, "the cluster has not started"
+                threading.Thread(target=cluster.stdout.read, daemon=True).start()  # so that the pipe never fills
+                run = start(tiny, images / "1", tmp_path / "out", f"127.0.0.1:{port}")
+                assert run.communicate(timeout=RUN_S)[0] and run.returncode == EXIT_OK
+                patch.setenv("RAY_AUTH_TOKEN", "f" * 64)
+                run = start(tiny, images / "1", tmp_path / "other", f"127.0.0.1:{port}")
+                complained = run.communicate(timeout=RUN_S)[1]
+            finally:
+                cluster.terminate()
+    assert run.returncode == EXIT_ERROR
+    assert complained.count("error:") == 1 and "expected the token of that cluster" in complained
