@@ -190,7 +190,7 @@ def run_archive(args: argparse.Namespace) -> int:
 
     check_out()
     listing = list_images(args.paths, excluded=out)
-    files = [path.absolute() for path in choose_pages(listing.files, args.page)]
+    files = [make_absolute(path) for path in choose_pages(listing.files, args.page)]
     opening = opening_options(args, files) | {"bundle": str(args.bundle.absolute())}
     make_options(channels="rgb", build=True, **opening)  # refuses before anything starts
     if args.ignore is not None:
@@ -230,6 +230,14 @@ def run_archive(args: argparse.Namespace) -> int:
     tally.left_out_count = len(listing.left_out)
     tell_outcome(tally, len(files), out / f"part-*-{key}.parquet")
     return find_exit_code(tally)
+
+
+def make_absolute(path: Path) -> Path:
+    """Return the absolute path of the same file, without '..'; links before that are followed, no others."""
+    if ".." not in path.parts:
+        return path.absolute()
+    end = len(path.parts) - path.parts[::-1].index("..")
+    return Path(*path.parts[:end]).resolve().joinpath(*path.parts[end:])
 
 
 def tell_outcome(tally: "Tally", file_count: int, table: Path) -> None:

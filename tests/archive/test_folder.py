@@ -6,6 +6,7 @@ import pytest
 
 from ndp_rt.archive.shards import name_part
 from ndp_rt.cli import EXIT_ERROR, EXIT_OK, main
+from ndp_rt.cli.inspect import make_absolute
 from ndp_rt.pipeline.sinks import clear_folder
 from tests.archive.images import make_images
 
@@ -66,3 +67,18 @@ def test_a_run_that_leaves_nothing_out_says_nothing_of_an_earlier_one(tiny: Path
         assert inspect(tiny, tmp_path / "images", tmp_path / "out", "--workers", "1") == EXIT_OK
         assert (tmp_path / "out" / "left_out.txt").exists() == is_there
         note.unlink(missing_ok=True)
+
+
+def test_paths_lose_what_leads_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "day" / "one").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "day" / "one")
+    (tmp_path / "other").symlink_to(tmp_path / "day")
+    monkeypatch.chdir(tmp_path / "day")
+    for given, wanted in (
+        ("one/a.png", "day/one/a.png"),
+        ("../day/one/../a.png[2]", "day/a.png[2]"),
+        ("../link/../a..png", "day/a..png"),  # its folder's own parent
+        ("../other/a.png", "other/a.png"),
+        (str(tmp_path / "link" / "a.png"), "link/a.png"),
+    ):
+        assert make_absolute(Path(given)) == tmp_path / wanted

@@ -106,7 +106,9 @@ def test_relative_paths_become_absolute(
     tiny: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(images)
-    inspect(tiny, Path("0"), tmp_path, "--workers", "1")
+    for path in (Path("0"), Path("..", images.name, "0")):
+        inspect(tiny, path, tmp_path, "--workers", "1")
+    assert len(read_rows_of(tmp_path)) == 40
     assert {row["path"] for row in read_rows_of(tmp_path)} == {str(path) for path in (images / "0").iterdir()}
 
 
