@@ -17,6 +17,7 @@ from ndp_rt.pipeline.sinks import ARCHIVE_FILE
 FORMAT, FORMAT_VERSION = "ndp-rt archive", 1
 FEWEST_SHARDS, FEW_SHARDS, MOST_SHARDS = 16, 64, 65536
 FEW_IMAGES, SHARD_IMAGES = 16, 512  # of a shard: up to FEW_SHARDS, and of more
+MOST_IMAGES = 4096  # of a shard: its rows are in memory, and written once all are there
 KEY_DIGITS = 16
 
 
@@ -76,7 +77,7 @@ class ArchiveFile:
         """Read it, or begin one, and write it with a new word.
 
         Raises:
-            StorageError: it is damaged, of a newer version, or cannot be written.
+            StorageError: it is damaged, of a newer version, for far fewer images, or cannot be written.
         """
         path = folder / ARCHIVE_FILE
         run = secrets.token_hex(8)
@@ -84,6 +85,11 @@ class ArchiveFile:
         if path.exists():
             made = cls.read(folder)
             made.run = run
+        if image_count > (most := made.shard_count * MOST_IMAGES) and made.shard_count < MOST_SHARDS:
+            raise StorageError(
+                f"{folder}: expected at most {most} images in an archive whose first run made {made.shard_count} shards, got "
+                f"{image_count}. Choose another folder, or pass --overwrite."
+            )
         made.write()
         return made
 

@@ -170,6 +170,14 @@ def test_an_archive_that_cannot_be_read_is_refused(tmp_path: Path, content: byte
 
 def test_an_archive_keeps_its_number_of_shards(tmp_path: Path) -> None:
     first = ArchiveFile.open(tmp_path, 10)
-    second = ArchiveFile.open(tmp_path, 10**6)
+    second = ArchiveFile.open(tmp_path, 16 * 4096)
     assert (first.shard_count, second.shard_count) == (16, 16)
     assert first.run != second.run
+
+
+def test_an_archive_of_few_images_refuses_a_great_many(tmp_path: Path) -> None:
+    first = ArchiveFile.open(tmp_path, 10)
+    with pytest.raises(StorageError, match=r"expected at most 65536 images .* made 16 shards, got 1000000\. Choose an"):
+        ArchiveFile.open(tmp_path, 10**6)
+    assert ArchiveFile.read(tmp_path).run == first.run
+    ArchiveFile.open(tmp_path / "new", 10**9)
