@@ -1,4 +1,4 @@
-"""HTTP connections: those that send nothing, or half a head, are closed, and one address has no more than its share."""
+"""HTTP connections: those whose client does not send or read are closed, and one address has no more than its share."""
 
 from asyncio import BaseTransport, TimerHandle
 from collections import Counter
@@ -8,7 +8,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 CONNECTION_COUNT = 1024  # at once
 PEER_COUNT = CONNECTION_COUNT // 2  # of one address, so that it cannot keep all others out
-HEAD_S = 10.0  # for a request's head, and for the first one to come
+HEAD_S = 10.0  # for a request's head, from the connection's start or the last answer's end
+WRITE_S = 60.0  # that a client may take to read what waits for it
 REFUSAL = b'{"error": "expected fewer connections from one address at once. Close some."}'
 REFUSED = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: "
@@ -19,14 +20,17 @@ REFUSED = (
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's connection, which waits for a head HEAD_S at most; uvicorn itself closes those between requests."""
+    """uvicorn's connection with limits of time; uvicorn itself closes those that are silent between requests.
+
+    One timer runs, for the client's turn: to read while an answer waits for it, else to send a head.
+    """
 
     peers: ClassVar[Counter[str]] = Counter()  # connections by address
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """See uvicorn."""
         super().__init__(*arguments, **options)
-        self._head_timer: TimerHandle | None = None
+        self._timer: TimerHandle | None = None
         self._peer = ""
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -37,8 +41,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.peers[self._peer] > PEER_COUNT:
             self.transport.write(REFUSED)
             self.transport.close()
-        else:
-            self._wait_for_head()
+        self._wait(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -51,18 +54,38 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Wait for the rest of the head."""
         super().on_message_begin()
-        self._wait_for_head()
+        if self._timer is None:
+            self._wait(HEAD_S)
 
     def on_headers_complete(self) -> None:
         """Leave the body to the application, which has its own limit."""
-        self._stop_waiting()
+        if not self.flow.write_paused:
+            self._stop_waiting()
         super().on_headers_complete()
 
-    def _wait_for_head(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_S, self.transport.abort)
+    def on_response_complete(self) -> None:
+        """Wait for the next head, whatever comes before it: uvicorn's own timer ends with the next byte."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.flow.write_paused:  # no other request waits
+            self._wait(HEAD_S)
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        super().pause_writing()
+        self._wait(WRITE_S)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read."""
+        super().resume_writing()
+        self._stop_waiting()
+        if self.cycle is None or self.cycle.response_complete:
+            self._wait(HEAD_S)
+
+    def _wait(self, time_s: float) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(time_s, self.transport.abort)
 
     def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

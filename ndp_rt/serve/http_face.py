@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from ndp_rt import __version__
 from ndp_rt.errors import InputError, NdpRtError
@@ -34,7 +35,8 @@ from ndp_rt.serve.service import EXTENSIONS, Service
 
 log = logging.getLogger("ndp_rt")
 
-HELD_BODIES = 16  # of the largest size that are in memory together; what comes beyond them is refused
+HELD_BODIES = 16  # of the largest size that are in memory together, with answers; what comes beyond them is refused
+LARGE_ANSWER_BYTES = 2**16  # a smaller one is not counted
 READ_S = 60.0  # that a client may take to send a body
 QUICK_JSON_BYTES = 2**14  # more of it is parsed in another thread
 RETRY = {"full": "1", "unavailable": "5"}  # seconds
@@ -168,9 +170,18 @@ class HttpFace:
             content, json_bytes = await asyncio.to_thread(write_answer, answer, binary)
         else:
             content, json_bytes = write_answer(answer, binary)
-        if json_bytes is None:
-            return Response(content, media_type="application/json")
-        return Response(content, headers={HEADER: str(json_bytes)}, media_type="application/octet-stream")
+        headers = {"content-type": "application/json"}
+        if json_bytes is not None:
+            headers = {HEADER: str(json_bytes), "content-type": "application/octet-stream"}
+        if len(content) <= LARGE_ANSWER_BYTES:
+            return Response(content, headers=headers)
+        if self._held_bytes > HELD_BODIES * self._body_bytes:  # one may be larger than all that
+            raise Refusal("full", "answers that are not read yet take all the memory for them. Try again later.")
+        self._held_bytes += len(content)
+        return LargeResponse(content, headers, self._release)
+
+    def _release(self, byte_count: int) -> None:
+        self._held_bytes -= byte_count
 
     async def _read_body(self, request: Request, held: list[int]) -> bytes:
         """Return the body, and count its bytes in `held` too as long as they come.
@@ -222,6 +233,24 @@ class HttpFace:
         finally:
             timer.cancel()
         return b"".join(parts)  # one part is not copied
+
+
+class LargeResponse(Response):
+    """An answer that ends when its client has read it, or has gone."""
+
+    def __init__(self, content: bytes, headers: Mapping[str, str], release: Callable[[int], None]) -> None:
+        """Take the answer, and what is then called with the number of its bytes."""
+        super().__init__(content, headers=headers)
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; see Starlette."""
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})  # uvicorn waits here until the former has gone out
+        finally:
+            self._release(len(self.body))
 
 
 def _find_names(request: Request) -> tuple[str, str]:

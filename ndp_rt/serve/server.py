@@ -15,7 +15,7 @@ import grpc
 import uvicorn
 
 from ndp_rt.errors import InputError
-from ndp_rt.serve.connections import CONNECTION_COUNT, BoundedProtocol
+from ndp_rt.serve.connections import CONNECTION_COUNT, HEAD_S, BoundedProtocol
 from ndp_rt.serve.grpc_face import GrpcFace
 from ndp_rt.serve.http_face import HttpFace
 from ndp_rt.serve.metrics import Metrics
@@ -65,6 +65,20 @@ class ServerOptions:
 
 class HttpServer(uvicorn.Server):
     """uvicorn's server, which leaves signals to us: they stop gRPC and the models too."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; uvicorn's own `startup` lets a TLS handshake take 60 s."""
+        loop, self.servers = asyncio.get_running_loop(), []
+        for one in sockets or ():
+            server = await loop.create_server(
+                lambda: BoundedProtocol(self.config, self.server_state, {}),
+                sock=one,
+                ssl=self.config.ssl,
+                backlog=CONNECTION_COUNT,
+                ssl_handshake_timeout=HEAD_S if self.config.ssl else None,
+            )
+            self.servers.append(server)
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,5 +1,7 @@
 """The service's process: who may ask, its ports, and its stop."""
 
+import asyncio
+import contextlib
 import datetime
 import json
 import shutil
@@ -7,6 +9,7 @@ import signal
 import socket
 import ssl
 import threading
+import types
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +25,7 @@ from ndp_rt.bundle import open_bundle
 from ndp_rt.cli import main
 from ndp_rt.editing import set_threshold
 from ndp_rt.program.manifest import ThresholdSpec
+from ndp_rt.serve import server
 from ndp_rt.serve.server import _listen
 from tests.serve.conftest import Served, describe_image, make_image
 
@@ -225,3 +229,24 @@ def test_what_cannot_be_served_is_one_sentence(
 def test_answers_are_sent_at_once() -> None:
     with _listen("127.0.0.1", 0) as listening:
         assert listening.proto == socket.IPPROTO_TCP  # else asyncio leaves Nagle's algorithm on: 40 ms an answer
+
+
+def test_a_handshake_that_does_not_come_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cryptography", reason="certificates are made with it: pip install cryptography")
+    make_certificates(tmp_path)
+    monkeypatch.setattr(server, "HEAD_S", 0.05)
+    options = server.ServerOptions(certificate=tmp_path / "server.pem", key=tmp_path / "server.key")
+    face: Any = types.SimpleNamespace(app=None)
+
+    async def check() -> None:
+        web = server.HttpServer(server._configure(face, options))
+        with server._listen("127.0.0.1", 0) as listening:
+            await web.startup([listening])
+            reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(reader.read(), 50) == b""
+            writer.close()
+            for one in web.servers:
+                one.close()
+
+    asyncio.run(check())
