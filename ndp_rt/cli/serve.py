@@ -43,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tls-client-ca", type=Path, metavar="FILE", help="PEM: clients need certificates signed by it"
     )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="by which clients call it, besides localhost, where it listens to this machine alone without token or TLS",
+    )
     parser.add_argument("--no-page", action="store_true", help="leave out the page for people")
     parser.add_argument(
         "--require-signature", metavar="KEY", type=Path, help="a public key that bundles have to be signed with"
@@ -89,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         key=args.tls_key,
         client_ca=args.tls_client_ca,
         has_page=not args.no_page,
+        allowed_hosts=tuple(args.allow_host),
     )
     log_to_stderr()
     metrics = Metrics()

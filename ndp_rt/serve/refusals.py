@@ -16,6 +16,7 @@ class Codes(NamedTuple):
 REASONS = {
     "invalid": Codes(400, "INVALID_ARGUMENT"),
     "unauthorised": Codes(401, "UNAUTHENTICATED"),
+    "forbidden": Codes(403, "PERMISSION_DENIED"),
     "unknown": Codes(404, "NOT_FOUND"),
     "too-large": Codes(413, "RESOURCE_EXHAUSTED"),
     "full": Codes(429, "RESOURCE_EXHAUSTED"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
@@ -41,6 +42,8 @@ class ServerOptions:
         certificate: and `key`, PEM files: TLS on both ports.
         client_ca: a PEM file; clients have to show a certificate that it has signed.
         has_page: whether the page for people is at /.
+        allowed_hosts: names that a service on this machine alone, without token and TLS, may be called by besides
+            localhost.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +55,7 @@ class ServerOptions:
     key: Path | None = None
     client_ca: Path | None = None
     has_page: bool = True
+    allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
@@ -115,7 +119,9 @@ async def serve(models: Models, metrics: Metrics, options: ServerOptions, tell: 
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     scheme = "http" if options.certificate is None else "https"
     with _listen(options.host, options.port) as listening:
-        web = HttpServer(_configure(HttpFace(service, metrics, options.body_bytes, has_page=options.has_page), options))
+        hosts = _choose_hosts(listening.getsockname()[0], options)
+        face = HttpFace(service, metrics, options.body_bytes, has_page=options.has_page, hosts=hosts)
+        web = HttpServer(_configure(face, options))
         rpc, rpc_port = await _start_grpc(service, options)
         serving = asyncio.create_task(web.serve(sockets=[listening]))
         loading = asyncio.create_task(asyncio.to_thread(models.load_all))
@@ -141,6 +147,17 @@ async def serve(models: Models, metrics: Metrics, options: ServerOptions, tell: 
                 await asyncio.to_thread(models.close)
                 await asyncio.wait({loading})
                 loading.exception()  # it was raised, or comes of the stop
+
+
+def _choose_hosts(address: str, options: ServerOptions) -> list[str] | None:
+    """Return the names that a service may be called by; None: any.
+
+    A browser that another site has led to this machine has no token, and refuses the certificate.
+    """
+    is_guarded = options.token is not None or options.certificate is not None
+    if is_guarded or not ipaddress.ip_address(address).is_loopback:
+        return None
+    return [one.lower() for one in options.allowed_hosts]
 
 
 @contextlib.contextmanager
