@@ -87,8 +87,8 @@ class ArchiveFile:
             made.run = run
         if image_count > (most := made.shard_count * MOST_IMAGES) and made.shard_count < MOST_SHARDS:
             raise StorageError(
-                f"{folder}: expected at most {most} images in an archive whose first run made {made.shard_count} shards, got "
-                f"{image_count}. Choose another folder, or pass --overwrite."
+                f"{folder}: expected at most {most} images in an archive that began with {made.shard_count} shards, "
+                f"got {image_count}. Choose another folder, or pass --overwrite."
             )
         made.write()
         return made

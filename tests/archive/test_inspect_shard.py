@@ -177,7 +177,7 @@ def test_an_archive_keeps_its_number_of_shards(tmp_path: Path) -> None:
 
 def test_an_archive_of_few_images_refuses_a_great_many(tmp_path: Path) -> None:
     first = ArchiveFile.open(tmp_path, 10)
-    with pytest.raises(StorageError, match=r"expected at most 65536 images .* made 16 shards, got 1000000\. Choose an"):
+    with pytest.raises(StorageError, match=r"expected at most 65536 images .* with 16 shards, got 1000000\. Choose an"):
         ArchiveFile.open(tmp_path, 10**6)
     assert ArchiveFile.read(tmp_path).run == first.run
     ArchiveFile.open(tmp_path / "new", 10**9)

@@ -1,5 +1,6 @@
 """`ndp-rt inspect --workers`: an archive in shards, by processes; a second run, or one after a crash, does the rest."""
 
+import contextlib
 import csv
 import itertools
 import os
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,26 +27,37 @@ from ndp_rt.pipeline.sinks import list_parts
 from tests.archive.images import make_images, read_rows_of, remember, without_times
 from tests.tiny_bundle import make_tiny_bundle
 
-ENDED_S = 60
-
 
 def inspect(tiny: Path, images: Path, out: Path, *more: str) -> int:
     return main(["inspect", str(tiny), str(images), "-o", str(out), "--threads", "1", *more])
 
 
-def start(tiny: Path, images: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+@contextlib.contextmanager
+def start(tiny: Path, images: Path, out: Path, *more: str) -> "Iterator[subprocess.Popen[str]]":
+    """Run the command in a group of processes of its own, which ends with the block."""
     command = [sys.executable, "-m", "ndp_rt.cli", "inspect", str(tiny), str(images), "-o", str(out), "--threads", "1"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*command, *more], text=True, start_new_session=True, **pipes)
-
-
-def list_workers(process: "subprocess.Popen[str]") -> Iterator[psutil.Process]:
-    for child in psutil.Process(process.pid).children():
+    with subprocess.Popen([*command, *more], text=True, start_new_session=True, **pipes) as run:
         try:
-            if any("spawn_main" in word for word in child.cmdline()):
-                yield child
-        except psutil.Error:
-            continue
+            yield run
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+
+
+def look(run: "subprocess.Popen[str]", is_there: Callable[[], bool]) -> None:
+    """Look again and again until something is there, or the run has ended."""
+    while run.poll() is None and not is_there():
+        time.sleep(0.01)
+
+
+def list_workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(process.pid).children():
+            with contextlib.suppress(psutil.Error):
+                found += [child] if any("spawn_main" in word for word in child.cmdline()) else []
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +233,6 @@ def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(tiny: Path, im
         [*command, "--workers", "2", "--threads", "1"],
         capture_output=True,
         text=True,
-        timeout=300,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)),
     )
@@ -233,18 +244,18 @@ def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(tiny: Path, im
 
 
 def wait_until_ended(processes: list[psutil.Process]) -> None:
-    assert psutil.wait_procs(processes, timeout=ENDED_S)[1] == []
+    for process in processes:
+        process.wait()
 
 
 def test_a_killed_run_ends_its_workers_and_the_next_one_does_the_rest(
     tiny: Path, images: Path, alone: Path, tmp_path: Path
 ) -> None:
     with start(tiny, images, tmp_path, "--workers", "2") as run:
-        workers: list[psutil.Process] = []
-        while run.poll() is None and not (len(workers) == 2 and list_parts(tmp_path)):
-            workers = list(list_workers(run))
+        look(run, lambda: bool(list_parts(tmp_path)))
+        workers = list_workers(run)
         run.kill()
-    wait_until_ended(workers)
+        wait_until_ended(workers)
     before = remember(tmp_path)
     for part in list_parts(tmp_path):
         parquet.read_table(part)  # whole
@@ -258,15 +269,12 @@ def test_a_killed_run_ends_its_workers_and_the_next_one_does_the_rest(
 
 @pytest.mark.nightly
 def test_killed_workers_cost_no_row(tiny: Path, images: Path, alone: Path, tmp_path: Path) -> None:
-    killed: set[int] = set()
     with start(tiny, images, tmp_path, "--workers", "2") as run:
-        while run.poll() is None and len(killed) < 3:
-            for worker in list_workers(run):
-                if len(killed) < 3 and worker.pid not in killed and list_parts(tmp_path):
-                    killed.add(worker.pid)
-                    os.kill(worker.pid, signal.SIGKILL)
-            time.sleep(0.01)
-        said, complained = run.communicate(timeout=300)
+        for part_count in (1, 3, 5):
+            look(run, lambda: len(list_parts(tmp_path)) >= part_count and bool(list_workers(run)))  # noqa: B023
+            for worker in list_workers(run)[:1]:
+                worker.kill()
+        said, complained = run.communicate()
     assert run.returncode == EXIT_UNREADABLE, complained
     assert "120 images inspected" in said
     assert without_times(read_rows_of(tmp_path)) == read_alone(alone)
@@ -275,15 +283,14 @@ def test_killed_workers_cost_no_row(tiny: Path, images: Path, alone: Path, tmp_p
 @pytest.mark.nightly
 def test_ctrl_c_ends_the_workers_too(tiny: Path, images: Path, tmp_path: Path) -> None:
     with start(tiny, images, tmp_path, "--workers", "1") as run:
-        workers: list[psutil.Process] = []
-        while run.poll() is None and not (workers and (tmp_path / "archive.json").exists()):
-            workers = list(list_workers(run))
+        look(run, lambda: bool(list_workers(run)))
+        workers = list_workers(run)
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-        complained = run.communicate(timeout=ENDED_S)[1]
+        complained = run.communicate()[1]
+        wait_until_ended(workers)
     assert run.returncode == 130
     lines = complained.splitlines()[1:]
     assert lines[0].startswith("ndp-rt: stopped after ") and lines[1:] == ["ndp-rt: interrupted"]
-    wait_until_ended(workers)
 
 
 def test_one_process_writes_what_it_wrote_before(tiny: Path, images: Path, tmp_path: Path) -> None:
