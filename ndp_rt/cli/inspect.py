@@ -16,6 +16,7 @@ from ndp_rt.cli.white_level import parse_white_level
 from ndp_rt.errors import InputError
 
 if TYPE_CHECKING:
+    from ndp_rt.archive.inspect_shard import Drawing
     from ndp_rt.bundle.open import Bundle
     from ndp_rt.folders.recording import Tally
     from ndp_rt.images.listing import Listing
@@ -168,10 +169,8 @@ def opening_options(args: argparse.Namespace, files: list[Path]) -> dict[str, An
 
 def run_archive(args: argparse.Namespace) -> int:
     """Inspect with several workers what OUT lacks, and return the exit code of all that was asked for."""
-    from ndp_rt.archive.inspect_shard import Drawing
     from ndp_rt.archive.run import inspect_archive
     from ndp_rt.archive.shards import drop_temporary_files
-    from ndp_rt.bundle.open import open_bundle
     from ndp_rt.cli.progress import show_progress
     from ndp_rt.files import locking
     from ndp_rt.images.listing import list_images
@@ -198,13 +197,7 @@ def run_archive(args: argparse.Namespace) -> int:
         tell_ignored_share(opening["ignore_mask"])
     if args.require_signature is not None:
         opening["require_signature"] = args.require_signature.absolute()
-    drawing = Drawing(
-        batch=args.batch,
-        is_tiled=args.tiles,
-        with_overlays=args.overlays,
-        with_maps=args.maps,
-        keep_reconstruction=_shows_reconstruction(open_bundle(args.bundle), args) and not args.tiles,
-    )
+    drawing = choose_drawing(args)
     with locking(out), find_workers(args) as (threads, make_seats):
         check_out()  # another run may have ended since
         if args.overwrite:
@@ -230,6 +223,20 @@ def run_archive(args: argparse.Namespace) -> int:
     tally.left_out_count = len(listing.left_out)
     tell_outcome(tally, len(files), out / f"part-*-{key}.parquet")
     return find_exit_code(tally)
+
+
+def choose_drawing(args: argparse.Namespace) -> "Drawing":
+    """Return what several workers keep beside rows."""
+    from ndp_rt.archive.inspect_shard import Drawing
+    from ndp_rt.bundle.open import open_bundle
+
+    return Drawing(
+        batch=args.batch,
+        is_tiled=args.tiles,
+        with_overlays=args.overlays,
+        with_maps=args.maps,
+        keep_reconstruction=_shows_reconstruction(open_bundle(args.bundle), args) and not args.tiles,
+    )
 
 
 def make_absolute(path: Path) -> Path:
