@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ndp_rt.images.checks import Image
 from ndp_rt.result import Result
-from ndp_rt.serve.drift import LAST_COUNT
+from ndp_rt.serve.drift import LAST_COUNT, Drift
 from ndp_rt.serve.history import History
 from ndp_rt.serve.monitor import ModelWatch
 from ndp_rt.serve.queue import InspectionQueue
@@ -59,35 +59,45 @@ class ModelMeter:
     """Counts what becomes of one model's requests; see `ndp_rt.serve.queue.Meter`."""
 
     def __init__(
-        self, metrics: Metrics, name: str, version: str, threshold: float, history: History, watch: ModelWatch
+        self,
+        metrics: Metrics,
+        name: str,
+        version: str,
+        threshold: float,
+        scores: Drift,
+        history: History,
+        watch: ModelWatch,
     ) -> None:
-        """Begin.
+        """Take what it counts for.
 
         Args:
             metrics: that it counts in.
             name: of the model.
             version: of the model.
             threshold: that decides.
-            history: that results go to; it holds the drifts, too.
+            scores: that results' scores go to.
+            history: that results go to.
             watch: that images go to.
         """
+        self._metrics = metrics
         self._requests, labels = metrics.requests, (name, version)
         self._labels = labels
-        self._history, self._watch, self._threshold = history, watch, threshold
+        self._history, self._watch, self._threshold, self._scores = history, watch, threshold, scores
         # Each is looked up once: to find them for every image took 40 us.
         self._outcomes: dict[str, Counter] = {}
         self._waiting = metrics.waiting.labels(*labels)
         self._images = [metrics.images.labels(*labels, word) for word in ("good", "defect")]
         self._seconds = {stage: metrics.seconds.labels(*labels, stage) for stage in STAGES}
         self._shares = metrics.scores.labels(*labels)
-        metrics.threshold.labels(*labels).set(threshold)
-        metrics.drift.labels(*labels).set_function(history.scores.measure)
-        metrics.brightness.labels(*labels).set_function(history.brightness.measure)
         self._found: deque[tuple[Sequence[Image], Sequence[Result], float, float]] = deque()
 
-    def watch_queue(self, queue: InspectionQueue) -> None:
-        """Tell of a queue's images from now on."""
+    def begin(self, queue: InspectionQueue) -> None:
+        """Show this model's queue, threshold and drifts from now on; a former one's results no longer count in them."""
         self._waiting.set_function(lambda: queue.waiting_count)
+        self._metrics.threshold.labels(*self._labels).set(self._threshold)
+        self._metrics.drift.labels(*self._labels).set_function(self._scores.measure)
+        self._metrics.brightness.labels(*self._labels).set_function(self._watch.brightness.measure)
+        self._history.begin(self._threshold, self._scores, self._watch.brightness)
 
     def count_request(self, outcome: str) -> None:
         """Count a request: "ok", or one of `ndp_rt.serve.refusals.REASONS`."""
@@ -119,6 +129,6 @@ class ModelMeter:
                     seconds[stage].observe(value_ms * 1e-3)
             if self._threshold > 0:
                 self._shares.observe(result.score / self._threshold)
-            self._history.scores.add(result.score)
+            self._scores.add(result.score)
         first = self._history.add(results, waited_s, time_s)
         self._watch.take(images, results, first, waited_s)

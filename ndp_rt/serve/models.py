@@ -54,13 +54,15 @@ class LoadedModel:
         scores = Drift([inspector.inspect(image).score for image in images])
         brightness = Drift([measure_brightness(image, 0) for image in images], least_spread=LEAST_SPREAD)
         history = monitor.find_history(source.name, source.version)
-        history.begin(inspector.threshold, scores, brightness)
         watch = ModelWatch(monitor, history, inspector, brightness)
-        self.meter = ModelMeter(metrics, source.name, source.version, inspector.threshold, history, watch)
+        self.meter = ModelMeter(metrics, source.name, source.version, inspector.threshold, scores, history, watch)
         beside = getattr(inspector.session.executor, "parallel_count", 0)
         batch_count = max(*inspector.batch_sizes, BATCHES_AT_ONCE * beside, 1)
         self.queue = InspectionQueue(inspector, limit, self.meter, batch_count)
-        self.meter.watch_queue(self.queue)
+
+    def begin(self) -> None:
+        """Be what metrics and page show."""
+        self.meter.begin(self.queue)
 
     @cached_property
     def good_pictures(self) -> tuple[str, list[Picture]]:
@@ -195,6 +197,7 @@ class Models:
             raise
         with self._lock:
             self._loaded[key], self._states[key] = model, (READY, "")
+            model.begin()
         log.info("model '%s' %s is ready: %s", source.name, source.version, source.path)
         if before is not None:
             before.close()

@@ -90,7 +90,7 @@ class ModelWatch:
             inspector: whose bundle inspects them.
             brightness: that the images' brightness is added to.
         """
-        self._monitor, self._history, self._brightness = monitor, history, brightness
+        self._monitor, self._history, self.brightness = monitor, history, brightness
         self._manifest = inspector.bundle.manifest
         self._picture_s = self._defect_s = self._measured_s = float("-inf")
 
@@ -125,4 +125,4 @@ class ModelWatch:
         self._monitor.offer(lambda: self._history.add_picture(draw(number, image, result, waited_s, self._manifest)))
 
     def _measure(self, image: Image) -> None:
-        self._brightness.add(measure_brightness(image, self._manifest.input.white_level_16bit))
+        self.brightness.add(measure_brightness(image, self._manifest.input.white_level_16bit))
