@@ -109,9 +109,9 @@ class Page:
         return self._models.monitor.find_history(name, version)
 
     def _find_picture(self, request: Request) -> Drawn:
-        number = _read_number(request, "number")
-        drawn = self._find_history(request).find_picture(number)
-        if drawn is None:
+        number, history = _read_number(request, "number"), self._find_history(request)
+        drawn = history.find_picture(number)
+        if drawn is None or request.query_params.get("id", history.id) != history.id:  # numbers that have begun again
             raise Refusal("unknown", f"image {number}: expected one of the last that were drawn, got another.")
         return drawn
 

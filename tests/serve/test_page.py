@@ -84,7 +84,11 @@ def test_pictures_are_those_of_the_images(served: Served) -> None:
         if kind == "image":
             shown = cv2.resize(picture, (50, 40), interpolation=cv2.INTER_AREA)[:, :, ::-1]
             assert np.corrcoef(shown.ravel(), IMAGE.ravel())[0, 1] > 0.9
-    nearest = ask(served, f"/page/nearest?{TINY}&number={found['number']}")
+    number, own = found["number"], ask(served, f"/page/data?{TINY}")["id"]
+    for kind in ("picture", "nearest"):  # of the service that counted it, and no other
+        for id, expected in ((own, 200), ("another", 404)):
+            assert served.ask("GET", f"/page/{kind}?{TINY}&number={number}&id={id}")[0] == expected
+    nearest = ask(served, f"/page/nearest?{TINY}&number={number}")
     assert nearest == {"source": "", "good_count": 0, "places": []}  # its reference is no picture
 
 

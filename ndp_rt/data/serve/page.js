@@ -26,26 +26,30 @@ async function request(path, parameters) {
 
 const ask = async (path, parameters = {}) => (await request(path, { ...state.model, ...parameters })).json();
 
-function load(number, kind) { // the address of a picture, asked for once
-  const key = `${number} ${kind}`;
+const describeKey = (picture, kind) => `${picture.id} ${picture.number} ${kind}`;
+
+function load(picture, kind) { // the address of a picture, asked for once; of a service that has begun anew none
+  const key = describeKey(picture, kind);
   if (!state.addresses.has(key)) {
-    const asking = request("page/picture", { ...state.model, number, kind }).then(async (answer) => URL.createObjectURL(await answer.blob()));
+    const asking = request("page/picture", { ...state.model, id: picture.id, number: picture.number, kind }).then(async (answer) => URL.createObjectURL(await answer.blob()));
     asking.catch(() => state.addresses.delete(key));
     state.addresses.set(key, asking);
   }
   return state.addresses.get(key);
 }
 
-function forget(number) {
-  state.pictures.delete(number);
-  for (const kind of ["image", "heat"]) {
-    state.addresses.get(`${number} ${kind}`)?.then(URL.revokeObjectURL, () => {});
-    state.addresses.delete(`${number} ${kind}`);
+function forget(picture) {
+  state.pictures.delete(picture.number);
+  for (const key of ["image", "heat"].map((kind) => describeKey(picture, kind))) {
+    state.addresses.get(key)?.then(URL.revokeObjectURL, () => {});
+    state.addresses.delete(key);
   }
 }
 
 function clear() {
-  for (const number of [...state.pictures.keys()]) forget(number);
+  for (const picture of [...state.pictures.values()]) forget(picture);
+  for (const card of state.cards.values()) card.remove();
+  state.cards.clear();
   state.rows = [];
   state.id = "";
   state.unspoken = 0;
@@ -132,7 +136,7 @@ function makeCard(picture) {
     element("div", { class: "words" }, element("span", { class: `badge ${word(picture)}` }, picture.is_defect ? "DEFECT" : "GOOD"),
       element("span", {}, showScore(picture.score)), element("time", {}, showTime(picture.time_ms))));
   button.addEventListener("click", () => viewer.show(picture));
-  load(picture.number, "image").then((address) => frame.replaceChildren(stack(picture, address, null, true)), () => {});
+  load(picture, "image").then((address) => frame.replaceChildren(stack(picture, address, null, true)), () => {});
   return element("li", {}, button);
 }
 
@@ -174,10 +178,10 @@ function take(found) {
   }
   const rows = found.rows.filter((row) => row[0] > (state.rows.at(-1)?.[0] ?? 0));
   state.rows = [...state.rows, ...rows].slice(-ROW_COUNT);
-  for (const picture of found.pictures) state.pictures.set(picture.number, picture);
+  for (const picture of found.pictures) state.pictures.set(picture.number, { ...picture, id: found.id });
   const pictures = [...state.pictures.values()].sort((a, b) => a.number - b.number);
   for (const isDefect of [true, false]) { // as many of each kind as the service keeps
-    for (const picture of pictures.filter((one) => one.is_defect === isDefect).slice(0, -PICTURE_COUNT)) forget(picture.number);
+    for (const picture of pictures.filter((one) => one.is_defect === isDefect).slice(0, -PICTURE_COUNT)) forget(picture);
   }
   showFigures(found);
   drawPlots(found);
@@ -223,6 +227,7 @@ async function poll() {
   clearTimeout(state.timer);
   const turn = ++state.polls;
   let pause = POLL_MS;
+  find("forget").hidden = sessionStorage.getItem(TOKEN) === null;
   try {
     if (!state.model || Date.now() - state.modelsMs > MODELS_MS) await listModels();
     const pictures = [...state.pictures.keys()];
@@ -231,14 +236,13 @@ async function poll() {
     find("token-form").hidden = true;
     find("pause").hidden = false;
     find("content").hidden = false;
-    find("forget").hidden = sessionStorage.getItem(TOKEN) === null;
     state.failures = 0;
     if (take(found)) pause = 0;
     const own = state.models.find((one) => one.name === state.model.model && one.version === state.model.version);
     tell(own.state === "READY" ? "live" : "broken", own.state === "READY" ? "live" : `model ${own.state.toLowerCase()}`);
   } catch (error) {
     if (turn !== state.polls) return;
-    if (error instanceof NeedsToken) { askForToken(); return; }
+    if (error instanceof NeedsToken) { askForToken(sessionStorage.getItem(TOKEN) !== null); return; }
     state.failures += 1;
     pause = Math.min(SLOWEST_MS, POLL_MS * 2 ** state.failures);
     tell("broken", error instanceof TypeError ? "no connection; trying again" : error.message);
@@ -247,9 +251,8 @@ async function poll() {
   if (!state.isPaused && !document.hidden) state.timer = setTimeout(poll, pause);
 }
 
-function askForToken() {
-  const was = sessionStorage.getItem(TOKEN);
-  find("token-words").textContent = was ? "That is not the service's token." : "";
+function askForToken(isWrong) {
+  find("token-words").textContent = isWrong ? "That is not the service's token." : "";
   sessionStorage.removeItem(TOKEN);
   find("content").hidden = true;
   find("forget").hidden = find("pause").hidden = true;
@@ -261,8 +264,10 @@ function askForToken() {
 
 find("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(TOKEN, find("token").value.trim());
+  const token = find("token").value.trim();
   find("token").value = "";
+  if (!/^[ -~]+$/.test(token)) { askForToken(true); return; } // no other goes into a header, or is a token
+  sessionStorage.setItem(TOKEN, token);
   poll();
 });
 find("forget").addEventListener("click", () => {

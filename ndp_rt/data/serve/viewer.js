@@ -33,7 +33,7 @@ export function stack(picture, address, heat, hasOutlines) {
 export class Viewer {
   constructor(dialog, load, ask, findNext) {
     this.dialog = dialog;
-    this.load = load; // of a number and a kind: the address of a picture
+    this.load = load; // of a picture and a kind: the address of a picture
     this.ask = ask; // of a path: its JSON
     this.findNext = findNext; // of a number and a direction: another picture, or undefined
     this.picture = null;
@@ -84,8 +84,8 @@ export class Viewer {
     const { picture, parts } = this;
     if (!picture) return;
     try {
-      const address = await this.load(picture.number, "image");
-      const heat = parts["with-heat"].checked && picture.has_heat ? await this.load(picture.number, "heat") : null;
+      const address = await this.load(picture, "image");
+      const heat = parts["with-heat"].checked && picture.has_heat ? await this.load(picture, "heat") : null;
       if (this.picture !== picture) return;
       const drawn = stack(picture, address, heat, parts["with-outlines"].checked);
       drawn.firstChild.alt = `image ${picture.number}, ${word(picture)}, ${picture.defect_count} defects`;
@@ -118,7 +118,7 @@ export class Viewer {
     if (!picture.defects.length) return say("The image has no defect to compare.");
     say("Looking for it …");
     try {
-      const found = await this.ask("page/nearest", { number: picture.number });
+      const found = await this.ask("page/nearest", { id: picture.id, number: picture.number });
       if (this.picture !== picture) return undefined;
       if (!found.source) return say("This model keeps no good image: its bundle has neither a reference nor calibration images.");
       const origin = found.source === "reference" ? "From the model's reference image." : `From the ${found.good_count} good calibration images of the bundle; the model keeps no reference image.`;
