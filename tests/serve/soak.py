@@ -127,7 +127,7 @@ def main() -> int:
     """Run it and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--warm", type=float, default=3.0)
+    parser.add_argument("--warm", type=float, default=5.0)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--rate", type=float, default=25.0, help="requests a second, together")
     parser.add_argument("--limit", type=float, default=0.01)
