@@ -40,6 +40,7 @@ HELD_BODIES = 16  # of the largest size that are in memory together, with answer
 LARGE_ANSWER_BYTES = 2**16  # a smaller one is not counted
 READ_S = 60.0  # that a client may take to send a body
 QUICK_JSON_BYTES = 2**14  # more of it is parsed in another thread
+PIECE_BYTES = 2**18  # of a large answer; what the system does not take at once is copied
 RETRY = {"full": "1", "unavailable": "5"}  # seconds
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -261,8 +262,10 @@ class LargeResponse(Response):
         """Send it; see Starlette."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": self.body, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})  # uvicorn waits here until the former has gone out
+            for start in range(0, len(self.body), PIECE_BYTES):  # uvicorn waits until the one before has gone out
+                piece = self.body[start : start + PIECE_BYTES]
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
         finally:
             self._release(len(self.body))
 

@@ -54,7 +54,7 @@ def make_request(image: Any) -> bytes:
     """Return a whole HTTP request with an image as binary data."""
     one = {"name": "image", "datatype": "UINT8", "shape": image.shape, "parameters": {"binary_data_size": image.nbytes}}
     text = json.dumps({"inputs": [one], "parameters": {"binary_data_output": True}}).encode()
-    head = f"POST /v2/models/{NAME}/infer HTTP/1.1\r\nhost: x\r\n{HEADER}: {len(text)}\r\ncontent-length: "
+    head = f"POST /v2/models/{NAME}/infer HTTP/1.1\r\nhost: localhost\r\n{HEADER}: {len(text)}\r\ncontent-length: "
     return bytes(head.encode() + str(len(text) + image.nbytes).encode() + END + text + image.tobytes())
 
 

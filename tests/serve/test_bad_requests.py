@@ -228,10 +228,10 @@ def test_a_compressed_body_is_refused(served: Served, headers: dict[str, str]) -
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(served: Served) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=60) as raw:
-        raw.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n")
+        raw.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n\r\n")
         assert raw.recv(100).startswith(b"HTTP/1.1 413")
     with socket.create_connection(("127.0.0.1", served.port), timeout=60) as raw:
-        raw.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        raw.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
         piece = b"100000\r\n" + bytes(2**20) + b"\r\n"
         with contextlib.suppress(OSError):  # it stops to read
             for _ in range(80):
@@ -243,7 +243,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(served: Served) -
 def test_clients_that_vanish_cost_nothing(bundle_path: Path, cache: Path) -> None:
     with Served([str(bundle_path), "--queue", "32"], cache) as own:  # what is still on its way would meet another test
         body = json.dumps(describe_image(np.stack([IMAGE] * 8))).encode()
-        head = f"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        head = f"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode()
         for end in (0, 10, len(head), len(head) + 100, len(head) + len(body)):
             for _ in range(4):
                 with socket.create_connection(("127.0.0.1", own.port), timeout=60) as raw:
@@ -255,7 +255,7 @@ def test_clients_that_vanish_cost_nothing(bundle_path: Path, cache: Path) -> Non
 
 def test_bodies_that_never_end_do_not_fill_the_memory(bundle_path: Path, cache: Path) -> None:
     with Served([str(bundle_path), "--max-body-mb", "1"], cache) as own:
-        head = b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 1048576\r\n\r\n"
+        head = b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1048576\r\n\r\n"
         with contextlib.ExitStack() as stack:
             for _ in range(20):
                 raw = stack.enter_context(socket.create_connection(("127.0.0.1", own.port), timeout=60))
