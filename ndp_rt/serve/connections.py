@@ -1,5 +1,6 @@
 """HTTP connections: those whose client does not send or read are closed, and one address has no more than its share."""
 
+import socket
 from asyncio import BaseTransport, TimerHandle
 from collections import Counter
 from typing import Any, ClassVar
@@ -17,6 +18,48 @@ REFUSED = (
     + b"\r\n\r\n"
     + REFUSAL
 )
+
+
+class CountedSocket(socket.socket):
+    """A connection that counts for its address until it is closed."""
+
+    holders: ClassVar[Counter[str]] = Counter()  # connections by address
+    address: str | None = None
+
+    def hold(self, address: str) -> None:
+        """Count it."""
+        self.address = address
+        self.holders[address] += 1
+
+    def close(self) -> None:
+        """Close it, and count it no more."""
+        address, self.address = self.address, None
+        if address is not None:
+            self.holders[address] -= 1
+            if not self.holders[address]:
+                del self.holders[address]
+        super().close()
+
+
+class BoundedListener(socket.socket):
+    """A listening socket that gives one address no more than its share, before any TLS handshake.
+
+    On Windows asyncio does not call `accept`: there they count from their handshake on, by `BoundedProtocol`.
+    """
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection.
+
+        Raises:
+            ConnectionAbortedError: its address has too many already; asyncio goes on.
+        """
+        plain, address = super().accept()
+        if CountedSocket.holders[address[0]] >= PEER_COUNT:
+            plain.close()
+            raise ConnectionAbortedError
+        one = CountedSocket(fileno=plain.detach())
+        one.hold(address[0])
+        return one, address
 
 
 class BoundedProtocol(HttpToolsProtocol):

@@ -16,7 +16,7 @@ import grpc
 import uvicorn
 
 from ndp_rt.errors import InputError
-from ndp_rt.serve.connections import CONNECTION_COUNT, HEAD_S, BoundedProtocol
+from ndp_rt.serve.connections import CONNECTION_COUNT, HEAD_S, BoundedListener, BoundedProtocol
 from ndp_rt.serve.grpc_face import GrpcFace
 from ndp_rt.serve.http_face import HttpFace
 from ndp_rt.serve.metrics import Metrics
@@ -118,7 +118,7 @@ async def serve(models: Models, metrics: Metrics, options: ServerOptions, tell: 
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     scheme = "http" if options.certificate is None else "https"
-    with _listen(options.host, options.port) as listening:
+    with _listen(options.host, options.port, has_tls=options.certificate is not None) as listening:
         hosts = _choose_hosts(listening.getsockname()[0], options)
         face = HttpFace(service, metrics, options.body_bytes, has_page=options.has_page, hosts=hosts)
         web = HttpServer(_configure(face, options))
@@ -161,7 +161,7 @@ def _choose_hosts(address: str, options: ServerOptions) -> list[str] | None:
 
 
 @contextlib.contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
+def _listen(host: str, port: int, *, has_tls: bool = False) -> Iterator[socket.socket]:
     """Give a socket that listens.
 
     Raises:
@@ -170,7 +170,8 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # By its protocol asyncio knows it for TCP and sends at once (TCP_NODELAY); an answer took 40 ms more otherwise.
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        kind = BoundedListener if has_tls else socket.socket
+        listening = kind(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         with contextlib.ExitStack() as stack:
             stack.enter_context(listening)
             if os.name == "posix":

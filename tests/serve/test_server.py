@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import ssl
+import sys
 import threading
 import types
 import urllib.request
@@ -25,7 +26,7 @@ from ndp_rt.bundle import open_bundle
 from ndp_rt.cli import main
 from ndp_rt.editing import set_threshold
 from ndp_rt.program.manifest import ThresholdSpec
-from ndp_rt.serve import server
+from ndp_rt.serve import connections, server
 from ndp_rt.serve.server import _listen
 from tests.serve.conftest import Served, describe_image, make_image
 
@@ -231,22 +232,30 @@ def test_answers_are_sent_at_once() -> None:
         assert listening.proto == socket.IPPROTO_TCP  # else asyncio leaves Nagle's algorithm on: 40 ms an answer
 
 
-def test_a_handshake_that_does_not_come_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="needs Unix, where asyncio calls a socket's accept")
+def test_handshakes_that_do_not_come_end_and_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cryptography", reason="certificates are made with it: pip install cryptography")
     make_certificates(tmp_path)
-    monkeypatch.setattr(server, "HEAD_S", 0.05)
+    monkeypatch.setattr(connections, "PEER_COUNT", 2)
     options = server.ServerOptions(certificate=tmp_path / "server.pem", key=tmp_path / "server.key")
     face: Any = types.SimpleNamespace(app=None)
 
-    async def check() -> None:
+    async def listen(head_s: float, opened_count: int) -> None:
+        """Open connections, and wait until the last of them is closed."""
+        monkeypatch.setattr(server, "HEAD_S", head_s)
         web = server.HttpServer(server._configure(face, options))
-        with server._listen("127.0.0.1", 0) as listening:
+        with server._listen("127.0.0.1", 0, has_tls=True) as listening:
             await web.startup([listening])
-            reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
+            port = listening.getsockname()[1]
+            held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(opened_count)]
             with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.wait_for(reader.read(), 50) == b""
-            writer.close()
+                assert await asyncio.wait_for(held[-1][0].read(), 50) == b""
+            for _, writer in held:
+                writer.close()
+            while connections.CountedSocket.holders:
+                await asyncio.sleep(0)
             for one in web.servers:
                 one.close()
 
-    asyncio.run(check())
+    asyncio.run(listen(0.05, 1))  # its time is over
+    asyncio.run(listen(600, 3))  # it is one above the share
