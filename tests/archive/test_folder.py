@@ -43,28 +43,28 @@ def test_only_an_archives_own_files_are_removed(tmp_path: Path) -> None:
     assert list_files(tmp_path) == set(FOREIGN)
 
 
-def inspect(tiny: Path, images: Path, out: Path, *more: str) -> int:
-    return main(["inspect", str(tiny), str(images), "-o", str(out), "--threads", "1", *more])
+def inspect(tiny_bundle: Path, images: Path, out: Path, *more: str) -> int:
+    return main(["inspect", str(tiny_bundle), str(images), "-o", str(out), "--threads", "1", *more])
 
 
 def test_several_workers_keep_off_results_of_one_process(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_images(tmp_path / "images", 1)
     make_files(tmp_path / "out", "results.csv", "overlays/00000.png")
-    assert inspect(tiny, tmp_path / "images", tmp_path / "out", "--workers", "1") == EXIT_ERROR
+    assert inspect(tiny_bundle, tmp_path / "images", tmp_path / "out", "--workers", "1") == EXIT_ERROR
     assert "expected no results of an earlier run, got results.csv" in capsys.readouterr().err
-    assert inspect(tiny, tmp_path / "images", tmp_path / "out", "--workers", "1", "--overwrite") == EXIT_OK
+    assert inspect(tiny_bundle, tmp_path / "images", tmp_path / "out", "--workers", "1", "--overwrite") == EXIT_OK
     assert not (tmp_path / "out" / "results.csv").exists()
     assert not (tmp_path / "out" / "overlays" / "00000.png").exists()
 
 
-def test_a_run_that_leaves_nothing_out_says_nothing_of_an_earlier_one(tiny: Path, tmp_path: Path) -> None:
+def test_a_run_that_leaves_nothing_out_says_nothing_of_an_earlier_one(tiny_bundle: Path, tmp_path: Path) -> None:
     make_images(tmp_path / "images", 1)
     note = tmp_path / "images" / "note.txt"
     note.write_text("no image")
     for is_there in (True, False):
-        assert inspect(tiny, tmp_path / "images", tmp_path / "out", "--workers", "1") == EXIT_OK
+        assert inspect(tiny_bundle, tmp_path / "images", tmp_path / "out", "--workers", "1") == EXIT_OK
         assert (tmp_path / "out" / "left_out.txt").exists() == is_there
         note.unlink(missing_ok=True)
 

@@ -29,8 +29,8 @@ NOTHING = Drawing()
 
 
 @pytest.fixture(scope="module")
-def inspector(tiny: Path) -> Iterator[Inspector]:
-    with Inspector.open(tiny, threads=1) as one:
+def inspector(tiny_bundle: Path) -> Iterator[Inspector]:
+    with Inspector.open(tiny_bundle, threads=1) as one:
         yield one
 
 

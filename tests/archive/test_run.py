@@ -28,16 +28,16 @@ from tests.archive.images import make_images, read_rows_of, remember, without_ti
 from tests.tiny_bundle import make_tiny_bundle
 
 
-def inspect(tiny: Path, images: Path, out: Path, *more: str) -> int:
-    return main(["inspect", str(tiny), str(images), "-o", str(out), "--threads", "1", *more])
+def inspect(tiny_bundle: Path, images: Path, out: Path, *more: str) -> int:
+    return main(["inspect", str(tiny_bundle), str(images), "-o", str(out), "--threads", "1", *more])
 
 
 @contextlib.contextmanager
-def start(tiny: Path, images: Path, out: Path, *more: str) -> "Iterator[subprocess.Popen[str]]":
+def start(bundle: Path, images: Path, out: Path, *more: str) -> "Iterator[subprocess.Popen[str]]":
     """Run the command in a group of processes of its own, which ends with the block."""
-    command = [sys.executable, "-m", "ndp_rt.cli", "inspect", str(tiny), str(images), "-o", str(out), "--threads", "1"]
+    command = [sys.executable, "-m", "ndp_rt.cli", "inspect", str(bundle), str(images), "-o", str(out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([*command, *more], text=True, start_new_session=True, **pipes) as run:
+    with subprocess.Popen([*command, "--threads", "1", *more], text=True, start_new_session=True, **pipes) as run:
         try:
             yield run
         finally:
@@ -70,10 +70,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(tiny: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(tiny_bundle: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes of them."""
     out = tmp_path_factory.mktemp("alone")
-    assert inspect(tiny, images, out, "--format", "parquet") == EXIT_UNREADABLE
+    assert inspect(tiny_bundle, images, out, "--format", "parquet") == EXIT_UNREADABLE
     return out / "results.parquet"
 
 
@@ -82,15 +82,15 @@ def read_alone(path: Path) -> list[dict[str, object]]:
 
 
 def test_rows_are_those_of_one_process(
-    tiny: Path, images: Path, alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path, images: Path, alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert inspect(tiny, images, tmp_path, "--workers", "2") == EXIT_UNREADABLE
+    assert inspect(tiny_bundle, images, tmp_path, "--workers", "2") == EXIT_UNREADABLE
     said = capsys.readouterr()
     assert without_times(read_rows_of(tmp_path)) == read_alone(alone)
     assert "120 images inspected" in said.out and "1 could not be read; 1 entry left out" in said.out
     assert "not read: " in said.err and (tmp_path / "left_out.txt").is_file()
     before = remember(tmp_path)
-    assert inspect(tiny, images, tmp_path, "--workers", "1") == EXIT_UNREADABLE
+    assert inspect(tiny_bundle, images, tmp_path, "--workers", "1") == EXIT_UNREADABLE
     assert capsys.readouterr().out == said.out
     assert {name for name, state in remember(tmp_path).items() if state != before[name]} <= {
         path.name for path in list_parts(tmp_path) if any("broken" in row["path"] for row in read_part_rows(path))
@@ -102,10 +102,10 @@ def read_part_rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.nightly
-def test_two_bundles_and_two_settings_do_not_mix(tiny: Path, images: Path, tmp_path: Path) -> None:
+def test_two_bundles_and_two_settings_do_not_mix(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     other = make_tiny_bundle(tmp_path / "other.ndp", seed=5).path
     out, first = tmp_path / "out", images / "0"
-    for bundle, more in ((tiny, []), (other, []), (tiny, ["--threshold", "0.1"])):
+    for bundle, more in ((tiny_bundle, []), (other, []), (tiny_bundle, ["--threshold", "0.1"])):
         inspect(bundle, first, out, "--workers", "1", *more)
     rows = read_rows_of(out)
     assert len(rows) == 3 * 40
@@ -115,18 +115,18 @@ def test_two_bundles_and_two_settings_do_not_mix(tiny: Path, images: Path, tmp_p
 
 
 def test_relative_paths_become_absolute(
-    tiny: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(images)
     for path in (Path("0"), Path("..", images.name, "0")):
-        inspect(tiny, path, tmp_path, "--workers", "1")
+        inspect(tiny_bundle, path, tmp_path, "--workers", "1")
     assert len(read_rows_of(tmp_path)) == 40
     assert {row["path"] for row in read_rows_of(tmp_path)} == {str(path) for path in (images / "0").iterdir()}
 
 
-def test_settings_are_told_apart(tiny: Path) -> None:
-    bundle = open_bundle(tiny)
-    arguments = {"bundle": str(tiny), "precision": "fp32", "white_level": None, "threads": 1, "threshold": None}
+def test_settings_are_told_apart(tiny_bundle: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    arguments = {"bundle": str(tiny_bundle), "precision": "fp32", "white_level": None, "threads": 1, "threshold": None}
     mask, other = np.zeros((4, 4), np.bool_), np.eye(4, dtype=np.bool_)
     changes: list[dict[str, object]] = [{}, {"threshold": 0.3}, {"ignore_mask": mask}, {"ignore_mask": other}]
     changes += [{"white_level": 4095}, {"contours": True}, {"mm_per_pixel": 0.5}, {"precision": "fp32", "plan": "a"}]
@@ -140,12 +140,12 @@ def test_settings_are_told_apart(tiny: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_overwrite_begins_anew(tiny: Path, images: Path, tmp_path: Path) -> None:
+def test_overwrite_begins_anew(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    inspect(tiny, images / "0", out, "--workers", "1", "--overlays", "--maps")
+    inspect(tiny_bundle, images / "0", out, "--workers", "1", "--overlays", "--maps")
     assert len(list((out / "overlays").glob("*/*.png"))) == len(list((out / "maps").glob("*/*.npy"))) == 40
-    assert inspect(tiny, images / "1", out) == EXIT_ERROR  # one process keeps off an archive
-    inspect(tiny, images / "1", out, "--workers", "1", "--overwrite")
+    assert inspect(tiny_bundle, images / "1", out) == EXIT_ERROR  # one process keeps off an archive
+    inspect(tiny_bundle, images / "1", out, "--workers", "1", "--overwrite")
     assert {Path(row["path"]).parent.name for row in read_rows_of(out)} == {"1"}
     assert not list((out / "overlays").glob("*/*.png"))
 
@@ -163,20 +163,20 @@ def test_overwrite_begins_anew(tiny: Path, images: Path, tmp_path: Path) -> None
     ],
 )
 def test_refuses_arguments_that_do_not_fit(
-    tiny: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
+    tiny_bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
 ) -> None:
-    assert inspect(tiny, images, tmp_path / "out", *more) == EXIT_ERROR
+    assert inspect(tiny_bundle, images, tmp_path / "out", *more) == EXIT_ERROR
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_machine_that_lacks_something_says_what(tiny: Path, images: Path, tmp_path: Path) -> None:
+def test_a_machine_that_lacks_something_says_what(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     archive = ArchiveFile.open(tmp_path, 1)
     probes = [Path("/moved/away.png"), images / "broken.png"]
-    fingerprint = open_bundle(tiny).fingerprint
+    fingerprint = open_bundle(tiny_bundle).fingerprint
 
     def open_task(out: Path = tmp_path, **changes: object) -> None:
-        values = {"arguments": {"bundle": str(tiny)}, "fingerprint": fingerprint, "probes": probes} | changes
+        values = {"arguments": {"bundle": str(tiny_bundle)}, "fingerprint": fingerprint, "probes": probes} | changes
         opening = Opening(**values)  # type: ignore[arg-type]
         task = ShardTask(opening=opening, out=out, run=archive.run, shard_count=16, settings="", drawing=Drawing())
         task.open().close()
@@ -217,18 +217,29 @@ def test_an_archive_takes_another_engine_in_a_later_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["ndp_rt.__version__", "cv2.__version__"])
 def test_rows_of_another_version_have_files_of_their_own(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    bundle = open_bundle(tiny)
-    arguments = {"bundle": str(tiny), "precision": "fp32", "white_level": None}
+    bundle = open_bundle(tiny_bundle)
+    arguments = {"bundle": str(tiny_bundle), "precision": "fp32", "white_level": None}
     before = describe_settings(bundle, arguments, Drawing())
     monkeypatch.setattr(place, "0.0.1")
     assert describe_settings(bundle, arguments, Drawing()) != before
 
 
-def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(tiny: Path, images: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(
+    tiny_bundle: Path, images: Path, tmp_path: Path
+) -> None:
     resource = pytest.importorskip("resource", reason="needs limits of Unix")
-    command = [sys.executable, "-m", "ndp_rt.cli", "inspect", str(tiny), str(images), "-o", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "ndp_rt.cli",
+        "inspect",
+        str(tiny_bundle),
+        str(images),
+        "-o",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(
         [*command, "--workers", "2", "--threads", "1"],
         capture_output=True,
@@ -239,7 +250,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(tiny: Path, im
     assert done.returncode == EXIT_ERROR
     assert done.stderr.count("error:") == 1 and "cannot be written (File too large). Free some space" in done.stderr
     assert list_parts(tmp_path / "out") == [] and not list((tmp_path / "out").glob("*.tmp"))
-    assert inspect(tiny, images, tmp_path / "out", "--workers", "1") == EXIT_UNREADABLE
+    assert inspect(tiny_bundle, images, tmp_path / "out", "--workers", "1") == EXIT_UNREADABLE
     assert len(read_rows_of(tmp_path / "out")) == 121
 
 
@@ -249,9 +260,9 @@ def wait_until_ended(processes: list[psutil.Process]) -> None:
 
 
 def test_a_killed_run_ends_its_workers_and_the_next_one_does_the_rest(
-    tiny: Path, images: Path, alone: Path, tmp_path: Path
+    tiny_bundle: Path, images: Path, alone: Path, tmp_path: Path
 ) -> None:
-    with start(tiny, images, tmp_path, "--workers", "2") as run:
+    with start(tiny_bundle, images, tmp_path, "--workers", "2") as run:
         look(run, lambda: bool(list_parts(tmp_path)))
         workers = list_workers(run)
         run.kill()
@@ -259,7 +270,7 @@ def test_a_killed_run_ends_its_workers_and_the_next_one_does_the_rest(
     before = remember(tmp_path)
     for part in list_parts(tmp_path):
         parquet.read_table(part)  # whole
-    assert inspect(tiny, images, tmp_path, "--workers", "1") == EXIT_UNREADABLE
+    assert inspect(tiny_bundle, images, tmp_path, "--workers", "1") == EXIT_UNREADABLE
     assert without_times(read_rows_of(tmp_path)) == read_alone(alone)
     after = remember(tmp_path)
     kept = [name for name in before if not any("broken" in row["path"] for row in read_part_rows(tmp_path / name))]
@@ -268,8 +279,8 @@ def test_a_killed_run_ends_its_workers_and_the_next_one_does_the_rest(
 
 
 @pytest.mark.nightly
-def test_killed_workers_cost_no_row(tiny: Path, images: Path, alone: Path, tmp_path: Path) -> None:
-    with start(tiny, images, tmp_path, "--workers", "2") as run:
+def test_killed_workers_cost_no_row(tiny_bundle: Path, images: Path, alone: Path, tmp_path: Path) -> None:
+    with start(tiny_bundle, images, tmp_path, "--workers", "2") as run:
         for part_count in (1, 3, 5):
             look(run, lambda: len(list_parts(tmp_path)) >= part_count and bool(list_workers(run)))  # noqa: B023
             for worker in list_workers(run)[:1]:
@@ -281,8 +292,8 @@ def test_killed_workers_cost_no_row(tiny: Path, images: Path, alone: Path, tmp_p
 
 
 @pytest.mark.nightly
-def test_ctrl_c_ends_the_workers_too(tiny: Path, images: Path, tmp_path: Path) -> None:
-    with start(tiny, images, tmp_path, "--workers", "1") as run:
+def test_ctrl_c_ends_the_workers_too(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    with start(tiny_bundle, images, tmp_path, "--workers", "1") as run:
         look(run, lambda: bool(list_workers(run)))
         workers = list_workers(run)
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does
@@ -293,7 +304,7 @@ def test_ctrl_c_ends_the_workers_too(tiny: Path, images: Path, tmp_path: Path) -
     assert lines[0].startswith("ndp-rt: stopped after ") and lines[1:] == ["ndp-rt: interrupted"]
 
 
-def test_one_process_writes_what_it_wrote_before(tiny: Path, images: Path, tmp_path: Path) -> None:
-    assert inspect(tiny, images / "0", tmp_path) == EXIT_OK
+def test_one_process_writes_what_it_wrote_before(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
+    assert inspect(tiny_bundle, images / "0", tmp_path) == EXIT_OK
     with (tmp_path / "results.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == 40

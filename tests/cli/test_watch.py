@@ -22,19 +22,10 @@ from ndp_rt.folders import watch as watch_module
 from ndp_rt.folders.rotation import RotatingTable, list_parts, read_parts
 from ndp_rt.folders.watch import Content, HotFolder
 from ndp_rt.pipeline.sinks import read_rows
-from tests.tiny_bundle import make_tiny_bundle
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("watch")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NDP_RT_CACHE", str(folder / "cache"))
-        yield make_tiny_bundle(folder / "tiny.ndp").path
 
 
 @pytest.fixture
-def hot(tmp_path: Path, tiny: Path) -> Path:
+def hot(tmp_path: Path, tiny_bundle: Path) -> Path:
     (tmp_path / "hot").mkdir()
     return tmp_path / "hot"
 
@@ -50,9 +41,9 @@ def put(path: Path, seed: int = 0, modified_ns: int | None = None) -> Path:
     return hidden.rename(path)
 
 
-def run_watch(tiny: Path, hot: Path, *more: str) -> int:
+def run_watch(tiny_bundle: Path, hot: Path, *more: str) -> int:
     options = ["--settle", "0", "--poll", "0.01", "--stop-after-idle", "0", "--threads", "1"]
-    return main(["watch", str(tiny), str(hot), "-o", str(hot.parent / "out"), *options, *more])
+    return main(["watch", str(tiny_bundle), str(hot), "-o", str(hot.parent / "out"), *options, *more])
 
 
 @contextlib.contextmanager
@@ -71,7 +62,7 @@ def read_all(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_each_image_has_one_row_in_the_order_of_their_times(tiny: Path, hot: Path, kind: str) -> None:
+def test_each_image_has_one_row_in_the_order_of_their_times(tiny_bundle: Path, hot: Path, kind: str) -> None:
     for number in range(5):
         put(hot / f"{9 - number}.png", number, modified_ns=10**18 + number)
     put(hot / "sub/a.png", 7, modified_ns=10**18 + 9)
@@ -79,36 +70,38 @@ def test_each_image_has_one_row_in_the_order_of_their_times(tiny: Path, hot: Pat
     (hot / "half.png.part").write_bytes(b"\x89PNG")
     (hot / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     os.utime(hot / "broken.png", ns=(10**18 + 10, 10**18 + 10))
-    assert run_watch(tiny, hot, "--format", kind, "--rotate", "3") == 0
+    assert run_watch(tiny_bundle, hot, "--format", kind, "--rotate", "3") == 0
     rows = read_all(hot.parent / "out")
     names = [Path(row["path"]).relative_to(hot).as_posix() for row in rows]
     assert names == ["9.png", "8.png", "7.png", "6.png", "5.png", "sub/a.png", "broken.png"]
     assert [row["status"] for row in rows] == ["ok"] * 6 + ["error"]
-    with Inspector.open(tiny, threads=1) as inspector:
+    with Inspector.open(tiny_bundle, threads=1) as inspector:
         assert [row["score"] for row in rows[:6]] == [
             inspector.inspect(read_image(hot / name)).score for name in names[:6]
         ]
     assert [path.name for path in list_parts(hot.parent / "out")] == [f"results-00000{n}.{kind}" for n in (1, 2, 3)]
 
 
-def test_a_restart_goes_on_and_takes_new_contents(tiny: Path, hot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_goes_on_and_takes_new_contents(
+    tiny_bundle: Path, hot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(hot / "a.png", 1, modified_ns=10**18)
     put(hot / "b.png", 2, modified_ns=10**18 + 1)
-    assert run_watch(tiny, hot) == 0
+    assert run_watch(tiny_bundle, hot) == 0
     put(hot / "c.png", 3, modified_ns=10**18 + 2)
     put(hot / "a.png", 4, modified_ns=10**18 + 3)
     monkeypatch.chdir(hot.parent)
-    assert main(["watch", str(tiny), "hot", "-o", "out", "--settle", "0", "--stop-after-idle", "0"]) == 0
-    assert run_watch(tiny, hot) == 0
+    assert main(["watch", str(tiny_bundle), "hot", "-o", "out", "--settle", "0", "--stop-after-idle", "0"]) == 0
+    assert run_watch(tiny_bundle, hot) == 0
     assert [Path(row["path"]).name for row in read_all(hot.parent / "out")] == ["a.png", "b.png", "c.png", "a.png"]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_what_a_killed_run_has_left_is_ended_and_kept(tiny: Path, hot: Path, kind: str) -> None:
+def test_what_a_killed_run_has_left_is_ended_and_kept(tiny_bundle: Path, hot: Path, kind: str) -> None:
     for number in range(4):
         put(hot / f"{number}.png", number, modified_ns=10**18 + number)
     out = hot.parent / "out"
-    command = [sys.executable, "-m", "ndp_rt.cli", "watch", str(tiny), str(hot), "-o", str(out), "--settle", "0"]
+    command = [sys.executable, "-m", "ndp_rt.cli", "watch", str(tiny_bundle), str(hot), "-o", str(out), "--settle", "0"]
     with running([*command, "--format", kind]) as child:
         while child.poll() is None:
             parts = list_parts(out) if out.is_dir() else []
@@ -120,33 +113,33 @@ def test_what_a_killed_run_has_left_is_ended_and_kept(tiny: Path, hot: Path, kin
     with part.open("ab") as stream:
         stream.write(b'{"path": "cut in the mid')  # as after a loss of power
     put(hot / "4.png", 4, modified_ns=10**18 + 4)
-    assert run_watch(tiny, hot, "--format", kind) == 0
+    assert run_watch(tiny_bundle, hot, "--format", kind) == 0
     found = read_all(out)
     assert [row["score"] for row in found[:4]] == [row["score"] for row in rows]
     assert [Path(row["path"]).name for row in found] == [f"{number}.png" for number in range(5)]
 
 
-def test_images_are_moved_or_removed_when_their_rows_are_written(tiny: Path, hot: Path) -> None:
+def test_images_are_moved_or_removed_when_their_rows_are_written(tiny_bundle: Path, hot: Path) -> None:
     put(hot / "sub/a.png", 1)
-    assert run_watch(tiny, hot, "--move-to", str(hot.parent / "done")) == 0
+    assert run_watch(tiny_bundle, hot, "--move-to", str(hot.parent / "done")) == 0
     put(hot / "sub/a.png", 2)
-    assert run_watch(tiny, hot, "--move-to", str(hot.parent / "done")) == 0
+    assert run_watch(tiny_bundle, hot, "--move-to", str(hot.parent / "done")) == 0
     assert sorted(path.name for path in (hot.parent / "done/sub").iterdir()) == ["a-1.png", "a.png"]
     put(hot / "b.png", 3)
-    assert run_watch(tiny, hot, "--delete") == 0
+    assert run_watch(tiny_bundle, hot, "--delete") == 0
     assert not [path for path in hot.rglob("*") if path.is_file()]
     assert len(read_all(hot.parent / "out")) == 3
 
 
-def test_an_image_whose_row_is_written_is_moved_after_a_restart(tiny: Path, hot: Path) -> None:
+def test_an_image_whose_row_is_written_is_moved_after_a_restart(tiny_bundle: Path, hot: Path) -> None:
     put(hot / "a.png", 1)
-    assert run_watch(tiny, hot) == 0  # stands for a run that was killed before it moved the image
-    assert run_watch(tiny, hot, "--move-to", str(hot.parent / "done")) == 0
+    assert run_watch(tiny_bundle, hot) == 0  # stands for a run that was killed before it moved the image
+    assert run_watch(tiny_bundle, hot, "--move-to", str(hot.parent / "done")) == 0
     assert (hot.parent / "done/a.png").is_file() and len(read_all(hot.parent / "out")) == 1
 
 
 def test_an_image_that_cannot_be_moved_stops_no_other(
-    tiny: Path, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(hot / "a.png", 1, modified_ns=10**18)
     put(hot / "b.png", 2, modified_ns=10**18 + 1)
@@ -161,21 +154,21 @@ def test_an_image_that_cannot_be_moved_stops_no_other(
 
     monkeypatch.setattr(Path, "replace", replace)
     monkeypatch.setattr(watch_module, "RETRY_S", 0.0)
-    assert run_watch(tiny, hot, "--move-to", str(hot.parent / "done"), "--stop-after-idle", "0.2") == 0
+    assert run_watch(tiny_bundle, hot, "--move-to", str(hot.parent / "done"), "--stop-after-idle", "0.2") == 0
     assert (hot / "a.png").is_file() and (hot.parent / "done/b.png").is_file() and not (hot / "b.png").exists()
     assert capsys.readouterr().out.count("not yours") == 1 and len(read_all(hot.parent / "out")) == 2
 
 
-def test_an_image_that_was_not_inspected_is_not_removed(tiny: Path, hot: Path) -> None:
+def test_an_image_that_was_not_inspected_is_not_removed(tiny_bundle: Path, hot: Path) -> None:
     put(hot / "a.png", 1)
     (hot / "b.png").write_bytes((hot / "a.png").read_bytes()[:100])
-    assert run_watch(tiny, hot, "--delete") == 0
+    assert run_watch(tiny_bundle, hot, "--delete") == 0
     assert [path.name for path in hot.iterdir()] == ["b.png"]
     assert sorted(row["status"] for row in read_all(hot.parent / "out")) == ["error", "ok"]
 
 
 def test_a_file_that_is_replaced_before_it_is_read_is_the_new_one(
-    tiny: Path, hot: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, hot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(hot / "a.png", 1, modified_ns=10**18)
     poll = HotFolder.poll
@@ -188,27 +181,27 @@ def test_a_file_that_is_replaced_before_it_is_read_is_the_new_one(
         return found
 
     monkeypatch.setattr(HotFolder, "poll", replace_after)
-    assert run_watch(tiny, hot, "--stop-after-idle", "3") == 0
+    assert run_watch(tiny_bundle, hot, "--stop-after-idle", "3") == 0
     (row,) = read_all(hot.parent / "out")
-    with Inspector.open(tiny, threads=1) as inspector:
+    with Inspector.open(tiny_bundle, threads=1) as inspector:
         score = inspector.inspect(read_image(hot / "a.png")).score
     assert row["modified_ns"] == 10**18 + 1 and row["score"] == score
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs names of bytes, which Windows has not")
-def test_names_that_are_no_text_links_and_circles_are_done_once(tiny: Path, hot: Path) -> None:
+def test_names_that_are_no_text_links_and_circles_are_done_once(tiny_bundle: Path, hot: Path) -> None:
     put(hot / "a.png", 1)
     os.rename(hot / "a.png", os.fsencode(hot) + b"/\xff.png")
     (hot / "again").symlink_to(hot)
     (hot.parent / "link").symlink_to(hot)
-    assert run_watch(tiny, hot) == 0 and run_watch(tiny, hot) == 0
+    assert run_watch(tiny_bundle, hot) == 0 and run_watch(tiny_bundle, hot) == 0
     options = ["-o", str(hot.parent / "out"), "--settle", "0", "--stop-after-idle", "0", "--threads", "1"]
-    assert main(["watch", str(tiny), str(hot.parent / "link"), *options]) == 0
+    assert main(["watch", str(tiny_bundle), str(hot.parent / "link"), *options]) == 0
     assert len(read_all(hot.parent / "out")) == 1
 
 
 def test_a_folder_that_is_away_for_a_while_is_waited_for(
-    tiny: Path, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(hot / "a.png", 1)
     away = iter([False, True, True, False])
@@ -225,12 +218,12 @@ def test_a_folder_that_is_away_for_a_while_is_waited_for(
 
     monkeypatch.setattr(HotFolder, "poll", be_away)
     monkeypatch.setattr(watch_module, "RETRY_S", 0.0)
-    assert run_watch(tiny, hot, "--stop-after-idle", "3") == 0
+    assert run_watch(tiny_bundle, hot, "--stop-after-idle", "3") == 0
     assert capsys.readouterr().out.count("Trying again") == 1 and len(read_all(hot.parent / "out")) == 1
 
 
 def test_what_cannot_be_written_is_tried_again(
-    tiny: Path, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(hot / "a.png", 1)
     put(hot / "b.png", 2)
@@ -244,15 +237,15 @@ def test_what_cannot_be_written_is_tried_again(
 
     monkeypatch.setattr(RotatingTable, "add", fail)
     monkeypatch.setattr(watch_module, "RETRY_S", 0.0)
-    assert run_watch(tiny, hot, "--stop-after-idle", "0.2") == 0
+    assert run_watch(tiny_bundle, hot, "--stop-after-idle", "0.2") == 0
     assert sorted(Path(row["path"]).name for row in read_all(hot.parent / "out")) == ["a.png", "b.png"]
     assert capsys.readouterr().out.count("no space left on device. Trying again every") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_and_keeps_the_rows(tiny: Path, hot: Path, number: int) -> None:
+def test_a_signal_ends_it_and_keeps_the_rows(tiny_bundle: Path, hot: Path, number: int) -> None:
     out = hot.parent / "out"
-    command = [sys.executable, "-m", "ndp_rt.cli", "watch", str(tiny), str(hot), "-o", str(out), "--settle", "0"]
+    command = [sys.executable, "-m", "ndp_rt.cli", "watch", str(tiny_bundle), str(hot), "-o", str(out), "--settle", "0"]
     with running([*command, "--format", "parquet"]) as child:
         assert child.stdout is not None and child.stdout.readline().startswith("watching")
         put(hot / "a.png", 1)
@@ -263,16 +256,16 @@ def test_a_signal_ends_it_and_keeps_the_rows(tiny: Path, hot: Path, number: int)
     assert [path.suffix for path in list_parts(out)] == [".parquet"] and len(read_all(out)) == 1
 
 
-def test_images_that_come_meanwhile_are_inspected(tiny: Path, hot: Path) -> None:
+def test_images_that_come_meanwhile_are_inspected(tiny_bundle: Path, hot: Path) -> None:
     def bring() -> None:
         for number in range(20):
             put(hot / f"{number}.png", number)
 
     bringing = threading.Thread(target=bring)
     bringing.start()
-    assert run_watch(tiny, hot, "--stop-after-idle", "3") == 0
+    assert run_watch(tiny_bundle, hot, "--stop-after-idle", "3") == 0
     bringing.join()
-    assert run_watch(tiny, hot) == 0  # what came after the idle time of a slow machine
+    assert run_watch(tiny_bundle, hot) == 0  # what came after the idle time of a slow machine
     assert len({row["path"] for row in read_all(hot.parent / "out")}) == len(read_all(hot.parent / "out")) == 20
 
 
@@ -316,7 +309,7 @@ def test_entries_that_are_no_images_are_told_once(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_watched_is_one_sentence(
-    tiny: Path,
+    tiny_bundle: Path,
     hot: Path,
     words: list[str],
     sentence: str,
@@ -325,13 +318,13 @@ def test_what_cannot_be_watched_is_one_sentence(
 ) -> None:
     monkeypatch.chdir(hot.parent)
     given = words if "-o" in words else [*words, "-o", "out"]
-    assert main(["watch", str(tiny), *given]) == 1
+    assert main(["watch", str(tiny_bundle), *given]) == 1
     assert sentence in capsys.readouterr().err and not (hot.parent / "out").exists()
 
 
-def test_a_damaged_part_is_told(tiny: Path, hot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_part_is_told(tiny_bundle: Path, hot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = hot.parent / "out"
     out.mkdir()
     (out / "results-000001.jsonl").write_text(json.dumps({"path": "a"}) + "\n{\n")
-    assert run_watch(tiny, hot) == 1
+    assert run_watch(tiny_bundle, hot) == 1
     assert "results-000001.jsonl: cannot be read" in capsys.readouterr().err
