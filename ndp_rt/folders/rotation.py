@@ -2,8 +2,8 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,11 @@ PART = re.compile(rf"{STEM}-(\d{{6,}})\.(jsonl|parquet)({re.escape(JOURNAL_SUFFI
 FILE_COLUMNS = ("size_bytes", "modified_ns", "inspected")  # which content of a file it was, and when
 
 
+def find_day() -> date:
+    """Return the day that it is (UTC)."""
+    return datetime.now(timezone.utc).date()
+
+
 class RotatingTable:
     """Appends rows to the newest part and begins another after so many rows, and each day (UTC).
 
@@ -22,7 +27,14 @@ class RotatingTable:
     lines until it is ended. A run that was killed leaves its newest part as it was; the next run ends it.
     """
 
-    def __init__(self, folder: Path, kind: str, stages: Sequence[str], row_limit: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        stages: Sequence[str],
+        row_limit: int,
+        find_day: Callable[[], date] = find_day,
+    ) -> None:
         """End what an earlier run has left, and begin a part.
 
         Args:
@@ -30,12 +42,14 @@ class RotatingTable:
             kind: "jsonl" or "parquet".
             stages: of the plan, for their timing columns.
             row_limit: rows of a part.
+            find_day: for tests.
 
         Raises:
             MissingExtraError: Parquet, without PyArrow.
             StorageError: something cannot be written.
         """
         self._folder, self._kind, self._stages, self._row_limit = folder, kind, stages, row_limit
+        self._find_day = find_day
         for path in list_parts(folder):
             end_part(path)
         self._number = max((_number(path) for path in list_parts(folder)), default=0)
@@ -43,7 +57,7 @@ class RotatingTable:
 
     def _begin(self) -> ResultTable:
         self._number += 1
-        self._day = datetime.now(timezone.utc).date()
+        self._day = self._find_day()
         stem = f"{STEM}-{self._number:06d}"
         return ResultTable(self._folder, self._kind, self._stages, stem=stem, more=FILE_COLUMNS)
 
@@ -63,7 +77,7 @@ class RotatingTable:
         Raises:
             StorageError: it cannot be written; no part of it is.
         """
-        is_over = self._table.row_count >= self._row_limit or datetime.now(timezone.utc).date() != self._day
+        is_over = self._table.row_count >= self._row_limit or self._find_day() != self._day
         if is_over and self._table.row_count:
             self._table.close()
             self._table = self._begin()

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from ndp_rt import Inspector, read_image
 from ndp_rt.cli import main
@@ -61,6 +62,15 @@ def read_all(out: Path) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in read_parts(out, columns)]
 
 
+def read_now(out: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run that goes on; at midnight it ends a part."""
+    rows = list[dict[str, Any]]()
+    with contextlib.suppress(FileNotFoundError):
+        for part in list_parts(out):
+            rows += parquet.read_table(part).to_pylist() if part.suffix == ".parquet" else read_rows(part)
+    return rows
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_each_image_has_one_row_in_the_order_of_their_times(tiny_bundle: Path, hot: Path, kind: str) -> None:
     for number in range(5):
@@ -79,7 +89,8 @@ def test_each_image_has_one_row_in_the_order_of_their_times(tiny_bundle: Path, h
         assert [row["score"] for row in rows[:6]] == [
             inspector.inspect(read_image(hot / name)).score for name in names[:6]
         ]
-    assert [path.name for path in list_parts(hot.parent / "out")] == [f"results-00000{n}.{kind}" for n in (1, 2, 3)]
+    parts = list_parts(hot.parent / "out")
+    assert len(parts) >= 3 and {path.suffix for path in parts} == {f".{kind}"}
 
 
 def test_a_restart_goes_on_and_takes_new_contents(
@@ -104,13 +115,10 @@ def test_what_a_killed_run_has_left_is_ended_and_kept(tiny_bundle: Path, hot: Pa
     command = [sys.executable, "-m", "ndp_rt.cli", "watch", str(tiny_bundle), str(hot), "-o", str(out), "--settle", "0"]
     with running([*command, "--format", kind]) as child:
         while child.poll() is None:
-            parts = list_parts(out) if out.is_dir() else []
-            if parts and len(list(read_rows(parts[0]))) == 4:
+            if len(rows := read_now(out)) == 4:
                 break
         child.kill()
-    (part,) = list_parts(out)
-    rows = list(read_rows(part))
-    with part.open("ab") as stream:
+    with list_parts(out)[-1].open("ab") as stream:
         stream.write(b'{"path": "cut in the mid')  # as after a loss of power
     put(hot / "4.png", 4, modified_ns=10**18 + 4)
     assert run_watch(tiny_bundle, hot, "--format", kind) == 0
@@ -249,7 +257,7 @@ def test_a_signal_ends_it_and_keeps_the_rows(tiny_bundle: Path, hot: Path, numbe
     with running([*command, "--format", "parquet"]) as child:
         assert child.stdout is not None and child.stdout.readline().startswith("watching")
         put(hot / "a.png", 1)
-        while not any(list(read_rows(part)) for part in list_parts(out)):
+        while not read_now(out):
             assert child.poll() is None
         child.send_signal(number)
         assert child.wait(timeout=120) == 0
