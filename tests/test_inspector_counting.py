@@ -133,6 +133,7 @@ def test_a_score_of_the_highest_values_is_that_of_the_opened_map(
         opened.inspect_large(np.tile(images[0], (2, 2, 1)))
 
 
+@pytest.mark.nightly
 def test_the_gpu_leaves_out_the_same(fake_gpu: FakeCuda, tiny_bundle: Path, images: list[np.ndarray]) -> None:
     threshold = float(np.quantile(np.stack(find_maps(tiny_bundle, images)), 0.93))
     settings: dict[str, Any] = {"threshold": threshold, "ignore_mask": RIGHT, "smallest_area_px": 12, "contours": True}

@@ -121,6 +121,7 @@ def test_the_reference_is_swapped_between_frames(
         assert_close(opened.inspect(image).anomaly_map, host.inspect(image).anomaly_map, "map", "float32")
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("is_late", [True, False])
 def test_frames_are_read_after_the_work_on_the_stream_of_the_thread_that_streams_them(
     fake_gpu: FakeCuda, tiny_bundle: Path, host: Inspector, rng: np.random.Generator, is_late: bool

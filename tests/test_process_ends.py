@@ -66,7 +66,7 @@ def run(code: str, bundle: Path, backend: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.mark.nightly(but=2)
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("end", ENDS)
 def test_an_interpreter_that_ends_meanwhile_does_not_crash(bundle: Path, end: str, backend: str) -> None:

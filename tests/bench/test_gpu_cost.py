@@ -64,7 +64,7 @@ def test_every_step_goes_to_its_stage(
     assert "lower bound" in cost["stages_source"]
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize(("gpus", "gflop_per_s"), [({}, None), ({"Fake": GPUS["H200"]}, None), ({}, 1e-3)])
 def test_kernels_are_held_against_launches_and_what_this_gpu_reaches(
     fake_gpu: FakeCuda,

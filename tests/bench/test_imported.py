@@ -29,6 +29,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return import_onnx(write_model(tmp_path / "m.onnx", body, outputs), tmp_path / "m.ndp").bundle.path
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_it_is_checked_and_timed(bundle: Path, batch: int) -> None:
     how = {"precision": "fp32", "backend": "openvino", "plan": "fused", "threads": 1}

@@ -99,7 +99,7 @@ def test_without_the_engines_time_there_is_nothing_to_split() -> None:
         split_stages({"preprocess": 1.0}, FUSED, "ndpnet", None, EngineOptions())
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("precision", ["int8", "mixed"])
 def test_an_int8_engines_time_is_split_by_the_names_of_the_bundles_graph(precision: str, tmp_path: Path) -> None:
     model, quantised = load_model(FUSED), tmp_path / "quantised.onnx"

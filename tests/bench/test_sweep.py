@@ -74,7 +74,7 @@ def test_sizes_are_said_by_series() -> None:
     )
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("axis", "cores", "values"),
     [

@@ -142,7 +142,7 @@ def change_everything(document: Any) -> Iterator[tuple[str, Any]]:
             yield f"{place} = {value!r:.40}", changed
 
 
-@pytest.mark.parametrize("share", [0.03, pytest.param(1.0, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("share", [0.01, pytest.param(1.0, marks=pytest.mark.nightly)])
 def test_values_of_other_kinds_are_read_or_refused(folder: Path, share: float) -> None:
     """Whatever a manifest says, opening its bundle gives a bundle or a BundleError."""
     chosen, count = random.Random(1), 0

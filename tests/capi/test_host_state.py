@@ -75,7 +75,7 @@ def cpp_locale(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize(("change", "number"), [("group_digits", "1,234.5"), ("write_commas", "1234,5")])
 def test_a_cpp_locale_that_changes_numbers_is_named_and_inspections_go_on(
     run: Run, score: str, cpp_locale: Path, change: str, number: str
@@ -142,6 +142,7 @@ def test_every_kind_of_host_gets_the_same_answers(run: Run, commas: dict[str, st
     assert len(expected) == 13 and shown == expected
 
 
+@pytest.mark.nightly
 def test_another_openvino_in_the_process_is_named_before_ours_is_loaded(run: Run, score: str, tmp_path: Path) -> None:
     other = tmp_path / "libopenvino.so.2600"
     (tmp_path / "other.c").write_text("void nothing(void) {}\n")
@@ -153,6 +154,7 @@ def test_another_openvino_in_the_process_is_named_before_ours_is_loaded(run: Run
     assert run("open", "inspect", f"call={other}:nothing", "inspect") == ["open: OK", *["inspect: OK", score] * 2]
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize(("hidden", "is_refused"), [(("/proc", "/sys"), True), (("/proc",), False), (("/sys",), False)])
 def test_without_the_kernels_lists_of_cores_nothing_spins(
     steps: Path, library_path: Path, tiny_bundle: Path, score: str, hidden: tuple[str, ...], is_refused: bool
@@ -169,6 +171,7 @@ def test_without_the_kernels_lists_of_cores_nothing_spins(
         assert [line.rstrip() for line in lines] == ["open: OK", "inspect: OK", score]
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("has_engine", [False, True])
 @pytest.mark.parametrize("how", ["deny-code", "filter-code"])
 def test_memory_that_may_not_be_executable_is_named(run: Run, tmp_path: Path, has_engine: bool, how: str) -> None:
@@ -195,6 +198,7 @@ def test_too_little_address_space_for_openvino_is_named_wherever_it_runs_out(run
     assert found is not None, lines
 
 
+@pytest.mark.nightly
 def test_traps_and_rounding_of_the_host_change_nothing(run: Run, score: str, tmp_path: Path) -> None:
     changed = run(f"open={BRICKS}", "reference", "inspect")
     words = ["floats", "remember", "open", "inspect", f"open={BRICKS}", "reference", "inspect", "compare"]

@@ -150,6 +150,7 @@ def test_a_child_forked_before_the_start_has_a_runtime_of_its_own(run: Run, scor
     assert lines[1:] == ["child open: OK", "child ended: 0", "parent open: OK"]
 
 
+@pytest.mark.nightly
 def test_the_first_thread_may_end_and_several_may_be_first(run: Run, score: str) -> None:
     assert run("thread=512", "start", "open", "inspect", "thread=0", "inspect", "close") == [
         *("start: OK", "open: OK", "inspect: OK", score, "inspect: OK", score, "close: OK")

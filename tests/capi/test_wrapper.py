@@ -21,6 +21,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {"NDP_RT_CACHE": str(tmp_path / "cache"), "NDP_RT_PYTHON": sys.executable}
 
 
+@pytest.mark.nightly
 def test_the_wrapper_does_what_its_comments_say(
     library_path: Path, tmp_path: Path, tiny_bundle: Path, environment: dict[str, str]
 ) -> None:

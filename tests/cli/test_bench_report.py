@@ -35,6 +35,7 @@ def test_the_page_is_written_beside_the_record(path: Path, capsys: pytest.Captur
     assert capsys.readouterr().out == f"Wrote {page}: 2 records\n"
 
 
+@pytest.mark.nightly
 def test_several_files_make_one_page(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "page.html"
     assert run(bench_report, path, path, "-o", out) == 0

@@ -57,6 +57,7 @@ def test_what_is_left_out_is_said_and_ends_with_4(folder: Path, capsys: pytest.C
     assert json.loads((folder / "out/torn.json").read_text())["rows"][1]["figures"]["excluded"]
 
 
+@pytest.mark.nightly
 def test_an_earlier_comparison_is_replaced_only_when_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "kept.json").write_text("mine")
     arguments = ["compare", "tiny.ndp", "bare.ndp", "data", "-o", "kept.json", *QUICK]

@@ -66,6 +66,7 @@ WAYS = {
 }
 
 
+@pytest.mark.nightly(but=3)
 @pytest.mark.parametrize("error", [MemoryError, make_cv2_error])
 @pytest.mark.parametrize(("way", "place"), [(way, place) for way, (_, places) in WAYS.items() for place in places])
 def test_memory_that_runs_out_costs_one_image(

@@ -51,6 +51,7 @@ def test_inspect_refuses_a_file_of_several_pages_with_how_to_choose(
     assert "a TIFF with 2 pages. Choose one: --page N" in rows[0]["error"]
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("extra", [(), ("--batch", "2"), ("--tiles",)])
 def test_inspect_gives_every_page_a_row_and_pictures_of_its_own(
     tiny_bundle: Path, scans: Path, tmp_path: Path, extra: tuple[str, ...]
@@ -136,6 +137,7 @@ def test_evaluate_measures_the_page_that_was_chosen(tiny_bundle: Path, data: Pat
     assert images[0]["score"] == pytest.approx(score, abs=1e-5)
 
 
+@pytest.mark.nightly
 def test_compare_measures_and_times_the_page_that_was_chosen(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
     other = shutil.copytree(tiny_bundle, tmp_path / "other.ndp")
     arguments = ["compare", str(tiny_bundle), str(other), str(data), "-o", str(tmp_path / "out.json"), "--threads", "1"]

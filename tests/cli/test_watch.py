@@ -208,6 +208,7 @@ def test_names_that_are_no_text_links_and_circles_are_done_once(tiny_bundle: Pat
     assert len(read_all(hot.parent / "out")) == 1
 
 
+@pytest.mark.nightly
 def test_a_folder_that_is_away_for_a_while_is_waited_for(
     tiny_bundle: Path, hot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

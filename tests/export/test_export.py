@@ -267,7 +267,7 @@ def test_command_prints_size_parity_and_thresholds(run_path, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("is_refused", [False, True])
 def test_layers_for_int8_are_chosen_at_once_and_none_is_no_failure(run_path, tmp_path, monkeypatch, capsys, is_refused):
     def quantise_bundle(bundle, settings, *, progress):

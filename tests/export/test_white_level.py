@@ -62,6 +62,7 @@ def test_the_white_level_goes_from_the_images_to_the_bundle(tmp_path: Path, caps
     assert open_bundle(tmp_path / "deep.ndp").manifest.training_images == manifest.training_images
 
 
+@pytest.mark.nightly
 def test_a_run_on_8_bits_may_be_exported_for_12(tmp_path: Path) -> None:
     train_tiny(write_surface(tmp_path / "data"), tmp_path / "run")
     bundle = export_run(tmp_path / "run", tmp_path / "a.ndp", ExportSettings(white_level=4095)).bundle

@@ -82,6 +82,7 @@ IMAGES: dict[str, tuple[str, str, dict[str, Any], int]] = {
 }
 
 
+@pytest.mark.nightly(but=3)
 @pytest.mark.parametrize("case", IMAGES)
 def test_an_image_becomes_what_the_model_expects(tmp_path: Path, picture: np.ndarray, case: str) -> None:
     nodes, image, settings, channels = IMAGES[case]
@@ -114,6 +115,7 @@ RESULTS: dict[str, tuple[str, str]] = {
 }
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("case", RESULTS)
 def test_maps_of_other_shapes_and_types_are_taken(tmp_path: Path, picture: np.ndarray, case: str) -> None:
     body, outputs = RESULTS[case]
@@ -199,6 +201,7 @@ def test_anomalibs_end_is_taken_off_where_that_is_said(tmp_path: Path, picture: 
     check(baked.bundle.path, picture, np.clip((expected - 3) / 8 + 0.5, 0, 1))
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("opset", [11, 13, 18, 21])
 def test_other_opsets_give_the_same(tmp_path: Path, picture: np.ndarray, opset: int) -> None:
     body = MAP
@@ -292,6 +295,7 @@ def test_a_negative_factor_is_left_in_its_place(tmp_path: Path) -> None:
     assert float(done.bundle.golden().map.max()) <= 0.0
 
 
+@pytest.mark.nightly(but=2)
 @pytest.mark.parametrize("name", ["to_map", "to_model", "adapt/Cast_1_1", "map", "own_score", "image"])
 def test_names_of_ours_in_the_model_do_no_harm(tmp_path: Path, picture: np.ndarray, name: str) -> None:
     path = write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT)

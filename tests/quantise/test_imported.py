@@ -18,6 +18,7 @@ MODELS = {
 }
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.usefixtures("fast_int8")
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_of_an_imported_model_are_chosen_and_used(tmp_path: Path, surface: Path, name: str) -> None:

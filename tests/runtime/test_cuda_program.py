@@ -182,7 +182,7 @@ def test_a_graph_that_gives_other_maps_is_not_used(
     rig.program.close()
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("plan", ["staged", "unmerged", "fused"])
 def test_a_graph_that_lacks_any_one_of_its_nodes_is_not_used(
     make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture, plan: str

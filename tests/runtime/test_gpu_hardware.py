@@ -58,6 +58,7 @@ def test_every_plan_batch_and_precision_gives_the_golden_maps_and_scores(place: 
         compare_results(place, list(opened.stream(batch)), "streamed")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("place", EVERY_PLAN, indirect=True)
 def test_every_batch_size_runs_as_a_graph_that_repeats_what_the_steps_give(place: Place) -> None:
     golden = place.bundle.golden().image
@@ -86,6 +87,7 @@ def test_every_batch_size_runs_as_a_graph_that_repeats_what_the_steps_give(place
             assert other == 0, f"batch {size}: {other} of {len(differences)} differ, at most by {max(differences):.3e}"
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("place", EVERY_PRECISION, indirect=True)
 def test_decisions_are_those_of_the_cpu(place: Place, rng: np.random.Generator) -> None:
     images = place.draw_images(rng, 3) if place.is_fake else read_photographs()
@@ -100,6 +102,7 @@ def test_decisions_are_those_of_the_cpu(place: Place, rng: np.random.Generator) 
     report("maps against the CPU's", float(np.abs(maps[0] - maps[1]).max()), allowed)
 
 
+@pytest.mark.nightly
 def test_streamed_frames_equal_inspected_ones_while_other_threads_inspect(
     place: Place, rng: np.random.Generator
 ) -> None:
@@ -132,6 +135,7 @@ def test_two_inspectors_at_once_give_what_each_gives_alone(place: Place, rng: np
         assert np.array_equal(maps, alone), f"the {name} inspector's maps changed beside the other"
 
 
+@pytest.mark.nightly
 def test_a_reference_is_swapped_between_frames_that_are_on_their_way(place: Place, rng: np.random.Generator) -> None:
     frame_count = place.count(on_gpu=60, on_fake=9)
     first, second, *images = place.draw_images(rng, frame_count + 2)
@@ -153,6 +157,7 @@ def test_a_reference_is_swapped_between_frames_that_are_on_their_way(place: Plac
         assert len(results) == frame_count and not wrong, f"frames {wrong} have another reference, or part of one"
 
 
+@pytest.mark.nightly
 def test_a_new_reference_is_the_one_that_the_cpu_would_use(place: Place, rng: np.random.Generator) -> None:
     good, image = place.draw_images(rng, 2)
     with place.open_on_cpu("staged") as host, place.open() as opened:
@@ -201,6 +206,7 @@ def test_opening_and_closing_leaves_no_memory_behind(place: Place, rng: np.rando
     report("bytes lost", float(before - place.find_free_bytes()), slack_bytes)
 
 
+@pytest.mark.nightly
 def test_a_device_that_is_not_there_and_what_is_no_image_are_one_clear_error(place: Place) -> None:
     with pytest.raises(DeviceError, match=r"expected one of this machine's \d+ GPUs.* got 'cuda:99'"):
         place.open(device="cuda:99")
@@ -262,6 +268,7 @@ def run_child(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, cwd=ROOT)
 
 
+@pytest.mark.nightly
 def test_after_a_device_was_lost_errors_are_clear_closing_works_and_the_cpu_goes_on(
     place: Place, tiny_bundle: Path
 ) -> None:

@@ -84,6 +84,7 @@ def pictures(tmp_path: Path, rng: np.random.Generator) -> tuple[Path, np.ndarray
     return tmp_path / "good.png", rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("change", [read_one_each, read_both])
 def test_the_other_asset_stays_on_a_cpu(
     tiny_bundle: Path,

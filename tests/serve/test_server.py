@@ -34,6 +34,7 @@ IMAGE = make_image(0, 32, 32)
 GOOD = describe_image(IMAGE)
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_loses_nothing_that_was_accepted(bundle_path: Path, cache: Path, number: int) -> None:
     with Served([str(bundle_path), "--queue", "1000"], cache) as one:

@@ -48,6 +48,7 @@ def test_its_op_brings_its_floor(bundle: Path) -> None:
     assert work.moved_bytes == 4 * (n * c * h * w + m * c + n * h * w)
 
 
+@pytest.mark.nightly
 def test_rivals_that_run_one_graph_say_that_it_has_none(bundle: Path, tmp_path: Path) -> None:
     record = bench(bundle, tmp_path / "toy.jsonl", "--against", "onnxruntime,pytorch,vae")
     assert [row["name"] for row in record["rows"]] == ["ndp-rt openvino fp32", "vae fp32"]

@@ -77,6 +77,7 @@ def test_records_are_appended_and_only_the_named_parts_measured(tiny_bundle: Pat
     assert earlier == {"earlier": 1} and list(record["parts"]) == ["timings"]
 
 
+@pytest.mark.nightly
 def test_a_wrong_answer_is_named_and_the_other_parts_go_on(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def test_an_image_that_is_far_from_the_surface_all_over_is_foreign() -> None:
     assert foreign[-1] > 1.0
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize(("spread", "least", "most"), [(0.0, 1.5, 1.5), (0.1, 1.8, 2.8), (2.0, 6.0, 6.0)])
 def test_the_more_good_images_vary_the_farther_a_foreign_one_lies(spread: float, least: float, most: float) -> None:
     generator = torch.Generator().manual_seed(6)

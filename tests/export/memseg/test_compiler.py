@@ -18,7 +18,7 @@ pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX: pip install tens
 TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("model", ["gaussian", "paper", "memseg"])
 def test_the_compiler_takes_every_stage_and_computes_in_the_precision(model: str, tmp_path: Path) -> None:
     data = write_surface(tmp_path / "data", count=10)

@@ -41,7 +41,7 @@ def surface(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_surface(tmp_path_factory.mktemp("surface") / "data", count=10)
 
 
-@pytest.fixture(scope="module", params=MEMORIES)
+@pytest.fixture(scope="module", params=["images", pytest.param("patches", marks=pytest.mark.nightly)])
 def memory(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -138,7 +138,7 @@ def test_c_gets_what_python_gets(bundle: Path, surface: Path, library: Library) 
     library.lib.ndp_rt_inspector_close(handle)
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 def test_the_commands_take_it(
     bundle: Path,
     surface: Path,
@@ -169,6 +169,7 @@ def test_other_forms_of_the_graphs_agree_too(run: RunFolder, tmp_path: Path, set
     assert manifest.model.weights == settings.weights
 
 
+@pytest.mark.nightly
 def test_a_resumed_run_ends_with_the_same_weights(
     image_run: RunFolder, surface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

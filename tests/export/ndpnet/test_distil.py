@@ -136,6 +136,7 @@ def test_feature_imitation_trains_the_projections_with_the_encoder() -> None:
     assert Distiller(random_network(seed=2), 4, DistilSettings()).parameters(1) == []
 
 
+@pytest.mark.nightly
 def test_a_teacher_changes_what_is_learned_and_its_losses_are_written(plain: Path, taught: Path) -> None:
     assert find_differences(plain, taught)
     rows = read_losses(taught / "losses.csv")
@@ -144,6 +145,7 @@ def test_a_teacher_changes_what_is_learned_and_its_losses_are_written(plain: Pat
     assert "distil" not in open_run(plain)[1]["settings"]
 
 
+@pytest.mark.nightly
 def test_without_features_phase_1_is_that_of_a_run_without_a_teacher(
     data: Path, teacher: Path, plain: Path, tmp_path: Path
 ) -> None:

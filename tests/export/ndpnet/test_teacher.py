@@ -48,6 +48,7 @@ def change_checkpoint(run: Path, **state: Any) -> Path:
     return path
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("file", ["", "model.safetensors", "checkpoint.safetensors"])
 def test_a_runs_folder_its_weights_and_its_checkpoint_are_the_same_network(file: str, trained: Path) -> None:
     teacher = find(trained / file)
