@@ -101,7 +101,7 @@ def test_a_batch_is_shared_out_and_all_memory_is_freed(fake_gpu: FakeCuda, tiny_
     assert fake_gpu.device_heap.blocks == fake_gpu.pinned_heap.blocks == {}
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("has_opencv", [True, False])
 def test_ours_is_checked_decides_and_tells_what_it_costs(
     tiny_bundle: Path, fake_gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch, has_opencv: bool

@@ -50,7 +50,7 @@ def commas(tmp_path: Path) -> dict[str, str]:
     return {"LOCPATH": str(tmp_path), "NDP_RT_CACHE": str(tmp_path / "cache")}
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 def test_a_locale_with_decimal_commas_changes_nothing(run: Run, score: str, commas: dict[str, str]) -> None:
     changed = run(f"open={BRICKS}", "reference", "inspect")
     assert changed[1] == "reference: OK"

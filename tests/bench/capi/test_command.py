@@ -13,6 +13,8 @@ from ndp_rt.bench.capi.host import HostProgram, learn, teach
 from ndp_rt.bench.capi.run import PARTS
 from ndp_rt.cli import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, main
 
+pytestmark = pytest.mark.nightly
+
 SHORT = ("--seconds", "0.15", "--calls", "400")
 
 
@@ -26,7 +28,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.nightly
 def test_every_part_is_measured_and_its_record_appended(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +78,6 @@ def test_records_are_appended_and_only_the_named_parts_measured(tiny_bundle: Pat
     assert earlier == {"earlier": 1} and list(record["parts"]) == ["timings"]
 
 
-@pytest.mark.nightly
 def test_a_wrong_answer_is_named_and_the_other_parts_go_on(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from ndp_rt.capi.installed import list_compile_flags
 from ndp_rt.config import find_compiler
 from ndp_rt.errors import EngineError
 
+pytestmark = pytest.mark.nightly
+
 MEASUREMENTS = {
     "calls": ("calls", 0, 0, 3, 1, 3),
     "crowd": ("crowd", 2, 1, 40, 0),
@@ -26,13 +28,11 @@ MEASUREMENTS = {
 WRONG = {"score": "3fe0000000000001", "map_sum": "1", "defect_count": 4000}
 
 
-@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_right_answers_are_taken(process: HostProcess, name: str) -> None:
     assert "error" not in process.ask(*MEASUREMENTS[name])
 
 
-@pytest.mark.nightly(but=3)
 @pytest.mark.parametrize(
     ("name", "field"),
     [(name, field) for name in MEASUREMENTS for field in WRONG],
@@ -46,7 +46,6 @@ def test_an_answer_that_is_not_the_expected_one_is_noticed(process: HostProcess,
     assert "error" not in process.ask(*MEASUREMENTS[name])
 
 
-@pytest.mark.nightly
 def test_the_soak_opens_and_closes_and_notices_a_wrong_answer_too(
     host: HostProgram, bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -84,7 +83,6 @@ def test_timings_are_asked_for_in_every_thread(process: HostProcess) -> None:
     assert found["calls"] >= 3 * 100 and found["calls"] % 100 == 0 and found["cpu_s"] > 0
 
 
-@pytest.mark.nightly(but=3)
 @pytest.mark.parametrize(
     ("request_words", "message"),
     [
@@ -115,7 +113,6 @@ def test_a_picture_of_another_size_is_refused(process: HostProcess, tmp_path: Pa
             process.ask("picture", tmp_path / "odd.raw", 4, 4)
 
 
-@pytest.mark.nightly
 def test_the_sources_give_no_warning(host: HostProgram, tmp_path: Path) -> None:
     sources = [str(path) for path in SOURCE.glob("*.cpp")]
     command = [*find_compiler(), *FLAGS, "-Werror", *list_compile_flags(), "-c", *sources]

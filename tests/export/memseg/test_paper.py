@@ -94,6 +94,7 @@ def test_the_manifest_holds_program_memory_and_rules(bundle: Path, memory: str) 
     assert not operators & {"Pad", "Shape", "BatchNormalization", "Constant", "Softmax", "Slice"}
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_it_inspects_and_names_its_stages(bundle: Path, surface: Path, memory: str, backend: str) -> None:
     good = read_image(surface / "0.png")
@@ -109,7 +110,7 @@ def test_it_inspects_and_names_its_stages(bundle: Path, surface: Path, memory: s
             assert found.score == pytest.approx(score, abs=1e-4) and top == pytest.approx(float(score), abs=1e-5)
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 def test_the_fake_gpu_gives_what_the_cpu_gives(bundle: Path, surface: Path, fake_gpu: FakeCuda) -> None:
     images = [read_image(surface / "3.png"), spoil(read_image(surface / "4.png"))]
     with (
@@ -190,6 +191,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert (image_run / WEIGHTS_FILE).read_bytes() == (resumed / WEIGHTS_FILE).read_bytes()
 
 
+@pytest.mark.nightly
 def test_images_of_the_memory_are_not_trained_on(
     surface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from ndp_rt.export.training.run_folder import load_run, open_run
 from tests.export.random_run import random_network
 from tests.export.tiny_run import train_tiny, write_surface
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.nightly]
 BOTH = {"distil": {"maps": 1.0, "features": 0.5}}
 
 
@@ -136,7 +136,6 @@ def test_feature_imitation_trains_the_projections_with_the_encoder() -> None:
     assert Distiller(random_network(seed=2), 4, DistilSettings()).parameters(1) == []
 
 
-@pytest.mark.nightly
 def test_a_teacher_changes_what_is_learned_and_its_losses_are_written(plain: Path, taught: Path) -> None:
     assert find_differences(plain, taught)
     rows = read_losses(taught / "losses.csv")
@@ -145,7 +144,6 @@ def test_a_teacher_changes_what_is_learned_and_its_losses_are_written(plain: Pat
     assert "distil" not in open_run(plain)[1]["settings"]
 
 
-@pytest.mark.nightly
 def test_without_features_phase_1_is_that_of_a_run_without_a_teacher(
     data: Path, teacher: Path, plain: Path, tmp_path: Path
 ) -> None:
@@ -158,7 +156,6 @@ def test_the_student_has_the_form_of_its_own_preset(taught: Path) -> None:
     NDPNet(4, 64, 64).load_state_dict(load_weights(taught))
 
 
-@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("step_count", [2, 4, 6])
 def test_a_stopped_distillation_resumes_to_the_same_weights(
     step_count: int, data: Path, teacher: Path, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -211,7 +208,6 @@ def test_a_teacher_that_does_not_do_leaves_no_folder(data: Path, teacher: Path, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.nightly
 def test_says_who_teaches_and_when_it_may_have_seen_the_calibration_images(
     data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
