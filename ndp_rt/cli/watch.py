@@ -67,9 +67,10 @@ def check_folders(folder: Path, *others: Path | None) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ndp_rt.files import locking
+    from ndp_rt.folders.hot_folder import HotFolder
     from ndp_rt.folders.recording import Recorder
     from ndp_rt.folders.rotation import RotatingTable
-    from ndp_rt.folders.watch import HotFolder, WatchOptions, watch
+    from ndp_rt.folders.watch import WatchOptions, watch
     from ndp_rt.inspector import Inspector
     from ndp_rt.pipeline.sinks import check_format
 

@@ -20,8 +20,8 @@ from pyarrow import parquet
 from ndp_rt import Inspector, read_image
 from ndp_rt.cli import main
 from ndp_rt.folders import watch as watch_module
+from ndp_rt.folders.hot_folder import Content, HotFolder
 from ndp_rt.folders.rotation import RotatingTable, list_parts, read_parts
-from ndp_rt.folders.watch import Content, HotFolder
 from ndp_rt.pipeline.sinks import read_rows
 
 
