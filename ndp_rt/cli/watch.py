@@ -8,6 +8,7 @@ from pathlib import Path
 from ndp_rt.cli import EXIT_OK
 from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, tell_ignored
 from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
+from ndp_rt.cli.page import add_page
 from ndp_rt.cli.terminal import say
 from ndp_rt.errors import InputError
 
@@ -23,7 +24,8 @@ their part is ended.
 
 Started again with the same OUT it goes on: what has a row there is not inspected again, unless its content is new.
 A full disk or a share that is away does not end it: images wait, and it tries again. Images that could not be inspected
-have a row with the error, and stay in FOLDER. Of files with several pages none is taken. SIGTERM or Ctrl-C end it.
+have a row with the error, and stay in FOLDER. Of a file with several pages --page chooses one, or all, each with a row
+of its own, whose path is FILE[PAGE]. SIGTERM or Ctrl-C end it.
 
 Exit code: 0 ended by a signal or --stop-after-idle; 1 an error; 2 wrong usage.
 """
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overlays", action="store_true", help="also a picture per image in OUT/overlays")
     add("--maps", action="store_true", help="also the float32 map per image in OUT/maps (.npy)")
     add("--tiles", action="store_true", help="inspect in tiles of the network's size, without resizing")
+    add_page(parser, takes_all=True)
     add("--threshold", metavar="T", type=float, help="instead of the bundle's threshold")
     add("--mm-per-pixel", metavar="X", type=float, help="also state defects in millimetres")
     add("--require-signature", metavar="KEY", type=Path, help="a public key that the bundle has to be signed with")
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and not least <= value < float("inf"):
             raise InputError(f"--{name.replace('_', '-')}: expected a number from {least} on, got {value}.")
     check_format(args.format)
-    hot = HotFolder(args.folder.resolve(), args.settle)
+    hot = HotFolder(args.folder.resolve(), args.settle, page=args.page)
     check_folders(args.folder, args.out, args.move_to)
     options = WatchOptions(
         poll_s=args.poll,

@@ -13,7 +13,7 @@ from threading import Event
 from ndp_rt.errors import InputError, StorageError
 from ndp_rt.files import replacing, storing
 from ndp_rt.folders.hot_folder import Content, HotFolder, is_there
-from ndp_rt.folders.inspect_files import inspect_files
+from ndp_rt.folders.inspect_files import Inspected, inspect_files
 from ndp_rt.folders.recording import UNUSUAL, Recorder
 from ndp_rt.folders.rotation import RotatingTable
 from ndp_rt.inspector import Inspector
@@ -72,7 +72,7 @@ def watch(
     last_s = time.monotonic()
     told: set[str] = set()  # troubles that last are told once
     puts_away = options.deletes or options.move_to is not None
-    done = hot.list_done() if puts_away else []  # whose rows are written: a run was killed before it put them away
+    done = hot.list_good() if puts_away else []  # whose rows are written: a run was killed before it put them away
     while not stop.is_set():
         trouble, contents = None, list[Content]()
         try:
@@ -113,26 +113,40 @@ def _inspect(
     tell: Callable[[str], None],
     contents: list[Content],
 ) -> Iterator[Content]:
-    """Record what contents are, and yield each that was inspected and whose row is written."""
-    paths = [content.path for content in contents]
-    found = inspect_files(inspector, paths, is_tiled=options.is_tiled, keeps_pixels=options.keeps_pixels)
-    for content, one in zip(contents, found, strict=True):
-        if stop.is_set():
-            return
-        if not is_there(content):  # it is another one by now, which the next look finds
-            continue
-        time_text = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        row = {"size_bytes": content.size_bytes, "modified_ns": content.modified_ns, "inspected": time_text}
-        recorder.add(one, **row)
-        hot.finish(content)
-        if not isinstance(one.outcome, Result):
-            tell(f"error: {one.outcome}")
-            continue  # an image that was not inspected stays where it is
-        if one.outcome.is_defect:
-            tell(f"defect: {one.outcome.score:.3f} {one.path}")
-        if one.brightness in UNUSUAL and recorder.tally.unusual[one.brightness] == 1:
-            tell(f"unusual: {one.path} and images like it {UNUSUAL[one.brightness]}: their scores may mean nothing.")
-        yield content
+    """Record what contents are, and yield each that was inspected and whose rows are written."""
+    # Pages are counted file by file: a folder may hold many when a run begins.
+    for some in [contents] if hot.page is None else [[one] for one in contents]:
+        try:
+            jobs = [(content, path) for content in some for path in hot.list_left(content)]
+            paths = [path for _, path in jobs]
+            found = inspect_files(inspector, paths, is_tiled=options.is_tiled, keeps_pixels=options.keeps_pixels)
+        except InputError as error:  # another file has the name of a page
+            jobs = [(content, content.path) for content in some]
+            found = iter([Inspected(path=content.path, outcome=error) for content in some])
+        if not jobs:  # their rows are of an earlier run
+            yield from filter(hot.is_good, some)
+        for (content, path), one in zip(jobs, found, strict=True):
+            if stop.is_set():
+                return
+            if not is_there(content):  # it is another one by now, which the next look finds
+                continue
+            time_text = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+            recorder.add(one, size_bytes=content.size_bytes, modified_ns=content.modified_ns, inspected=time_text)
+            hot.note(content, path, is_good=isinstance(one.outcome, Result))
+            _tell_outcome(one, recorder, tell)
+            if hot.is_good(content):  # else it stays where it is
+                yield content
+
+
+def _tell_outcome(one: Inspected, recorder: Recorder, tell: Callable[[str], None]) -> None:
+    """Tell what somebody may want to look at."""
+    if not isinstance(one.outcome, Result):
+        tell(f"error: {one.outcome}")
+        return
+    if one.outcome.is_defect:
+        tell(f"defect: {one.outcome.score:.3f} {one.path}")
+    if one.brightness in UNUSUAL and recorder.tally.unusual[one.brightness] == 1:
+        tell(f"unusual: {one.path} and images like it {UNUSUAL[one.brightness]}: their scores may mean nothing.")
 
 
 def _put_away(

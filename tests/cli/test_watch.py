@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 from pyarrow import parquet
 
@@ -21,30 +19,15 @@ from ndp_rt import Inspector, read_image
 from ndp_rt.cli import main
 from ndp_rt.folders import watch as watch_module
 from ndp_rt.folders.hot_folder import Content, HotFolder
-from ndp_rt.folders.rotation import RotatingTable, list_parts, read_parts
+from ndp_rt.folders.rotation import RotatingTable, list_parts
 from ndp_rt.pipeline.sinks import read_rows
+from tests.cli.watching import put, read_all, run_watch
 
 
 @pytest.fixture
 def hot(tmp_path: Path, tiny_bundle: Path) -> Path:
     (tmp_path / "hot").mkdir()
     return tmp_path / "hot"
-
-
-def put(path: Path, seed: int = 0, modified_ns: int | None = None) -> Path:
-    """Rename an image into a folder, as a careful camera does."""
-    image = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    path.parent.mkdir(exist_ok=True)
-    hidden = path.with_name(f".{path.name}")
-    hidden.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    if modified_ns is not None:
-        os.utime(hidden, ns=(modified_ns, modified_ns))
-    return hidden.rename(path)
-
-
-def run_watch(tiny_bundle: Path, hot: Path, *more: str) -> int:
-    options = ["--settle", "0", "--poll", "0.01", "--stop-after-idle", "0", "--threads", "1"]
-    return main(["watch", str(tiny_bundle), str(hot), "-o", str(hot.parent / "out"), *options, *more])
 
 
 @contextlib.contextmanager
@@ -55,11 +38,6 @@ def running(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
             yield child
         finally:
             child.kill()
-
-
-def read_all(out: Path) -> list[dict[str, Any]]:
-    columns = ("path", "status", "score", "size_bytes", "modified_ns", "error")
-    return [dict(zip(columns, row, strict=True)) for row in read_parts(out, columns)]
 
 
 def read_now(out: Path) -> list[dict[str, Any]]:
@@ -293,7 +271,9 @@ def test_a_file_is_taken_when_it_has_not_changed_for_so_long(tmp_path: Path) -> 
     path.write_bytes(content)
     assert poll(1.5) == [] and poll(2.4) == [] and poll(2.5) == ["a.png"] and poll(2.6) == ["a.png"]
     state = path.stat()
-    hot.finish(Content(state.st_mtime_ns, path, state.st_size))
+    found = Content(state.st_mtime_ns, path, state.st_size)
+    assert hot.list_left(found) == [path]
+    hot.note(found, path, is_good=True)
     assert poll(9.0) == []
     os.utime(path, ns=(1, 1))
     assert poll(9.1) == [] and poll(10.1) == ["a.png"]
@@ -337,3 +317,15 @@ def test_a_damaged_part_is_told(tiny_bundle: Path, hot: Path, capsys: pytest.Cap
     (out / "results-000001.jsonl").write_text(json.dumps({"path": "a"}) + "\n{\n")
     assert run_watch(tiny_bundle, hot) == 1
     assert "results-000001.jsonl: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["--delete"], ["--move-to"]])
+def test_an_image_that_was_not_inspected_stays_after_a_restart_too(
+    tiny_bundle: Path, hot: Path, more: list[str]
+) -> None:
+    (hot / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    more = more if more == ["--delete"] else [*more, str(hot.parent / "done")]
+    for _ in range(2):
+        assert run_watch(tiny_bundle, hot, *more) == 0
+        assert [path.name for path in hot.iterdir()] == ["b.png"]
+    assert len(read_all(hot.parent / "out")) == 1
