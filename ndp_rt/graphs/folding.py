@@ -1,5 +1,6 @@
 """Simplifies ONNX graphs without changing what they compute: folds constants, drops unused parts, fixes the batch."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from ndp_rt.bundle.open import is_plain_name
 from ndp_rt.errors import BundleError, EngineError
 
 MAX_ROUNDS = 64  # of fixing shapes: each round folds at least one Shape node
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+MOST_SHAPE_VALUES = 64  # of a tensor of floats that shapes depend on, such as Resize's scales
 
 
 def load_model(path: Path) -> ModelProto:
@@ -78,9 +81,9 @@ def remove_unused(model: ModelProto) -> None:
             kept.append(node)
             needed.update(node.input)
     set_nodes(model, reversed(kept))
-    used = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(used)
+    for place in reversed(range(len(graph.initializer))):  # those that stay are not copied
+        if graph.initializer[place].name not in needed:
+            del graph.initializer[place]
 
 
 def fold_constants(model: ModelProto) -> None:
@@ -171,16 +174,32 @@ def find_shapes(model: ModelProto) -> dict[str, tuple[int | None, ...]]:
 
 
 def infer(model: ModelProto) -> ModelProto:
-    """Return the model with the type, and as far as known the shape, of every tensor.
+    """Return the model with the type, and as far as known the shape, of every tensor, and without its weights.
 
     Raises:
         EngineError: shapes or types contradict each other.
     """
     try:
-        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        light = _leave_out_weights(model)
+        return onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         reason = " ".join(str(error).split())
         raise EngineError(f"stage '{model.graph.name}': its shapes or types contradict each other: {reason}") from error
+
+
+def _leave_out_weights(model: ModelProto) -> ModelProto:
+    """Return a copy whose large initializers have a type and a shape alone: other shapes follow from small values."""
+    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph = light.graph
+    graph.name = model.graph.name
+    for name in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(graph, name).extend(getattr(model.graph, name))
+    for tensor in model.graph.initializer:
+        if tensor.data_type in FLOATS and math.prod(tensor.dims) > MOST_SHAPE_VALUES:
+            graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        else:
+            graph.initializer.append(tensor)
+    return light
 
 
 def _freeze(node: NodeProto, sizes: tuple[int | None, ...]) -> NodeProto:

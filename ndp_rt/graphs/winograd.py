@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ndp_rt.errors import BundleError, check_choice
 from ndp_rt.graphs.folding import find_readers, find_shapes, fold_constants, load_model, remove_unused, set_nodes
@@ -108,18 +108,21 @@ class _Target:
 
 
 class _Writer:
-    """Collects new nodes and initializers, and names them."""
+    """Collects new nodes, stores initializers in a graph, and names both."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, graph: GraphProto, prefix: str) -> None:
         self.nodes: list[NodeProto] = []
-        self.tensors: list[TensorProto] = []
+        self._graph = graph
         self._prefix = prefix
         self._count = 0
 
     def add_constant(self, values: NDArray[Any], kind: type[np.generic] = np.float32) -> str:
         """Return the name of a new initializer."""
         name = self._name("constant")
-        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(values, kind), name))
+        typed = np.ascontiguousarray(values, np.dtype(kind).newbyteorder("<"))
+        kind_of_onnx = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+        # Made in its place: together they are several 10 MB, which are not copied.
+        self._graph.initializer.add(name=name, data_type=kind_of_onnx, dims=typed.shape, raw_data=typed.tobytes())
         return name
 
     def add_node(self, kind: str, inputs: Sequence[str], **attributes: object) -> str:
@@ -254,7 +257,7 @@ def _replace(
     first = target.convolutions[0]
     sides, window = found[first.output[0]].sides, found[first.output[0]].filters.shape[2]
     tile = TILES[point_count, window]
-    writer = _Writer(first.name or first.output[0])
+    writer = _Writer(model.graph, first.name or first.output[0])
     products: list[list[str]] = []
     for node in target.convolutions:
         bias = numpy_helper.to_array(constants[node.input[2]]) if len(node.input) > 2 and node.input[2] else None
@@ -270,7 +273,6 @@ def _replace(
         elif node.output[0] not in dropped:
             nodes.append(node)
     set_nodes(model, nodes)
-    model.graph.initializer.extend(writer.tensors)
 
 
 def _add_rows(writer: _Writer, row: Sequence[str], other: Sequence[str]) -> list[str]:
