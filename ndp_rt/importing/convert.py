@@ -1,8 +1,9 @@
 """Makes of an ONNX model what a bundle holds: its graph, a bundle's image in front and a map behind, golden vectors."""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle.open import GOLDEN_FILE
 from ndp_rt.decide.score import score_map
 from ndp_rt.engines.backend import EngineOptions
-from ndp_rt.engines.build import compile_engine
+from ndp_rt.engines.backends.onnxruntime.engine import open_graph
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.folding import find_shapes, fix_batch, fold_constants
 from ndp_rt.images.preprocess import preprocess
@@ -38,8 +39,7 @@ def convert(path: Path, settings: ImportSettings, folder: Path) -> None:
     Args:
         path: the model, which runs here.
         settings: as for `import_onnx`.
-        folder: that they are written into; MADE_FILE is there if the rest is, and is written anew if the model computes
-            several images at once.
+        folder: that they are written into, MADE_FILE last.
 
     Raises:
         NdpRtError: as `import_onnx`.
@@ -66,7 +66,7 @@ def convert(path: Path, settings: ImportSettings, folder: Path) -> None:
     inputs = np.concatenate([to_input(one) for one in pictures])
     whole = folder / "whole.onnx"  # with the model's own score, whatever the rules will be
     whole.write_bytes(_encode(path, model))
-    found = _run(whole, inputs, 1)
+    found = _run(whole, inputs)
     if not all(np.isfinite(values).all() for values in found.values()):
         raise EngineError(f"{path}: expected finite results of its golden images, got NaN or infinity. It is damaged.")
     rules, scores, difference = _score(rules, found[MAP], found.get(OWN_SCORE))
@@ -85,17 +85,9 @@ def convert(path: Path, settings: ImportSettings, folder: Path) -> None:
         removed=tuple(chosen.removed),
         unused=tuple(describe(value) for value in outputs if value.name != chosen.result.name),
         score_difference=difference,
+        batches=_takes_pairs(model),
     )
-    _write(made, folder)
-    if _computes_pairs(whole, inputs[:2], found):
-        _write(replace(made, batches=True), folder)
-
-
-def _write(made: Made, folder: Path) -> None:
-    """Write MADE_FILE; whenever this process ends, it is there whole or not at all."""
-    draft = folder / "draft.json"
-    draft.write_text(json.dumps(asdict(made)), encoding="utf-8")
-    draft.replace(folder / MADE_FILE)
+    (folder / MADE_FILE).write_text(json.dumps(asdict(made)), encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,15 +188,17 @@ def _find_outputs(path: Path, model: ModelProto) -> list[ValueInfoProto]:
 
 
 def _read_pictures(folder: Path | None, image: ImageInput) -> list[ByteImage]:
-    """Return pictures [h, w, 3] of the network's size: of a folder, or noise without and with a mark."""
+    """Return pictures [h, w, 3] of the network's size: of a folder, or noise and a mark on flat grey.
+
+    These have contrast everywhere, and edges between areas without any. Each further one would take the time of an
+    inspection, here and when engines are checked.
+    """
     if folder is None:
         noise = make_noise(image.height_px, image.width_px)
-        grey = np.full_like(noise, 128)
-        return [noise, paint_mark(noise), grey, paint_mark(grey)]
+        return [noise, paint_mark(np.full_like(noise, 128))]
     from ndp_rt.images.listing import list_images
 
     paths = list_images([str(folder)]).files[:GOLDEN_COUNT]
-    paths *= 2 if len(paths) == 1 else 1  # a pair shows whether the model takes two at once
     contract, pictures = InputContract(height_px=image.height_px, width_px=image.width_px), []
     for one in paths:
         out = np.empty((3, image.height_px, image.width_px), np.float32)
@@ -213,28 +207,33 @@ def _read_pictures(folder: Path | None, image: ImageInput) -> list[ByteImage]:
     return pictures
 
 
-def _run(path: Path, images: FloatArray, batch: int) -> dict[str, FloatArray]:
-    """Return the outputs [k, ...] of a model in ONNX Runtime for images [k, 3, h, w], so many at a time."""
-    engine = compile_engine("onnxruntime", path, path.parent / f"engine-{batch}", EngineOptions(batch=batch))
+def _run(path: Path, images: FloatArray) -> dict[str, FloatArray]:
+    """Return the outputs [k, ...] of a model in ONNX Runtime for images [k, 3, h, w], one at a time."""
+    engine = open_graph(path, EngineOptions())
     found: dict[str, list[FloatArray]] = {name: [] for name in engine.outputs}
-    for start in range(0, len(images), batch):
-        outputs = {name: np.empty(spec.with_batch(batch), np.float32) for name, spec in engine.outputs.items()}
-        engine.run({IMAGE: images[start : start + batch]}, outputs)
+    for start in range(len(images)):
+        outputs = {name: np.empty(spec.with_batch(1), np.float32) for name, spec in engine.outputs.items()}
+        engine.run({IMAGE: images[start : start + 1]}, outputs)
         for name, values in outputs.items():
             found[name].append(values)
     engine.close()
     return {name: np.concatenate(values) for name, values in found.items()}
 
 
-def _computes_pairs(path: Path, images: FloatArray, alone: dict[str, FloatArray]) -> bool:
-    """Tell whether a model gives two images at once what it gave each of them."""
+def _takes_pairs(model: ModelProto) -> bool:
+    """Tell by its shapes whether a model takes two images at once; it is changed.
+
+    Whether each of them then gets what it gets alone, the golden vectors tell when an engine for several is built.
+    """
     try:
-        pair = _run(path, images, 2)
+        fix_batch(model, 2)
+        shapes = find_shapes(model)
     except EngineError:
         return False
-    return all(
-        len(pair[name]) == 2 and np.allclose(pair[name], values[:2], rtol=1e-4, atol=1e-5)
-        for name, values in alone.items()
+    sizes = {name: math.prod(size or 0 for size in shape) for name, shape in shapes.items()}
+    reshaped = [node for node in model.graph.node if node.op_type == "Reshape"]  # to a shape of one image, it may be
+    return all(sizes.get(node.input[0]) == sizes.get(node.output[0]) for node in reshaped) and all(
+        shapes.get(value.name, ())[:1] == (2,) for value in model.graph.output
     )
 
 

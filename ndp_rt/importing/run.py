@@ -10,7 +10,7 @@ from ndp_rt.bundle.write import BUNDLE_SUFFIX, check_target, write_bundle
 from ndp_rt.config import find_build_memory_bytes
 from ndp_rt.engines.build import run_child
 from ndp_rt.engines.golden_report import RELATIVE
-from ndp_rt.errors import EngineError, InputError
+from ndp_rt.errors import InputError
 from ndp_rt.files import hash_file, make_temporary_folder
 from ndp_rt.importing.terms import ImageInput, ImportSettings, Made
 from ndp_rt.program.manifest import BundleManifest, InputContract, ModelSpec, StageSpec
@@ -31,7 +31,7 @@ class Imported:
     removed: tuple[str, ...]  # steps that were taken off the end, the last first
     unused: tuple[str, ...]  # the other outputs, in words
     score_difference: float | None  # of the model's own score from the map's, at most; None: it has none beside a map
-    batches: bool  # whether it computes several images at once
+    batches: bool  # whether it takes several images at once
 
 
 def import_onnx(path: str | Path, output: str | Path, settings: ImportSettings | None = None) -> Imported:
@@ -89,13 +89,8 @@ def _convert(path: Path, settings: ImportSettings, folder: Path) -> Made:
         "parent": os.getpid(),
         "memory_bytes": find_build_memory_bytes(),
     }
-    made = folder / MADE_FILE
-    try:
-        run_child("ndp_rt.importing.worker", job, lambda line: None, "reading and running the model")
-    except EngineError:
-        if not made.exists():  # else only several images at once were its end
-            raise
-    return Made.from_json(json.loads(made.read_text(encoding="utf-8")))
+    run_child("ndp_rt.importing.worker", job, lambda line: None, "reading and running the model")
+    return Made.from_json(json.loads((folder / MADE_FILE).read_text(encoding="utf-8")))
 
 
 def _make_manifest(name: str, path: Path, settings: ImportSettings, made: Made) -> BundleManifest:

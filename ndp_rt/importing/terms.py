@@ -124,7 +124,7 @@ class Made:
     removed: tuple[str, ...]  # steps that were taken off the end, the last first
     unused: tuple[str, ...]  # the other outputs, in words
     score_difference: float | None  # of the model's own score from the map's, at most; None: it has none beside a map
-    batches: bool = False  # whether it computes several images at once
+    batches: bool  # whether it takes several images at once
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Made":

@@ -1,6 +1,5 @@
 """ONNX models of other programs as bundles: held to what they give, whatever image, results and end are like."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -319,6 +318,22 @@ def test_one_golden_image_and_scores_of_the_whole_batch_are_told_apart(tmp_path:
     assert not import_onnx(mixed, tmp_path / "mixed.ndp").batches
 
 
+def test_an_engine_that_mixes_the_images_of_a_batch_is_refused(tmp_path: Path) -> None:
+    body = RAW + "  most = ReduceMax <axes = [0, 1, 2, 3], keepdims = 1> (raw)\n  anomaly_map = Div(raw, most)\n"
+    done = import_onnx(write_model(tmp_path / "m.onnx", body, MAP_OUTPUT), tmp_path / "m.ndp")
+    with pytest.raises(EngineError, match="disagrees with the bundle's golden vectors.* --batch 1, or another"):
+        build_engine(done.bundle, EngineSpec(batches=(2,)))
+    build_engine(done.bundle, EngineSpec(batches=(1,)))
+
+
+def test_a_shape_of_one_image_between_layers_is_found(tmp_path: Path) -> None:
+    """As of a transformer that was exported for one image: by its shapes alone, what is added has two again."""
+    body = RAW + "  one = Constant <value = int64[4] {1, 1, 32, 32}> ()\n  same = Reshape(raw, one)\n"
+    body += "  anomaly_map = Add(same, raw)\n"
+    path = write_model(tmp_path / "m.onnx", body, "float[1,1,32,32] anomaly_map", image="float[1,3,32,32] input")
+    assert not import_onnx(path, tmp_path / "m.ndp").batches
+
+
 def test_weights_of_constant_nodes_may_lie_beside_the_model(tmp_path: Path, picture: np.ndarray) -> None:
     model = onnx.load(str(write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT)))
     weights = model.graph.initializer.pop()
@@ -332,32 +347,6 @@ def test_weights_of_constant_nodes_may_lie_beside_the_model(tmp_path: Path, pict
     path.write_bytes(model.SerializeToString())
     done = import_onnx(path, tmp_path / "beside.ndp")
     check(done.bundle.path, picture, compute_raw(to_planes(picture)))
-
-
-def test_an_end_that_only_several_images_meet_leaves_one_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The child ended after it had written all that one image needs."""
-    from ndp_rt.importing import run, worker
-
-    def end(module: str, job: dict[str, Any], progress: Any, called: str) -> None:
-        assert worker.main([json.dumps(job)]) == 0
-        if has_written:
-            made = Path(job["folder"]) / run.MADE_FILE
-            made.write_text(made.read_text().replace('"batches": true', '"batches": false'))
-        else:
-            (Path(job["folder"]) / run.MADE_FILE).unlink()
-        raise EngineError("it ended by signal 11")
-
-    monkeypatch.setattr(worker, "limit_process", lambda parent, memory_bytes: None)
-    monkeypatch.setattr(run, "run_child", end)
-    path = write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT)
-    has_written = True
-    assert not import_onnx(path, tmp_path / "m.ndp").batches
-    has_written = False
-    with pytest.raises(EngineError, match="signal 11"):
-        import_onnx(path, tmp_path / "none.ndp")
-    assert not (tmp_path / "none.ndp").exists()
 
 
 def test_it_is_evaluated_on_labelled_images(tmp_path: Path, rng: np.random.Generator) -> None:
