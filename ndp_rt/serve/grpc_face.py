@@ -9,6 +9,7 @@ import grpc
 
 from ndp_rt import __version__
 from ndp_rt.errors import InputError, NdpRtError
+from ndp_rt.serve.held_bytes import LARGE_ANSWER_BYTES, HeldBytes
 from ndp_rt.serve.json_form import describe_tensors, pack
 from ndp_rt.serve.messages import CLASSES, METHODS, SERVICE
 from ndp_rt.serve.models import READY, describe_states
@@ -26,9 +27,10 @@ NO_LIMIT_S = 1e9  # gRPC says so where a client has set no deadline
 class GrpcFace:
     """Answers gRPC requests; `handler` is what a server is given."""
 
-    def __init__(self, service: Service) -> None:
-        """Make the handler of all methods."""
+    def __init__(self, service: Service, body_bytes: int) -> None:
+        """Make the handler of all methods; `body_bytes` is the largest size of a request."""
         self._service = service
+        self.held = HeldBytes(body_bytes)  # of answers: gRPC keeps each until its client has read it
         methods: dict[str, Callable[[Any, Any], Awaitable[dict[str, Any]]]] = {
             "ServerLive": self._tell_live,
             "ServerReady": self._tell_ready,
@@ -114,6 +116,11 @@ class GrpcFace:
             is_quick=bool(request.raw_input_contents) and all(one.datatype != BYTES for one in request.inputs),
             time_left_s=left_s if left_s is not None and left_s < NO_LIMIT_S else None,
         )
+        contents = [pack(one) for one in answer.outputs]
+        byte_count, peer = sum(map(len, contents)), call.peer().rpartition(":")[0]
+        if byte_count > LARGE_ANSWER_BYTES:
+            self.held.hold_answer(byte_count, peer)
+            call.add_done_callback(lambda _: self.held.release(byte_count, peer))
         return {
             "model_name": answer.model,
             "model_version": answer.version,
@@ -121,7 +128,7 @@ class GrpcFace:
             "outputs": [
                 {"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in answer.outputs
             ],
-            "raw_output_contents": [pack(one) for one in answer.outputs],
+            "raw_output_contents": contents,
         }
 
 

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from ndp_rt import __version__
 from ndp_rt.errors import InputError, NdpRtError
 from ndp_rt.serve.clients import answer_while_there
+from ndp_rt.serve.held_bytes import LARGE_ANSWER_BYTES, HeldBytes
 from ndp_rt.serve.json_form import (
     HEADER,
     LONGEST_NUMBER,
@@ -36,8 +37,6 @@ from ndp_rt.serve.service import EXTENSIONS, Service
 
 log = logging.getLogger("ndp_rt")
 
-HELD_BODIES = 16  # of the largest size that are in memory together, with answers; what comes beyond them is refused
-LARGE_ANSWER_BYTES = 2**16  # a smaller one is not counted
 READ_S = 60.0  # that a client may take to send a body
 QUICK_JSON_BYTES = 2**14  # more of it is parsed in another thread
 PIECE_BYTES = 2**18  # of a large answer; what the system does not take at once is copied
@@ -68,7 +67,7 @@ class HttpFace:
             hosts: names that clients may call it by, besides localhost and addresses; None: any.
         """
         self._service, self._metrics, self._body_bytes, self._hosts = service, metrics, body_bytes, hosts
-        self._held_bytes = 0
+        self._held = HeldBytes(body_bytes)
         model = "/v2/models/{model}"
         paths = (model, f"{model}/versions/{{version}}")
         routes = [Route(f"{path}/infer", self._guarded(self._infer), methods=["POST"]) for path in paths]  # asked most
@@ -140,7 +139,7 @@ class HttpFace:
         try:
             body = await self._read_body(request, held)
         finally:
-            self._held_bytes -= held[0]
+            self._held.release(held[0])
         is_ready_only = read_object(body).get("ready", False) if body else False
         if not isinstance(is_ready_only, bool):
             raise InputError(f"ready: expected true or false, got {type(is_ready_only).__name__}.")
@@ -167,7 +166,7 @@ class HttpFace:
             body = await self._read_body(request, held)
             return await self._answer(request, name, version, header, body)
         finally:
-            self._held_bytes -= held[0]
+            self._held.release(held[0])
 
     async def _answer(self, request: Request, name: str, version: str, header: str | None, body: bytes) -> Response:
         binary: set[str] = set()
@@ -190,13 +189,8 @@ class HttpFace:
             headers = {HEADER: str(json_bytes), "content-type": "application/octet-stream"}
         if len(content) <= LARGE_ANSWER_BYTES:
             return Response(content, headers=headers)
-        if self._held_bytes > HELD_BODIES * self._body_bytes:  # one may be larger than all that
-            raise Refusal("full", "answers that are not read yet take all the memory for them. Try again later.")
-        self._held_bytes += len(content)
-        return LargeResponse(content, headers, self._release)
-
-    def _release(self, byte_count: int) -> None:
-        self._held_bytes -= byte_count
+        self._held.hold_answer(len(content))
+        return LargeResponse(content, headers, self._held.release)
 
     async def _read_body(self, request: Request, held: list[int]) -> bytes:
         """Return the body, and count its bytes in `held` too as long as they come.
@@ -214,9 +208,7 @@ class HttpFace:
             raise Refusal("too-large", f"{words}, got {length}.")
 
         def hold(byte_count: int) -> None:
-            if self._held_bytes + byte_count > HELD_BODIES * self._body_bytes:
-                raise Refusal("full", "other requests take all the memory for bodies. Try again later.")
-            self._held_bytes += byte_count
+            self._held.hold_body(byte_count)
             held[0] += byte_count
 
         hold(int(length))

@@ -233,7 +233,7 @@ async def _start_grpc(service: Service, options: ServerOptions) -> tuple[grpc.ai
             ("grpc.optimization_target", "latency"),  # a trivial call with 200 kB took 0.09 ms less of 1.2
         ],
     )
-    server.add_generic_rpc_handlers((GrpcFace(service).handler,))
+    server.add_generic_rpc_handlers((GrpcFace(service, options.body_bytes).handler,))
     address = f"[{options.host}]:{options.grpc_port}" if ":" in options.host else f"{options.host}:{options.grpc_port}"
     try:
         if options.certificate is not None and options.key is not None:

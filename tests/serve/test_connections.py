@@ -143,7 +143,7 @@ def test_answers_count_until_they_are_read() -> None:
                 writer.transport.abort()
             else:
                 await reader.readexactly(int(re.findall(rb"\r\ncontent-length: (\d+)", head)[0]))
-            while face._held_bytes:
+            while face._held.count:
                 await asyncio.sleep(0)
             writer.close()
 
