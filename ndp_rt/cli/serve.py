@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="by which clients call it, besides localhost, where it listens to this machine alone without token or TLS",
+        help="a full name by which clients call it, where there is neither a token nor TLS",
     )
     parser.add_argument("--no-page", action="store_true", help="leave out the page for people")
     parser.add_argument(

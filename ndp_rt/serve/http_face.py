@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -29,7 +29,7 @@ from ndp_rt.serve.json_form import (
 )
 from ndp_rt.serve.metrics import Metrics
 from ndp_rt.serve.models import READY, describe_states
-from ndp_rt.serve.origins import check_host, check_site
+from ndp_rt.serve.origins import check_site
 from ndp_rt.serve.page import Page
 from ndp_rt.serve.protocol import INPUTS, OF_A_MAP, OUTPUTS, InferRequest
 from ndp_rt.serve.refusals import REASONS, Refusal, describe, find_reason
@@ -55,7 +55,7 @@ class HttpFace:
         body_bytes: int,
         *,
         has_page: bool = True,
-        hosts: Collection[str] | None = None,
+        check_host: Callable[[str | None], None] | None = None,
     ) -> None:
         """Make the application.
 
@@ -64,9 +64,10 @@ class HttpFace:
             metrics: that /metrics shows.
             body_bytes: of a request at most.
             has_page: whether the page for people is there.
-            hosts: names that clients may call it by, besides localhost and addresses; None: any.
+            check_host: refuses what the header `Host` says; None: anything goes.
         """
-        self._service, self._metrics, self._body_bytes, self._hosts = service, metrics, body_bytes, hosts
+        self._service, self._metrics, self._body_bytes = service, metrics, body_bytes
+        self._check_host = check_host
         self._held = HeldBytes(body_bytes)
         model = "/v2/models/{model}"
         paths = (model, f"{model}/versions/{{version}}")
@@ -95,8 +96,8 @@ class HttpFace:
         async def answer(request: Request) -> Response:
             try:
                 if not is_open:
-                    if self._hosts is not None:
-                        check_host(request.headers.get("host"), self._hosts)
+                    if self._check_host is not None:
+                        self._check_host(request.headers.get("host"))
                     if request.method == "POST":
                         check_site(request.headers)
                     self._service.check_token(request.headers.get("authorization"))

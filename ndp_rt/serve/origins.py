@@ -26,7 +26,7 @@ def check_site(headers: Mapping[str, str]) -> None:
         raise Refusal("forbidden", f"expected a request from no other site's page, got one from {origin or site}.")
 
 
-def check_host(host: str | None, names: Collection[str]) -> None:
+def check_host(host: str | None, names: Collection[str], *, takes_short: bool = False) -> None:
     """Check that a client calls the service by no name that another site may have led here (DNS rebinding).
 
     Addresses are let through: only a name can lead to another machine later.
@@ -34,6 +34,7 @@ def check_host(host: str | None, names: Collection[str]) -> None:
     Args:
         host: the header; None: none, which no browser does.
         names: besides localhost.
+        takes_short: let names without a dot through, which only those who run the network give.
 
     Raises:
         Refusal: it is another name.
@@ -46,6 +47,8 @@ def check_host(host: str | None, names: Collection[str]) -> None:
         name = ""
     name = name.rstrip(".")
     if name == "localhost" or name.endswith(".localhost") or name in names:
+        return
+    if takes_short and name and "." not in name:
         return
     try:
         ipaddress.ip_address(name)

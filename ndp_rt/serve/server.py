@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -21,6 +22,7 @@ from ndp_rt.serve.grpc_face import GrpcFace
 from ndp_rt.serve.http_face import HttpFace
 from ndp_rt.serve.metrics import Metrics
 from ndp_rt.serve.models import Models
+from ndp_rt.serve.origins import check_host
 from ndp_rt.serve.service import Service
 
 log = logging.getLogger("ndp_rt")
@@ -42,8 +44,7 @@ class ServerOptions:
         certificate: and `key`, PEM files: TLS on both ports.
         client_ca: a PEM file; clients have to show a certificate that it has signed.
         has_page: whether the page for people is at /.
-        allowed_hosts: names that a service on this machine alone, without token and TLS, may be called by besides
-            localhost.
+        allowed_hosts: names that a service without token and TLS may be called by, besides those of `check_host`.
     """
 
     host: str = "127.0.0.1"
@@ -119,8 +120,8 @@ async def serve(models: Models, metrics: Metrics, options: ServerOptions, tell: 
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     scheme = "http" if options.certificate is None else "https"
     with _listen(options.host, options.port, has_tls=options.certificate is not None) as listening:
-        hosts = _choose_hosts(listening.getsockname()[0], options)
-        face = HttpFace(service, metrics, options.body_bytes, has_page=options.has_page, hosts=hosts)
+        check = _choose_check(listening.getsockname()[0], options)
+        face = HttpFace(service, metrics, options.body_bytes, has_page=options.has_page, check_host=check)
         web = HttpServer(_configure(face, options))
         rpc, rpc_port = await _start_grpc(service, options)
         serving = asyncio.create_task(web.serve(sockets=[listening]))
@@ -149,15 +150,18 @@ async def serve(models: Models, metrics: Metrics, options: ServerOptions, tell: 
                 loading.exception()  # it was raised, or comes of the stop
 
 
-def _choose_hosts(address: str, options: ServerOptions) -> list[str] | None:
-    """Return the names that a service may be called by; None: any.
+def _choose_check(address: str, options: ServerOptions) -> Callable[[str | None], None] | None:
+    """Return what refuses names that a service may not be called by; None: any may.
 
-    A browser that another site has led to this machine has no token, and refuses the certificate.
+    A browser that another site has led here has no token, and refuses the certificate.
     """
-    is_guarded = options.token is not None or options.certificate is not None
-    if is_guarded or not ipaddress.ip_address(address).is_loopback:
+    if options.token is not None or options.certificate is not None:
         return None
-    return [one.lower() for one in options.allowed_hosts]
+    names = {one.lower() for one in options.allowed_hosts}
+    is_alone = ipaddress.ip_address(address).is_loopback
+    if not is_alone:
+        names.add(socket.gethostname().lower())
+    return partial(check_host, names=names, takes_short=not is_alone)
 
 
 @contextlib.contextmanager

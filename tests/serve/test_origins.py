@@ -1,5 +1,7 @@
 """Pages of other sites do not reach a service through a browser; clients that are none, and proxies, do."""
 
+import contextlib
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 
 from ndp_rt.serve.origins import check_host, check_site
 from ndp_rt.serve.refusals import Refusal
-from ndp_rt.serve.server import ServerOptions, _choose_hosts
+from ndp_rt.serve.server import ServerOptions, _choose_check
 from tests.serve.conftest import Served
 
 EVIL = "http://evil.example"
@@ -58,14 +60,30 @@ def test_foreign_names_are_not(host: str) -> None:
         check_host(host, ["proxy"])
 
 
-def test_hosts_are_checked_where_nothing_else_guards(tmp_path: Path) -> None:
+def check_names(address: str, options: ServerOptions, *names: str) -> list[str]:
+    """Return those of the names that a service at an address may be called by."""
+    check, found = _choose_check(address, options), list[str]()
+    for name in names:
+        with contextlib.suppress(Refusal):
+            if check is not None:
+                check(name)
+            found.append(name)
+    return found
+
+
+def test_hosts_are_checked_where_nothing_else_guards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Box.plant.example")
     (tmp_path / "file").touch()
     files: dict[str, Any] = {"certificate": tmp_path / "file", "key": tmp_path / "file"}
-    assert _choose_hosts("127.0.0.1", ServerOptions(allowed_hosts=("A",))) == ["a"]
-    assert _choose_hosts("::1", ServerOptions()) == []
-    cases: list[tuple[str, dict[str, Any]]] = [("0.0.0.0", {}), ("::", {}), ("127.0.0.1", {"token": "t"})]
-    for address, options in [*cases, ("127.0.0.1", files)]:
-        assert _choose_hosts(address, ServerOptions(**options)) is None
+    evil, own, short, given = "evil.example", "box.plant.example:8000", "box:8000", "a.b"
+    names = (evil, own, short, given, "10.1.2.3:8000", "localhost")
+    for address in ("127.0.0.1", "::1"):
+        assert check_names(address, ServerOptions(allowed_hosts=("A.b",)), *names) == [*names[3:]]
+    for address in ("0.0.0.0", "::", "10.1.2.3"):
+        assert check_names(address, ServerOptions(allowed_hosts=("A.b",)), *names) == [*names[1:]]
+        assert check_names(address, ServerOptions(), given, "", "[") == []
+        for guarded in (ServerOptions(token="t"), ServerOptions(**files)):
+            assert check_names(address, guarded, *names) == [*names]
 
 
 def test_a_service_on_this_machine_refuses_both(bundle_path: Path, cache: Path) -> None:
