@@ -3,14 +3,16 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ndp_rt.archive.shards import MOST_ROWS
 from ndp_rt.errors import ImageFileError, StorageError
 from ndp_rt.files import storing
 from ndp_rt.folders.inspect_files import Inspected, inspect_files
 from ndp_rt.folders.recording import Recorder, Tally
+from ndp_rt.images.page_names import NAME as PAGE_NAME
 from ndp_rt.images.page_names import split_page
 from ndp_rt.inspector import Inspector
 from ndp_rt.pipeline.sinks import PICTURE_FOLDERS, Row, make_error_row, name_columns, write_parquet
@@ -86,13 +88,15 @@ def inspect_shard(
         The counts of `paths`, whenever they were inspected.
 
     Raises:
-        StorageError: something cannot be written, or the file that is there cannot be read.
+        StorageError: something cannot be written, the file that is there cannot be read, or images of this list and of
+            earlier ones together are too many.
         NdpRtError: the engine or the device fails.
     """
     old = {row["path"]: row for row in read_part(part)}
     contents = {path: find_content(path) for path in paths}
     left = [path for path in paths if not is_done(old.get(show_bytes(str(path)) or ""), contents[path])]
     if left:
+        check_room(part, old, left)
         shard, prefix = part.name.split("-")[1], part.stem.rpartition("-")[2]
         for folder in PICTURE_FOLDERS:
             for temporary in (part.parent / folder / shard).glob(".ndp-rt-*.tmp"):
@@ -115,6 +119,26 @@ def inspect_shard(
     for path in paths:
         tally.count_row(old[show_bytes(str(path)) or ""])
     return tally
+
+
+def check_room(part: Path, old: Collection[str], left: Sequence[Path]) -> None:
+    """Check that a shard's rows stay few enough when images are added to those of other lists.
+
+    Raises:
+        StorageError: they do not.
+    """
+    new = {show_bytes(str(path)) or "" for path in left}
+    count = len(new.union(old))
+    if len(old) < count > MOST_ROWS and not drop_pages(old) <= drop_pages(new):
+        raise StorageError(
+            f"{part.parent}: expected at most {MOST_ROWS} images in a shard, got {count}: the archive began with a much "
+            "shorter list. Choose another folder for what is left."
+        )
+
+
+def drop_pages(names: Collection[str]) -> set[str]:
+    """Return the files that names of files and pages mean."""
+    return {found[1] if (found := PAGE_NAME.fullmatch(name)) else name for name in names}
 
 
 def find_all(inspector: Inspector, paths: Sequence[Path], drawing: Drawing) -> Iterator[Inspected]:

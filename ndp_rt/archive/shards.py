@@ -17,7 +17,8 @@ from ndp_rt.pipeline.sinks import ARCHIVE_FILE
 FORMAT, FORMAT_VERSION = "ndp-rt archive", 1
 FEWEST_SHARDS, FEW_SHARDS, MOST_SHARDS = 16, 64, 65536
 FEW_IMAGES, SHARD_IMAGES = 16, 512  # of a shard: up to FEW_SHARDS, and of more
-MOST_IMAGES = 4096  # of a shard: its rows are in memory, and written once all are there
+MOST_IMAGES = 4096  # of a shard on average: its rows are in memory, and written once all are there
+MOST_ROWS = MOST_IMAGES + MOST_IMAGES // 8  # of a shard that several lists have filled: chance makes some larger
 KEY_DIGITS = 16
 
 

@@ -68,6 +68,35 @@ def test_a_second_run_leaves_the_file_as_it_is(inspector: Inspector, tmp_path: P
     assert remember(part.parent) == before
 
 
+def test_lists_that_are_added_fill_a_shard_only_so_far(
+    inspector: Inspector, tmp_path: Path, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_ROWS", 4)
+    paths = make_images(tmp_path / "images", 9)
+    inspect_shard(inspector, paths[:3], part, NOTHING)
+    inspect_shard(inspector, paths[2:4], part, NOTHING)
+    before = remember(part.parent)
+    with pytest.raises(StorageError, match=r"out: expected at most 4 images in a shard, got 6: .* Choose another"):
+        inspect_shard(inspector, paths[3:6], part, NOTHING)
+    assert remember(part.parent) == before
+    inspect_shard(inspector, paths[1:4], part, NOTHING)  # what is there may be asked for again
+    assert len(read_rows_of(part.parent)) == 4
+
+
+def test_one_list_may_be_longer_and_pages_of_a_file_too(
+    inspector: Inspector, tmp_path: Path, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_ROWS", 4)
+    paths = make_images(tmp_path / "images", 6)
+    inspect_shard(inspector, paths, part, NOTHING)
+    inspect_shard(inspector, paths, part, NOTHING)
+    other, (scan,) = part.with_name(name_part(4, 16, "0" * 16)), make_images(tmp_path / "scans", 1)
+    pages = [Path(f"{scan}[{number}]") for number in range(1, 7)]
+    for some in (pages[:3], pages[3:]):  # a job that a worker died of was cut in two
+        inspect_shard(inspector, some, other, NOTHING)
+    assert len(read_rows_of(part.parent)) == 12
+
+
 def test_only_what_is_left_is_inspected(
     inspector: Inspector, tmp_path: Path, part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
