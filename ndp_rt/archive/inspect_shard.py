@@ -131,8 +131,8 @@ def check_room(part: Path, old: Collection[str], left: Sequence[Path]) -> None:
     count = len(new.union(old))
     if len(old) < count > MOST_ROWS and not drop_pages(old) <= drop_pages(new):
         raise StorageError(
-            f"{part.parent}: expected at most {MOST_ROWS} images in a shard, got {count}: the archive began with a much "
-            "shorter list. Choose another folder for what is left."
+            f"{part.parent}: expected at most {MOST_ROWS} images in a shard, got {count}: the archive began with a "
+            "much shorter list. Choose another folder for what is left."
         )
 
 
