@@ -39,7 +39,7 @@ class Network(torch.nn.Module):
         for slot, name in self._names.items():
             values[slot] = getattr(self, name)
         for step in self._steps:
-            values[step.target] = step.run(*[values[slot] for slot in step.sources])
+            step.apply(values)
             for slot in step.spent:
                 del values[slot]
         maps: Tensor = values[self._map].float()

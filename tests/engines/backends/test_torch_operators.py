@@ -14,7 +14,7 @@ import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ndp_rt.engines.backends.torch.interpreter import TorchProgram
-from ndp_rt.engines.backends.torch.operators import OPERATORS
+from ndp_rt.engines.backends.torch.operators import OPERATORS, TORCH_TYPES
 from ndp_rt.errors import EngineError
 from ndp_rt.export.models.ndpnet.program import export_network
 from ndp_rt.export.onnx.bundle import write_graphs
@@ -45,6 +45,7 @@ class Case:
     constants: Sequence[np.ndarray | None] = ()
     attributes: dict[str, Any] = field(default_factory=dict)
     opset: int = 17
+    outputs: int = 1
 
     def to_model(self) -> ModelProto:
         """Return a model of this node alone."""
@@ -53,8 +54,10 @@ class Case:
         given = {f"c{index}": value for index, value in enumerate(self.constants) if value is not None}
         tensors = [numpy_helper.from_array(value, name) for name, value in given.items()]
         names += [f"c{index}" if value is not None else "" for index, value in enumerate(self.constants)]
-        node = helper.make_node(self.kind, names, ["y"], **self.attributes)
-        outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+        results = ["y", *(f"y{index}" for index in range(1, self.outputs))]
+        node = helper.make_node(self.kind, names, results, **self.attributes)
+        kind = TensorProto.INT64 if self.kind.startswith("Arg") else TensorProto.FLOAT
+        outputs = [helper.make_tensor_value_info("y", kind, None)]
         opsets = [helper.make_opsetid("", self.opset)]
         return helper.make_model(
             helper.make_graph([node], "one", inputs, outputs, tensors), opset_imports=opsets, ir_version=10
@@ -67,6 +70,8 @@ WINDOW = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 1]}
 NEAREST = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
 CASES = [
     Case(kind="Add", data=[MAP, (2, 1, 6, 10)]),
+    Case(kind="ArgMax", data=[MAP], attributes={"axis": 1, "keepdims": 0}),
+    Case(kind="ArgMin", data=[MAP], attributes={"axis": -1}),
     Case(kind="AveragePool", data=[MAP], attributes={"kernel_shape": [2, 2], "strides": [2, 2]}),
     Case(kind="AveragePool", data=[MAP], attributes={**WINDOW, "count_include_pad": 1}),
     Case(kind="AveragePool", data=[MAP], attributes=WINDOW),
@@ -87,8 +92,12 @@ CASES = [
     Case(kind="Expand", data=[(2, 4, 1)], constants=[np.int64([2, 4, 7])]),
     Case(kind="Expand", data=[(2, 4, 3)], constants=[np.int64([5, 1, 1, 3])]),
     Case(kind="Expand", data=[(2, 4, 3)], constants=[np.int64([1])]),
+    Case(kind="Flatten", data=[MAP]),
+    Case(kind="Flatten", data=[MAP], attributes={"axis": 3}),
     Case(kind="Gather", data=[(3, 2, 4)], constants=[np.int64(1)], attributes={"axis": 0}),
+    Case(kind="Gather", data=[MAP], constants=[np.int64([3, 0, 3])], attributes={"axis": 1}),
     Case(kind="Gather", data=[(3, 2, 4)], constants=[np.int64(-1)], attributes={"axis": 2}),
+    Case(kind="GatherND", data=[MAP], constants=[np.int64([[1, 3], [0, -1], [0, 0]])]),
     Case(kind="MatMul", data=[(2, 4, 3), (2, 3, 5)]),
     Case(kind="MatMul", data=[(2, 4, 5)], constants=[ROWS]),
     Case(kind="Max", data=[MAP, MAP, (1,)]),
@@ -96,15 +105,22 @@ CASES = [
     Case(kind="MaxPool", data=[MAP], attributes={**WINDOW, "dilations": [1, 2]}),
     Case(kind="Mul", data=[MAP, (4, 1, 1)]),
     Case(kind="Neg", data=[MAP]),
+    Case(kind="Pad", data=[MAP], constants=[np.int64([0, 0, 2, 3, 0, 0, 1, 0])], attributes={"mode": "reflect"}),
+    Case(kind="Pad", data=[MAP], constants=[np.int64([0, 0, 0, 3, 0, 0, 0, 1])], attributes={"mode": "edge"}),
+    Case(kind="Pad", data=[MAP], constants=[np.int64([0, 1, 2, 3, 1, 0, 0, 1]), np.float32(0.5)]),
+    Case(kind="Pow", data=[MAP], constants=[np.float32(2)]),
     Case(kind="Reciprocal", data=[MAP]),
     Case(kind="ReduceL2", data=[MAP], attributes={"axes": [2], "keepdims": 1}),
     Case(kind="ReduceL2", data=[MAP], constants=[np.int64([1, 3])], attributes={"keepdims": 0}, opset=22),
+    Case(kind="ReduceMax", data=[MAP], attributes={"axes": [1], "keepdims": 0}),
     Case(kind="ReduceMean", data=[MAP], attributes={"axes": [3], "keepdims": 1}),
     Case(kind="ReduceMean", data=[MAP], constants=[np.int64([2])], attributes={"keepdims": 1}, opset=22),
+    Case(kind="ReduceMin", data=[MAP], attributes={"axes": [-2, 3]}),
     Case(kind="ReduceSum", data=[MAP], constants=[np.int64([1])], attributes={"keepdims": 1}),
     Case(kind="ReduceSum", data=[MAP], constants=[np.int64([1, 2, -1])]),
     Case(kind="Relu", data=[MAP]),
     Case(kind="Reshape", data=[MAP], constants=[np.int64([0, -1, 5, 2])]),
+    Case(kind="Reshape", data=[MAP], constants=[np.int64([2, -1])], attributes={"allowzero": 1}),
     Case(kind="Resize", data=[MAP], constants=[None, np.float32([1, 1, 2, 4])], attributes=NEAREST),
     Case(kind="Resize", data=[MAP], constants=[None, None, np.int64([2, 4, 12, 10])], attributes=NEAREST),
     Case(kind="Resize", data=[MAP], constants=[None, np.float32([1, 1, 2, 2])], attributes={"mode": "linear"}),
@@ -112,8 +128,11 @@ CASES = [
     Case(kind="Softmax", data=[(3, 2, 4, 5)], attributes={"axis": 0}),
     Case(kind="Softmax", data=[(3, 2, 4)]),
     Case(kind="Sqrt", data=[MAP]),
+    Case(kind="Squeeze", data=[(1, 4, 1)], constants=[np.int64([-1])]),
     Case(kind="Sub", data=[MAP, (1,)]),
     Case(kind="Sum", data=[MAP, MAP, MAP]),
+    Case(kind="TopK", data=[MAP], constants=[np.int64([3])], outputs=2),
+    Case(kind="TopK", data=[MAP], constants=[np.int64([2])], attributes={"axis": 1, "largest": 0}, outputs=2),
     Case(kind="Transpose", data=[MAP], attributes={"perm": [2, 0, 3, 1]}),
     Case(kind="Unsqueeze", data=[(3, 4)], constants=[np.int64([0])]),
     Case(kind="Unsqueeze", data=[(3, 4)], constants=[np.int64([-1, 1])]),
@@ -126,9 +145,8 @@ def run(model: ModelProto, inputs: dict[str, np.ndarray], channels_last: bool = 
     values = (*model.graph.input, *onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output)
     shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
     kinds = {value.name: value.type.tensor_type.elem_type for value in values}
-    types = {1: torch.float32, 10: torch.float16, 16: torch.bfloat16}
     slots = {**program.inputs, **program.outputs}
-    tensors = {name: torch.full(shapes[name], torch.nan, dtype=types[kinds[name]]) for name in slots}
+    tensors = {name: torch.full(shapes[name], -7, dtype=TORCH_TYPES[kinds[name]]) for name in slots}
     for name, array in inputs.items():
         tensors[name].copy_(torch.from_numpy(array))
     bound = {slots[name]: tensor for name, tensor in tensors.items()}
@@ -207,11 +225,20 @@ def test_an_unknown_operator_is_one_clear_error() -> None:
             "expected a Resize with four scales",
         ),
         (Case(kind="ReduceSum", data=[MAP]), "a reduction over all axes"),
-        (Case(kind="Gather", data=[MAP], constants=[np.int64([0, 1])]), "expected a Gather of one constant index"),
+        (Case(kind="Gather", data=[MAP], constants=[np.int64([0, -1])]), "a Gather by a row of indices from 0, got"),
         (
-            Case(kind="Reshape", data=[MAP], constants=[np.int64([2, 240])], attributes={"allowzero": 1}),
+            Case(kind="Reshape", data=[MAP], constants=[np.int64([0, 240])], attributes={"allowzero": 1}),
             "expected allowzero = 0 .*, got 1",
         ),
+        (
+            Case(
+                kind="Pad", data=[MAP], constants=[np.int64([0, 1, 0, 0, 0, 0, 0, 0])], attributes={"mode": "reflect"}
+            ),
+            "expected pads = .* of a Pad",
+        ),
+        (Case(kind="Pad", data=[MAP], constants=[np.int64([0] * 8)], attributes={"mode": "wrap"}), "expected mode = "),
+        (Case(kind="Pow", data=[(1, 2)], constants=[np.float32([1, 2])]), "expected exponent = 'one' of a Pow"),
+        (Case(kind="ArgMax", data=[MAP], attributes={"select_last_index": 1}), "expected select_last_index = 0"),
     ],
     ids=lambda value: value.kind if isinstance(value, Case) else "",
 )
@@ -228,10 +255,10 @@ def test_a_parameter_that_is_computed_is_refused() -> None:
         TorchProgram(model, CPU, channels_last=False)
 
 
-def test_integers_are_no_result() -> None:
-    model = Case(kind="Cast", data=[MAP], attributes={"to": TensorProto.INT64}).to_model()
-    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
-    with pytest.raises(EngineError, match=r"\(Cast\): expected one float tensor as its output"):
+def test_truth_values_are_no_result() -> None:
+    model = Case(kind="Cast", data=[MAP], attributes={"to": TensorProto.BOOL}).to_model()
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.BOOL
+    with pytest.raises(EngineError, match=r"\(Cast\): expected floats or int64 as its output, got BOOL"):
         TorchProgram(model, CPU, channels_last=False)
 
 

@@ -4,12 +4,13 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from ndp_rt.engines.backends.torch.operators import TORCH_TYPES, find_operator, read_attributes
+from ndp_rt.engines.backends.torch.operators import TORCH_TYPES, Run, find_operator, read_attributes
 from ndp_rt.errors import EngineError
 from ndp_rt.graphs.folding import infer
 
@@ -18,14 +19,20 @@ from ndp_rt.graphs.folding import infer
 class Step:
     """One call: the slots that it reads and writes, and those that nothing needs after it."""
 
-    run: Callable[..., torch.Tensor]
+    run: Run
     sources: tuple[int, ...]
-    target: int
+    targets: tuple[int, ...]
     spent: tuple[int, ...] = ()
     has_out: bool
     op_type: str
     name: str
-    dtype: torch.dtype  # that the graph gives the result
+    dtypes: tuple[torch.dtype, ...]  # that the graph gives the results
+
+    def apply(self, values: Any) -> None:
+        """Compute the results from what `values`, a list or dict by slot, holds, and put them there."""
+        found = self.run(*[values[slot] for slot in self.sources])
+        for slot, result in zip(self.targets, (found,) if len(self.targets) == 1 else found, strict=True):
+            values[slot] = result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +41,9 @@ class Examination:
 
     counts: Mapping[str, Mapping[torch.dtype, int]]
     peak_bytes: int
+
+
+Watch = Callable[[Step, Sequence[torch.Tensor | None]], None]
 
 
 class TorchProgram:
@@ -61,7 +71,7 @@ class TorchProgram:
         self.outputs = {value.name: self._find_slot(value.name) for value in graph.output}
         inferred = infer(model).graph
         types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.output)}
-        steps = [self._make_step(node, types.get(node.output[0], 0)) for node in graph.node]
+        steps = [self._make_step(node, [types.get(name, 0) for name in node.output]) for node in graph.node]
         constant_slots = {index for index, value in enumerate(self._values) if value is not None}
         self.steps = _mark_spent(steps, constant_slots | set(self.inputs.values()) | set(self.outputs.values()))
         del self._constants
@@ -71,57 +81,53 @@ class TorchProgram:
         """The weights, by slot."""
         return {slot: value for slot, value in enumerate(self._values) if value is not None}
 
-    def run(self, bound: Mapping[int, torch.Tensor]) -> None:
+    def run(self, bound: Mapping[int, torch.Tensor], watch: Watch | None = None) -> None:
         """Put all calls on the current stream.
 
         Args:
             bound: the tensor of every slot of an input or output; outputs are overwritten.
+            watch: is given each call, before what nothing needs after it is let go; no call writes to `bound` itself.
         """
-        values = self._values.copy()
+        values: list[Any] = [*self._values]
         for slot, tensor in bound.items():
             values[slot] = tensor
         for step in self.steps:
-            arguments = [values[slot] for slot in step.sources]
-            if step.target not in bound:
-                values[step.target] = step.run(*arguments)
-            elif step.has_out:
-                step.run(*arguments, out=bound[step.target])
+            if step.has_out and step.targets[0] in bound and watch is None:
+                step.run(*[values[slot] for slot in step.sources], out=bound[step.targets[0]])
             else:
-                bound[step.target].copy_(step.run(*arguments))
+                step.apply(values)
+                if watch is not None:
+                    watch(step, values)
+                for slot in bound.keys() & step.targets:
+                    values[slot] = bound[slot].copy_(values[slot])
             for slot in step.spent:
                 values[slot] = None
 
     def examine(self, bound: Mapping[int, torch.Tensor]) -> Examination:
-        """Run once, and check on the way that every call gives the type that the graph says.
+        """Run once, and check on the way that every call gives the types that the graph says.
 
         Raises:
             EngineError: one gives another type.
         """
         counts: dict[str, Counter[torch.dtype]] = {}
-        values = self._values.copy()
-        for slot, tensor in bound.items():
-            values[slot] = tensor
-        foreign = {_find_address(tensor) for tensor in values if tensor is not None}
+        foreign = {_find_address(tensor) for tensor in (*self.constants.values(), *bound.values())}
         peak_bytes = 0
-        for step in self.steps:
-            result = step.run(*(values[slot] for slot in step.sources))
-            if result.dtype != step.dtype:
-                raise EngineError(
-                    f"PyTorch {torch.__version__} gives {result.dtype} for node '{step.name}' ({step.op_type}), the "
-                    f"graph says {step.dtype}. Use another version of PyTorch, or report this."
-                )
-            counts.setdefault(step.op_type, Counter())[result.dtype] += 1
-            if step.target in bound:
-                bound[step.target].copy_(result)
-            values[step.target] = result
-            alive = {
-                _find_address(tensor): tensor.untyped_storage().nbytes() for tensor in values if tensor is not None
-            }
+
+        def watch(step: Step, values: Sequence[torch.Tensor | None]) -> None:
+            nonlocal peak_bytes
+            results = [tensor for slot in step.targets if (tensor := values[slot]) is not None]
+            for result, dtype in zip(results, step.dtypes, strict=True):
+                if result.dtype != dtype:
+                    raise EngineError(
+                        f"PyTorch {torch.__version__} gives {result.dtype} for node '{step.name}' ({step.op_type}), "
+                        f"the graph says {dtype}. Use another version of PyTorch, or report this."
+                    )
+            if results[0].is_floating_point():
+                counts.setdefault(step.op_type, Counter())[results[0].dtype] += 1
+            alive = {_find_address(one): one.untyped_storage().nbytes() for one in values if one is not None}
             peak_bytes = max(peak_bytes, sum(size for address, size in alive.items() if address not in foreign))
-            if step.target in bound:
-                values[step.target] = bound[step.target]
-            for slot in step.spent:
-                values[slot] = None
+
+        self.run(bound, watch)
         return Examination(counts=counts, peak_bytes=peak_bytes)
 
     def _find_slot(self, name: str) -> int:
@@ -130,7 +136,7 @@ class TorchProgram:
             self._values.append(None)
         return self._slots[name]
 
-    def _make_step(self, node: NodeProto, kind: int) -> Step:
+    def _make_step(self, node: NodeProto, kinds: Sequence[int]) -> Step:
         operator, label = find_operator(node), f"node '{node.name or node.output[0]}' ({node.op_type})"
         count = len(node.input) if operator.data_count is None else operator.data_count
         data, parameters = [name for name in node.input[:count] if name], node.input[count:]
@@ -140,10 +146,9 @@ class TorchProgram:
                 f"{label}: expected a constant as parameter '{computed[0]}', got one that is computed while it runs. "
                 "Export the bundle again."
             )
-        if kind not in TORCH_TYPES or len(node.output) != 1:
-            raise EngineError(
-                f"{label}: expected one float tensor as its output, got another. Export the bundle again."
-            )
+        if not set(kinds) <= set(TORCH_TYPES):
+            names = ", ".join(map(TensorProto.DataType.Name, kinds))
+            raise EngineError(f"{label}: expected floats or int64 as its output, got {names}. Export the bundle again.")
         for name in data:
             if name in self._constants and self._values[self._find_slot(name)] is None:
                 self._values[self._find_slot(name)] = self._load_constant(self._constants[name], node)
@@ -151,17 +156,17 @@ class TorchProgram:
         return Step(
             run=operator.build(read_attributes(node), arrays),
             sources=tuple(map(self._find_slot, data)),
-            target=self._find_slot(node.output[0]),
+            targets=tuple(map(self._find_slot, node.output)),
             has_out=operator.has_out,
             op_type=node.op_type,
             name=node.name or node.output[0],
-            dtype=TORCH_TYPES[kind],
+            dtypes=tuple(TORCH_TYPES[kind] for kind in kinds),
         )
 
     def _load_constant(self, tensor: TensorProto, reader: NodeProto) -> torch.Tensor:
         if tensor.data_type not in TORCH_TYPES:
             kind = TensorProto.DataType.Name(tensor.data_type)
-            raise EngineError(f"expected float weights as '{tensor.name}', got {kind}. Export the bundle again.")
+            raise EngineError(f"expected floats or int64 as '{tensor.name}', got {kind}. Export the bundle again.")
         if tensor.data_type == TensorProto.BFLOAT16:  # which NumPy lacks; `typed_graph` writes raw data
             bits = torch.from_numpy(np.frombuffer(tensor.raw_data, np.int16).copy())
             value = bits.view(torch.bfloat16).reshape(tuple(tensor.dims))
@@ -178,7 +183,7 @@ def _mark_spent(steps: Sequence[Step], kept: set[int]) -> list[Step]:
     marked = []
     needed = set(kept)
     for step in reversed(steps):
-        used = {*step.sources, step.target}
+        used = {*step.sources, *step.targets}
         marked.append(dataclasses.replace(step, spent=tuple(sorted(used - needed))))
         needed |= used
     return marked[::-1]

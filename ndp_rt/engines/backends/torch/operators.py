@@ -1,5 +1,6 @@
-"""The ONNX operators that bundles use, as PyTorch calls: everything that does not depend on data is settled once."""
+"""The ONNX operators of our families and of imported models, as PyTorch calls, settled before they run."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from ndp_rt.errors import EngineError
 
-Run = Callable[..., torch.Tensor]
+Run = Callable[..., Any]  # a tensor; a tuple of them for a node with several outputs
 Attributes = Mapping[str, Any]
 Parameters = Sequence[NDArray[Any] | None]  # the constant inputs after the data; None stands for one that is left out
 
@@ -21,6 +22,7 @@ TORCH_TYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.FLOAT16: torch.float16,
     TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.INT64: torch.int64,  # of indices
 }
 
 
@@ -41,7 +43,7 @@ def find_operator(node: NodeProto) -> Operator:
     """Return the operator of a node.
 
     Raises:
-        EngineError: none of bundles' own; the message names it and those that are known.
+        EngineError: none that is known; the message names it and those that are.
     """
     operator = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if operator is None:
@@ -91,7 +93,7 @@ def _in_float32_on_cpu(run: Run) -> Run:
     (143 ms against 0.7 ms for 32 channels of 64 x 64, 3 x 3). The CPU is where tests and measurements run.
     """
 
-    def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
         if x.device.type != "cpu" or x.dtype != torch.float16:
             return run(x, weight, bias)
         wide = run(x.float(), weight.float(), None if bias is None else bias.float())
@@ -108,7 +110,7 @@ def _conv(found: Attributes, _: Parameters) -> Run:
     if is_even:
         return run
 
-    def pad_and_convolve(x: torch.Tensor, *weights: torch.Tensor | None) -> torch.Tensor:
+    def pad_and_convolve(x: torch.Tensor, *weights: torch.Tensor | None) -> Any:
         return run(functional.pad(x, (left, right, top, bottom)), *weights)
 
     return pad_and_convolve
@@ -173,9 +175,52 @@ def _reduce(run: Callable[..., torch.Tensor]) -> Callable[[Attributes, Parameter
     return build
 
 
+def _find_best(run: Run) -> Callable[[Attributes, Parameters], Run]:
+    def build(found: Attributes, _: Parameters) -> Run:
+        _need("search", found, {"select_last_index": 0})
+        return partial(run, dim=found.get("axis", 0), keepdim=bool(found.get("keepdims", 1)))
+
+    return build
+
+
+def _top_k(found: Attributes, parameters: Parameters) -> Run:
+    (count,) = _list(parameters)
+    return partial(torch.topk, k=count, dim=found.get("axis", -1), largest=bool(found.get("largest", 1)))
+
+
+def _pad(found: Attributes, parameters: Parameters) -> Run:
+    pads, value, axes = (*parameters, None, None)[:3]
+    modes = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
+    mode = found.get("mode", "constant")
+    _need("Pad", {"axes": None if axes is None else axes.tolist(), "mode": mode in modes}, {"axes": None, "mode": True})
+    assert pads is not None
+    ends = [int(one) for one in pads.reshape(2, -1).T[::-1].ravel()]  # before and after, of the last axis first
+    if mode != "constant":  # PyTorch pads by an image's own values in its last two axes alone
+        _need("Pad", {"pads": any(ends[4:])}, {"pads": False})
+        return partial(functional.pad, pad=ends[:4], mode=modes[mode])
+    return partial(functional.pad, pad=ends, value=0.0 if value is None else float(value))
+
+
+def _pow(_: Attributes, parameters: Parameters) -> Run:
+    (exponent,) = parameters
+    _need("Pow", {"exponent": "several" if exponent is None or exponent.size != 1 else "one"}, {"exponent": "one"})
+    assert exponent is not None
+    return partial(torch.pow, exponent=float(exponent.item()))
+
+
+def _flatten(found: Attributes, _: Parameters) -> Run:
+    axis = found.get("axis", 1)
+    return lambda x: x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+
+
+def _squeeze(found: Attributes, parameters: Parameters) -> Run:
+    axes = found["axes"] if "axes" in found else _list(parameters)
+    return partial(torch.squeeze, dim=tuple(axes))
+
+
 def _reshape(found: Attributes, parameters: Parameters) -> Run:
-    _need("Reshape", found, {"allowzero": 0})
     sizes = _list(parameters)
+    _need("Reshape", found if 0 in sizes else {}, {"allowzero": 0})
 
     def reshape(x: torch.Tensor) -> torch.Tensor:
         return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)])
@@ -206,9 +251,25 @@ def _unsqueeze(_: Attributes, parameters: Parameters) -> Run:
 
 def _gather(found: Attributes, parameters: Parameters) -> Run:
     (index,) = parameters
-    if index is None or index.ndim != 0:
-        raise EngineError("expected a Gather of one constant index, got several. Export the bundle again.")
-    return partial(torch.select, dim=found.get("axis", 0), index=int(index))
+    axis = found.get("axis", 0)
+    if index is not None and index.ndim == 0:
+        return partial(torch.select, dim=axis, index=int(index))
+    if index is None or index.ndim != 1 or (index < 0).any():
+        raise EngineError(f"expected a Gather by a row of indices from 0, got {index}. Export the bundle again.")
+    rows = torch.from_numpy(np.array(index, np.int64))
+    held: dict[torch.device, torch.Tensor] = {}  # filled by the first run, which comes before any capture
+
+    def gather(x: torch.Tensor) -> torch.Tensor:
+        if x.device not in held:
+            held[x.device] = rows.to(x.device)
+        return torch.index_select(x, axis, held[x.device])
+
+    return gather
+
+
+def _gather_nd(found: Attributes, _: Parameters) -> Run:
+    _need("GatherND", found, {"batch_dims": 0})
+    return lambda x, index: x[tuple(index.unbind(-1))]
 
 
 def _transpose(found: Attributes, _: Parameters) -> Run:
@@ -253,10 +314,31 @@ def _list(parameters: Parameters) -> list[int]:
     return [int(value) for value in np.atleast_1d(values)]
 
 
-# What plain and rewritten exports use (tests/engines/backends/test_torch_operators.py collects it), and the tests'
-# tiny bundle.
+CALLS: dict[str, Run] = {
+    "Add": torch.add,
+    "Div": torch.div,
+    "Exp": torch.exp,
+    "Mul": torch.mul,
+    "Neg": torch.neg,
+    "Reciprocal": torch.reciprocal,
+    "Relu": _relu,
+    "Sigmoid": torch.sigmoid,
+    "Sqrt": torch.sqrt,
+    "Sub": torch.sub,
+}
+REDUCTIONS: dict[str, Run] = {
+    "ReduceL2": torch.linalg.vector_norm,
+    "ReduceMax": torch.amax,
+    "ReduceMean": torch.mean,
+    "ReduceMin": torch.amin,
+    "ReduceSum": torch.sum,
+}
+# What the graphs of our families and of tests/data/anomalib use (tests/engines/backends/test_torch_graphs.py).
 OPERATORS: dict[str, Operator] = {
-    "Add": Operator(build=_simple(torch.add), has_out=True),
+    **{kind: Operator(build=_simple(run), has_out=True) for kind, run in CALLS.items()},
+    **{kind: Operator(build=_reduce(run), data_count=1) for kind, run in REDUCTIONS.items()},
+    "ArgMax": Operator(build=_find_best(torch.argmax)),
+    "ArgMin": Operator(build=_find_best(torch.argmin)),
     "AveragePool": Operator(build=_average_pool),
     "Cast": Operator(build=_cast),
     "Clip": Operator(build=_clip, data_count=1, has_out=True),
@@ -264,27 +346,21 @@ OPERATORS: dict[str, Operator] = {
     "Conv": Operator(build=_conv),
     "ConvTranspose": Operator(build=_conv_transpose),
     "DepthToSpace": Operator(build=_depth_to_space),
-    "Div": Operator(build=_simple(torch.div), has_out=True),
-    "Exp": Operator(build=_simple(torch.exp), has_out=True),
     "Expand": Operator(build=_expand, data_count=1),
+    "Flatten": Operator(build=_flatten),
     "Gather": Operator(build=_gather, data_count=1),
+    "GatherND": Operator(build=_gather_nd),
     "MatMul": Operator(build=_simple(torch.matmul)),
     "Max": Operator(build=_chain(torch.maximum)),
     "MaxPool": Operator(build=_max_pool),
-    "Mul": Operator(build=_simple(torch.mul), has_out=True),
-    "Neg": Operator(build=_simple(torch.neg), has_out=True),
-    "Reciprocal": Operator(build=_simple(torch.reciprocal), has_out=True),
-    "ReduceL2": Operator(build=_reduce(torch.linalg.vector_norm), data_count=1),
-    "ReduceMean": Operator(build=_reduce(torch.mean), data_count=1),
-    "ReduceSum": Operator(build=_reduce(torch.sum), data_count=1),
-    "Relu": Operator(build=_simple(_relu), has_out=True),
+    "Pad": Operator(build=_pad, data_count=1),
+    "Pow": Operator(build=_pow, data_count=1, has_out=True),
     "Reshape": Operator(build=_reshape, data_count=1),
     "Resize": Operator(build=_resize, data_count=1),
-    "Sigmoid": Operator(build=_simple(torch.sigmoid), has_out=True),
     "Softmax": Operator(build=_softmax),
-    "Sqrt": Operator(build=_simple(torch.sqrt), has_out=True),
-    "Sub": Operator(build=_simple(torch.sub), has_out=True),
+    "Squeeze": Operator(build=_squeeze, data_count=1),
     "Sum": Operator(build=_chain(torch.add)),
+    "TopK": Operator(build=_top_k, data_count=1),
     "Transpose": Operator(build=_transpose),
     "Unsqueeze": Operator(build=_unsqueeze, data_count=1),
 }
