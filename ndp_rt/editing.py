@@ -18,7 +18,7 @@ from ndp_rt.bundle.manifest import read_content
 from ndp_rt.bundle.open import GOLDEN_FILE, Bundle, Golden, open_bundle
 from ndp_rt.bundle.signature import write_signature
 from ndp_rt.bundle.write import add_command, lock_bundle, replace_files, update_manifest
-from ndp_rt.decide.calibration import check_rate, threshold_from_good_scores
+from ndp_rt.decide.calibration import add_map_threshold, check_rate, threshold_from_good_scores
 from ndp_rt.decide.counting import Counting, describe_counting
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
@@ -114,7 +114,7 @@ def calibrate(
     """
     check_rate(rate)
     groups = find_independent(images, group_by).labels if images else ()
-    scores: list[list[float]] = []
+    found: list[list[tuple[float, float]]] = []
     with Inspector.open(
         bundle.path,
         device=device,
@@ -129,16 +129,23 @@ def calibrate(
         if inspector.bundle.fingerprint != bundle.fingerprint:
             raise bundle.replaced()
         for path in images:
-            scores.append(_score_image(inspector.session, path, varies=varies))
+            found.append(_score_image(inspector.session, path, varies=varies))
             if on_image is not None:
                 on_image()
         words = describe_counting(inspector.session.selection)
-    spec = threshold_from_good_scores(np.array(scores, np.float32), rate, groups=groups)
+        has_own_score = inspector.session.has_own_score
+    values = np.array(found, np.float32)  # images, variations, score and peak
+    spec = threshold_from_good_scores(values[..., 0], rate, groups=groups)
+    if has_own_score:
+        spec = add_map_threshold(spec, values[..., 1], rate, groups)
     return dataclasses.replace(spec, note=f"{spec.note}{words}")
 
 
-def _score_image(session: Session, path: Path, *, varies: bool) -> list[float]:
-    """Return the score of an image, and those of its variations."""
+def _score_image(session: Session, path: Path, *, varies: bool) -> list[tuple[float, float]]:
+    """Return the score of an image, and those of its variations, each with its map's largest value.
+
+    The latter only of a model that gives its score itself, else the score again.
+    """
     contract = session.bundle.manifest.input
     image = read_image(path, white_level=contract.white_level_16bit)
     try:
@@ -147,7 +154,11 @@ def _score_image(session: Session, path: Path, *, varies: bool) -> list[float]:
         raise InputError(f"{path}: {error}") from error
     varied = _vary_picture(image, contract) if varies else []
     each = [counting, *_vary_counting(counting, len(varied))]
-    return [session.score_picture(one, part) for one, part in zip([image, *varied], each, strict=True)]
+    found = []
+    for one, part in zip([image, *varied], each, strict=True):
+        score = session.score_picture(one, part)
+        found.append((score, session.find_peak() if session.has_own_score else score))
+    return found
 
 
 def _vary_picture(image: Image, contract: InputContract) -> list[Image]:

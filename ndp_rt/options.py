@@ -157,6 +157,17 @@ def warn_unreachable(manifest: BundleManifest, threshold: float) -> None:
         log.warning("%s", sentence)
 
 
+def warn_without_map_threshold(bundle: Bundle, precision: str) -> None:
+    """Log that a bundle's model gives its score itself and no threshold is known for its map."""
+    if bundle.manifest.decision.score == "output" and bundle.threshold(precision).map_value is None:
+        log.warning(
+            "%s has no threshold for its map in %s, whose values are others than its scores: defects are listed where "
+            "it reaches the threshold of the score, which may be nowhere or everywhere. Store one with: ndp-rt "
+            "set-threshold %s --precision %s --calibrate DIR",
+            *(bundle.path.name, precision, bundle.path, precision),
+        )
+
+
 def find_threshold(bundle: Bundle, options: Options) -> float:
     """Return the threshold to decide by: the one given, else the bundle's for the precision.
 

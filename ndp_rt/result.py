@@ -1,5 +1,6 @@
 """The result of an inspection."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,10 +22,11 @@ class Result:
         threshold: what the score was compared with.
         is_defect: `score >= threshold`.
         anomaly_map: [h, w] at the image's own size, smoothed; 0 where an ignore mask says that pixels do not count.
-        defects: the regions above the threshold that count, highest peak first; none unless `is_defect`.
+        defects: the regions that reach `map_threshold` and count, highest peak first; none unless `is_defect`.
         timings_ms: preprocess, engine, postprocess and total; plan `staged` adds its stages.
         reconstruction: [h, w, 3], 0 to 1, at the network's size, where it was asked for.
         large: bool [h, w] at the network's size, the regions that count; None: all do.
+        map_threshold: what the map reaches in defects: `threshold`, unless the model gives its score itself.
 
     Examples:
         >>> from ndp_rt import Inspector, read_image
@@ -44,6 +46,11 @@ class Result:
     timings_ms: Mapping[str, float]
     reconstruction: NDArray[np.float32] | None = None
     large: BoolArray | None = None
+    map_threshold: float = math.nan  # becomes `threshold`
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.map_threshold):
+            object.__setattr__(self, "map_threshold", self.threshold)
 
     def make_mask(self) -> BoolArray:
         """Return where the defects are, bool [h, w] at the image's own size.
@@ -55,4 +62,4 @@ class Result:
             raise InputError("mask: expected a result with a map, got one without. Inspect without an empty map_out.")
         if not self.is_defect:  # whatever the map's scaling rounds to
             return np.zeros(self.anomaly_map.shape, np.bool_)
-        return mark_defects(self.anomaly_map, self.threshold, self.large)
+        return mark_defects(self.anomaly_map, self.map_threshold, self.large)

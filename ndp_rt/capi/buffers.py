@@ -161,7 +161,7 @@ def _write_mask(result: Result, mask: NDArray[np.uint8]) -> None:
         mask.fill(0)
         return
     if result.large is None:
-        np.greater_equal(result.anomaly_map, lowest_reaching(result.threshold), out=mask.view(np.bool_))
+        np.greater_equal(result.anomaly_map, lowest_reaching(result.map_threshold), out=mask.view(np.bool_))
     else:
         mask.view(np.bool_)[:] = result.make_mask()
     np.negative(mask, out=mask)  # 1 becomes 255

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if done.score_difference is not None:
         say(f"its own score differs from the map's by at most {done.score_difference:.3g} on the golden images")
     if rules.score == "output":
-        say("defects are listed where the map reaches the score's threshold: with --score max the map decides alone")
+        say("its map gets a threshold of its own, which defects reach, by set-threshold --calibrate")
     if not done.batches:
         say("takes one image at a time: build it with --batch 1 alone")
     say(f"wrote {done.bundle.path}. Next: ndp-rt set-threshold {args.output} --calibrate GOOD")

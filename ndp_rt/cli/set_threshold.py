@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = open_bundle(args.bundle)
     former = bundle.threshold(args.precision)
     if args.value is not None:
-        threshold = ThresholdSpec(value=args.value, source="manual", note="set by hand")
+        threshold = ThresholdSpec(value=args.value, source="manual", note="set by hand", map_value=former.map_value)
     else:
         threshold = calibrate_from(args.bundle, args, args.device)
     set_threshold(bundle, args.precision, threshold)
@@ -117,4 +117,5 @@ def describe(threshold: "ThresholdSpec") -> str:
     """Return a threshold in words."""
     if threshold.value is None:
         return "none"
-    return f"{threshold.value:.6g} ({threshold.source}{': ' if threshold.note else ''}{threshold.note})"
+    of_map = "" if threshold.map_value is None else f"; of the map: {threshold.map_value:.6g}"
+    return f"{threshold.value:.6g} ({threshold.source}{': ' if threshold.note else ''}{threshold.note}){of_map}"

@@ -13,6 +13,7 @@ the first. There k is read from the images that the threshold was predicted from
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -79,6 +80,20 @@ def check_rate(rate: float | None) -> None:
     """Raise InputError unless a wanted rate of false alarms lies between 0 and 1, or is None."""
     if rate is not None and not 0.0 < rate < 1.0:
         raise InputError(f"false-alarm rate: expected above 0 and below 1, got {rate}. One in a hundred is 0.01.")
+
+
+def add_map_threshold(
+    spec: ThresholdSpec, peaks: FloatArray, rate: float | None, groups: Sequence[Hashable] | None
+) -> ThresholdSpec:
+    """Return a threshold with one for the map, whose largest values in good images are `peaks`.
+
+    Args:
+        spec: of the scores that the model gave for the same images.
+        peaks: as the scores of `threshold_from_good_scores`.
+        rate: likewise.
+        groups: likewise.
+    """
+    return replace(spec, map_value=threshold_from_good_scores(peaks, rate, groups=groups).value)
 
 
 def threshold_from_good_scores(

@@ -98,9 +98,10 @@ def make_page(evaluation: Evaluation, data: Path, title: str, *, count: int, whi
         ImageFileError: an image cannot be read any more.
     """
     misses, alarms = pick_worst(evaluation, count)
+    level = evaluation.threshold if evaluation.map_threshold is None else evaluation.map_threshold
 
     def describe(images: Sequence[Scored]) -> list[dict[str, Any]]:
-        return [describe_image(one, data, evaluation.threshold, white_level_16bit) for one in images]
+        return [describe_image(one, data, level, white_level_16bit) for one in images]
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     return environment.get_template(TEMPLATE).render(

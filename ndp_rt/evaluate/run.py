@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class Evaluation:
     kinds: Sequence[KindFigures]
     confusion: Confusion | None
     left_out: Sequence[LeftOut] = ()
+    map_threshold: float | None = None  # that defects reach in the map; None: `threshold`
 
     def scores_of(self, kind: str) -> NDArray[np.float64]:
         """Return the scores of the images of `kind`, in order of path."""
@@ -202,6 +203,7 @@ def evaluate_bundle(
     if not scored:
         raise DataError(f"{data / 'test'}: none of its {len(samples)} images can be used: {exclusions[0].reason}")
     evaluation = summarise(scored, exclusions, threshold.value, labelled.left_out, ignored)
+    evaluation = replace(evaluation, map_threshold=threshold.map_value)
     record = start_record(FORMAT, FORMAT_VERSION, command)
     record["bundle"] = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
     record |= {"engine": engine, "data": {"name": data.resolve().name, "image_count": len(samples)}}

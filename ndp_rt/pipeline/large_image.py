@@ -62,6 +62,7 @@ def inspect_tiles(
     return Result(
         score=score,
         threshold=session.threshold,
+        map_threshold=session.map_threshold,
         is_defect=is_defect,
         anomaly_map=anomaly_map,
         defects=found,

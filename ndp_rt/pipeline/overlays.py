@@ -122,7 +122,7 @@ def draw_overlay(
         rebuilt = np.round(np.clip(result.reconstruction, 0.0, 1.0) * 255).astype(np.uint8)
         size = (scale.width_px, scale.height_px)
         panels.append(("reconstruction", cv2.resize(rebuilt, size, interpolation=cv2.INTER_LINEAR)))
-    panels.append(("anomaly map", show_map(result.anomaly_map, scale, result.threshold)))
+    panels.append(("anomaly map", show_map(result.anomaly_map, scale, result.map_threshold)))
     marked = shown.copy()
     draw_outlines(marked, result.make_mask(), CONTOUR)
     count = len(result.defects)
@@ -144,7 +144,7 @@ def _lay_out(panels: list[tuple[str, Picture]], result: Result, title: str) -> P
         baseline = HEADER_PX + height + 18
         end = write_text(sheet, name, (x, baseline), INK)
         if name == "anomaly map":
-            _draw_colour_bar(sheet, end + 10, x + width, baseline, result.threshold)
+            _draw_colour_bar(sheet, end + 10, x + width, baseline, result.map_threshold)
     return sheet
 
 

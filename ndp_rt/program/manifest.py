@@ -109,14 +109,16 @@ class ThresholdSpec(JsonData):
     false_alarm_rate_bound: float | None = None  # upper bound at `confidence`; None: too few images to promise one
     confidence: float | None = None
     note: str = ""
+    map_value: float | None = optional(None)  # that defects reach in the map, where the model gives its score itself
 
     def __post_init__(self) -> None:
         if self.source not in THRESHOLD_SOURCES:
             raise InputError(f"threshold source: expected one of {', '.join(THRESHOLD_SOURCES)}, got '{self.source}'.")
         if (self.value is None) != (self.source == "none"):
             raise InputError(f"threshold is {self.value} with source '{self.source}'; 'none' goes with None alone.")
-        if self.value is not None and not math.isfinite(self.value):
-            raise InputError(f"threshold: expected a finite number, got {self.value}.")
+        for value in (self.value, self.map_value):
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"threshold: expected a finite number, got {value}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from ndp_rt.errors import DeviceError, EngineError, InputError, MissingExtraErro
 from ndp_rt.images.checks import Image
 from ndp_rt.images.opencv import cv2
 from ndp_rt.images.preprocess import Preprocessor
-from ndp_rt.options import Options, find_threshold, warn_unreachable
+from ndp_rt.options import Options, find_threshold, warn_unreachable, warn_without_map_threshold
 from ndp_rt.program.program import MAP, Program
 from ndp_rt.result import Result
 from ndp_rt.runtime.executor import Batch, Executor
@@ -42,9 +42,11 @@ class Session:
         self.threshold = find_threshold(bundle, options)
         self.options = options
         self.bundle = bundle
+        self.has_own_score = bundle.manifest.decision.score == "output"
         warn_unreachable(bundle.manifest, self.threshold)
+        warn_without_map_threshold(bundle, options.precision)
         self.selection = options.make_selection()
-        if self.selection is not None and bundle.manifest.decision.score == "output":
+        if self.selection is not None and self.has_own_score:
             raise InputError(
                 f"{bundle.path.name}: expected neither an ignore mask nor a smallest area, because its model gives the "
                 "score itself, got one. Leave it out, or import the model with --score max."
@@ -66,6 +68,12 @@ class Session:
         self.options = replace(self.options, threshold=threshold)
         self.threshold = threshold
         warn_unreachable(self.bundle.manifest, threshold)
+
+    @property
+    def map_threshold(self) -> float:
+        """What the map reaches in defects: the threshold, or one of its own where the model gives its score itself."""
+        own = self.bundle.threshold(self.options.precision).map_value
+        return self.threshold if own is None else own
 
     def check_outputs(self, keep_reconstruction: bool) -> tuple[str, ...]:
         """Return the outputs to ask for beside the map.
@@ -157,6 +165,7 @@ class Session:
         return Result(
             score=score,
             threshold=self.threshold,
+            map_threshold=self.map_threshold,
             is_defect=is_defect,
             anomaly_map=anomaly_map,
             defects=defects,
@@ -178,7 +187,7 @@ class Session:
         """List the defects of an image of this size, whose map is `smoothed`."""
         return list_defects(
             smoothed,
-            self.threshold,
+            self.map_threshold,
             *size_px,
             self.options.mm_per_pixel,
             pixels=None if counting is None else counting.pixels,
@@ -189,9 +198,14 @@ class Session:
     def score_picture(self, picture: Image, counting: Counting | None) -> float:
         """Inspect an image of any size for its score alone, as one of which `counting` counts."""
         self.executor.check_image(picture)
-        self.executor.start(self.batch, (picture,), self.executor.batch_sizes[0], wants_maps=counting is not None)
+        wants_map = counting is not None or self.has_own_score
+        self.executor.start(self.batch, (picture,), self.executor.batch_sizes[0], wants_maps=wants_map)
         self.executor.finish(self.batch)
         return self.find_score(self.batch, 0, counting)
+
+    def find_peak(self) -> float:
+        """Return the largest value of the map of what `score_picture` scored last; for a model with its own score."""
+        return float(self.batch.read_map(0).max())
 
     def warm_up(self, images: Sequence[Image]) -> None:
         """Run images of any size, as many as fill the largest batch size that they do, and drop what is found."""

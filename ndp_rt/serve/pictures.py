@@ -60,7 +60,7 @@ def draw(number: int, image: Image, result: Result, waited_s: float, manifest: B
     heat, outlines = None, [trace_box(one.x_px, one.y_px, one.width_px, one.height_px) for one in result.defects]
     outlines = [[*(np.reshape(line, (-1, 2)) / (width, height)).ravel().tolist()] for line in outlines[:MOST_OUTLINES]]
     if result.anomaly_map.size:
-        heat = encode_jpeg(show_map(result.anomaly_map, scale, result.threshold))
+        heat = encode_jpeg(show_map(result.anomaly_map, scale, result.map_threshold))
         if result.is_defect:
             outlines = trace_defects(result, scale)
     return Drawn(
@@ -94,7 +94,7 @@ def trace_defects(result: Result, scale: Scale) -> list[list[float]]:
     """Return the largest outlines of a result with a map, as shares of the picture's sides."""
     size = scale.width_px, scale.height_px
     small: FloatArray = cv2.resize(result.anomaly_map, size, interpolation=cv2.INTER_LINEAR)
-    mask = mark_defects(small, result.threshold, result.large).view(np.uint8)
+    mask = mark_defects(small, result.map_threshold, result.large).view(np.uint8)
     lines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     lines = sorted(lines, key=cv2.contourArea, reverse=True)[:MOST_OUTLINES]
     lines = [cv2.approxPolyDP(line, OUTLINE_PX, True).reshape(-1, 2) for line in lines]

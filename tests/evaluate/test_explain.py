@@ -166,6 +166,14 @@ def test_16_bit_colour_and_large_images_are_drawn(tmp_path: Path) -> None:
     assert len(read_page(summarise([scored], (), THRESHOLD), tmp_path).find("img")) == 3
 
 
+def test_a_maps_own_threshold_is_what_the_page_draws(tmp_path: Path) -> None:
+    evaluation = replace(make_evaluation(tmp_path), threshold=1000.0)
+    own = replace(evaluation, map_threshold=THRESHOLD)
+    pages = [make_page(one, tmp_path, "tiles", count=8) for one in (evaluation, own)]
+    drawn = [[one["src"] for one in PageReader(page).find("img")] for page in pages]
+    assert drawn[1] == [one["src"] for one in read_page(make_evaluation(tmp_path), tmp_path).find("img")] != drawn[0]
+
+
 def count_outlined(one: Scored, root: Path) -> int:
     """Return how many pixels of the marked picture have the colour of outlines."""
     url = describe_image(one, root, THRESHOLD, 65535)["marked"]
