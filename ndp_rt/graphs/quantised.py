@@ -26,6 +26,8 @@ from ndp_rt.graphs.typed import find_islands
 QUANTISED = ("Conv", "ConvTranspose")
 PICTURES = ("image", "reconstruction")
 STEPS = 127  # of each sign
+# Float16 holds it, where a GPU's graphs keep steps. Weights below half of it become 0, as those of dead channels are.
+SMALLEST_STEP = 2.0**-20
 SECOND_PASS = "@reconstruction"  # ends the names of the encoder's layers that read the reconstruction's features
 SECOND_STAGE = "head"
 ROLES = ("segmentation.", "msdsm.")  # in front of a weight's name in some of a bundle's graphs, not in all
@@ -108,9 +110,9 @@ def quantise(model: ModelProto, limits: Mapping[str, float]) -> ModelProto:
 
 
 def find_weight_scales(weights: FloatArray, axis: int) -> FloatArray:
-    """Return the step of each output channel; 1 where all its weights are 0."""
+    """Return the step of each output channel, SMALLEST_STEP or more."""
     largest = np.abs(weights).max(axis=tuple(one for one in range(weights.ndim) if one != axis))
-    scales: FloatArray = np.where(largest > 0.0, largest / STEPS, 1.0).astype(np.float32)
+    scales: FloatArray = np.maximum(largest / STEPS, SMALLEST_STEP).astype(np.float32)
     return scales
 
 

@@ -17,7 +17,14 @@ from ndp_rt.engines.stage_files import open_stages, write_stages
 from ndp_rt.engines.tolerances import find_tolerance
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.graphs.folding import load_model
-from ndp_rt.graphs.quantised import QUANTISED, find_half_layers, name_layers, quantise, quantise_stages
+from ndp_rt.graphs.quantised import (
+    QUANTISED,
+    find_half_layers,
+    find_weight_scales,
+    name_layers,
+    quantise,
+    quantise_stages,
+)
 from ndp_rt.graphs.stages import make_stage, make_stages
 from ndp_rt.graphs.typed import make_typed
 from ndp_rt.kernels.fuse_maps.definition import LEVEL_MAPS, fuse_maps
@@ -111,6 +118,15 @@ def test_scales_are_symmetric_and_of_each_output_channel(quantised: ModelProto) 
                 weights = np.abs(tensors[node.input[0]])
                 largest = weights.max(axis=tuple(one for one in range(4) if one != axis))
                 assert scale == pytest.approx(largest / 127, rel=1e-5)
+
+
+def test_weights_next_to_nothing_have_a_scale_that_float16_holds() -> None:
+    """TensorRT refuses a scale of 0. MemSeg's backbone has channels whose weights are about 1e-38."""
+    weights = np.ones((4, 2, 3, 3), np.float32) * np.float32([[[[0]]], [[[1e-38]]], [[[1e-6]]], [[[0.5]]]])
+    scales = find_weight_scales(weights, 0)
+    assert (scales.astype(np.float16) > 0).all()
+    rounded = np.rint(weights / scales[:, None, None, None]) * scales[:, None, None, None]
+    assert np.abs(rounded - weights).max() < 1e-6
 
 
 def test_typed_int8_has_float16_borders_and_passes_the_checker(quantised: ModelProto) -> None:

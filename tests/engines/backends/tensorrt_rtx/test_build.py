@@ -90,10 +90,12 @@ def test_the_compiler_takes_every_stage_and_computes_in_the_precision(
         ]
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("targets", [NEWER, *TARGETS[1:]])
-def test_int8_layers_compute_in_int8(tmp_path: Path, targets: str) -> None:
-    given = open_bundle(BRICKS)
+@pytest.mark.nightly(but=2)
+@pytest.mark.parametrize(
+    ("targets", "bundle_path"), [(NEWER, BRICKS), (NEWER, DEMO), *((one, BRICKS) for one in TARGETS[1:])]
+)
+def test_int8_layers_compute_in_int8(tmp_path: Path, targets: str, bundle_path: Path) -> None:
+    given = open_bundle(bundle_path)
     write_stages(given, "int8", tmp_path / "stages", calibration=given.golden().image)
     spec = make_spec(None, precision="int8")
     build = TensorRtRtxOptions(targets=targets, onnx_stages=str(tmp_path / "stages"))
