@@ -4,11 +4,12 @@ What an entry is, its content decides. Folders are searched with all that lies b
 is searched twice. What is not taken is counted and named.
 """
 
+import contextlib
 import fnmatch
 import glob
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,41 +65,60 @@ def list_images(paths: Sequence[str], excluded: Path | None = None) -> Listing:
     """
     found: dict[str, Path] = {}
     left_out: dict[str, LeftOut] = {}
-    for path in paths:
-        listing = _expand(path, excluded)
-        for file in listing.files:
-            found.setdefault(os.path.abspath(file), file)
-        for one in listing.left_out:
+    for one in find_images(paths, excluded):
+        if isinstance(one, LeftOut):
             left_out.setdefault(os.path.abspath(one.path), one)
-    files = tuple(found.values())
-    if not any(
-        os.path.exists(split_page(file)[0]) for file in files
-    ):  # unlike Path's, False for a name that is too long
-        names = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
+        else:
+            found.setdefault(os.path.abspath(one), one)
+    others = tuple(one for name, one in left_out.items() if name not in found)
+    return Listing(files=tuple(found.values()), left_out=others)
+
+
+def find_images(paths: Sequence[str], excluded: Path | None = None) -> Iterator[Path | LeftOut]:
+    """Yield what `list_images` returns, with what several paths name as often as they do.
+
+    Memory holds the names in one folder at each depth.
+
+    Raises:
+        InputError: as `list_images`, perhaps after some were yielded.
+    """
+    missing, is_one_there = list[Path](), False
+    for path in paths:
+        for one in _expand(path, excluded):
+            yield one
+            if not is_one_there and isinstance(one, Path):
+                # Unlike Path's, False for a name that is too long.
+                is_one_there = os.path.exists(split_page(one)[0])
+                missing.append(one)
+    if not is_one_there:
+        names = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise InputError(f"images: {names or 'no path'} does not exist. Give image files, folders or patterns.")
-    return Listing(files=files, left_out=tuple(one for name, one in left_out.items() if name not in found))
 
 
-def _expand(path: str, excluded: Path | None) -> Listing:
-    """Return the files that one path names."""
+def _expand(path: str, excluded: Path | None) -> Iterator[Path | LeftOut]:
+    """Yield the files that one path names."""
     if os.path.isdir(path):
         skipped = None if excluded is None else os.path.abspath(excluded)
-        listing = list_folder(Path(path), lambda one: "the results" if os.path.abspath(one) == skipped else None)
-        if not listing.files:
-            others = f" but {describe_left_out(listing.left_out)}" if listing.left_out else ""
+        has_image, left_out = False, list[LeftOut]()  # before the first image
+        for one in walk_folder(Path(path), lambda one: "the results" if os.path.abspath(one) == skipped else None):
+            if isinstance(one, Path):
+                has_image = True
+            elif not has_image:
+                left_out.append(one)
+            yield one
+        if not has_image:
+            others = f" but {describe_left_out(left_out)}" if left_out else ""
             raise InputError(
                 f"{path}: expected images, here or in subfolders, got none{others}. Give another folder, or name the "
                 "files."
             )
-        return listing
-    if not os.path.lexists(path) and glob.has_magic(path):
-        matches = tuple(sorted(_match(path)))
-        if not matches and split_page(path)[1] is not None:
-            return Listing(files=(Path(path),))
-        if not matches:
+    elif not os.path.lexists(path) and glob.has_magic(path):
+        matches = sorted(_match(path))
+        if not matches and split_page(path)[1] is None:
             raise InputError(f"{path}: no file matches. Quote the pattern as '{path}', and check its folder.")
-        return Listing(files=matches)
-    return Listing(files=(Path(path),))
+        yield from matches or [Path(path)]
+    else:
+        yield Path(path)
 
 
 def _match(pattern: str) -> list[Path]:
@@ -113,7 +133,7 @@ def _match(pattern: str) -> list[Path]:
         folder = pending.pop()
         if folder.is_dir() and (identity := _identify(folder)) not in seen:
             seen.add(identity)
-            for path in _list_entries(folder):
+            for path in map(folder.joinpath, _list_names(folder)[0]):
                 pending.append(path)
                 if _fits(path.relative_to(base).parts, parts[first:]) and path.is_file():
                     found.append(path)
@@ -134,7 +154,18 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def list_folder(folder: Path, is_other: Callable[[Path], str | None] = lambda _: None) -> Listing:
-    """Return the images in a folder and below it, sorted, and all other entries.
+    """Return what `walk_folder` yields."""
+    files, left_out = list[Path](), list[LeftOut]()
+    for one in walk_folder(folder, is_other):
+        if isinstance(one, LeftOut):
+            left_out.append(one)
+        else:
+            files.append(one)
+    return Listing(files=tuple(files), left_out=tuple(left_out))
+
+
+def walk_folder(folder: Path, is_other: Callable[[Path], str | None] = lambda _: None) -> Iterator[Path | LeftOut]:
+    """Yield the images in a folder and below it, and all other entries, sorted.
 
     Taken are files that begin as an image does, and those that are named so: whatever cannot be read is an error of the
     caller's. Not taken are hidden entries, bundles, training runs, pipes and devices, and folders that were searched
@@ -147,42 +178,69 @@ def list_folder(folder: Path, is_other: Callable[[Path], str | None] = lambda _:
     Raises:
         InputError: a folder cannot be read, so that its images would be missing.
     """
-    files: list[Path] = []
-    left_out: list[LeftOut] = []
     try:
-        pending, seen = [folder], {_identify(folder): folder}
+        seen = {_identify(folder): folder}
     except OSError as error:
         raise _unreadable(folder, error) from error
+    pending = [_look_into(folder, seen, is_other)]
     while pending:
-        parent = pending.pop()
-        for path in _list_entries(parent, may_be_gone=parent != folder):
-            reason = "is hidden" if path.name.startswith(".") else is_other(path)
-            if reason is None and path.is_dir():
-                try:
-                    identity = _identify(path)
-                except FileNotFoundError:  # removed since it was listed
-                    continue
-                reason = f"is {show_path(seen[identity])} again" if identity in seen else _name_folder(path)
-                if reason is None:
-                    seen[identity] = path
-                    pending.append(path)
-            elif reason is None:
-                reason = _refuse_file(path)
-                if reason is None:
-                    files.append(path)
+        for path, reason, is_folder in pending[-1]:
             if reason is not None:
-                left_out.append(LeftOut(path=path, reason=reason))
-    return Listing(files=tuple(sorted(files)), left_out=tuple(sorted(left_out, key=lambda one: one.path)))
+                yield LeftOut(path=path, reason=reason)
+            elif is_folder:
+                pending.append(_look_into(path, seen, is_other, may_be_gone=True))
+                break
+            else:
+                yield path
+        else:
+            pending.pop()
 
 
-def _list_entries(folder: Path, *, may_be_gone: bool = False) -> list[Path]:
+def _look_into(
+    parent: Path,
+    seen: dict[tuple[int, int] | str, Path],
+    is_other: Callable[[Path], str | None],
+    *,
+    may_be_gone: bool = False,
+) -> Iterator[tuple[Path, str | None, bool]]:
+    """Yield the entries of a folder, why each is not taken, and whether it is a folder; note its folders in `seen`."""
+    names, folders = _list_names(parent, may_be_gone=may_be_gone)
+    reasons: dict[str, str | None] = {}
+    for name in folders:  # before what lies in them, so that links from there do not come first
+        path = parent / name
+        reasons[name] = "is hidden" if name.startswith(".") else is_other(path)
+        if reasons[name] is None:
+            try:
+                identity = _identify(path)
+            except FileNotFoundError:  # removed since it was listed
+                names.remove(name)
+                continue
+            reasons[name] = f"is {show_path(seen[identity])} again" if identity in seen else _name_folder(path)
+            if reasons[name] is None:
+                seen[identity] = path
+    for name in names:
+        path = parent / name
+        if name in reasons:
+            yield path, reasons[name], True
+        else:
+            yield path, "is hidden" if name.startswith(".") else is_other(path) or _refuse_file(path), False
+
+
+def _list_names(folder: Path, *, may_be_gone: bool = False) -> tuple[list[str], list[str]]:
+    """Return the names in a folder, and those of them that are folders', sorted as paths are."""
+    names, folders = list[str](), list[str]()
     try:
         with os.scandir(folder) as entries:
-            return sorted(folder / entry.name for entry in entries)
+            for entry in entries:
+                names.append(entry.name)
+                with contextlib.suppress(OSError):  # a link in a circle, which its reader names
+                    if entry.is_dir():
+                        folders.append(entry.name)
     except OSError as error:
         if may_be_gone and isinstance(error, FileNotFoundError):  # removed since it was listed
-            return []
+            return [], []
         raise _unreadable(folder, error) from error
+    return sorted(names, key=os.path.normcase), sorted(folders, key=os.path.normcase)
 
 
 def _unreadable(folder: Path, error: OSError) -> InputError:

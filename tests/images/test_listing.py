@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from ndp_rt.errors import InputError
+from ndp_rt.images import listing as module
 from ndp_rt.images.listing import Listing, describe_left_out, list_folder, list_images
 from tests.images.encodings import encode_with_pillow
 
@@ -174,3 +176,23 @@ def test_a_name_that_is_too_long_is_one_missing_file(folder: Path) -> None:
     assert names(folder, "b.PNG", "x" * 300) == ["b.PNG", "x" * 300]
     with pytest.raises(InputError, match="does not exist"):
         list_images([str(folder / ("x" * 300))])
+
+
+def test_a_folder_is_sorted_as_paths_are(tmp_path: Path) -> None:
+    for name in ("b.png", "b/z.png", "b/a/c.png", "b-1/a.png", "b.d/a.png", "B/a.png", "a.png", "c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(PNG)
+    files = list_folder(tmp_path).files
+    assert len(files) == 8 and list(files) == sorted(files)
+
+
+def test_a_folder_that_goes_meanwhile_is_no_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    identify = module._identify
+
+    def remove(path: Path) -> tuple[int, int] | str:
+        if path.name == "sub":
+            shutil.rmtree(path, ignore_errors=True)
+        return identify(path)
+
+    monkeypatch.setattr(module, "_identify", remove)
+    assert names(folder, ".") == ["a.jpg", "b.PNG"]
