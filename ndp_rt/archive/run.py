@@ -3,7 +3,7 @@
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 from ndp_rt.archive.crew import Crew, Job, Ready, Seat, find_version
 from ndp_rt.archive.inspect_shard import Drawing, inspect_shard
-from ndp_rt.archive.shards import ArchiveFile, drop_temporary_files, group_by_shards, hash_settings, make_key, name_part
+from ndp_rt.archive.path_list import PathList
+from ndp_rt.archive.shards import ArchiveFile, drop_temporary_files, hash_settings, make_key, name_part
 from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.engines.backend import find_distribution
 from ndp_rt.errors import BundleError, HostError, StorageError
@@ -155,7 +156,7 @@ def describe_settings(bundle: Bundle, arguments: Mapping[str, Any], drawing: Dra
 
 
 def inspect_archive(
-    files: Sequence[Path],
+    files: PathList,
     arguments: Mapping[str, Any],
     out: Path,
     drawing: Drawing,
@@ -182,7 +183,9 @@ def inspect_archive(
     bundle = open_bundle(arguments["bundle"])
     settings = describe_settings(bundle, arguments, drawing)
     task = ShardTask(
-        opening=Opening(arguments=arguments, fingerprint=bundle.fingerprint, probes=choose_probes(files)),
+        opening=Opening(
+            arguments=arguments, fingerprint=bundle.fingerprint, probes=choose_probes(sorted(files.some.values()))
+        ),
         out=out,
         run=archive.run,
         shard_count=archive.shard_count,
@@ -190,18 +193,13 @@ def inspect_archive(
         drawing=drawing,
     )
 
+    jobs = (Job(shard=shard, items=tuple(paths)) for shard, paths in files.list_shards(archive.shard_count))
     engine, tally = OneEngine(), Tally()
     try:
-        with closing(Crew(make_seats(task), engine.accept, tell).run(list_jobs(files, archive.shard_count))) as done:
+        with closing(Crew(make_seats(task), engine.accept, tell).run(jobs)) as done:
             for job, found in done:
                 tally.add(found)
                 advance(len(job.items))
     finally:
         drop_temporary_files(out)
     return tally, make_key(engine.hash, settings)
-
-
-def list_jobs(files: Sequence[Path], shard_count: int) -> Iterator[Job]:
-    """Yield a job for each shard."""
-    for shard, paths in group_by_shards(files, shard_count).items():
-        yield Job(shard=shard, items=tuple(paths))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,10 @@ def count_shards(image_count: int) -> int:
     return count
 
 
-def find_shard(path: Path, shard_count: int) -> int:
-    """Return the shard of an image, or of a page: pages of a file share one."""
+def hash_path(path: Path) -> int:
+    """Return the hash of an image's path, or of a page's file: its remainder of the number of shards is the shard."""
     digest = hashlib.sha256(os.fsencode(split_page(path)[0])).digest()
-    return int.from_bytes(digest[:8], "big") % shard_count
-
-
-def group_by_shards(paths: Iterable[Path], shard_count: int) -> dict[int, list[Path]]:
-    """Return the paths of each shard that has any, in order."""
-    shards: dict[int, list[Path]] = {}
-    for path in paths:
-        shards.setdefault(find_shard(path, shard_count), []).append(path)
-    return dict(sorted(shards.items()))
+    return int.from_bytes(digest[:8], "big")
 
 
 def name_part(shard: int, shard_count: int, key: str) -> str:

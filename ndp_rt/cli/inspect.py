@@ -3,23 +3,22 @@
 import argparse
 import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ndp_rt.cli import EXIT_DEFECTS, EXIT_OK, EXIT_UNREADABLE
-from ndp_rt.cli.archive_arguments import add_archive_arguments, find_workers, tell_worker, wants_workers
-from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, tell_ignored, tell_ignored_share
+from ndp_rt.cli.archive_arguments import add_archive_arguments, wants_workers
+from ndp_rt.cli.counting_arguments import add_counting_arguments, counting_options, tell_ignored
 from ndp_rt.cli.engine_arguments import add_engine_arguments, engine_options, log_to_stderr
 from ndp_rt.cli.page import add_page
 from ndp_rt.cli.terminal import complain, say
 from ndp_rt.cli.white_level import parse_white_level
-from ndp_rt.errors import InputError
 
 if TYPE_CHECKING:
-    from ndp_rt.archive.inspect_shard import Drawing
     from ndp_rt.bundle.open import Bundle
     from ndp_rt.folders.recording import Tally
-    from ndp_rt.images.listing import Listing
+    from ndp_rt.images.listing import LeftOut
 
 AUTO = "auto"
 SAMPLED = 16  # files that the white level is read from
@@ -103,6 +102,7 @@ def find_exit_code(tally: "Tally") -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect everything and return the exit code of the outcome."""
+    from ndp_rt.cli.inspect_archive import run_archive
     from ndp_rt.cli.progress import show_progress
     from ndp_rt.files import locking
     from ndp_rt.folders.inspect_files import inspect_files
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         check_folder(args.out, overwrite=args.overwrite)  # another run may have ended since
         clear_folder(args.out)
-        tell_left_out(listing, args.out)
+        tell_left_out(listing.left_out, args.out)
         tell_ignored(inspector)
         with ResultTable(args.out, table_format, inspector.stage_names) as table:
             recorder = Recorder(args.out, table, inspector, with_overlays=args.overlays, with_maps=args.maps)
@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
                 batch=args.batch,
                 is_tiled=args.tiles,
                 keeps_pixels=args.overlays,
-                keep_reconstruction=_shows_reconstruction(inspector.bundle, args),
+                keep_reconstruction=shows_reconstruction(inspector.bundle, args),
             )
             try:
                 with show_progress("inspecting", len(files)) as advance:
@@ -167,86 +167,6 @@ def opening_options(args: argparse.Namespace, files: list[Path]) -> dict[str, An
     }
 
 
-def run_archive(args: argparse.Namespace) -> int:
-    """Inspect with several workers what OUT lacks, and return the exit code of all that was asked for."""
-    from ndp_rt.archive.run import inspect_archive
-    from ndp_rt.archive.shards import drop_temporary_files
-    from ndp_rt.cli.progress import show_progress
-    from ndp_rt.files import locking
-    from ndp_rt.images.listing import list_images
-    from ndp_rt.images.masks import take_ignore_mask
-    from ndp_rt.images.pages import choose_pages
-    from ndp_rt.options import make_options
-    from ndp_rt.pipeline.sinks import ARCHIVE_FILE, check_folder, check_format, clear_folder
-
-    if args.format not in (None, "parquet"):
-        raise InputError(f"--format: expected parquet, which several workers write, got {args.format}.")
-    check_format("parquet")
-    out = args.out.absolute()
-
-    def check_out() -> None:
-        check_folder(out, overwrite=args.overwrite or (out / ARCHIVE_FILE).is_file())
-
-    check_out()
-    listing = list_images(args.paths, excluded=out)
-    files = [make_absolute(path) for path in choose_pages(listing.files, args.page)]
-    opening = opening_options(args, files) | {"bundle": str(args.bundle.absolute())}
-    make_options(channels="rgb", build=True, **opening)  # refuses before anything starts
-    if args.ignore is not None:
-        opening["ignore_mask"] = take_ignore_mask(args.ignore)
-        tell_ignored_share(opening["ignore_mask"])
-    if args.require_signature is not None:
-        opening["require_signature"] = args.require_signature.absolute()
-    drawing = choose_drawing(args)
-    with locking(out), find_workers(args) as (threads, make_seats):
-        check_out()  # another run may have ended since
-        if args.overwrite:
-            clear_folder(out)
-        drop_temporary_files(out)
-        tell_left_out(listing, out)
-        done_count = 0
-
-        with show_progress("inspecting", len(files)) as advance:
-
-            def count(image_count: int) -> None:
-                nonlocal done_count
-                done_count += image_count
-                advance(image_count)
-
-            try:
-                tally, key = inspect_archive(
-                    files, opening | {"threads": threads}, out, drawing, make_seats, advance=count, tell=tell_worker
-                )
-            except KeyboardInterrupt:
-                complain(f"ndp-rt: stopped after {done_count} of {len(files)} images")
-                raise
-    tally.left_out_count = len(listing.left_out)
-    tell_outcome(tally, len(files), out / f"part-*-{key}.parquet")
-    return find_exit_code(tally)
-
-
-def choose_drawing(args: argparse.Namespace) -> "Drawing":
-    """Return what several workers keep beside rows."""
-    from ndp_rt.archive.inspect_shard import Drawing
-    from ndp_rt.bundle.open import open_bundle
-
-    return Drawing(
-        batch=args.batch,
-        is_tiled=args.tiles,
-        with_overlays=args.overlays,
-        with_maps=args.maps,
-        keep_reconstruction=_shows_reconstruction(open_bundle(args.bundle), args) and not args.tiles,
-    )
-
-
-def make_absolute(path: Path) -> Path:
-    """Return the absolute path of the same file, without '..'; links before that are followed, no others."""
-    if ".." not in path.parts:
-        return path.absolute()
-    end = len(path.parts) - path.parts[::-1].index("..")
-    return Path(*path.parts[:end]).resolve().joinpath(*path.parts[end:])
-
-
 def tell_outcome(tally: "Tally", file_count: int, table: Path) -> None:
     """Say what was inspected, and on stderr what was not read and what is of an unusual brightness."""
     from ndp_rt.folders.recording import UNUSUAL
@@ -263,22 +183,22 @@ def tell_outcome(tally: "Tally", file_count: int, table: Path) -> None:
     say(f"{tally.describe()}. Results: {table}")
 
 
-def tell_left_out(listing: "Listing", out: Path) -> None:
+def tell_left_out(left_out: "Sequence[LeftOut]", out: Path) -> None:
     """Name the entries of folders that are no images: on stderr, and all of them in OUT."""
     from ndp_rt.files import storing, write_atomically
     from ndp_rt.images.listing import describe_left_out
     from ndp_rt.pipeline.sinks import LEFT_OUT_FILE
 
-    if listing.left_out:
-        lines = "".join(f"{one.describe()}\n" for one in listing.left_out)
+    if left_out:
+        lines = "".join(f"{one.describe()}\n" for one in left_out)
         write_atomically(out / LEFT_OUT_FILE, lines.encode("utf-8", "surrogateescape"))
-        complain(f"ndp-rt: {describe_left_out(listing.left_out)}")
+        complain(f"ndp-rt: {describe_left_out(left_out)}")
     else:
         with storing(out / LEFT_OUT_FILE):
             (out / LEFT_OUT_FILE).unlink(missing_ok=True)
 
 
-def _shows_reconstruction(bundle: "Bundle", args: argparse.Namespace) -> bool:
+def shows_reconstruction(bundle: "Bundle", args: argparse.Namespace) -> bool:
     """Tell whether overlays are wanted and the model has a reconstruction to draw in them."""
     programs = bundle.manifest.programs.values()
     has_one = any("reconstruction" in program.outputs for by_name in programs for program in by_name.values())

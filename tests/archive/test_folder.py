@@ -6,7 +6,7 @@ import pytest
 
 from ndp_rt.archive.shards import name_part
 from ndp_rt.cli import EXIT_ERROR, EXIT_OK, main
-from ndp_rt.cli.inspect import make_absolute
+from ndp_rt.cli.inspect_archive import make_absolute
 from ndp_rt.pipeline.sinks import clear_folder
 from tests.archive.images import make_images
 

@@ -14,9 +14,7 @@ from ndp_rt.archive import inspect_shard as module
 from ndp_rt.archive.inspect_shard import Drawing, inspect_shard
 from ndp_rt.archive.shards import (
     ArchiveFile,
-    count_shards,
-    find_shard,
-    group_by_shards,
+    hash_path,
     hash_settings,
     make_key,
     name_part,
@@ -40,23 +38,10 @@ def part(tmp_path: Path) -> Path:
     return tmp_path / "out" / name_part(3, 16, make_key("engine", "settings"))
 
 
-def test_paths_alone_decide_the_shard() -> None:
-    paths = [Path(f"/archive/{number % 7}/{number}.png") for number in range(2000)]
-    shards = group_by_shards(paths, 64)
-    assert sorted(path for some in shards.values() for path in some) == sorted(paths)
-    assert max(map(len, shards.values())) < 4 * min(map(len, shards.values())) and len(shards) == 64
-    assert (
-        group_by_shards(paths[:100], 64).items()
-        <= {shard: [path for path in some if path in paths[:100]] for shard, some in shards.items()}.items()
-    )
-    assert find_shard(Path("/archive/a.png"), 64) == 45  # for ever: else a second run would do everything again
-    assert [count_shards(count) for count in (1, 500, 10_000, 10**6, 10**9)] == [16, 32, 64, 2048, 65536]
-
-
 def test_pages_of_a_file_share_a_shard(tmp_path: Path) -> None:
     path = tmp_path / "scan.tif"
     path.write_bytes(b"II*\0")
-    assert len({find_shard(one, 1 << 20) for one in (path, Path(f"{path}[1]"), Path(f"{path}[12]"))}) == 1
+    assert len({hash_path(one) for one in (path, Path(f"{path}[1]"), Path(f"{path}[12]"))}) == 1
 
 
 def test_a_second_run_leaves_the_file_as_it_is(inspector: Inspector, tmp_path: Path, part: Path) -> None:
