@@ -24,7 +24,7 @@ from ndp_rt.graphs.stages import make_stages
 from ndp_rt.graphs.typed import find_islands
 
 QUANTISED = ("Conv", "ConvTranspose")
-PICTURES = ("image", "reconstruction")
+FEWEST_CHANNELS = 4  # that a group of an int8 convolution reads on a GPU, after zeros have been put in
 STEPS = 127  # of each sign
 # Float16 holds it, where a GPU's graphs keep steps. Weights below half of it become 0, as those of dead channels are.
 SMALLEST_STEP = 2.0**-20
@@ -63,14 +63,17 @@ def name_layers(model: ModelProto) -> dict[str, NodeProto]:
 def find_half_layers(model: ModelProto) -> set[str]:
     """Return the layers that a GPU computes in half precision, whichever were chosen for int8.
 
-    Layers that read three channels gain nothing from int8. Convolutions in front of a sigmoid, whose one value a pixel
-    is the result, lose accuracy and take next to no time.
+    Layers that read fewer than FEWEST_CHANNELS in a group lose by int8: of a depthwise convolution's input TensorRT-RTX
+    1.7 makes a copy four times as large (bench/results/gpu/tensorrt-rtx-builds.md). Convolutions in front of a sigmoid,
+    whose one value a pixel is the result, lose accuracy and take next to no time.
     """
     readers = find_readers(model)
+    read_counts = {tensor.name: tensor.dims[1] for tensor in model.graph.initializer if len(tensor.dims) == 4}
     return {
         name
         for name, node in name_layers(model).items()
-        if node.input[0] in PICTURES or any(one.op_type == "Sigmoid" for one in readers.get(node.output[0], []))
+        if (node.op_type == "Conv" and read_counts.get(node.input[1], FEWEST_CHANNELS) < FEWEST_CHANNELS)
+        or any(one.op_type == "Sigmoid" for one in readers.get(node.output[0], []))
     }
 
 

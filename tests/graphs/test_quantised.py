@@ -11,6 +11,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from ndp_rt.bundle import Bundle, open_bundle
 from ndp_rt.bundle.int8_layers import Int8Layers
+from ndp_rt.capi.installed import DEMO
 from ndp_rt.cli import main
 from ndp_rt.engines.int8_ranges import measure_all_layers
 from ndp_rt.engines.stage_files import open_stages, write_stages
@@ -57,6 +58,14 @@ def test_what_reads_pictures_or_ends_in_a_sigmoid_stays_in_half_precision(bricks
     layers, kept = name_layers(model), find_half_layers(model)
     assert {layers[name].input[0] for name in kept} > {"image", "reconstruction"}
     assert len(kept) == 2 + 4  # image and reconstruction, four sigmoids
+
+
+def test_depthwise_convolutions_and_the_first_one_stay_in_half_precision() -> None:
+    model = make_stage(open_bundle(DEMO, verify=False), "fused")
+    layers, kept = name_layers(model), find_half_layers(model)
+    depthwise = {name for name, node in layers.items() if "depthwise" in node.name}
+    assert len(depthwise) == 11 and depthwise < kept
+    assert {layers[name].name for name in kept - depthwise} == {"/backbone/stem/stem.1/Conv", "/head/last/Conv"}
 
 
 def test_rbfrm_has_no_layer(bricks: Bundle) -> None:

