@@ -1,23 +1,19 @@
 """The service over gRPC: the Open Inference Protocol and Triton's repository extension."""
 
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import grpc
 
-from ndp_rt import __version__
-from ndp_rt.errors import InputError, NdpRtError
+from ndp_rt.errors import InputError
 from ndp_rt.serve.held_bytes import LARGE_ANSWER_BYTES, HeldBytes
-from ndp_rt.serve.json_form import describe_tensors, pack
+from ndp_rt.serve.json_form import pack
 from ndp_rt.serve.messages import CLASSES, METHODS, SERVICE
-from ndp_rt.serve.models import READY, describe_states
-from ndp_rt.serve.protocol import BYTES, INPUTS, OUTPUTS, InferRequest, InputTensor, make_request
-from ndp_rt.serve.refusals import REASONS, describe, find_reason
-from ndp_rt.serve.service import EXTENSIONS, Service
-
-log = logging.getLogger("ndp_rt")
+from ndp_rt.serve.models import READY
+from ndp_rt.serve.protocol import BYTES, InferRequest, InputTensor, make_request
+from ndp_rt.serve.refusals import REASONS, explain
+from ndp_rt.serve.service import Service
 
 OPEN_METHODS = ("ServerLive", "ServerReady")  # asked without the token
 CONTENTS = {"UINT8": "uint_contents", "UINT16": "uint_contents", BYTES: "bytes_contents"}
@@ -63,11 +59,8 @@ class GrpcFace:
                 self._service.check_token(dict(call.invocation_metadata() or ()).get("authorization"))
             return CLASSES[f"{name}Response"](**await method(request, call))
         except Exception as error:
-            reason = find_reason(error)
-            if reason == "failed" and not isinstance(error, NdpRtError):
-                log.error("a request failed", exc_info=error)
-            status, words = getattr(grpc.StatusCode, REASONS[reason].grpc), describe(error)
-        return await call.abort(status, words)  # raises
+            reason, words = explain(error)
+        return await call.abort(getattr(grpc.StatusCode, REASONS[reason].grpc), words)  # raises
 
     async def _tell_live(self, request: Any, call: Any) -> dict[str, Any]:
         return {"live": True}
@@ -83,21 +76,13 @@ class GrpcFace:
         return {"ready": is_ready}
 
     async def _describe_server(self, request: Any, call: Any) -> dict[str, Any]:
-        return {"name": "ndp-rt", "version": __version__, "extensions": EXTENSIONS}
+        return self._service.describe_server()
 
     async def _describe_model(self, request: Any, call: Any) -> dict[str, Any]:
-        self._service.models.find(request.name, request.version)
-        return {
-            "name": request.name,
-            "versions": self._service.models.list_versions(request.name),
-            "platform": "ndp_rt",
-            "inputs": describe_tensors(INPUTS),
-            "outputs": describe_tensors(OUTPUTS),
-        }
+        return self._service.describe_model(request.name, request.version)
 
     async def _list_models(self, request: Any, call: Any) -> dict[str, Any]:
-        states = self._service.models.list_states()
-        return {"models": describe_states(one for one in states if one.state == READY or not request.ready)}
+        return {"models": self._service.describe_models(is_ready_only=request.ready)}
 
     async def _load(self, request: Any, call: Any) -> dict[str, Any]:
         await self._service.change(self._service.models.load, request.model_name)

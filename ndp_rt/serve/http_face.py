@@ -2,44 +2,35 @@
 
 import asyncio
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from ndp_rt import __version__
-from ndp_rt.errors import InputError, NdpRtError
+from ndp_rt.errors import InputError
+from ndp_rt.serve.bodies import LargeResponse, reading_body
 from ndp_rt.serve.clients import answer_while_there
 from ndp_rt.serve.held_bytes import LARGE_ANSWER_BYTES, HeldBytes
 from ndp_rt.serve.json_form import (
     HEADER,
-    LONGEST_NUMBER,
-    describe_tensors,
     find_json_bytes,
     parse_request,
     read_object,
     write_answer,
 )
 from ndp_rt.serve.metrics import Metrics
-from ndp_rt.serve.models import READY, describe_states
 from ndp_rt.serve.origins import check_site
 from ndp_rt.serve.page import Page
-from ndp_rt.serve.protocol import INPUTS, OF_A_MAP, OUTPUTS, InferRequest
-from ndp_rt.serve.refusals import REASONS, Refusal, describe, find_reason
-from ndp_rt.serve.service import EXTENSIONS, Service
+from ndp_rt.serve.protocol import OF_A_MAP, InferRequest
+from ndp_rt.serve.refusals import REASONS, explain
+from ndp_rt.serve.service import Service
 
-log = logging.getLogger("ndp_rt")
-
-READ_S = 60.0  # that a client may take to send a body
 QUICK_JSON_BYTES = 2**14  # more of it is parsed in another thread
-PIECE_BYTES = 2**18  # of a large answer; what the system does not take at once is copied
 RETRY = {"full": "1", "unavailable": "5"}  # seconds
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -108,7 +99,7 @@ class HttpFace:
         return answer
 
     async def _describe_server(self, request: Request) -> Response:
-        return respond({"name": "ndp-rt", "version": __version__, "extensions": EXTENSIONS})
+        return respond(self._service.describe_server())
 
     async def _tell_live(self, request: Request) -> Response:
         return respond({"live": True})
@@ -118,17 +109,7 @@ class HttpFace:
         return respond({"ready": is_ready}, 200 if is_ready else 503)
 
     async def _describe_model(self, request: Request) -> Response:
-        name, version = _find_names(request)
-        self._service.models.find(name, version)
-        return respond(
-            {
-                "name": name,
-                "versions": self._service.models.list_versions(name),
-                "platform": "ndp_rt",
-                "inputs": describe_tensors(INPUTS),
-                "outputs": describe_tensors(OUTPUTS),
-            }
-        )
+        return respond(self._service.describe_model(*_find_names(request)))
 
     async def _tell_model_ready(self, request: Request) -> Response:
         name, version = _find_names(request)
@@ -136,16 +117,11 @@ class HttpFace:
         return respond({"name": name, "ready": True})
 
     async def _list_models(self, request: Request) -> Response:
-        held = [0]
-        try:
-            body = await self._read_body(request, held)
-        finally:
-            self._held.release(held[0])
-        is_ready_only = read_object(body).get("ready", False) if body else False
+        async with reading_body(request, self._body_bytes, self._held) as body:
+            is_ready_only = read_object(body).get("ready", False) if body else False
         if not isinstance(is_ready_only, bool):
             raise InputError(f"ready: expected true or false, got {type(is_ready_only).__name__}.")
-        states = self._service.models.list_states()
-        return respond(describe_states(one for one in states if one.state == READY or not is_ready_only))
+        return respond(self._service.describe_models(is_ready_only=is_ready_only))
 
     async def _load(self, request: Request) -> Response:
         await self._service.change(self._service.models.load, request.path_params["model"])
@@ -162,12 +138,8 @@ class HttpFace:
     async def _infer(self, request: Request) -> Response:
         name, version = _find_names(request)
         header = request.headers.get(HEADER)
-        held = [0]
-        try:
-            body = await self._read_body(request, held)
+        async with reading_body(request, self._body_bytes, self._held) as body:
             return await self._answer(request, name, version, header, body)
-        finally:
-            self._held.release(held[0])
 
     async def _answer(self, request: Request, name: str, version: str, header: str | None, body: bytes) -> Response:
         binary: set[str] = set()
@@ -193,75 +165,6 @@ class HttpFace:
         self._held.hold_answer(len(content))
         return LargeResponse(content, headers, self._held.release)
 
-    async def _read_body(self, request: Request, held: list[int]) -> bytes:
-        """Return the body, and count its bytes in `held` too as long as they come.
-
-        Raises:
-            Refusal: it is too large, too slow, or compressed, or others take all the memory that there is for bodies.
-        """
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise Refusal("invalid", "expected a body that is not compressed. PNG images are, in the input 'encoded'.")
-        words = f"expected a body of at most {self._body_bytes} bytes"
-        length = request.headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit() and len(length) < LONGEST_NUMBER):
-            raise Refusal("too-large", f"{words}, got a length that is none.")
-        if int(length) > self._body_bytes:
-            raise Refusal("too-large", f"{words}, got {length}.")
-
-        def hold(byte_count: int) -> None:
-            self._held.hold_body(byte_count)
-            held[0] += byte_count
-
-        hold(int(length))
-
-        task, is_late = asyncio.current_task(), False
-        assert task is not None
-
-        def end() -> None:
-            nonlocal is_late
-            is_late = True
-            task.cancel()
-
-        timer = asyncio.get_running_loop().call_later(READ_S, end)  # asyncio.wait_for takes a task, and time
-        parts, count = [], 0
-        try:
-            async for part in request.stream():
-                count += len(part)
-                if count > self._body_bytes:
-                    raise Refusal("too-large", f"{words}, got more.")
-                hold(max(0, count - held[0]))
-                if part:
-                    parts.append(part)
-        except asyncio.CancelledError:
-            if is_late:
-                raise Refusal("expired", f"the body took longer than {READ_S:.0f} s.") from None
-            raise
-        except ClientDisconnect as error:
-            raise Refusal("cancelled", "the client has gone.") from error
-        finally:
-            timer.cancel()
-        return b"".join(parts)  # one part is not copied
-
-
-class LargeResponse(Response):
-    """An answer that ends when its client has read it, or has gone."""
-
-    def __init__(self, content: bytes, headers: Mapping[str, str], release: Callable[[int], None]) -> None:
-        """Take the answer, and what is then called with the number of its bytes."""
-        super().__init__(content, headers=headers)
-        self._release = release
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; see Starlette."""
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            for start in range(0, len(self.body), PIECE_BYTES):  # uvicorn waits until the one before has gone out
-                piece = self.body[start : start + PIECE_BYTES]
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            self._release(len(self.body))
-
 
 def _find_names(request: Request) -> tuple[str, str]:
     return request.path_params["model"], request.path_params.get("version", "")
@@ -273,14 +176,12 @@ def respond(document: Any, status: int = 200, headers: Mapping[str, str] | None 
 
 
 def make_error(error: Exception) -> Response:
-    """Return an error as the protocol has it, and log what is a fault of the service."""
-    reason = find_reason(error)
-    if reason == "failed" and not isinstance(error, NdpRtError):
-        log.error("a request failed", exc_info=error)
+    """Return an error as the protocol has it."""
+    reason, words = explain(error)
     headers = {"retry-after": RETRY[reason]} if reason in RETRY else {}
     if reason == "unauthorised":
         headers["www-authenticate"] = "Bearer"
-    return respond({"error": describe(error)}, REASONS[reason].http, headers)
+    return respond({"error": words}, REASONS[reason].http, headers)
 
 
 async def _tell_http_error(request: Request, error: Any) -> Response:

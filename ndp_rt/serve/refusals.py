@@ -1,9 +1,12 @@
 """Why a request is not answered: a sentence, and the code that each protocol has for the reason."""
 
 import asyncio
+import logging
 from typing import NamedTuple
 
 from ndp_rt.errors import BundleError, ClosedError, ImageFileError, InputError, NdpRtError
+
+log = logging.getLogger("ndp_rt")
 
 
 class Codes(NamedTuple):
@@ -47,10 +50,16 @@ def find_reason(error: BaseException) -> str:
     return "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
 
 
-def describe(error: BaseException) -> str:
-    """Return what a client is told: our own sentences, and of other errors the kind alone."""
+def explain(error: BaseException) -> tuple[str, str]:
+    """Return which of REASONS an error is, and what a client is told; log what is a fault of the service.
+
+    Told are our own sentences, and of other errors the kind alone.
+    """
+    reason = find_reason(error)
+    if reason == "failed" and not isinstance(error, NdpRtError):
+        log.error("a request failed", exc_info=error)
     if isinstance(error, (NdpRtError, Refusal)):
-        return str(error)
+        return reason, str(error)
     if isinstance(error, MemoryError):
-        return "the service has not enough memory for this request."
-    return f"the service failed ({type(error).__name__}); its log says more."
+        return reason, "the service has not enough memory for this request."
+    return reason, f"the service failed ({type(error).__name__}); its log says more."

@@ -3,16 +3,19 @@
 import asyncio
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import takewhile
+from typing import Any
 
+from ndp_rt import __version__
 from ndp_rt.images.checks import Image
 from ndp_rt.serve.decode import decode_images
+from ndp_rt.serve.json_form import describe_tensors
 from ndp_rt.serve.metrics import ModelMeter
-from ndp_rt.serve.models import LoadedModel, Models
-from ndp_rt.serve.protocol import InferAnswer, InferRequest, make_outputs
+from ndp_rt.serve.models import READY, LoadedModel, Models, describe_states
+from ndp_rt.serve.protocol import INPUTS, OUTPUTS, InferAnswer, InferRequest, make_outputs
 from ndp_rt.serve.refusals import Refusal, find_reason
 
 EXTENSIONS = ("binary_tensor_data", "model_repository")
@@ -49,6 +52,29 @@ class Service:
             return
         if not hmac.compare_digest((words or "").encode(), f"Bearer {self._token}".encode()):
             raise Refusal("unauthorised", "expected the service's token as 'authorization: Bearer TOKEN'.")
+
+    def describe_server(self) -> dict[str, Any]:
+        """Return what this is, as the protocol has it."""
+        return {"name": "ndp-rt", "version": __version__, "extensions": EXTENSIONS}
+
+    def describe_model(self, name: str, version: str) -> dict[str, Any]:
+        """Return a model's inputs and outputs, as the protocol has them.
+
+        Raises:
+            Refusal: there is no such model, or it is not ready.
+        """
+        self.models.find(name, version)
+        return {
+            "name": name,
+            "versions": self.models.list_versions(name),
+            "platform": "ndp_rt",
+            "inputs": describe_tensors(INPUTS),
+            "outputs": describe_tensors(OUTPUTS),
+        }
+
+    def describe_models(self, *, is_ready_only: bool) -> list[Mapping[str, str]]:
+        """Return how all models stand, or those that are ready, as the repository's index has them."""
+        return describe_states(one for one in self.models.list_states() if one.state == READY or not is_ready_only)
 
     async def change(self, what: Callable[[str], None], model: str) -> None:
         """Load or unload a model, after what others have asked for."""
