@@ -3,14 +3,14 @@
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ndp_rt.archive.shards import MOST_ROWS
 from ndp_rt.errors import ImageFileError, StorageError
 from ndp_rt.files import storing
-from ndp_rt.folders.inspect_files import Inspected, inspect_files
+from ndp_rt.folders.inspect_files import inspect_files
 from ndp_rt.folders.recording import Recorder, Tally
 from ndp_rt.images.page_names import NAME as PAGE_NAME
 from ndp_rt.images.page_names import split_page
@@ -57,13 +57,12 @@ class RowList:
 
     def add(self, row: Row) -> None:
         """Append a row."""
-        self.rows.append({name: show_bytes(row[name]) if name in TEXTS else row[name] for name in row})
+        self.rows.append(row | {name: show_bytes(row[name]) for name in TEXTS if row.get(name) is not None})
 
 
-def show_bytes(text: str | None) -> str | None:
+def show_bytes(text: Path | str) -> str:
     """Return a text that Parquet takes: bytes of a path that are no UTF-8 are \\xNN, so that no two are alike."""
-    if text is None:
-        return None
+    text = str(text)
     if os.sep == "/":
         text = LIKE_A_BYTE.sub(r"\\x5c", text)
     return os.fsencode(text).decode("utf-8", "backslashreplace")
@@ -94,7 +93,7 @@ def inspect_shard(
     """
     old = {row["path"]: row for row in read_part(part)}
     contents = {path: find_content(path) for path in paths}
-    left = [path for path in paths if not is_done(old.get(show_bytes(str(path)) or ""), contents[path])]
+    left = [path for path in paths if not is_done(old.get(show_bytes(path)), contents[path])]
     if left:
         check_room(part, old, left)
         shard, prefix = part.name.split("-")[1], part.stem.rpartition("-")[2]
@@ -109,7 +108,15 @@ def inspect_shard(
             for path in left:
                 table.add(make_error_row(str(path), ImageFileError(f"{path}: {deadly}")) | contents[path])
         else:
-            for one in find_all(inspector, left, drawing):
+            found = inspect_files(
+                inspector,
+                left,
+                batch=drawing.batch,
+                is_tiled=drawing.is_tiled,
+                keeps_pixels=drawing.with_overlays,
+                keep_reconstruction=drawing.keep_reconstruction,
+            )
+            for one in found:
                 recorder.add(one, **contents[one.path])
         old |= {row["path"]: row for row in table.rows}
         columns = (*name_columns(inspector.stage_names), *FILE_COLUMNS)
@@ -117,7 +124,7 @@ def inspect_shard(
             write_parquet([old[path] for path in sorted(old)], part, columns)
     tally = Tally()
     for path in paths:
-        tally.count_row(old[show_bytes(str(path)) or ""])
+        tally.count_row(old[show_bytes(path)])
     return tally
 
 
@@ -127,7 +134,7 @@ def check_room(part: Path, old: Collection[str], left: Sequence[Path]) -> None:
     Raises:
         StorageError: they do not.
     """
-    new = {show_bytes(str(path)) or "" for path in left}
+    new = {show_bytes(path) for path in left}
     count = len(new.union(old))
     if len(old) < count > MOST_ROWS and not drop_pages(old) <= drop_pages(new):
         raise StorageError(
@@ -139,18 +146,6 @@ def check_room(part: Path, old: Collection[str], left: Sequence[Path]) -> None:
 def drop_pages(names: Collection[str]) -> set[str]:
     """Return the files that names of files and pages mean."""
     return {found[1] if (found := PAGE_NAME.fullmatch(name)) else name for name in names}
-
-
-def find_all(inspector: Inspector, paths: Sequence[Path], drawing: Drawing) -> Iterator[Inspected]:
-    """Inspect files as `inspect_files` does."""
-    return inspect_files(
-        inspector,
-        paths,
-        batch=drawing.batch,
-        is_tiled=drawing.is_tiled,
-        keeps_pixels=drawing.with_overlays,
-        keep_reconstruction=drawing.keep_reconstruction,
-    )
 
 
 def find_content(path: Path) -> dict[str, int | None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ndp_rt.archive.crew import Crew, Job, Seat, Task
-from ndp_rt.archive.run import DEADLY, OneEngine, Opening, choose_probes
+from ndp_rt.archive.opening import DEADLY, OneEngine, Opening, choose_probes
 from ndp_rt.bundle.open import Bundle
 from ndp_rt.evaluate.dataset import Sample
 from ndp_rt.evaluate.score_samples import Exclusion, Scored, score_samples

@@ -32,7 +32,7 @@ class HeldBytes:
 
         Args:
             byte_count: of it.
-            peer: the address of a client that may keep it for as long as it likes: it has half of the room at most.
+            peer: the address of the client, where nothing ends one that does not read: it has half of the room at most.
 
         Raises:
             Refusal: others, which are not read yet, take all the room.

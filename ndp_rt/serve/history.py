@@ -128,7 +128,7 @@ def describe_drift(drift: Drift) -> dict[str, Any]:
 
 
 def measure_rate(rows: Sequence[Row], start_s: float, now_s: float) -> float:
-    """Return images a second over the last RATE_S, or since the start, or as far back as the rows go."""
+    """Return images a second over the last RATE_S; over less where the service or the rows began later."""
     since_s = max(now_s - RATE_S, start_s)
     if len(rows) == ROW_COUNT and rows[0].time_s > since_s:
         since_s = rows[0].time_s

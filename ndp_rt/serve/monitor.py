@@ -103,7 +103,7 @@ class ModelWatch:
     def take(self, images: Sequence[Image], results: Sequence[Result], first: int, waited_s: float) -> None:
         """Take images that were inspected; `first` is the number of the first.
 
-        Those with a map are drawn, and of those with a defect and none as many again.
+        In each pause one with a map is drawn, and one with a defect but no map.
         """
         now_s = time.monotonic()
         if now_s - self._measured_s >= BRIGHTNESS_S:

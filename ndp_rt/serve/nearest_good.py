@@ -41,7 +41,7 @@ class Nearest:
 
 
 def list_good(bundle: Bundle) -> tuple[str, list[Picture]]:
-    """Return where a bundle's good images come from, "reference" or "calibration", and these, shrunk; "" and none.
+    """Return a bundle's good images, shrunk, and what they are: "reference" or "calibration"; "" where it has none.
 
     Raises:
         BundleError: the bundle was replaced since it was opened.

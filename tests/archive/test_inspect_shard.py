@@ -93,13 +93,13 @@ def test_only_what_is_left_is_inspected(
     paths[1].write_bytes(paths[2].read_bytes())
     os.utime(paths[1], ns=(1, 1))
     asked: list[Path] = []
-    inspect = module.find_all
+    inspect = module.inspect_files
 
-    def note(inspector: Inspector, some: Any, drawing: Drawing) -> Any:
+    def note(inspector: Inspector, some: Any, **settings: Any) -> Any:
         asked.extend(some)
-        return inspect(inspector, some, drawing)
+        return inspect(inspector, some, **settings)
 
-    monkeypatch.setattr(module, "find_all", note)
+    monkeypatch.setattr(module, "inspect_files", note)
     inspect_shard(inspector, [*paths[:5], broken], part, NOTHING)
     assert sorted(asked) == sorted([paths[1], paths[4], broken])  # changed, new, and one that may be read by now
     rows = read_rows_of(part.parent)

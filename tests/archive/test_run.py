@@ -19,7 +19,8 @@ from pyarrow import parquet
 from ndp_rt import open_bundle
 from ndp_rt.archive.crew import Ready
 from ndp_rt.archive.inspect_shard import Drawing
-from ndp_rt.archive.run import OneEngine, Opening, ShardTask, choose_probes, describe_settings
+from ndp_rt.archive.opening import OneEngine, Opening, choose_probes
+from ndp_rt.archive.run import ShardTask, describe_settings
 from ndp_rt.archive.shards import ArchiveFile
 from ndp_rt.cli import EXIT_ERROR, EXIT_OK, EXIT_UNREADABLE, main
 from ndp_rt.errors import HostError

@@ -8,7 +8,7 @@ import pytest
 
 from ndp_rt import Inspector, open_bundle
 from ndp_rt.archive.crew import Job
-from ndp_rt.archive.run import Opening
+from ndp_rt.archive.opening import Opening
 from ndp_rt.cli import EXIT_ERROR, main
 from ndp_rt.cli.demo_page import BUNDLE, IMAGES
 from ndp_rt.evaluate.dataset import list_samples
