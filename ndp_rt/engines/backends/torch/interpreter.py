@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
 
-from ndp_rt.engines.backends.torch.operators import TORCH_TYPES, Run, find_operator, read_attributes
+from ndp_rt.engines.backends.torch.operators import TORCH_TYPES, Run, Settled, find_operator, read_attributes
 from ndp_rt.errors import EngineError
 from ndp_rt.graphs.folding import infer
 
@@ -70,8 +70,10 @@ class TorchProgram:
         self.inputs = {value.name: self._find_slot(value.name) for value in graph.input}
         self.outputs = {value.name: self._find_slot(value.name) for value in graph.output}
         inferred = infer(model).graph
-        types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.output)}
-        steps = [self._make_step(node, [types.get(name, 0) for name in node.output]) for node in graph.node]
+        types = {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.output)}
+        steps = [
+            self._make_step(node, [types.get(name, TypeProto.Tensor()) for name in node.output]) for node in graph.node
+        ]
         constant_slots = {index for index, value in enumerate(self._values) if value is not None}
         self.steps = _mark_spent(steps, constant_slots | set(self.inputs.values()) | set(self.outputs.values()))
         del self._constants
@@ -136,7 +138,7 @@ class TorchProgram:
             self._values.append(None)
         return self._slots[name]
 
-    def _make_step(self, node: NodeProto, kinds: Sequence[int]) -> Step:
+    def _make_step(self, node: NodeProto, types: Sequence[TypeProto.Tensor]) -> Step:
         operator, label = find_operator(node), f"node '{node.name or node.output[0]}' ({node.op_type})"
         count = len(node.input) if operator.data_count is None else operator.data_count
         data, parameters = [name for name in node.input[:count] if name], node.input[count:]
@@ -146,15 +148,21 @@ class TorchProgram:
                 f"{label}: expected a constant as parameter '{computed[0]}', got one that is computed while it runs. "
                 "Export the bundle again."
             )
+        kinds = [found.elem_type for found in types]
         if not set(kinds) <= set(TORCH_TYPES):
             names = ", ".join(map(TensorProto.DataType.Name, kinds))
             raise EngineError(f"{label}: expected floats or int64 as its output, got {names}. Export the bundle again.")
         for name in data:
             if name in self._constants and self._values[self._find_slot(name)] is None:
                 self._values[self._find_slot(name)] = self._load_constant(self._constants[name], node)
-        arrays = [numpy_helper.to_array(self._constants[name]) if name else None for name in parameters]
+        settled = Settled(
+            kind=node.op_type,
+            attributes=read_attributes(node),
+            parameters=[numpy_helper.to_array(self._constants[name]) if name else None for name in parameters],
+            shape=[dim.dim_value if dim.HasField("dim_value") else None for dim in types[0].shape.dim],
+        )
         return Step(
-            run=operator.build(read_attributes(node), arrays),
+            run=operator.build(settled),
             sources=tuple(map(self._find_slot, data)),
             targets=tuple(map(self._find_slot, node.output)),
             has_out=operator.has_out,

@@ -1,6 +1,6 @@
 """The ONNX operators of our families and of imported models, as PyTorch calls, settled before they run."""
 
-import math
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -15,8 +15,6 @@ from torch.nn import functional
 from ndp_rt.errors import EngineError
 
 Run = Callable[..., Any]  # a tensor; a tuple of them for a node with several outputs
-Attributes = Mapping[str, Any]
-Parameters = Sequence[NDArray[Any] | None]  # the constant inputs after the data; None stands for one that is left out
 
 TORCH_TYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
@@ -27,14 +25,54 @@ TORCH_TYPES: dict[int, torch.dtype] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What is known of a node before it runs."""
+
+    kind: str
+    attributes: Mapping[str, Any]
+    parameters: Sequence[NDArray[Any] | None]  # the constant inputs after the data; None: left out
+    shape: Sequence[int | None]  # of the first result; None: not known
+
+    def get(self, name: str, default: Any) -> Any:
+        """Return an attribute, or what it is where the node has none."""
+        return self.attributes.get(name, default)
+
+    def parameter(self, place: int) -> NDArray[Any] | None:
+        """Return a parameter, None where the node has none."""
+        return self.parameters[place] if place < len(self.parameters) else None
+
+    def find_shape(self) -> list[int]:
+        """Return the shape of the first result, which has to be known."""
+        known = [size for size in self.shape if size is not None]
+        self.check("sizes that are not known", len(self.shape) - len(known), 0)
+        return known
+
+    def need(self, **allowed: Any) -> None:
+        """Refuse attributes that are there with another value than the one that is computed."""
+        for name, value in allowed.items():
+            self.check(name, self.get(name, value), value)
+
+    def check(self, name: str, found: Any, allowed: Any) -> None:
+        """Refuse another value than the one that is computed."""
+        if found != allowed:
+            raise EngineError(
+                f"expected {name} = {allowed!r} of a {self.kind}, got {found!r}. Export the bundle again, or use "
+                "another backend."
+            )
+
+
+Build = Callable[[Settled], Run]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Operator:
     """Makes a call of a node.
 
-    `build` takes the node's attributes and parameters and returns a function of its data: the first `data_count`
-    inputs (None: all of them). With `has_out` that function also takes `out`, the tensor to write.
+    `build` returns a function of its data: the first `data_count` inputs (None: all of them). With `has_out` that
+    function also takes `out`, the tensor to write.
     """
 
-    build: Callable[[Attributes, Parameters], Run]
+    build: Build
     data_count: int | None = None
     has_out: bool = False
 
@@ -60,29 +98,15 @@ def read_attributes(node: NodeProto) -> dict[str, Any]:
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
 
 
-def _need(kind: str, found: Attributes, allowed: Mapping[str, Any]) -> None:
-    """Refuse attributes that are there with another value than the one that is computed."""
-    for name, value in allowed.items():
-        if found.get(name, value) != value:
-            raise EngineError(
-                f"expected {name} = {value!r} of a {kind}, got {found[name]!r}. Export the bundle again, or use "
-                "another backend."
-            )
-
-
-def _read_window(kind: str, found: Attributes) -> dict[str, Any]:
+def _read_window(node: Settled) -> dict[str, Any]:
     """Return stride, padding and dilation of a convolution or pool as torch's keywords."""
-    _need(kind, found, {"auto_pad": "NOTSET", "ceil_mode": 0, "storage_order": 0})
-    pads = list(found.get("pads", [0, 0, 0, 0]))
-    if len(pads) != 4 or pads[:2] != pads[2:]:
-        raise EngineError(
-            f"expected a {kind} with two axes padded alike at both ends, got pads {pads}. Export the bundle again, or "
-            "use another backend."
-        )
+    node.need(auto_pad="NOTSET", ceil_mode=0, storage_order=0)
+    pads = list(node.get("pads", [0, 0, 0, 0]))
+    node.check("pads", pads, pads[:2] * 2)
     return {
-        "stride": tuple(found.get("strides", (1, 1))),
+        "stride": tuple(node.get("strides", (1, 1))),
         "padding": tuple(pads[:2]),
-        "dilation": tuple(found.get("dilations", (1, 1))),
+        "dilation": tuple(node.get("dilations", (1, 1))),
     }
 
 
@@ -102,11 +126,11 @@ def _in_float32_on_cpu(run: Run) -> Run:
     return convolve
 
 
-def _conv(found: Attributes, _: Parameters) -> Run:
-    top, left, bottom, right = found.get("pads", [0, 0, 0, 0])
+def _conv(node: Settled) -> Run:
+    top, left, bottom, right = node.get("pads", [0, 0, 0, 0])
     is_even = (top, left) == (bottom, right)
-    window = _read_window("Conv", found if is_even else {**found, "pads": [0, 0, 0, 0]})
-    run = _in_float32_on_cpu(partial(torch.conv2d, groups=found.get("group", 1), **window))
+    bare = node if is_even else dataclasses.replace(node, attributes={**node.attributes, "pads": [0, 0, 0, 0]})
+    run = _in_float32_on_cpu(partial(torch.conv2d, groups=node.get("group", 1), **_read_window(bare)))
     if is_even:
         return run
 
@@ -116,142 +140,107 @@ def _conv(found: Attributes, _: Parameters) -> Run:
     return pad_and_convolve
 
 
-def _conv_transpose(found: Attributes, _: Parameters) -> Run:
-    _need("ConvTranspose", found, {"output_padding": [0, 0], "output_shape": None})
-    window = _read_window("ConvTranspose", found)
-    return _in_float32_on_cpu(partial(torch.conv_transpose2d, groups=found.get("group", 1), **window))
+def _conv_transpose(node: Settled) -> Run:
+    node.need(output_padding=[0, 0], output_shape=None)
+    return _in_float32_on_cpu(partial(torch.conv_transpose2d, groups=node.get("group", 1), **_read_window(node)))
 
 
-def _max_pool(found: Attributes, _: Parameters) -> Run:
-    return partial(functional.max_pool2d, kernel_size=tuple(found["kernel_shape"]), **_read_window("MaxPool", found))
+def _max_pool(node: Settled) -> Run:
+    return partial(functional.max_pool2d, kernel_size=tuple(node.attributes["kernel_shape"]), **_read_window(node))
 
 
-def _average_pool(found: Attributes, _: Parameters) -> Run:
-    window = _read_window("AveragePool", found)
-    _need("AveragePool", {"dilations": list(window.pop("dilation"))}, {"dilations": [1, 1]})
-    counts = bool(found.get("count_include_pad", 0))
-    return partial(functional.avg_pool2d, kernel_size=tuple(found["kernel_shape"]), count_include_pad=counts, **window)
+def _average_pool(node: Settled) -> Run:
+    node.need(dilations=[1, 1])
+    window = _read_window(node) | {"kernel_size": tuple(node.attributes["kernel_shape"])}
+    del window["dilation"]
+    return partial(functional.avg_pool2d, count_include_pad=bool(node.get("count_include_pad", 0)), **window)
 
 
-def _resize(found: Attributes, parameters: Parameters) -> Run:
+def _resize(node: Settled) -> Run:
     """Return nearest or bilinear interpolation, as PyTorch's own exporter writes them."""
-    roi, scales, sizes = (*parameters, None, None, None)[:3]
-    whole = {
-        "mode": "nearest",
-        "coordinate_transformation_mode": "half_pixel",
-        "nearest_mode": "round_prefer_floor",
-        "roi": None if roi is None or roi.size == 0 else roi.tolist(),
-        **found,
-    }
-    _need("Resize", whole, {"roi": None, "axes": None, "antialias": 0, "exclude_outside": 0})
-    if whole["mode"] == "nearest":
-        _need("Resize", whole, {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})
+    roi, scales, sizes = (node.parameter(place) for place in range(3))
+    node.check("roi", None if roi is None or roi.size == 0 else roi.tolist(), None)
+    node.need(axes=None, antialias=0, exclude_outside=0)
+    mode, coordinates = node.get("mode", "nearest"), node.get("coordinate_transformation_mode", "half_pixel")
+    if mode == "nearest":
+        node.check("coordinate_transformation_mode", coordinates, "asymmetric")
+        node.check("nearest_mode", node.get("nearest_mode", "round_prefer_floor"), "floor")
         run = partial(functional.interpolate, mode="nearest")
     else:
-        _need("Resize", whole, {"mode": "linear", "coordinate_transformation_mode": "half_pixel"})
+        node.check("mode", mode, "linear")
+        node.check("coordinate_transformation_mode", coordinates, "half_pixel")
         run = partial(functional.interpolate, mode="bilinear", align_corners=False)
     if sizes is not None and sizes.size == 4:
         return partial(run, size=tuple(int(size) for size in sizes[2:]))
-    if scales is None or scales.size != 4 or any(scales[:2] != 1):
-        raise EngineError(
-            f"expected a Resize with four scales, the first two 1, got {scales}. Export the bundle again."
-        )
-    return partial(run, scale_factor=tuple(float(scale) for scale in scales[2:]))
+    factors = [] if scales is None else scales.tolist()
+    node.check("scales", factors, [1, 1, *factors[2:4]])
+    return partial(run, scale_factor=tuple(factors[2:]))
 
 
-def _clip(_: Attributes, parameters: Parameters) -> Run:
-    low, high = (None if bound is None else float(bound) for bound in (*parameters, None, None)[:2])
+def _clip(node: Settled) -> Run:
+    low, high = (None if bound is None else float(bound) for bound in (node.parameter(0), node.parameter(1)))
     return partial(torch.clamp, min=low, max=high)
 
 
-def _reduce(run: Callable[..., torch.Tensor]) -> Callable[[Attributes, Parameters], Run]:
-    def build(found: Attributes, parameters: Parameters) -> Run:
+def _reduce(run: Run) -> Build:
+    def build(node: Settled) -> Run:
         # The axes are an attribute in some opsets and an input in others.
-        axes = parameters[0] if parameters and parameters[0] is not None else found.get("axes")
+        given = node.parameter(0)
+        axes = node.get("axes", None) if given is None else given
         if axes is None:
             raise EngineError("a reduction over all axes is not taken. Export the bundle again.")
-        return partial(run, dim=tuple(int(axis) for axis in axes), keepdim=bool(found.get("keepdims", 1)))
+        return partial(run, dim=tuple(int(axis) for axis in axes), keepdim=bool(node.get("keepdims", 1)))
 
     return build
 
 
-def _find_best(run: Run) -> Callable[[Attributes, Parameters], Run]:
-    def build(found: Attributes, _: Parameters) -> Run:
-        _need("search", found, {"select_last_index": 0})
-        return partial(run, dim=found.get("axis", 0), keepdim=bool(found.get("keepdims", 1)))
+def _find_best(run: Run) -> Build:
+    def build(node: Settled) -> Run:
+        node.need(select_last_index=0)
+        return partial(run, dim=node.get("axis", 0), keepdim=bool(node.get("keepdims", 1)))
 
     return build
 
 
-def _top_k(found: Attributes, parameters: Parameters) -> Run:
-    (count,) = _list(parameters)
-    return partial(torch.topk, k=count, dim=found.get("axis", -1), largest=bool(found.get("largest", 1)))
+def _top_k(node: Settled) -> Run:
+    axis = node.get("axis", -1)
+    return partial(torch.topk, k=node.find_shape()[axis], dim=axis, largest=bool(node.get("largest", 1)))
 
 
-def _pad(found: Attributes, parameters: Parameters) -> Run:
-    pads, value, axes = (*parameters, None, None)[:3]
+def _pad(node: Settled) -> Run:
+    pads, value, axes = (node.parameter(place) for place in range(3))
     modes = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
-    mode = found.get("mode", "constant")
-    _need("Pad", {"axes": None if axes is None else axes.tolist(), "mode": mode in modes}, {"axes": None, "mode": True})
+    mode = node.get("mode", "constant")
+    node.check("axes", axes, None)
+    node.check("mode", mode if mode not in modes else "known", "known")
     assert pads is not None
     ends = [int(one) for one in pads.reshape(2, -1).T[::-1].ravel()]  # before and after, of the last axis first
-    if mode != "constant":  # PyTorch pads by an image's own values in its last two axes alone
-        _need("Pad", {"pads": any(ends[4:])}, {"pads": False})
-        return partial(functional.pad, pad=ends[:4], mode=modes[mode])
-    return partial(functional.pad, pad=ends, value=0.0 if value is None else float(value))
+    if mode == "constant":
+        return partial(functional.pad, pad=ends, value=0.0 if value is None else float(value))
+    node.check("pads before the last two axes", any(ends[4:]), False)  # which PyTorch pads alone
+    return partial(functional.pad, pad=ends[:4], mode=modes[mode])
 
 
-def _pow(_: Attributes, parameters: Parameters) -> Run:
-    (exponent,) = parameters
-    _need("Pow", {"exponent": "several" if exponent is None or exponent.size != 1 else "one"}, {"exponent": "one"})
+def _pow(node: Settled) -> Run:
+    (exponent,) = node.parameters
     assert exponent is not None
+    node.check("exponents", exponent.size, 1)
     return partial(torch.pow, exponent=float(exponent.item()))
 
 
-def _flatten(found: Attributes, _: Parameters) -> Run:
-    axis = found.get("axis", 1)
-    return lambda x: x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+def _reshape(node: Settled) -> Run:
+    shape = node.find_shape()
+    return lambda x: x.reshape(shape)
 
 
-def _squeeze(found: Attributes, parameters: Parameters) -> Run:
-    axes = found["axes"] if "axes" in found else _list(parameters)
-    return partial(torch.squeeze, dim=tuple(axes))
+def _expand(node: Settled) -> Run:
+    shape = node.find_shape()
+    return lambda x: x.expand(shape)
 
 
-def _reshape(found: Attributes, parameters: Parameters) -> Run:
-    sizes = _list(parameters)
-    _need("Reshape", found if 0 in sizes else {}, {"allowzero": 0})
-
-    def reshape(x: torch.Tensor) -> torch.Tensor:
-        return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)])
-
-    return reshape
-
-
-def _expand(_: Attributes, parameters: Parameters) -> Run:
-    sizes = _list(parameters)
-
-    def expand(x: torch.Tensor) -> torch.Tensor:
-        return x.expand(np.broadcast_shapes(x.shape, tuple(sizes)))
-
-    return expand
-
-
-def _unsqueeze(_: Attributes, parameters: Parameters) -> Run:
-    axes = _list(parameters)
-
-    def unsqueeze(x: torch.Tensor) -> torch.Tensor:
-        rank = x.ndim + len(axes)
-        for axis in sorted(axis % rank for axis in axes):
-            x = x.unsqueeze(axis)
-        return x
-
-    return unsqueeze
-
-
-def _gather(found: Attributes, parameters: Parameters) -> Run:
-    (index,) = parameters
-    axis = found.get("axis", 0)
+def _gather(node: Settled) -> Run:
+    (index,) = node.parameters
+    axis = node.get("axis", 0)
     if index is not None and index.ndim == 0:
         return partial(torch.select, dim=axis, index=int(index))
     if index is None or index.ndim != 1 or (index < 0).any():
@@ -267,51 +256,32 @@ def _gather(found: Attributes, parameters: Parameters) -> Run:
     return gather
 
 
-def _gather_nd(found: Attributes, _: Parameters) -> Run:
-    _need("GatherND", found, {"batch_dims": 0})
+def _gather_nd(node: Settled) -> Run:
+    node.need(batch_dims=0)
     return lambda x, index: x[tuple(index.unbind(-1))]
 
 
-def _transpose(found: Attributes, _: Parameters) -> Run:
-    return partial(torch.permute, dims=tuple(found["perm"]))
+def _depth_to_space(node: Settled) -> Run:
+    node.check("mode", node.get("mode", "DCR"), "CRD")
+    return partial(functional.pixel_shuffle, upscale_factor=node.attributes["blocksize"])
 
 
-def _concat(found: Attributes, _: Parameters) -> Run:
-    axis = found["axis"]
-    return lambda *tensors: torch.cat(tensors, dim=axis)
+def _cast(node: Settled) -> Run:
+    kind = node.attributes["to"]
+    node.check("to", kind if kind not in TORCH_TYPES else "known", "known")
+    return lambda x: x.to(TORCH_TYPES[kind])
 
 
-def _depth_to_space(found: Attributes, _: Parameters) -> Run:
-    _need("DepthToSpace", {"mode": "DCR", **found}, {"mode": "CRD"})
-    return partial(functional.pixel_shuffle, upscale_factor=found["blocksize"])
+def _chain(run: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Build:
+    return lambda node: lambda *tensors: reduce(run, tensors)
 
 
-def _softmax(found: Attributes, _: Parameters) -> Run:
-    return partial(torch.softmax, dim=found.get("axis", -1))
-
-
-def _cast(found: Attributes, _: Parameters) -> Run:
-    _need("Cast", {"to": found["to"] in TORCH_TYPES}, {"to": True})
-    dtype = TORCH_TYPES[found["to"]]
-    return lambda x: x.to(dtype)
-
-
-def _chain(run: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[[Attributes, Parameters], Run]:
-    return lambda found, parameters: lambda *tensors: reduce(run, tensors)
-
-
-def _simple(run: Run) -> Callable[[Attributes, Parameters], Run]:
-    return lambda found, parameters: run
+def _simple(run: Run) -> Build:
+    return lambda node: run
 
 
 def _relu(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
     return torch.clamp_min(x, 0, out=out)  # what torch.relu calls, which takes no `out`
-
-
-def _list(parameters: Parameters) -> list[int]:
-    (values,) = parameters
-    assert values is not None
-    return [int(value) for value in np.atleast_1d(values)]
 
 
 CALLS: dict[str, Run] = {
@@ -342,12 +312,12 @@ OPERATORS: dict[str, Operator] = {
     "AveragePool": Operator(build=_average_pool),
     "Cast": Operator(build=_cast),
     "Clip": Operator(build=_clip, data_count=1, has_out=True),
-    "Concat": Operator(build=_concat),
+    "Concat": Operator(build=lambda node: lambda *tensors: torch.cat(tensors, dim=node.attributes["axis"])),
     "Conv": Operator(build=_conv),
     "ConvTranspose": Operator(build=_conv_transpose),
     "DepthToSpace": Operator(build=_depth_to_space),
     "Expand": Operator(build=_expand, data_count=1),
-    "Flatten": Operator(build=_flatten),
+    "Flatten": Operator(build=_reshape, data_count=1),
     "Gather": Operator(build=_gather, data_count=1),
     "GatherND": Operator(build=_gather_nd),
     "MatMul": Operator(build=_simple(torch.matmul)),
@@ -357,10 +327,10 @@ OPERATORS: dict[str, Operator] = {
     "Pow": Operator(build=_pow, data_count=1, has_out=True),
     "Reshape": Operator(build=_reshape, data_count=1),
     "Resize": Operator(build=_resize, data_count=1),
-    "Softmax": Operator(build=_softmax),
-    "Squeeze": Operator(build=_squeeze, data_count=1),
+    "Softmax": Operator(build=lambda node: partial(torch.softmax, dim=node.get("axis", -1))),
+    "Squeeze": Operator(build=_reshape, data_count=1),
     "Sum": Operator(build=_chain(torch.add)),
     "TopK": Operator(build=_top_k, data_count=1),
-    "Transpose": Operator(build=_transpose),
-    "Unsqueeze": Operator(build=_unsqueeze, data_count=1),
+    "Transpose": Operator(build=lambda node: partial(torch.permute, dims=tuple(node.attributes["perm"]))),
+    "Unsqueeze": Operator(build=_reshape, data_count=1),
 }
