@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from ndp_rt.folders.hot_folder import HotFolder
     from ndp_rt.folders.recording import Recorder
     from ndp_rt.folders.rotation import RotatingTable
-    from ndp_rt.folders.watch import WatchOptions, watch
+    from ndp_rt.folders.watch import Watcher, WatchOptions
     from ndp_rt.inspector import Inspector
     from ndp_rt.pipeline.sinks import check_format
 
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
             tell_ignored(inspector)
             recorder = Recorder(args.out, table, inspector, with_overlays=args.overlays, with_maps=args.maps)
             say(f"watching {args.folder}; results: {table.path}")
-            watch(inspector, hot, recorder, table, options, stop, say)
+            Watcher(inspector, hot, recorder, table, options, say).run(stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -43,149 +43,145 @@ class WatchOptions:
     deletes: bool = False
 
 
-def watch(
-    inspector: Inspector,
-    hot: HotFolder,
-    recorder: Recorder,
-    table: RotatingTable,
-    options: WatchOptions,
-    stop: Event,
-    tell: Callable[[str], None],
-) -> None:
-    """Inspect what comes until `stop` is set, or nothing comes any more.
+class Watcher:
+    """Inspects what comes into a hot folder."""
 
-    Images wait in the folder while the engine or the disk is slow. What cannot be written, moved or read, as on a full
-    disk or a share that is away, is tried again every RETRY_S.
+    def __init__(
+        self,
+        inspector: Inspector,
+        hot: HotFolder,
+        recorder: Recorder,
+        table: RotatingTable,
+        options: WatchOptions,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Take what it works with.
 
-    Args:
-        inspector: for the images.
-        hot: the folder.
-        recorder: writes rows to `table`.
-        table: with FILE_COLUMNS.
-        options: how.
-        stop: ends the run after the image that is being recorded.
-        tell: shows a line.
+        Args:
+            inspector: for the images.
+            hot: the folder.
+            recorder: writes rows to `table`.
+            table: with FILE_COLUMNS.
+            options: how.
+            tell: shows a line.
+        """
+        self._inspector, self._hot, self._recorder, self._table = inspector, hot, recorder, table
+        self._options, self._tell = options, tell
+        self._told: set[str] = set()  # troubles that last are told once
+        self._puts_away = options.deletes or options.move_to is not None
+        # Images whose rows are written; at first those of a run that was killed before it put them away.
+        self._done = hot.list_good() if self._puts_away else []
 
-    Raises:
-        NdpRtError: the engine or the device fails.
-    """
-    last_s = time.monotonic()
-    told: set[str] = set()  # troubles that last are told once
-    puts_away = options.deletes or options.move_to is not None
-    done = hot.list_good() if puts_away else []  # whose rows are written: a run was killed before it put them away
-    while not stop.is_set():
-        trouble, contents = None, list[Content]()
-        try:
-            contents, others = hot.poll()
-            for other in others:
-                tell(f"left out: {other.describe()}")
-            for content in _inspect(inspector, hot, recorder, options, stop, tell, contents):
-                done += [content] if puts_away else []
-                done = _put_away(done, table, hot.folder, options, tell, told)
-            done = _put_away(done, table, hot.folder, options, tell, told)
-        except (InputError, StorageError) as error:
-            trouble = str(error)
-        now_s = time.monotonic()
-        last_s = now_s if contents else last_s
-        if options.idle_s is not None and now_s - last_s >= options.idle_s:
-            return
-        if trouble is not None or done:
-            tell_once(tell, told, trouble)
-            stop.wait(RETRY_S)
-        elif not contents:
-            told.clear()
-            stop.wait(options.poll_s)
+    def run(self, stop: Event) -> None:
+        """Inspect what comes until `stop` is set, after the image that is being recorded, or nothing comes any more.
 
+        Images wait in the folder while the engine or the disk is slow. What cannot be written, moved or read, as on a
+        full disk or a share that is away, is tried again every RETRY_S.
 
-def tell_once(tell: Callable[[str], None], told: set[str], trouble: str | None) -> None:
-    """Tell a trouble that was not told yet."""
-    if trouble is not None and trouble not in told:
-        told.add(trouble)
-        tell(f"{trouble} Trying again every {RETRY_S:.0f} s.")
-
-
-def _inspect(
-    inspector: Inspector,
-    hot: HotFolder,
-    recorder: Recorder,
-    options: WatchOptions,
-    stop: Event,
-    tell: Callable[[str], None],
-    contents: list[Content],
-) -> Iterator[Content]:
-    """Record what contents are, and yield each that was inspected and whose rows are written."""
-    # Pages are counted file by file: a folder may hold many when a run begins.
-    for some in [contents] if hot.page is None else [[one] for one in contents]:
-        try:
-            jobs = [(content, path) for content in some for path in hot.list_left(content)]
-            paths = [path for _, path in jobs]
-            found = inspect_files(inspector, paths, is_tiled=options.is_tiled, keeps_pixels=options.keeps_pixels)
-        except InputError as error:  # another file has the name of a page
-            jobs = [(content, content.path) for content in some]
-            found = iter([Inspected(path=content.path, outcome=error) for content in some])
-        if not jobs:  # their rows are of an earlier run
-            yield from filter(hot.is_good, some)
-        for (content, path), one in zip(jobs, found, strict=True):
-            if stop.is_set():
+        Raises:
+            NdpRtError: the engine or the device fails.
+        """
+        last_s = time.monotonic()
+        while not stop.is_set():
+            trouble, contents = None, list[Content]()
+            try:
+                contents, others = self._hot.poll()
+                for other in others:
+                    self._tell(f"left out: {other.describe()}")
+                for content in self._inspect(contents, stop):
+                    self._done += [content] if self._puts_away else []
+                    self._put_away()
+                self._put_away()
+            except (InputError, StorageError) as error:
+                trouble = str(error)
+            now_s = time.monotonic()
+            last_s = now_s if contents else last_s
+            if self._options.idle_s is not None and now_s - last_s >= self._options.idle_s:
                 return
-            if not is_there(content):  # it is another one by now, which the next look finds
-                continue
-            time_text = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-            recorder.add(one, size_bytes=content.size_bytes, modified_ns=content.modified_ns, inspected=time_text)
-            hot.note(content, path, is_good=isinstance(one.outcome, Result))
-            _tell_outcome(one, recorder, tell)
-            if hot.is_good(content):  # else it stays where it is
-                yield content
+            if trouble is not None or self._done:
+                self._tell_once(trouble)
+                stop.wait(RETRY_S)
+            elif not contents:
+                self._told.clear()
+                stop.wait(self._options.poll_s)
+
+    def _tell_once(self, trouble: str | None) -> None:
+        """Tell a trouble that was not told yet."""
+        if trouble is not None and trouble not in self._told:
+            self._told.add(trouble)
+            self._tell(f"{trouble} Trying again every {RETRY_S:.0f} s.")
+
+    def _inspect(self, contents: list[Content], stop: Event) -> Iterator[Content]:
+        """Record what contents are, and yield each that was inspected and whose rows are written."""
+        hot, options = self._hot, self._options
+        # Pages are counted file by file: a folder may hold many when a run begins.
+        for some in [contents] if hot.page is None else [[one] for one in contents]:
+            try:
+                jobs = [(content, path) for content in some for path in hot.list_left(content)]
+                paths = [path for _, path in jobs]
+                found = inspect_files(
+                    self._inspector, paths, is_tiled=options.is_tiled, keeps_pixels=options.keeps_pixels
+                )
+            except InputError as error:  # another file has the name of a page
+                jobs = [(content, content.path) for content in some]
+                found = iter([Inspected(path=content.path, outcome=error) for content in some])
+            if not jobs:  # their rows are of an earlier run
+                yield from filter(hot.is_good, some)
+            for (content, path), one in zip(jobs, found, strict=True):
+                if stop.is_set():
+                    return
+                if not is_there(content):  # it is another one by now, which the next look finds
+                    continue
+                time_text = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+                self._recorder.add(
+                    one, size_bytes=content.size_bytes, modified_ns=content.modified_ns, inspected=time_text
+                )
+                hot.note(content, path, is_good=isinstance(one.outcome, Result))
+                self._tell_outcome(one)
+                if hot.is_good(content):  # else it stays where it is
+                    yield content
+
+    def _tell_outcome(self, one: Inspected) -> None:
+        """Tell what somebody may want to look at."""
+        if not isinstance(one.outcome, Result):
+            self._tell(f"error: {one.outcome}")
+            return
+        if one.outcome.is_defect:
+            self._tell(f"defect: {one.outcome.score:.3f} {one.path}")
+        word = one.brightness
+        if word in UNUSUAL and self._recorder.tally.unusual[word] == 1:
+            self._tell(f"unusual: {one.path} and images like it {UNUSUAL[word]}: their scores may mean nothing.")
+
+    def _put_away(self) -> None:
+        """Move or remove images whose rows are on the disk; those that cannot be are tried again.
+
+        Raises:
+            StorageError: the rows cannot be written.
+        """
+        if self._done:
+            self._table.sync()
+        left = []
+        for content in self._done:
+            try:
+                if is_there(content):
+                    put_away(content, self._hot.folder, self._options.move_to)
+            except StorageError as error:
+                self._tell_once(str(error))
+                left.append(content)
+        self._done = left
 
 
-def _tell_outcome(one: Inspected, recorder: Recorder, tell: Callable[[str], None]) -> None:
-    """Tell what somebody may want to look at."""
-    if not isinstance(one.outcome, Result):
-        tell(f"error: {one.outcome}")
-        return
-    if one.outcome.is_defect:
-        tell(f"defect: {one.outcome.score:.3f} {one.path}")
-    if one.brightness in UNUSUAL and recorder.tally.unusual[one.brightness] == 1:
-        tell(f"unusual: {one.path} and images like it {UNUSUAL[one.brightness]}: their scores may mean nothing.")
-
-
-def _put_away(
-    done: list[Content],
-    table: RotatingTable,
-    folder: Path,
-    options: WatchOptions,
-    tell: Callable[[str], None],
-    told: set[str],
-) -> list[Content]:
-    """Move or remove images whose rows are on the disk, and return those that cannot be, to be tried again.
-
-    Raises:
-        StorageError: the rows cannot be written.
-    """
-    if done:
-        table.sync()
-    left = []
-    for content in done:
-        try:
-            if is_there(content):
-                _put_one_away(content, folder, options)
-        except StorageError as error:
-            tell_once(tell, told, str(error))
-            left.append(content)
-    return left
-
-
-def _put_one_away(content: Content, folder: Path, options: WatchOptions) -> None:
-    """Move or remove an image.
+def put_away(content: Content, folder: Path, move_to: Path | None) -> None:
+    """Move an image of a folder to another, or remove it.
 
     Raises:
         StorageError: it cannot be.
     """
     with storing(content.path, "Make it possible, or move it by hand."):
-        if options.move_to is None:
+        if move_to is None:
             content.path.unlink(missing_ok=True)
             return
-        target = _find_free_name(options.move_to / content.path.relative_to(folder))
+        target = _find_free_name(move_to / content.path.relative_to(folder))
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             content.path.replace(target)
