@@ -64,8 +64,8 @@ def find_half_layers(model: ModelProto) -> set[str]:
     """Return the layers that a GPU computes in half precision, whichever were chosen for int8.
 
     Layers that read fewer than FEWEST_CHANNELS in a group lose by int8: of a depthwise convolution's input TensorRT-RTX
-    1.7 makes a copy four times as large (bench/results/gpu/tensorrt-rtx-builds.md). Convolutions in front of a sigmoid,
-    whose one value a pixel is the result, lose accuracy and take next to no time.
+    1.7 makes a copy four times as large (bench/results/gpu/tensorrt-rtx-builds.md). Convolutions that a
+    sigmoid alone reads, whose one value a pixel is the result, lose accuracy and take next to no time.
     """
     readers = find_readers(model)
     read_counts = {tensor.name: tensor.dims[1] for tensor in model.graph.initializer if len(tensor.dims) == 4}
@@ -73,7 +73,7 @@ def find_half_layers(model: ModelProto) -> set[str]:
         name
         for name, node in name_layers(model).items()
         if (node.op_type == "Conv" and read_counts.get(node.input[1], FEWEST_CHANNELS) < FEWEST_CHANNELS)
-        or any(one.op_type == "Sigmoid" for one in readers.get(node.output[0], []))
+        or {one.op_type for one in readers.get(node.output[0], [])} == {"Sigmoid"}
     }
 
 

@@ -68,6 +68,13 @@ def test_depthwise_convolutions_and_the_first_one_stay_in_half_precision() -> No
     assert {layers[name].name for name in kept - depthwise} == {"/backbone/stem/stem.1/Conv", "/head/last/Conv"}
 
 
+def test_layers_in_front_of_a_silu_are_no_results() -> None:
+    """SiLU reads a convolution's result twice, once through a sigmoid."""
+    model = load_model(Path(__file__).parents[1] / "data" / "anomalib" / "Padim" / "model.onnx")
+    kept = {name.rpartition(".blocks.")[2] for name in find_half_layers(model)}
+    assert kept == {"model.feature_extractor.feature_extractor.conv_stem", "model.anomaly_map_generator.blur.kernel"}
+
+
 def test_rbfrm_has_no_layer(bricks: Bundle) -> None:
     model = make_stage(bricks, "fused_levels")
     convolutions = [node for node in model.graph.node if node.op_type in QUANTISED]
