@@ -9,7 +9,7 @@ import grpc
 from ndp_rt.errors import InputError
 from ndp_rt.serve.held_bytes import LARGE_ANSWER_BYTES, HeldBytes
 from ndp_rt.serve.json_form import pack
-from ndp_rt.serve.messages import CLASSES, METHODS, SERVICE
+from ndp_rt.serve.messages import CLASSES, SERVICE
 from ndp_rt.serve.models import READY
 from ndp_rt.serve.protocol import BYTES, InferRequest, InputTensor, make_request
 from ndp_rt.serve.refusals import REASONS, explain
@@ -27,6 +27,7 @@ class GrpcFace:
         """Make the handler of all methods; `body_bytes` is the largest size of a request."""
         self._service = service
         self.held = HeldBytes(body_bytes)  # of answers: gRPC keeps each until its client has read it
+        # The messages of a method are those of its name, and Request or Response.
         methods: dict[str, Callable[[Any, Any], Awaitable[dict[str, Any]]]] = {
             "ServerLive": self._tell_live,
             "ServerReady": self._tell_ready,
@@ -42,11 +43,11 @@ class GrpcFace:
             SERVICE,
             {
                 name: grpc.unary_unary_rpc_method_handler(
-                    partial(self._answer, name, methods[name]),
+                    partial(self._answer, name, method),
                     request_deserializer=CLASSES[f"{name}Request"].FromString,
                     response_serializer=CLASSES[f"{name}Response"].SerializeToString,
                 )
-                for name in METHODS
+                for name, method in methods.items()
             },
         )
 

@@ -82,18 +82,6 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "RepositoryModelUnloadResponse": {},
 }
 ONE_OF = {"InferParameter": "parameter_choice"}  # of all of its fields one is set
-# Method: its messages are METHODRequest and METHODResponse.
-METHODS = (
-    "ServerLive",
-    "ServerReady",
-    "ModelReady",
-    "ServerMetadata",
-    "ModelMetadata",
-    "ModelInfer",
-    "RepositoryIndex",
-    "RepositoryModelLoad",
-    "RepositoryModelUnload",
-)
 Field = descriptor_pb2.FieldDescriptorProto
 
 

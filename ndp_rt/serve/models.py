@@ -109,10 +109,9 @@ class Models:
             self._sources[source.name, source.version] = source
         if not self._sources:
             raise InputError("models: expected one at least, got none.")
-        versions: dict[str, list[str]] = {}
+        self._versions: dict[str, list[str]] = {name: [] for name, _ in self._sources}
         for name, version in sorted(self._sources, key=lambda one: _order(one[1])):
-            versions.setdefault(name, []).append(version)
-        self._versions = versions
+            self._versions[name].append(version)
         self._opener, self._limit, self._metrics, self.monitor = opener, limit, metrics, monitor
         self._loaded: dict[tuple[str, str], LoadedModel] = {}
         self._states = dict.fromkeys(self._sources, (UNAVAILABLE, "not loaded"))
@@ -231,7 +230,7 @@ class Models:
             NdpRtError: one cannot be opened; those before it are unloaded.
         """
         try:
-            for name in dict.fromkeys(name for name, _ in self._sources):
+            for name in self._versions:
                 self.load(name)
         except NdpRtError:
             self.close()
@@ -240,7 +239,7 @@ class Models:
     def close(self) -> None:
         """Unload every model, after what they have accepted; none is loaded any more."""
         self._is_closing = True
-        for name in dict.fromkeys(name for name, _ in self._sources):
+        for name in self._versions:
             self.unload(name)
 
 

@@ -40,6 +40,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+SCRIPTS_AND_STYLE = ("page.js", "plot.js", "viewer.js", "page.css")
 NEAREST_COUNT = 3  # defects that are shown beside a good patch
 ASKING_COUNT = 4  # questions for good patches at once; one is computed, the others wait
 LARGEST_NUMBER = 2**53
@@ -62,10 +63,7 @@ class Page:
         self._asking_count = 0
         self.routes = [
             Route("/", _give_file(FILES / "page.html")),
-            Route("/page/page.js", _give_file(FILES / "page.js")),
-            Route("/page/plot.js", _give_file(FILES / "plot.js")),
-            Route("/page/viewer.js", _give_file(FILES / "viewer.js")),
-            Route("/page/page.css", _give_file(FILES / "page.css")),
+            *(Route(f"/page/{name}", _give_file(FILES / name)) for name in SCRIPTS_AND_STYLE),
             Route("/page/models", guard(self._list_models)),
             Route("/page/data", guard(self._tell)),
             Route("/page/picture", guard(self._show_picture)),

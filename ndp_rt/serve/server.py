@@ -60,6 +60,11 @@ class ServerOptions:
     has_page: bool = True
     allowed_hosts: tuple[str, ...] = ()
 
+    @property
+    def shown_host(self) -> str:
+        """The host as it stands before a port."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise InputError("--tls-certificate and --tls-key: expected both or none, got one.")
@@ -130,10 +135,9 @@ async def serve(models: Models, metrics: Metrics, options: ServerOptions, tell: 
         serving = asyncio.create_task(web.serve(sockets=[listening]))
         loading = asyncio.create_task(asyncio.to_thread(models.load_all))
         try:
-            host = f"[{options.host}]" if ":" in options.host else options.host
-            tell(f"{scheme.upper()} at {scheme}://{host}:{listening.getsockname()[1]}")
+            tell(f"{scheme.upper()} at {scheme}://{options.shown_host}:{listening.getsockname()[1]}")
             if rpc is not None:
-                tell(f"gRPC at {host}:{rpc_port}")
+                tell(f"gRPC at {options.shown_host}:{rpc_port}")
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({stopping, loading, serving}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done() and not stop.is_set():
@@ -251,7 +255,7 @@ async def _start_grpc(service: Service, options: ServerOptions) -> tuple[grpc.ai
         ],
     )
     server.add_generic_rpc_handlers((GrpcFace(service, options.body_bytes).handler,))
-    address = f"[{options.host}]:{options.grpc_port}" if ":" in options.host else f"{options.host}:{options.grpc_port}"
+    address = f"{options.shown_host}:{options.grpc_port}"
     try:
         if options.certificate is not None and options.key is not None:
             ca = None if options.client_ca is None else options.client_ca.read_bytes()
