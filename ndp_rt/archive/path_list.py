@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,40 +17,51 @@ HASH_BYTES, LENGTH_BYTES = 8, 4
 
 
 class PathList:
-    """Paths, each once, in files by their hash."""
+    """Paths, each once, by their hash in files; as long as they are few, in memory alone."""
 
-    def __init__(self, folder: Path, paths: Iterable[Path]) -> None:
-        """Write the paths.
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.some: dict[int, Path] = {}  # of each file that has any, the first
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._written: set[int] = set()
+        self._held: defaultdict[int, bytearray] = defaultdict(bytearray)  # by file, what is not written
+        self._count = 0
+
+    def write(self, paths: Iterable[Path]) -> None:
+        """Take all paths.
 
         Args:
-            folder: for the files.
             paths: absolute; some may come several times.
 
         Raises:
             StorageError: no space for them.
         """
-        self._folder = folder
-        self.some: dict[int, Path] = {}  # of each file that has any, the first
-        held: defaultdict[int, bytearray] = defaultdict(bytearray)
         held_bytes = 0
         for path in paths:
             number, content = hash_path(path), os.fsencode(path)
             record = number.to_bytes(HASH_BYTES, "big") + len(content).to_bytes(LENGTH_BYTES, "big") + content
             self.some.setdefault(number % FILE_COUNT, path)
-            held[number % FILE_COUNT] += record
+            self._held[number % FILE_COUNT] += record
             held_bytes += len(record)
             if held_bytes > HELD_BYTES:
-                self._write(held)
+                self._write_held()
                 held_bytes = 0
-        self._write(held)
         self._count = sum(1 for _ in self)
 
-    def _write(self, held: dict[int, bytearray]) -> None:
-        for number, records in held.items():
-            path = self._folder / str(number)
-            with storing(path, "Free some space there, or set TMPDIR."), path.open("ab") as file:
-                file.write(records)
-        held.clear()
+    def _write_held(self) -> None:
+        with storing(Path(tempfile.gettempdir()), "Free some space there, or set TMPDIR."):
+            if self._folder is None:
+                self._folder = make_temporary_folder("paths")
+            for number, records in self._held.items():
+                with (Path(self._folder.name) / str(number)).open("ab") as file:
+                    file.write(records)
+                self._written.add(number)
+        self._held.clear()
+
+    def close(self) -> None:
+        """Remove the files."""
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def __len__(self) -> int:
         return self._count
@@ -70,30 +82,33 @@ class PathList:
 
     def _read(self, numbers: Iterable[int]) -> dict[Path, int]:
         """Return the paths in some files, and their hashes."""
-        with storing(self._folder):
-            os.utime(self._folder)  # it is in use: see `make_temporary_folder`
-            contents = [(self._folder / str(number)).read_bytes() for number in numbers if number in self.some]
         found: dict[Path, int] = {}
-        for records in contents:
-            start = 0
+        for number in numbers:
+            records, start = self._read_file(number) + self._held.get(number, b""), 0
             while start < len(records):
                 first = start + HASH_BYTES + LENGTH_BYTES
                 end = first + int.from_bytes(records[start + HASH_BYTES : first], "big")
-                found[Path(os.fsdecode(records[first:end]))] = int.from_bytes(
-                    records[start : start + HASH_BYTES], "big"
-                )
+                hashed = int.from_bytes(records[start : start + HASH_BYTES], "big")
+                found[Path(os.fsdecode(bytes(records[first:end])))] = hashed
                 start = end
         return found
+
+    def _read_file(self, number: int) -> bytes:
+        if self._folder is None or number not in self._written:
+            return b""
+        folder = Path(self._folder.name)
+        with storing(folder):
+            os.utime(folder)  # it is in use: see `make_temporary_folder`
+            return (folder / str(number)).read_bytes()
 
 
 @contextlib.contextmanager
 def writing_paths(paths: Iterable[Path]) -> Iterator[PathList]:
-    """Give a list of paths, in a temporary folder that goes with the block.
+    """Give a list of paths; its files go with the block.
 
     Raises:
         StorageError: no space for it.
     """
-    with contextlib.ExitStack() as stack:
-        with storing(Path("a temporary folder"), "Free some space there, or set TMPDIR."):
-            folder = stack.enter_context(make_temporary_folder("paths"))
-        yield PathList(Path(folder), paths)
+    with contextlib.closing(PathList()) as found:
+        found.write(paths)
+        yield found

@@ -1,6 +1,7 @@
 """The list of an archive's paths: on the disk, each once, shard by shard."""
 
 import os
+import tempfile
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ndp_rt.archive import path_list
-from ndp_rt.archive.path_list import PathList, writing_paths
+from ndp_rt.archive.path_list import writing_paths
 from ndp_rt.archive.shards import count_shards, hash_path
-from ndp_rt.errors import StorageError
+from ndp_rt.errors import InputError, StorageError
 
 PATHS = [Path(f"/archive/{number % 7}/{number}.png") for number in range(2000)]
 
@@ -45,17 +46,40 @@ def test_the_number_of_shards_grows_with_the_images() -> None:
     assert [count_shards(count) for count in (1, 500, 10_000, 10**6, 10**9)] == [16, 32, 64, 2048, 65536]
 
 
-def test_a_list_that_is_lost_is_an_error_and_no_empty_archive(tmp_path: Path) -> None:
-    files = PathList(tmp_path, PATHS)
-    for path in tmp_path.iterdir():
-        path.unlink()
-    with pytest.raises(StorageError):
-        list(files.list_shards(64))
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder, in which paths are written at once."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(path_list, "HELD_BYTES", 0)
+    return tmp_path
 
 
-def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="TMPDIR"):
-        PathList(tmp_path / "gone", PATHS)
+def test_a_list_that_is_lost_is_an_error_and_no_empty_archive(disk: Path) -> None:
+    with writing_paths(PATHS) as files:
+        for path in disk.glob("*/*"):
+            path.unlink()
+        with pytest.raises(StorageError):
+            list(files.list_shards(64))
+    assert not list(disk.iterdir())
+
+
+def test_a_full_disk_is_one_sentence(disk: Path) -> None:
+    disk.rmdir()
+    with pytest.raises(StorageError, match="TMPDIR"), writing_paths(PATHS):
+        pass
+
+
+def test_few_paths_and_errors_leave_nothing_on_the_disk(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Iterator[Path]:
+        yield from PATHS
+        raise InputError("a folder cannot be read.")
+
+    with pytest.raises(InputError), writing_paths(fail()):
+        pass
+    assert not list(disk.iterdir())
+    monkeypatch.setattr(path_list, "HELD_BYTES", 2**23)
+    with writing_paths(PATHS) as files:
+        assert len(files) == 2000 and not list(disk.iterdir())
 
 
 class LivePath(type(Path())):  # type: ignore[misc]
