@@ -18,7 +18,7 @@ from ndp_rt.bundle.manifest import read_content
 from ndp_rt.bundle.open import GOLDEN_FILE, Bundle, Golden, open_bundle
 from ndp_rt.bundle.signature import write_signature
 from ndp_rt.bundle.write import add_command, lock_bundle, replace_files, update_manifest
-from ndp_rt.decide.calibration import add_map_threshold, check_rate, threshold_from_good_scores
+from ndp_rt.decide.calibration import check_rate, threshold_from_good_images
 from ndp_rt.decide.counting import Counting, describe_counting
 from ndp_rt.engines.build import compile_engine
 from ndp_rt.engines.engine import Engine
@@ -132,12 +132,8 @@ def calibrate(
             found.append(_score_image(inspector.session, path, varies=varies))
             if on_image is not None:
                 on_image()
-        words = describe_counting(inspector.session.selection)
-        has_own_score = inspector.session.has_own_score
-    values = np.array(found, np.float32)  # images, variations, score and peak
-    spec = threshold_from_good_scores(values[..., 0], rate, groups=groups)
-    if has_own_score:
-        spec = add_map_threshold(spec, values[..., 1], rate, groups)
+        words, has_own_score = describe_counting(inspector.session.selection), inspector.session.has_own_score
+    spec = threshold_from_good_images(np.array(found, np.float32), rate, groups, has_own_score=has_own_score)
     return dataclasses.replace(spec, note=f"{spec.note}{words}")
 
 

@@ -82,18 +82,19 @@ def check_rate(rate: float | None) -> None:
         raise InputError(f"false-alarm rate: expected above 0 and below 1, got {rate}. One in a hundred is 0.01.")
 
 
-def add_map_threshold(
-    spec: ThresholdSpec, peaks: FloatArray, rate: float | None, groups: Sequence[Hashable] | None
+def threshold_from_good_images(
+    values: FloatArray, rate: float | None, groups: Sequence[Hashable] | None, *, has_own_score: bool
 ) -> ThresholdSpec:
-    """Return a threshold with one for the map, whose largest values in good images are `peaks`.
+    """Return the threshold for scores, with one for the map where the model gives its scores itself.
 
     Args:
-        spec: of the scores that the model gave for the same images.
-        peaks: as the scores of `threshold_from_good_scores`.
-        rate: likewise.
+        values: float32 [images, variations, 2], the score and the map's largest value of each.
+        rate: as for `threshold_from_good_scores`.
         groups: likewise.
+        has_own_score: whether the score is another quantity than the map.
     """
-    return replace(spec, map_value=threshold_from_good_scores(peaks, rate, groups=groups).value)
+    scores, peaks = (threshold_from_good_scores(values[..., one], rate, groups=groups) for one in (0, 1))
+    return replace(scores, map_value=peaks.value) if has_own_score else scores
 
 
 def threshold_from_good_scores(

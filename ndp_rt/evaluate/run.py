@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,7 @@ def summarise(
     threshold: float | None,
     left_out: Sequence[LeftOut] = (),
     ignored: BoolArray | None = None,
+    map_threshold: float | None = None,
 ) -> Evaluation:
     """Work out every figure from the inspected images; pixels that are `ignored`, [h, w], are in none."""
     good = [one for one in scored if one.sample.is_good]
@@ -149,6 +150,7 @@ def summarise(
         kinds=tuple(measure_kind(kind, good, part, has_threshold, ignored) for kind, part in by_kind.items()),
         confusion=count_confusion(flagged, labels) if has_threshold else None,
         left_out=tuple(left_out),
+        map_threshold=map_threshold,
     )
 
 
@@ -202,8 +204,7 @@ def evaluate_bundle(
         scored, exclusions, engine["hash"] = score(samples, bundle, arguments, advance)
     if not scored:
         raise DataError(f"{data / 'test'}: none of its {len(samples)} images can be used: {exclusions[0].reason}")
-    evaluation = summarise(scored, exclusions, threshold.value, labelled.left_out, ignored)
-    evaluation = replace(evaluation, map_threshold=threshold.map_value)
+    evaluation = summarise(scored, exclusions, threshold.value, labelled.left_out, ignored, threshold.map_value)
     record = start_record(FORMAT, FORMAT_VERSION, command)
     record["bundle"] = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
     record |= {"engine": engine, "data": {"name": data.resolve().name, "image_count": len(samples)}}

@@ -8,7 +8,7 @@ import numpy as np
 
 from ndp_rt.arrays import FloatArray
 from ndp_rt.bundle import Bundle
-from ndp_rt.decide.calibration import add_map_threshold, threshold_from_good_scores
+from ndp_rt.decide.calibration import threshold_from_good_images
 from ndp_rt.engines.engine import Engine
 from ndp_rt.engines.golden_report import compare_golden
 from ndp_rt.engines.spec import EngineSpec
@@ -67,10 +67,8 @@ class AccuracyCheck:
         images = (one for image in self.good for one in (image, *vary(image)))
         found = [(score, one.max()) for one, score in run_maps(engine, self._rules, images)]
         values = np.array(found, np.float32).reshape(len(self.good), -1, 2)
-        spec = threshold_from_good_scores(values[..., 0], self.rate, groups=self.groups)
-        if self._rules.score != "output":
-            return spec
-        return add_map_threshold(spec, values[..., 1], self.rate, self.groups)
+        has_own_score = self._rules.score == "output"
+        return threshold_from_good_images(values, self.rate, self.groups, has_own_score=has_own_score)
 
     def check_golden(self, engine: Engine, precision: str) -> list[str]:
         """Return in words why a build would refuse the engine; nothing where it would not."""
