@@ -1,7 +1,7 @@
 """Compares bundles of anomalib's models with anomalib: what it computes, and how long its OpenVINO inferencer takes.
 
     python -m tests.importing.anomalib_exports exports
-    python -m tests.importing.anomalib_table exports -o table.json [--quantise GOOD] [--threads 1] [NAME ...]
+    python -m tests.importing.anomalib_table exports [NAME ...] -o table.json [--quantise GOOD] [--threads 1]
 
 Prints a row of docs/import.md's table for each model, and writes the figures as JSON. Both sides compute in float32
 unless a column says otherwise, from an image in memory to the decision, in one process in turn. All times are the
