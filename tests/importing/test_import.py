@@ -334,6 +334,16 @@ def test_a_shape_of_one_image_between_layers_is_found(tmp_path: Path) -> None:
     assert not import_onnx(path, tmp_path / "m.ndp").batches
 
 
+def test_arithmetic_of_shapes_that_only_one_image_fits_leaves_one_at_a_time(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
+    body = RAW + "  shape = Shape <start = 0, end = 1> (input)\n  zeros = ConstantOfShape(shape)\n"
+    body += "  one = Constant <value = int64[1] {1}> ()\n  zero = Reshape(zeros, one)\n  anomaly_map = Add(raw, zero)\n"
+    done = import_onnx(write_model(tmp_path / "m.onnx", body, MAP_OUTPUT), tmp_path / "m.ndp")
+    assert not done.batches
+    check(done.bundle.path, picture, compute_raw(to_planes(picture)))
+
+
 def test_weights_of_constant_nodes_may_lie_beside_the_model(tmp_path: Path, picture: np.ndarray) -> None:
     model = onnx.load(str(write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT)))
     weights = model.graph.initializer.pop()
