@@ -16,9 +16,7 @@ from ndp_rt.engines.spec import CPU
 from ndp_rt.errors import EngineError, InputError
 from ndp_rt.files import make_temporary_folder
 from ndp_rt.graphs.folding import load_model
-from ndp_rt.graphs.quantised import name_layers
-
-SMALLEST_LIMIT = 1e-6  # of a layer that reads zeros alone on every image
+from ndp_rt.graphs.quantised import SMALLEST_STEP, STEPS, name_layers
 
 
 def measure_all_layers(bundle: Bundle, images: FloatArray) -> Int8Layers:
@@ -68,7 +66,7 @@ def measure_limits(
         model.graph.node.append(helper.make_node("ReduceMax", [f"{name}_abs"], [name], keepdims=1))
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 1, 1]))
     outputs = {name: np.zeros((1, 1, 1, 1), np.float32) for name in read.values()}
-    largest = dict.fromkeys(read.values(), SMALLEST_LIMIT)
+    largest = dict.fromkeys(read.values(), STEPS * SMALLEST_STEP)  # of zeros alone
     count = 0
     with make_temporary_folder("ranges") as folder:
         path = Path(folder) / "ranges.onnx"

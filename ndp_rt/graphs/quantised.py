@@ -26,7 +26,8 @@ from ndp_rt.graphs.typed import find_islands
 QUANTISED = ("Conv", "ConvTranspose")
 FEWEST_CHANNELS = 4  # that a group of an int8 convolution reads on a GPU, after zeros have been put in
 STEPS = 127  # of each sign
-# Float16 holds it, where a GPU's graphs keep steps. Weights below half of it become 0, as those of dead channels are.
+# Float16 holds it, where a GPU's graphs keep steps. Values below half of it become 0: weights of dead channels, and
+# what layers read behind them.
 SMALLEST_STEP = 2.0**-20
 SECOND_PASS = "@reconstruction"  # ends the names of the encoder's layers that read the reconstruction's features
 SECOND_STAGE = "head"
@@ -97,7 +98,7 @@ def quantise(model: ModelProto, limits: Mapping[str, float]) -> ModelProto:
         if name is not None:
             source = node.input[0], float(limits[name])
             if source not in rounded:
-                scale = np.float32(source[1] / STEPS)
+                scale = np.float32(max(source[1] / STEPS, SMALLEST_STEP))
                 rounded[source] = _round(source[0], f"{node.output[0]}_read", scale, None, nodes, tensors)
             node.input[0] = rounded[source]
             stored = weights[casts.get(node.input[1], node.input[1])]

@@ -145,6 +145,16 @@ def test_weights_next_to_nothing_have_a_scale_that_float16_holds() -> None:
     assert np.abs(rounded - weights).max() < 1e-6
 
 
+def test_a_layer_that_reads_zeros_alone_has_a_scale_that_float16_holds(bundle: Bundle) -> None:
+    model = load_model(bundle.stage_path("fused"))
+    layers = name_layers(model)
+    quantised = quantise(model, dict.fromkeys(layers, 1e-6))
+    scales = {one.name: numpy_helper.to_array(one) for one in quantised.graph.initializer}
+    read = [scales[f"{node.output[0]}_read_scale"] for node in layers.values()]
+    assert read and (np.array(read).astype(np.float16) > 0).all()
+    onnx.checker.check_model(make_typed(quantised, "int8"), full_check=True)
+
+
 def test_typed_int8_has_float16_borders_and_passes_the_checker(quantised: ModelProto) -> None:
     typed = make_typed(quantised, "int8")
     onnx.checker.check_model(typed, full_check=True)
