@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ndp_rt.archive.crew import Ready
-from ndp_rt.bundle.open import open_bundle
+from ndp_rt.bundle.open import Bundle, open_bundle
 from ndp_rt.errors import BundleError, HostError
 from ndp_rt.images.page_names import split_page
 from ndp_rt.inspector import Inspector
@@ -23,6 +23,12 @@ def choose_probes(paths: Sequence[Path]) -> list[Path]:
     return [path for path in some if os.path.exists(path)]
 
 
+def find_thresholds(bundle: Bundle, arguments: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return the thresholds of score and map that `Inspector.open` decides by; no fingerprint tells them."""
+    spec, given = bundle.threshold(arguments.get("precision", "fp32")), arguments.get("threshold")
+    return spec.value if given is None else given, spec.map_value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opening:
     """How workers open a bundle, which has to be the same one everywhere.
@@ -30,12 +36,20 @@ class Opening:
     Attributes:
         arguments: of `Inspector.open`; the bundle's path is absolute.
         fingerprint: of the bundle where the run began.
+        thresholds: see `find_thresholds`, where the run began.
         probes: files of which one has to be there; none: nothing is looked for.
     """
 
     arguments: Mapping[str, Any]
     fingerprint: str
+    thresholds: tuple[float | None, float | None]
     probes: Sequence[Path]
+
+    @classmethod
+    def begin(cls, bundle: Bundle, arguments: Mapping[str, Any], probes: Sequence[Path]) -> "Opening":
+        """Return how workers open what is open where the run begins."""
+        thresholds = find_thresholds(bundle, arguments)
+        return cls(arguments=arguments, fingerprint=bundle.fingerprint, thresholds=thresholds, probes=probes)
 
     def open(self) -> Inspector:
         """Open an inspector on this machine.
@@ -46,13 +60,18 @@ class Opening:
         """
         machine, path = platform.node(), self.arguments["bundle"]
         try:
-            found = open_bundle(path).fingerprint
+            bundle = open_bundle(path)
         except BundleError as error:
             raise HostError(f"{machine}: expected the bundle {path} there too, got none: {error}") from error
-        if found != self.fingerprint:
+        if bundle.fingerprint != self.fingerprint:
             raise HostError(
                 f"{machine}: expected the bundle {path} to be {self.fingerprint[:12]}, as where the run began, got "
-                f"{found[:12]}. Copy the same bundle to every machine."
+                f"{bundle.fingerprint[:12]}. Copy the same bundle to every machine."
+            )
+        if (thresholds := find_thresholds(bundle, self.arguments)) != self.thresholds:
+            raise HostError(
+                f"{machine}: expected the thresholds of {path} (score, map) to be {self.thresholds}, as where the run "
+                f"began, got {thresholds}. Copy the same bundle to every machine, and change none meanwhile."
             )
         if self.probes and not any(os.path.exists(path) for path in self.probes):
             raise HostError(

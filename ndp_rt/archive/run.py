@@ -10,7 +10,7 @@ from typing import Any
 
 from ndp_rt.archive.crew import Crew, Job, Seat, find_version
 from ndp_rt.archive.inspect_shard import Drawing, inspect_shard
-from ndp_rt.archive.opening import DEADLY, OneEngine, Opening, choose_probes
+from ndp_rt.archive.opening import DEADLY, OneEngine, Opening, choose_probes, find_thresholds
 from ndp_rt.archive.path_list import PathList
 from ndp_rt.archive.shards import ArchiveFile, drop_temporary_files, hash_settings, make_key, name_part
 from ndp_rt.bundle.open import Bundle, open_bundle
@@ -74,13 +74,14 @@ def describe_settings(bundle: Bundle, arguments: Mapping[str, Any], drawing: Dra
     """
     values = {name: value for name, value in arguments.items() if name not in NOT_IN_ROWS}
     mask = values.pop("ignore_mask", None)
-    given = arguments.get("threshold")
+    threshold, of_map = find_thresholds(bundle, arguments)
     return hash_settings(
         {
             **values,
             "bundle": bundle.fingerprint,
             "ignored": None if mask is None else hashlib.sha256(repr(mask.shape).encode() + mask.tobytes()).hexdigest(),
-            "threshold": bundle.threshold(values["precision"]).value if given is None else given,
+            "threshold": threshold,
+            **({} if of_map is None else {"map_threshold": of_map}),
             "white_level": values["white_level"] or bundle.manifest.input.white_level_16bit,
             "versions": (find_version(), cv2.__version__, find_distribution(("simplejpeg",))),
             **asdict(drawing),
@@ -116,9 +117,7 @@ def inspect_archive(
     bundle = open_bundle(arguments["bundle"])
     settings = describe_settings(bundle, arguments, drawing)
     task = ShardTask(
-        opening=Opening(
-            arguments=arguments, fingerprint=bundle.fingerprint, probes=choose_probes(sorted(files.some.values()))
-        ),
+        opening=Opening.begin(bundle, arguments, choose_probes(sorted(files.some.values()))),
         out=out,
         run=archive.run,
         shard_count=archive.shard_count,

@@ -57,8 +57,7 @@ def score_shared(
     Raises:
         HostError: no worker can do it.
     """
-    probes = choose_probes([one.path for one in samples])
-    opening = Opening(arguments=arguments, fingerprint=bundle.fingerprint, probes=probes)
+    opening = Opening.begin(bundle, arguments, choose_probes([one.path for one in samples]))
     engine = OneEngine()
     starts = range(0, len(samples), JOB_IMAGES)
     jobs = [Job(shard=start, items=tuple(samples[start : start + JOB_IMAGES])) for start in starts]

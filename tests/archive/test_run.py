@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from ndp_rt.archive.shards import ArchiveFile
 from ndp_rt.cli import EXIT_ERROR, EXIT_OK, EXIT_UNREADABLE, main
 from ndp_rt.errors import HostError
 from ndp_rt.pipeline.sinks import list_parts
+from ndp_rt.program.program import DecisionRules
 from tests.archive.images import make_images, read_rows_of, remember, without_times
 from tests.tiny_bundle import make_tiny_bundle
 
@@ -174,11 +176,11 @@ def test_refuses_arguments_that_do_not_fit(
 def test_a_machine_that_lacks_something_says_what(tiny_bundle: Path, images: Path, tmp_path: Path) -> None:
     archive = ArchiveFile.open(tmp_path, 1)
     probes = [Path("/moved/away.png"), images / "broken.png"]
-    fingerprint = open_bundle(tiny_bundle).fingerprint
+    bundle, arguments = open_bundle(tiny_bundle), {"bundle": str(tiny_bundle)}
+    began = Opening.begin(bundle, arguments, probes)
 
     def open_task(out: Path = tmp_path, **changes: object) -> None:
-        values = {"arguments": {"bundle": str(tiny_bundle)}, "fingerprint": fingerprint, "probes": probes} | changes
-        opening = Opening(**values)  # type: ignore[arg-type]
+        opening = replace(began, **changes)  # type: ignore[arg-type]
         task = ShardTask(opening=opening, out=out, run=archive.run, shard_count=16, settings="", drawing=Drawing())
         task.open().close()
 
@@ -187,6 +189,8 @@ def test_a_machine_that_lacks_something_says_what(tiny_bundle: Path, images: Pat
         open_task(arguments={"bundle": "/nowhere.ndp"})
     with pytest.raises(HostError, match=r"expected the bundle .* to be 0123456789ab, .* got .* Copy the same"):
         open_task(fingerprint="0123456789abcdef")
+    with pytest.raises(HostError, match=r"thresholds .* to be \(0\.6, 7\.0\), .* got \(0\.6, None\)\. Copy"):
+        open_task(thresholds=(bundle.threshold("fp32").value, 7.0))
     with pytest.raises(HostError, match=r"expected to find the images, got none at /nowhere/a\.png\. Mount"):
         open_task(probes=[Path("/nowhere/a.png"), Path("/nowhere/" + 300 * "b")])
     with pytest.raises(HostError, match=r"to be the folder where the run began, got another"):
@@ -225,6 +229,22 @@ def test_rows_of_another_version_have_files_of_their_own(
     before = describe_settings(bundle, arguments, Drawing())
     monkeypatch.setattr(place, "0.0.1")
     assert describe_settings(bundle, arguments, Drawing()) != before
+
+
+@pytest.mark.parametrize("given", [{}, {"threshold": 0.3}])
+def test_rows_of_another_threshold_of_the_map_have_files_of_their_own(
+    tiny_bundle: Path, given: dict[str, float]
+) -> None:
+    bundle = open_bundle(tiny_bundle)
+    arguments = {"bundle": str(tiny_bundle), "precision": "fp32", "white_level": None, **given}
+    threshold = bundle.threshold("fp32")
+    keys = set()
+    for value in (None, 5.0, 7.0):
+        thresholds = {"fp32": replace(threshold, map_value=value)}
+        rules = DecisionRules(smooth="none", score="output")
+        changed = replace(bundle, manifest=replace(bundle.manifest, thresholds=thresholds, decision=rules))
+        keys.add(describe_settings(changed, arguments, Drawing()))
+    assert len(keys) == 3
 
 
 def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(

@@ -38,9 +38,7 @@ def test_figures_are_those_of_one_process(data: Path, tmp_path: Path, monkeypatc
 
 def test_what_workers_die_of_is_left_out() -> None:
     samples = list_samples(IMAGES)
-    opening = Opening(
-        arguments={"bundle": str(BUNDLE)}, fingerprint=open_bundle(BUNDLE).fingerprint, probes=[samples[0].path]
-    )
+    opening = Opening.begin(open_bundle(BUNDLE), {"bundle": str(BUNDLE)}, [samples[0].path])
     task = ScoreTask(opening=opening)
     with Inspector.open(BUNDLE, threads=1) as inspector:
         scored, (exclusion,) = task.work(inspector, Job(shard=0, items=(samples[0],), is_deadly=True))
