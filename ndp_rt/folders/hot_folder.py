@@ -46,12 +46,10 @@ class Done:
     """A content that has all its rows.
 
     Attributes:
-        seen_s: when it lay there last.
         is_good: whether all of it was inspected.
     """
 
     content: Content
-    seen_s: float
     is_good: bool
 
 
@@ -88,6 +86,7 @@ class HotFolder:
         self._seen: dict[Path, tuple[Content, float]] = {}  # and since when
         self._begun: dict[Path, Begun] = {}
         self._done: dict[Path, Done] = {}
+        self._there_s: dict[Path, float] = {}  # when a file of these lay there last
         self._named: set[Path] = set()  # of what is left out
 
     def load_done(self, out: Path) -> None:
@@ -118,6 +117,7 @@ class HotFolder:
 
     def _begin(self, content: Content) -> Begun:
         """Return what is known of a content that is not done."""
+        self._there_s[content.path] = self._clock()
         begun = self._begun.get(content.path)
         if begun is None or begun.content != content:
             begun = self._begun[content.path] = Begun(content)
@@ -125,7 +125,7 @@ class HotFolder:
 
     def _finish(self, begun: Begun) -> None:
         is_good = all(begun.rows[path] for path in begun.chosen)
-        self._done[begun.content.path] = Done(begun.content, self._clock(), is_good)
+        self._done[begun.content.path] = Done(begun.content, is_good)
         self._begun.pop(begun.content.path, None)
         self._seen.pop(begun.content.path, None)
 
@@ -150,7 +150,6 @@ class HotFolder:
             content = contents[path] = Content(state.st_mtime_ns, path, state.st_size)
             done = self._done.get(path)
             if done is not None and done.content == content:
-                done.seen_s = now
                 return DONE
             known, since_s = self._seen.get(path, (None, now))
             if known != content:
@@ -161,8 +160,10 @@ class HotFolder:
         listing = list_folder(self.folder, judge)
         self._seen = {path: one for path, one in self._seen.items() if path in contents}
         # A share may be away for a while.
-        self._done = {path: one for path, one in self._done.items() if now - one.seen_s < FORGET_S or path in contents}
-        self._begun = {path: one for path, one in self._begun.items() if one.rows or path in contents}
+        self._there_s |= dict.fromkeys(self._there_s.keys() & contents.keys(), now)
+        self._there_s = {path: there_s for path, there_s in self._there_s.items() if now - there_s < FORGET_S}
+        self._done = {path: one for path, one in self._done.items() if path in self._there_s}
+        self._begun = {path: one for path, one in self._begun.items() if path in self._there_s}
         others = [
             one
             for one in listing.left_out
