@@ -116,6 +116,8 @@ class Watcher:
         hot, options = self._hot, self._options
         # Pages are counted file by file: a folder may hold many when a run begins.
         for some in [contents] if hot.page is None else [[one] for one in contents]:
+            if stop.is_set():
+                return
             try:
                 jobs = [(content, path) for content in some for path in hot.list_left(content)]
                 paths = [path for _, path in jobs]

@@ -1,5 +1,6 @@
 """A hot folder without an engine: what is done or begun while a share is away, and when watching ends."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from ndp_rt.folders import hot_folder
+from ndp_rt.folders import watch as watch_module
 from ndp_rt.folders.hot_folder import FORGET_S, HotFolder
 from ndp_rt.folders.watch import Watcher, WatchOptions
 from tests.cli.watching import put
@@ -62,3 +64,26 @@ def test_a_folder_that_is_away_does_not_end_the_run(tmp_path: Path) -> None:
 
     make_watcher(hot, tell).run(stop)
     assert len(told) == 1 and "Trying again every" in told[0]
+
+
+def test_a_stop_is_heeded_while_pages_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hot").mkdir()
+    paths = [put(tmp_path / f"hot/{number}.png") for number in range(3)]
+    rows = [
+        {"path": f"{path}[1]", "status": "ok", "size_bytes": state.st_size, "modified_ns": state.st_mtime_ns}
+        for path, state in ((path, path.stat()) for path in paths)
+    ]
+    (tmp_path / "results-000001.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    hot = HotFolder(tmp_path / "hot", 0.0, page="all")
+    hot.load_done(tmp_path)
+    stop, counted = Event(), list[Path]()
+
+    def choose_first_page(files: list[Path], page: object) -> list[Path]:
+        stop.set()
+        counted.extend(files)
+        return [Path(f"{file}[1]") for file in files]
+
+    monkeypatch.setattr(hot_folder, "choose_pages", choose_first_page)
+    monkeypatch.setattr(watch_module, "inspect_files", lambda *_, **__: iter(()))
+    make_watcher(hot, print).run(stop)
+    assert len(counted) == 1
