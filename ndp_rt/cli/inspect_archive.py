@@ -73,6 +73,7 @@ def find_images_of(args: argparse.Namespace, out: Path) -> Iterator[Found]:
     """
     from ndp_rt.archive.path_list import writing_paths
     from ndp_rt.images.listing import LeftOut, find_images
+    from ndp_rt.images.page_names import split_page
     from ndp_rt.images.pages import choose_pages
 
     first, others = list[Path](), dict[str, LeftOut]()
@@ -90,7 +91,7 @@ def find_images_of(args: argparse.Namespace, out: Path) -> Iterator[Found]:
     with writing_paths(find_paths()) as files:
         if others and len(args.paths) > 1:  # another path may name one of them
             for path in map(str, files):
-                others.pop(path, None)
+                others.pop(str(split_page(path)[0]), None)
         yield Found(files=files, first=first, left_out=list(others.values()))
 
 

@@ -70,8 +70,9 @@ def list_images(paths: Sequence[str], excluded: Path | None = None) -> Listing:
             left_out.setdefault(os.path.abspath(one.path), one)
         else:
             found.setdefault(os.path.abspath(one), one)
-    others = tuple(one for name, one in left_out.items() if name not in found)
-    return Listing(files=tuple(found.values()), left_out=others)
+    for name in found if left_out else ():
+        left_out.pop(str(split_page(name)[0]), None)
+    return Listing(files=tuple(found.values()), left_out=tuple(left_out.values()))
 
 
 def find_images(paths: Sequence[str], excluded: Path | None = None) -> Iterator[Path | LeftOut]:

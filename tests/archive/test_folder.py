@@ -1,12 +1,16 @@
 """The folder of results: what runs of both kinds leave there, and what they keep their hands off."""
 
+import argparse
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from ndp_rt.archive.shards import name_part
 from ndp_rt.cli import EXIT_ERROR, EXIT_OK, main
-from ndp_rt.cli.inspect_archive import make_absolute
+from ndp_rt.cli.inspect_archive import find_images_of, make_absolute
+from ndp_rt.images.listing import list_images
 from ndp_rt.pipeline.sinks import clear_folder
 from tests.archive.images import make_images
 
@@ -67,6 +71,16 @@ def test_a_run_that_leaves_nothing_out_says_nothing_of_an_earlier_one(tiny_bundl
         assert inspect(tiny_bundle, tmp_path / "images", tmp_path / "out", "--workers", "1") == EXIT_OK
         assert (tmp_path / "out" / "left_out.txt").exists() == is_there
         note.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(("name", "page"), [(".scan.tif", "all"), (".scan.tif[2]", None)])
+def test_pages_of_a_hidden_file_that_was_named_are_not_left_out(tmp_path: Path, name: str, page: str | None) -> None:
+    make_images(tmp_path, 1)
+    assert cv2.imwritemulti(str(tmp_path / ".scan.tif"), [np.zeros((4, 4, 3), np.uint8)] * 2)
+    paths = [str(tmp_path), str(tmp_path / name)]
+    with find_images_of(argparse.Namespace(paths=paths, page=page), tmp_path / "out") as found:
+        assert f"{tmp_path / '.scan.tif[2]'}" in map(str, found.files)
+        assert found.left_out == [] and list_images(paths).left_out == ()
 
 
 def test_paths_lose_what_leads_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
