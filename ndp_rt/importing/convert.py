@@ -188,10 +188,11 @@ def _find_outputs(path: Path, model: ModelProto) -> list[ValueInfoProto]:
 
 
 def _read_pictures(folder: Path | None, image: ImageInput) -> list[ByteImage]:
-    """Return pictures [h, w, 3] of the network's size: of a folder, or noise and a mark on flat grey.
+    """Return two or more pictures [h, w, 3] of the network's size: of a folder, or noise and a mark on flat grey.
 
-    These have contrast everywhere, and edges between areas without any. Each further one would take the time of an
-    inspection, here and when engines are checked.
+    No two are the same, so an engine that mixes the images of a batch is found. Those made here have contrast
+    everywhere, and edges between areas without any. Each further one would take the time of an inspection, here and
+    when engines are checked.
     """
     if folder is None:
         noise = make_noise(image.height_px, image.width_px)
@@ -199,12 +200,15 @@ def _read_pictures(folder: Path | None, image: ImageInput) -> list[ByteImage]:
     from ndp_rt.images.listing import list_images
 
     paths = list_images([str(folder)]).files[:GOLDEN_COUNT]
-    contract, pictures = InputContract(height_px=image.height_px, width_px=image.width_px), []
+    contract = InputContract(height_px=image.height_px, width_px=image.width_px)
+    pictures: dict[bytes, ByteImage] = {}
     for one in paths:
         out = np.empty((3, image.height_px, image.width_px), np.float32)
         preprocess(read_image(one), contract, out)
-        pictures.append(np.rint(out.transpose(1, 2, 0) * 255).astype(np.uint8))
-    return pictures
+        picture = np.rint(out.transpose(1, 2, 0) * 255).astype(np.uint8)
+        pictures[picture.tobytes()] = picture
+    found = list(pictures.values())
+    return found if len(found) > 1 else [*found, paint_mark(found[0])]
 
 
 def _run(path: Path, images: FloatArray) -> dict[str, FloatArray]:
@@ -228,6 +232,8 @@ def _takes_pairs(model: ModelProto) -> bool:
     try:
         fix_batch(model, 2)
         shapes = find_shapes(model)
+    except MemoryError:
+        raise
     except Exception:  # whatever onnx raises of constants that follow from the number of images
         return False
     sizes = {name: math.prod(size or 0 for size in shape) for name, shape in shapes.items()}

@@ -17,7 +17,8 @@ from ndp_rt.engines.backends.tensorrt_rtx.options import TensorRtRtxOptions
 from ndp_rt.engines.build import build_engine
 from ndp_rt.engines.spec import EngineSpec
 from ndp_rt.errors import BundleError, EngineError, InputError
-from ndp_rt.importing.terms import Convention
+from ndp_rt.importing import convert
+from ndp_rt.importing.terms import Convention, ImageInput
 from tests.importing.models import (
     ANOMALIB_OUTPUTS,
     MAP,
@@ -324,6 +325,26 @@ def test_an_engine_that_mixes_the_images_of_a_batch_is_refused(tmp_path: Path) -
     with pytest.raises(EngineError, match="disagrees with the bundle's golden vectors.* --batch 1, or another"):
         build_engine(done.bundle, EngineSpec(batches=(2,)))
     build_engine(done.bundle, EngineSpec(batches=(1,)))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_golden_pictures_that_are_the_same_tell_of_mixed_batches_too(
+    tmp_path: Path, picture: np.ndarray, count: int
+) -> None:
+    for number in range(count):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
+    image = ImageInput(name="input", kind=1, layout="nchw", channels=3, height_px=SIDE, width_px=SIDE)
+    one, other = convert._read_pictures(tmp_path, image)
+    assert one.shape == other.shape and (one != other).any()
+
+
+def test_memory_that_runs_out_is_not_a_model_of_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_error(model: object, count: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(convert, "fix_batch", raise_error)
+    with pytest.raises(MemoryError):
+        convert._takes_pairs(onnx.load(str(write_model(tmp_path / "m.onnx", MAP, MAP_OUTPUT))))
 
 
 def test_a_shape_of_one_image_between_layers_is_found(tmp_path: Path) -> None:
