@@ -27,7 +27,7 @@ from ndp_rt.pipeline.overlays import (
 
 TEMPLATES = Path(__file__).parent.parent / "data"
 TEMPLATE = "explain.html"
-NO_THRESHOLD = 0.5  # the middle of the map's colours where there is no threshold
+NO_THRESHOLD = 0.5  # the middle of the maps' colours where there is no threshold, and the maps go up to 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,15 +99,17 @@ def make_page(evaluation: Evaluation, data: Path, title: str, *, count: int, whi
     """
     misses, alarms = pick_worst(evaluation, count)
     level = evaluation.threshold if evaluation.map_threshold is None else evaluation.map_threshold
+    middle = max([NO_THRESHOLD, *(float(one.anomaly_map.max()) / 2 for one in (*misses, *alarms))])
 
     def describe(images: Sequence[Scored]) -> list[dict[str, Any]]:
-        return [describe_image(one, data, level, white_level_16bit) for one in images]
+        return [describe_image(one, data, level, white_level_16bit, middle) for one in images]
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     return environment.get_template(TEMPLATE).render(
         title=title,
         threshold=evaluation.threshold,
-        no_threshold=NO_THRESHOLD,
+        map_threshold=level,
+        middle=middle,
         mask_colour=MASK_CONTOUR,
         overall=evaluation.overall,
         confusion=evaluation.confusion,
@@ -118,8 +120,10 @@ def make_page(evaluation: Evaluation, data: Path, title: str, *, count: int, whi
     )
 
 
-def describe_image(one: Scored, data: Path, threshold: float | None, white_level_16bit: int) -> dict[str, Any]:
-    """Return what the page says and shows of one image."""
+def describe_image(
+    one: Scored, data: Path, threshold: float | None, white_level_16bit: int, middle: float = NO_THRESHOLD
+) -> dict[str, Any]:
+    """Return what the page says and shows of one image; `middle` is that of the colours without a threshold."""
     image = read_image(one.sample.path, white_level=white_level_16bit)
     scale = choose_scale(*image.shape[:2])
     figures = measure_map(one.anomaly_map, one.mask)
@@ -131,7 +135,7 @@ def describe_image(one: Scored, data: Path, threshold: float | None, white_level
         draw_outlines(marked, one.mask, MASK_CONTOUR)
     height, width = one.anomaly_map.shape
     draw_point(marked, (figures.peak_x_px + 0.5) / width, (figures.peak_y_px + 0.5) / height)
-    heat = show_map(one.anomaly_map, scale, NO_THRESHOLD if threshold is None else threshold)
+    heat = show_map(one.anomaly_map, scale, middle if threshold is None else threshold)
     peak = float(one.anomaly_map.max())
     is_faint = threshold is not None and 0.0 < peak < threshold
     return {
@@ -145,6 +149,6 @@ def describe_image(one: Scored, data: Path, threshold: float | None, white_level
         "mask_share": None if one.mask is None else float(one.mask.mean()),
         "image": make_data_url(shown),
         "heat": make_data_url(heat),
-        "stretched": make_data_url(show_map(one.anomaly_map, scale, peak / 2)) if is_faint else None,
+        "stretched": make_data_url(show_map(one.anomaly_map / peak, scale, 0.5)) if is_faint else None,
         "marked": make_data_url(marked),
     }

@@ -1,6 +1,7 @@
 """Draws a result: input, reconstruction, heat map and contours side by side."""
 
 import base64
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,14 +54,19 @@ def to_picture(image: NDArray[np.uint8] | NDArray[np.uint16], white_level_16bit:
     return np.ascontiguousarray(shown, dtype=np.uint8)
 
 
-def colour_map(anomaly_map: FloatArray, threshold: float) -> Picture:
-    """Return a map [h, w] in the colours of `inferno`: RGB uint8 [h, w, 3].
+def find_scale(threshold: float) -> tuple[float, float, float]:
+    """Return a map's values that have the first, the middle and the last colour.
 
-    The scale depends on the threshold alone, so pictures of one bundle compare: 0 is black, the threshold the middle
-    of the colours, and twice the threshold (or 1, where that is less) the end.
+    They depend on the threshold alone, so pictures of one bundle compare: 0, the threshold, and twice the threshold. A
+    threshold below 1 is taken to be of a map up to 1, where the colours then end at the latest.
     """
-    middle = threshold if 0.0 < threshold < 1.0 else 0.5
-    positions = np.interp(anomaly_map, (0.0, middle, min(2 * middle, 1.0)), (0.0, 127.5, 255.0))
+    middle = threshold if 0.0 < threshold < math.inf else 0.5
+    return 0.0, middle, min(2 * middle, 1.0) if middle < 1.0 else 2 * middle
+
+
+def colour_map(anomaly_map: FloatArray, threshold: float) -> Picture:
+    """Return a map [h, w] in the colours of `inferno`, by `find_scale`: RGB uint8 [h, w, 3]."""
+    positions = np.interp(anomaly_map, find_scale(threshold), (0.0, 127.5, 255.0))
     colours = cv2.applyColorMap(positions.astype(np.uint8), cv2.COLORMAP_INFERNO)
     return np.asarray(cv2.cvtColor(colours, cv2.COLOR_BGR2RGB), np.uint8)
 
@@ -144,7 +150,7 @@ def _lay_out(panels: list[tuple[str, Picture]], result: Result, title: str) -> P
         baseline = HEADER_PX + height + 18
         end = write_text(sheet, name, (x, baseline), INK)
         if name == "anomaly map":
-            _draw_colour_bar(sheet, end + 10, x + width, baseline, result.map_threshold)
+            _draw_colour_bar(sheet, end + 10, x + width, baseline, result)
     return sheet
 
 
@@ -155,6 +161,8 @@ def _draw_header(sheet: Picture, result: Result, title: str) -> None:
     cv2.rectangle(sheet, (GAP_PX, 9), (badge_end, 33), colour, cv2.FILLED)
     write_text(sheet, word, (GAP_PX + 8, 26), PAPER)
     text = f"score {result.score:.4f}   threshold {result.threshold:.4f}"
+    if result.map_threshold != result.threshold:
+        text += f", of the map {result.map_threshold:.4f}"
     end = write_text(sheet, text, (badge_end + 12, 26), INK)
     room = sheet.shape[1] - GAP_PX - end - 24
     while title and measure_text(title) > room:
@@ -162,16 +170,16 @@ def _draw_header(sheet: Picture, result: Result, title: str) -> None:
     write_text(sheet, title, (sheet.shape[1] - GAP_PX - measure_text(title), 26), FAINT)
 
 
-def _draw_colour_bar(sheet: Picture, left: int, right: int, baseline: int, threshold: float) -> None:
+def _draw_colour_bar(sheet: Picture, left: int, right: int, baseline: int, result: Result) -> None:
     """Draw the heat map's scale with a tick at the threshold, where there is room."""
     if right - left < 60:
         return
-    middle = threshold if 0.0 < threshold < 1.0 else 0.5
-    ends = np.interp(np.linspace(0, 1, right - left), (0, 0.5, 1), (0, middle, min(2 * middle, 1.0)))
+    threshold = result.map_threshold
+    ends = np.interp(np.linspace(0, 1, right - left), (0, 0.5, 1), find_scale(threshold))
     sheet[baseline - 9 : baseline, left:right] = colour_map(ends[np.newaxis].astype(np.float32), threshold)
     centre = (left + right) // 2
     sheet[baseline - 12 : baseline + 3, centre] = INK
-    text = "threshold"
+    text = "threshold" if threshold == result.threshold else "threshold of the map"
     write_text(sheet, text, (centre - measure_text(text, 0.32) // 2, baseline + 13), FAINT, 0.32)
 
 

@@ -172,6 +172,18 @@ def test_a_maps_own_threshold_is_what_the_page_draws(tmp_path: Path) -> None:
     pages = [make_page(one, tmp_path, "tiles", count=8) for one in (evaluation, own)]
     drawn = [[one["src"] for one in PageReader(page).find("img")] for page in pages]
     assert drawn[1] == [one["src"] for one in read_page(make_evaluation(tmp_path), tmp_path).find("img")] != drawn[0]
+    named = [" ".join(PageReader(page).text.split()).count("the map's threshold, 0.5000") for page in pages]
+    assert named == [0, 2]  # of outlines and of colours
+
+
+def test_maps_far_above_1_have_unlike_colours_without_a_threshold_and_stretched(tmp_path: Path) -> None:
+    scored = []
+    for factor in (1.0, 1.5, 50.0):
+        one = make_scored(tmp_path, "hole", "x.png", 0.9)
+        scored.append(replace(one, score=0.9 * factor, anomaly_map=one.anomaly_map * np.float32(factor)))
+    pages = [read_page(summarise([one], (), 100.0), tmp_path) for one in scored]
+    assert len({page.find("img")[2]["src"] for page in pages}) == 1  # stretched
+    assert "the middle of the colours is 22.5." in read_page(summarise(scored[2:], (), None), tmp_path).text
 
 
 def count_outlined(one: Scored, root: Path) -> int:

@@ -1,12 +1,17 @@
 """Pictures of results."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from ndp_rt.decide.regions import list_defects
+from ndp_rt.pipeline import overlays
 from ndp_rt.pipeline.overlays import GAP_PX, HEADER_PX, choose_scale, colour_map, draw_overlay, encode_png, to_picture
 from ndp_rt.result import Result
+
+MAPS_OWN = ("threshold 1000.0000, of the map 7.0000", "threshold of the map")
 
 
 def make_result(shape: tuple[int, int], value: float, threshold: float, with_reconstruction: bool = True) -> Result:
@@ -48,14 +53,35 @@ def test_pixels_of_a_small_image_stay_crisp() -> None:
     assert set(np.unique(panel)) == {0, 255}
 
 
-def test_colours_depend_on_the_threshold_alone() -> None:
-    values = np.float32([[0.0, 0.2, 0.4, 0.9]])
-    first = colour_map(values, 0.2)
-    second = colour_map(np.float32([[0.2]]), 0.2)
+@pytest.mark.parametrize("threshold", [0.2, 1.0, 7.25, 7161.25])
+def test_colours_depend_on_the_threshold_alone(threshold: float) -> None:
+    values = np.float32([[0.0, 1.0, 2.0, 4.5]]) * np.float32(threshold)
+    first = colour_map(values, threshold)
+    second = colour_map(np.float32([[threshold]]), threshold)
     assert (first[0, 1] == second[0, 0]).all()
     assert (first[0, 2] == first[0, 3]).all()  # twice the threshold is the end of the scale
-    brightness = colour_map(np.linspace(0, 0.4, 64, dtype=np.float32)[None], 0.2).astype(float) @ (0.21, 0.72, 0.07)
+    assert len(np.unique(first[0], axis=0)) == 3
+    ramp = colour_map(np.linspace(0, 2 * threshold, 64, dtype=np.float32)[None], threshold)
+    assert (ramp == colour_map(np.linspace(0, 0.4, 64, dtype=np.float32)[None], 0.2)).mean() > 0.95
+    brightness = ramp.astype(float) @ (0.21, 0.72, 0.07)
     assert (np.diff(brightness[0]) > -1.0).all()  # brighter is more anomalous, up to rounding
+
+
+def test_a_high_threshold_of_a_map_up_to_1_leaves_the_colours_an_end() -> None:
+    assert (colour_map(np.float32([[1.0]]), 0.8) == colour_map(np.float32([[1.6]]), 0.8)).all()
+    for threshold in (0.0, -1.0, np.inf):
+        assert (colour_map(np.float32([[0.0, 0.5, 1.0]]), threshold) == colour_map(np.float32([[0, 1, 2]]), 1.0)).all()
+
+
+@pytest.mark.parametrize(("map_threshold", "words"), [(1000.0, ("threshold 1000.0000", "threshold")), (7.0, MAPS_OWN)])
+def test_a_threshold_of_the_map_is_named_where_it_is_another(
+    monkeypatch: pytest.MonkeyPatch, map_threshold: float, words: tuple[str, str]
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(overlays, "write_text", lambda sheet, text, *more: written.append(text) or 0)
+    result = replace(make_result((256, 256), 9.0, 1000.0), map_threshold=map_threshold)
+    draw_overlay(np.zeros((256, 256), np.uint8), result, "")
+    assert any(text.endswith(words[0]) for text in written) and words[1] in written
 
 
 def test_outlines_appear_exactly_where_there_is_a_defect() -> None:
