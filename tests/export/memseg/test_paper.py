@@ -18,6 +18,7 @@ from ndp_rt.errors import InputError, RunError
 from ndp_rt.export.features.weights import load_backbone
 from ndp_rt.export.models.memseg.paper.network import DEEP_STRIDE, STRIDES, MemSegPaper
 from ndp_rt.export.models.memseg.paper.program import export_network
+from ndp_rt.export.models.memseg.paper.training import PaperTraining
 from ndp_rt.export.onnx.bundle import ExportSettings, export_run, write_graphs
 from ndp_rt.export.onnx.golden import make_noise, run_network, to_input
 from ndp_rt.export.training.run_folder import WEIGHTS_FILE, RunFolder
@@ -47,9 +48,23 @@ def memory(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def image_run(surface: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def drawn() -> list[np.ndarray]:
+    """The images that `image_run` was trained on."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def image_run(surface: Path, drawn: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A trained run with a memory of images; its backbone's weights lie beside it."""
-    return train_paper(surface, tmp_path_factory.mktemp("images") / "run")
+    draw = PaperTraining.draw_example
+
+    def watch(self: PaperTraining, rng: np.random.Generator, image: np.ndarray, textures: Any) -> Any:
+        drawn.append(image)
+        return draw(self, rng, image, textures)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PaperTraining, "draw_example", watch)
+        return train_paper(surface, tmp_path_factory.mktemp("images") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -191,30 +206,16 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert (image_run / WEIGHTS_FILE).read_bytes() == (resumed / WEIGHTS_FILE).read_bytes()
 
 
-@pytest.mark.nightly
-def test_images_of_the_memory_are_not_trained_on(
-    surface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ndp_rt.export.models.memseg.paper.training import PaperTraining
-
-    seen: list[np.ndarray] = []
-    draw = PaperTraining.draw_example
-
-    def watch(self: PaperTraining, rng: np.random.Generator, image: np.ndarray, textures: Any) -> Any:
-        seen.append(image)
-        return draw(self, rng, image, textures)
-
-    monkeypatch.setattr(PaperTraining, "draw_example", watch)
-    run = train_paper(surface, tmp_path / "run", phase_steps=(8,))
-    tensors = load_file(run / WEIGHTS_FILE)
-    model = MemSegPaper("lite0", 64, 64, memory="images", count=3)
-    model.load_state_dict(tensors)
+def test_images_of_the_memory_are_not_trained_on(image_run: RunFolder, drawn: list[np.ndarray]) -> None:
+    model = MemSegPaper("lite0", 64, 64, memory="images", count=3).eval()
+    model.load_state_dict(load_file(image_run / WEIGHTS_FILE))
+    assert len(drawn) == 6
     with torch.no_grad():
-        for image in {one.tobytes(): one for one in seen}.values():
+        for image in drawn:
             rgb = np.repeat(image.transpose(2, 0, 1)[None], 3, axis=1)
             features = model.encoder(torch.from_numpy(rgb))[len(STRIDES)]
             assert (features - model.memory.levels[0]).abs().mean(dim=(1, 2, 3)).min() > 1e-4
-    document = json.loads((run / "run.json").read_text())
+    document = json.loads((image_run / "run.json").read_text())
     assert document["memory_count"] == 3
     assert set(document["painted_image_rocauc"]) == {"last", "averaged"}
 
