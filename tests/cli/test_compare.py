@@ -57,17 +57,25 @@ def test_what_is_left_out_is_said_and_ends_with_4(folder: Path, capsys: pytest.C
     assert json.loads((folder / "out/torn.json").read_text())["rows"][1]["figures"]["excluded"]
 
 
+def test_a_file_that_is_there_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "kept.json"
+    kept.write_text("mine")
+    arguments = ["compare", "missing.ndp", "other.ndp", "data", *QUICK, "-o"]
+    for more, said in (
+        ([str(kept)], "kept.json: expected no file of an earlier comparison"),
+        ([str(tmp_path)], "expected a file, got a folder"),
+        ([str(kept), "--overwrite"], "missing.ndp: does not exist"),
+    ):
+        assert main([*arguments, *more]) == 1
+        assert said in capsys.readouterr().err
+    assert kept.read_text() == "mine"
+
+
 @pytest.mark.nightly
-def test_an_earlier_comparison_is_replaced_only_when_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_earlier_comparison_is_replaced_when_told(folder: Path) -> None:
     (folder / "kept.json").write_text("mine")
-    arguments = ["compare", "tiny.ndp", "bare.ndp", "data", "-o", "kept.json", *QUICK]
-    assert main(arguments) == 1
-    assert "kept.json: expected no file of an earlier comparison" in capsys.readouterr().err
-    assert (folder / "kept.json").read_text() == "mine"
-    assert main([*arguments[:-2], "--seconds", "0.1", "--overwrite"]) == 0
+    assert main(["compare", "tiny.ndp", "bare.ndp", "data", "-o", "kept.json", *QUICK, "--overwrite"]) == 0
     assert json.loads((folder / "kept.json").read_text())["format"] == "ndp-rt comparison"
-    assert main(["compare", "tiny.ndp", "bare.ndp", "data", "-o", "data", *QUICK]) == 1
-    assert "data: expected a file, got a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
