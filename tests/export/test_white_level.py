@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,8 @@ from ndp_rt.cli.good_images import list_good_images
 from ndp_rt.errors import DataError, InputError
 from ndp_rt.export.data.images import GoodImages
 from ndp_rt.export.data.split import split_data
-from ndp_rt.export.onnx.bundle import ExportSettings, export_run
+from ndp_rt.export.onnx.bundle import ExportSettings, _with_white_level, export_run
+from ndp_rt.export.training.run_folder import TrainedRun
 from ndp_rt.program.manifest import InputContract
 from tests.export.tiny_run import train_tiny, write_surface
 
@@ -60,6 +62,21 @@ def test_the_white_level_goes_from_the_images_to_the_bundle(tmp_path: Path, caps
     arguments = ["set-threshold", str(tmp_path / "deep.ndp"), "--calibrate", *map(str, training)]
     assert main(arguments) == 1
     assert open_bundle(tmp_path / "deep.ndp").manifest.training_images == manifest.training_images
+
+
+def test_a_run_on_8_bits_takes_another_white_level() -> None:
+    unused: Any = None
+    run = TrainedRun(
+        folder=unused,
+        document={"data": {"has_16_bits": False}},
+        family=unused,
+        settings=unused,
+        contract=InputContract(height_px=64, width_px=64),
+        calibration_paths=(),
+        calibration_groups=(),
+    )
+    assert _with_white_level(run, 4095).contract.white_level_16bit == 4095
+    assert _with_white_level(run, None) is run
 
 
 @pytest.mark.nightly
