@@ -1,10 +1,14 @@
 """A service that runs for long shares its heaps between all threads, however many gRPC starts."""
 
+import asyncio
 import platform
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+
+from ndp_rt.serve import server
 
 COUNT_HEAPS = """
 import ctypes, sys, tempfile, threading
@@ -44,3 +48,16 @@ def count_heaps(how: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc, whose threads have heaps of their own")
 def test_threads_share_two_heaps() -> None:
     assert count_heaps("each its own") > 2 >= count_heaps("shared")
+
+
+def test_a_service_begins_with_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reached(Exception):
+        pass
+
+    def share_heaps() -> None:
+        raise Reached
+
+    monkeypatch.setattr(server, "share_heaps", share_heaps)
+    unused: Any = None
+    with pytest.raises(Reached):
+        asyncio.run(server.serve(unused, unused, server.ServerOptions(port=0, grpc_port=0), print))
