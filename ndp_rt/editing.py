@@ -272,4 +272,4 @@ def _check_changed(bundle: Bundle, plan: str, changed: Mapping[str, bytes], gold
 def _carry_over(threshold: ThresholdSpec) -> ThresholdSpec:
     if threshold.value is None:
         return threshold
-    return ThresholdSpec(value=threshold.value, source="manual", note=CARRIED_OVER)
+    return ThresholdSpec(value=threshold.value, source="manual", note=CARRIED_OVER, map_value=threshold.map_value)

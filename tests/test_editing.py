@@ -156,6 +156,12 @@ def test_thresholds_lose_their_promise_until_they_are_calibrated(
     assert "fp32: threshold" in capsys.readouterr().out
 
 
+def test_the_maps_threshold_is_carried_over_too() -> None:
+    former = ThresholdSpec(value=7.0, source="calibrated", good_image_count=9, confidence=0.95, map_value=3.0)
+    carried = ThresholdSpec(value=7.0, source="manual", note=CARRIED_OVER, map_value=3.0)
+    assert editing._carry_over(former) == carried
+
+
 def test_a_threshold_that_another_process_sets_meanwhile_is_kept(
     bundle: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

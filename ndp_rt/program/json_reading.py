@@ -9,13 +9,14 @@ from typing import Any, ClassVar, TypeVar, cast, get_args, get_origin, get_type_
 from ndp_rt.errors import BundleError
 from ndp_rt.program.tensors import TensorSpec
 
+EMPTY: tuple[object, ...] = (None, "", (), {})
 Json = dict[str, Any]
 Value = TypeVar("Value")
 Data = TypeVar("Data", bound="JsonData")
 
 
 def optional(default: Any) -> Any:
-    """Return a field of a `JsonData` that the JSON leaves out where it is empty: None, "", () or, for `dict`, {}."""
+    """Return a field of a `JsonData` that the JSON leaves out where it is one of EMPTY."""
     kind = {"default_factory": dict} if default is dict else {"default": default}
     return dataclasses.field(metadata={"is_optional": True}, **kind)
 
@@ -29,7 +30,7 @@ class JsonData:
         document: Json = {}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            if value or not field.metadata.get("is_optional"):
+            if value not in EMPTY or not field.metadata.get("is_optional"):
                 document[field.metadata.get("key", field.name)] = _to_value(value)
         return document
 

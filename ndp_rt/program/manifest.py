@@ -176,6 +176,10 @@ class BundleManifest(JsonData):
             raise InputError(f"provenance.commands: expected a list of strings, got {commands!r:.80}.")
         if self.largest_score is not None and not math.isfinite(self.largest_score):
             raise InputError(f"largest_score: expected a finite number, got {self.largest_score}.")
+        for name, one in self.thresholds.items():
+            if one.map_value is not None and self.decision.score != "output":
+                rule = self.decision.score
+                raise InputError(f"{name}.map_value: expected none with the score rule '{rule}', got {one.map_value}.")
 
     def describe_unreachable(self, threshold: float) -> str | None:
         """Return a sentence on a threshold that no score can reach; None: one may, or it is infinity, on purpose."""

@@ -1,6 +1,7 @@
 """The manifest's types: what they refuse, and that JSON brings back what it was given."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from ndp_rt.program.manifest import (
     StageSpec,
     ThresholdSpec,
 )
+from ndp_rt.program.program import DecisionRules, Step
 from ndp_rt.program.tensors import TensorSpec
 
 
@@ -35,6 +37,27 @@ def make_manifest() -> BundleManifest:
 def test_json_brings_back_the_same_manifest() -> None:
     manifest = make_manifest()
     assert BundleManifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 7.0])
+def test_a_threshold_of_the_map_is_written_whatever_it_is(value: float) -> None:
+    threshold = ThresholdSpec(value=1.0, source="manual", map_value=value)
+    assert ThresholdSpec.from_json(json.loads(json.dumps(threshold.to_json()))) == threshold
+
+
+def test_what_is_empty_is_left_out() -> None:
+    assert set(StageSpec(file="a", inputs={}, outputs={}).to_json()) == {"file", "inputs", "outputs"}
+    assert set(Step(engine="fused").to_json()) == {"engine"}
+    assert "map_value" not in ThresholdSpec().to_json()
+
+
+def test_a_threshold_of_the_map_goes_with_a_score_of_the_models_own() -> None:
+    threshold = ThresholdSpec(value=1.0, source="manual", map_value=7.0)
+    own = replace(make_manifest(), decision=DecisionRules(smooth="none", score="output"))
+    assert replace(own, thresholds={"fp32": threshold}).thresholds["fp32"].map_value == 7.0
+    document = make_manifest().to_json() | {"thresholds": {"fp32": threshold.to_json()}}
+    with pytest.raises(BundleError, match=r"fp32\.map_value: expected none with the score rule 'max', got 7\.0"):
+        BundleManifest.from_json(document)
 
 
 def test_a_newer_format_is_refused() -> None:
