@@ -1,6 +1,7 @@
 """Options of opening an inspector."""
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -157,15 +158,23 @@ def warn_unreachable(manifest: BundleManifest, threshold: float) -> None:
         log.warning("%s", sentence)
 
 
-def warn_without_map_threshold(bundle: Bundle, precision: str) -> None:
-    """Log that a bundle's model gives its score itself and no threshold is known for its map."""
-    if bundle.manifest.decision.score == "output" and bundle.threshold(precision).map_value is None:
-        log.warning(
-            "%s has no threshold for its map in %s, whose values are others than its scores: defects are listed where "
-            "it reaches the threshold of the score, which may be nowhere or everywhere. Store one with: ndp-rt "
-            "set-threshold %s --precision %s --calibrate DIR",
-            *(bundle.path.name, precision, bundle.path, precision),
+def warn_without_map_threshold(bundle: Bundle, precision: str, threshold: float) -> None:
+    """Log, once, that a bundle's model gives its score itself and no threshold is known for its map.
+
+    Where the threshold is infinity no defects are listed.
+    """
+    has_own_score = bundle.manifest.decision.score == "output"
+    if has_own_score and bundle.threshold(precision).map_value is None and threshold < math.inf:
+        _warn_once(
+            f"{bundle.path.name} has no threshold for its map in {precision}, whose values are others than its scores: "
+            "defects are listed where it reaches the threshold of the score, which may be nowhere or everywhere. Store "
+            f"one with: ndp-rt set-threshold {bundle.path} --precision {precision} --calibrate DIR"
         )
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+    log.warning("%s", sentence)
 
 
 def find_threshold(bundle: Bundle, options: Options) -> float:

@@ -44,7 +44,7 @@ class Session:
         self.bundle = bundle
         self.has_own_score = bundle.manifest.decision.score == "output"
         warn_unreachable(bundle.manifest, self.threshold)
-        warn_without_map_threshold(bundle, options.precision)
+        warn_without_map_threshold(bundle, options.precision, self.threshold)
         self.selection = options.make_selection()
         if self.selection is not None and self.has_own_score:
             raise InputError(
@@ -68,6 +68,7 @@ class Session:
         self.options = replace(self.options, threshold=threshold)
         self.threshold = threshold
         warn_unreachable(self.bundle.manifest, threshold)
+        warn_without_map_threshold(self.bundle, self.options.precision, threshold)
 
     @property
     def map_threshold(self) -> float:

@@ -1,6 +1,7 @@
 """Models whose score is another quantity than their map: what of the map is a defect."""
 
 import logging
+import math
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import pytest
 
 from ndp_rt import Inspector, import_onnx, open_bundle
 from ndp_rt.cli import main
+from ndp_rt.editing import calibrate
 from tests.importing.models import MAP, MAP_OUTPUT, PEAK, SIDE, write_model
 
 FACTORS = {"score far above the map": 1000.0, "score far below the map": 0.001}
@@ -73,7 +75,13 @@ def test_a_map_without_a_threshold_of_its_own_is_warned_of(
     tmp_path: Path, good: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = bring_in(tmp_path, 1000.0)
-    with caplog.at_level(logging.WARNING, "ndp_rt"), Inspector.open(bundle, threads=1, threshold=1.0) as inspector:
-        result = inspector.inspect(spoil(good))
-    assert "no threshold for its map" in caplog.text and "set-threshold" in caplog.text
+    with caplog.at_level(logging.WARNING, "ndp_rt"):
+        calibrate(open_bundle(bundle), [good / "0.png"], threads=1)  # which is what the warning asks for
+        assert not caplog.text
+        for _ in range(2):
+            with Inspector.open(bundle, threads=1, threshold=math.inf) as inspector:
+                assert inspector.inspect(spoil(good)).defects == ()
+                inspector.set_threshold(1.0)
+                result = inspector.inspect(spoil(good))
+    assert caplog.text.count("no threshold for its map") == 1 and "set-threshold" in caplog.text
     assert result.map_threshold == result.threshold == 1.0
