@@ -124,6 +124,7 @@ def test_map_imitation_teaches_decoder_and_comparison_but_not_the_frozen_encoder
     assert moved == {"ffm", "decoder", "msdsm"}
 
 
+@pytest.mark.nightly(but=1)  # it takes less than a second, unlike the others
 def test_feature_imitation_trains_the_projections_with_the_encoder() -> None:
     student, distil = random_network(seed=1), DistilSettings(maps=0.0, features=1.0)
     distiller = Distiller(random_network(seed=2), 4, distil)
