@@ -56,7 +56,7 @@ def test_the_header_opens_with_a_program_that_runs_and_heeds_a_threshold(
     comment = HEADER.read_text(encoding="utf-8").partition("*/")[0]
     lines = re.findall(r"^ {7}(.*)$|^()$", comment.partition("a whole program:")[2].partition("WHAT HOLDS")[0], re.M)
     source = tmp_path / "first.cpp"
-    text, more = "\n".join(code for code, _ in lines), "inspector.set_threshold(2), inspector.inspect(image)"
+    text, more = "\n".join(code for code, _ in lines), "inspector.set_threshold(1), inspector.inspect(image)"
     source.write_text(text.replace("    } catch", f"    std::cout << ({more}).is_defect;\n    }} catch"))
     (tmp_path / "tiles.ndp").symlink_to(BRICKS)
     program = compile_cpp(library_path, source, tmp_path / "first")
