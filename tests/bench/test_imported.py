@@ -45,6 +45,7 @@ def test_it_is_checked_and_timed(bundle: Path, batch: int) -> None:
         timed.close()
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_its_graph_is_a_rival(bundle: Path, batch: int) -> None:
     opened, check = open_checked(find_rival("onnxruntime", "cpu"), open_bundle(bundle), "fp32", batch, threads=1)
@@ -54,6 +55,7 @@ def test_its_graph_is_a_rival(bundle: Path, batch: int) -> None:
     opened.close()
 
 
+@pytest.mark.nightly(but=1)
 @pytest.mark.torch
 def test_its_graph_in_pytorch(bundle: Path) -> None:
     manifest = open_bundle(bundle)

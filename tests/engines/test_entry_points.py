@@ -67,6 +67,7 @@ def test_an_inspector_runs_them(bundle: Bundle, brought: Path, rng: np.random.Ge
         assert own.inspect(image).score == pytest.approx(other.inspect(image).score, abs=1e-4)
 
 
+@pytest.mark.nightly
 def test_commands_take_its_name_and_its_build_options(
     bundle: Bundle, brought: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

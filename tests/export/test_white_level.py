@@ -39,6 +39,7 @@ def test_12_bits_in_16_are_trained_as_the_same_images_of_8_bits_are(tmp_path: Pa
     assert max(float(np.abs(found[index] - wanted[index]).max()) for index in range(len(plain))) < 5e-3
 
 
+@pytest.mark.nightly
 def test_the_white_level_goes_from_the_images_to_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = write_12_bits(tmp_path / "data"), tmp_path / "run"
     train_tiny(data, run)

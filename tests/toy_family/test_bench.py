@@ -22,7 +22,7 @@ def bench(bundle: Path, out: Path, *options: str) -> Any:
     return json.loads(out.read_text())
 
 
-@pytest.mark.nightly(but=1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_every_step_of_its_program_has_a_time(bundle: Path, tmp_path: Path, backend: str) -> None:
     record = bench(bundle, tmp_path / "toy.jsonl", "--backend", backend)
