@@ -19,9 +19,9 @@ from ndp_rt import Inspector, read_image
 from ndp_rt.cli import main
 from ndp_rt.folders import watch as watch_module
 from ndp_rt.folders.hot_folder import Content, HotFolder
-from ndp_rt.folders.rotation import RotatingTable, list_parts
+from ndp_rt.folders.rotation import list_parts
 from ndp_rt.pipeline.sinks import read_rows
-from tests.cli.watching import put, read_all, run_watch
+from tests.cli.watching import fill_disk, put, read_all, run_watch
 
 
 @pytest.fixture
@@ -214,16 +214,7 @@ def test_what_cannot_be_written_is_tried_again(
 ) -> None:
     put(hot / "a.png", 1)
     put(hot / "b.png", 2)
-    failures = iter([True, True, False])
-    add = RotatingTable.add
-
-    def fail(table: RotatingTable, row: dict[str, Any]) -> None:
-        if next(failures, False):
-            raise watch_module.StorageError("no space left on device.")
-        add(table, row)
-
-    monkeypatch.setattr(RotatingTable, "add", fail)
-    monkeypatch.setattr(watch_module, "RETRY_S", 0.0)
+    fill_disk(monkeypatch, True, True, False)
     assert run_watch(tiny_bundle, hot, "--stop-after-idle", "0.2") == 0
     assert sorted(Path(row["path"]).name for row in read_all(hot.parent / "out")) == ["a.png", "b.png"]
     assert capsys.readouterr().out.count("no space left on device. Trying again every") == 1

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from ndp_rt.cli import main
-from ndp_rt.folders import watch as watch_module
 from ndp_rt.folders.hot_folder import HotFolder
 from ndp_rt.folders.rotation import RotatingTable
-from tests.cli.watching import put, read_all, run_watch
+from tests.cli.watching import fill_disk, put, read_all, run_watch
 
 
 @pytest.fixture
@@ -93,16 +92,7 @@ def test_a_full_disk_among_pages_costs_and_repeats_none(
     tiny_bundle: Path, hot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_pages(hot / "scan.tif", 4)
-    failures = iter([False, True, False, True])
-    add = RotatingTable.add
-
-    def fail(table: RotatingTable, row: dict[str, Any]) -> None:
-        if next(failures, False):
-            raise watch_module.StorageError("no space left on device.")
-        add(table, row)
-
-    monkeypatch.setattr(RotatingTable, "add", fail)
-    monkeypatch.setattr(watch_module, "RETRY_S", 0.0)
+    fill_disk(monkeypatch, False, True, False, True)
     assert run_watch(tiny_bundle, hot, "--page", "all", "--delete", "--stop-after-idle", "0.2") == 0
     assert list_rows(hot) == name_pages(4) and not list(hot.iterdir())
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from ndp_rt.cli import main
-from ndp_rt.folders.rotation import read_parts
+from ndp_rt.folders import watch as watch_module
+from ndp_rt.folders.rotation import RotatingTable, read_parts
 
 
 def put(path: Path, seed: int = 0, modified_ns: int | None = None) -> Path:
@@ -30,3 +32,16 @@ def run_watch(tiny_bundle: Path, hot: Path, *more: str) -> int:
 def read_all(out: Path) -> list[dict[str, Any]]:
     columns = ("path", "status", "score", "size_bytes", "modified_ns", "error")
     return [dict(zip(columns, row, strict=True)) for row in read_parts(out, columns)]
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, *failures: bool) -> None:
+    """Let the disk be full at these writes of a row, one after another, and tried again at once."""
+    left, add = iter(failures), RotatingTable.add
+
+    def fail(table: RotatingTable, row: dict[str, Any]) -> None:
+        if next(left, False):
+            raise watch_module.StorageError("no space left on device.")
+        add(table, row)
+
+    monkeypatch.setattr(RotatingTable, "add", fail)
+    monkeypatch.setattr(watch_module, "RETRY_S", 0.0)
