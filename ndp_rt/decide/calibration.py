@@ -93,8 +93,10 @@ def threshold_from_good_images(
         groups: likewise.
         has_own_score: whether the score is another quantity than the map.
     """
-    scores, peaks = (threshold_from_good_scores(values[..., one], rate, groups=groups) for one in (0, 1))
-    return replace(scores, map_value=peaks.value) if has_own_score else scores
+    spec = threshold_from_good_scores(values[..., 0], rate, groups=groups)
+    if not has_own_score:
+        return spec
+    return replace(spec, map_value=threshold_from_good_scores(values[..., 1], rate, groups=groups).value)
 
 
 def threshold_from_good_scores(
